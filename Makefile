@@ -1,0 +1,40 @@
+# Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
+.DEFAULT_GOAL := help
+.PHONY: help demo up test check format bench clean
+BIN := .venv/bin
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: ## Start a local cluster scaled to zero, embed a real text through the SDK, stop it all
+	@python3 tools/setup.py demo
+	@$(BIN)/sie demo
+
+up: ## Run the same cluster on port 8080 until Ctrl-C
+	@python3 tools/setup.py demo
+	@$(BIN)/sie up
+
+test: ## Run the whole fast suite
+	@python3 tools/setup.py dev
+	@$(BIN)/pytest
+
+check: ## Lint, formatting, types, import contracts, generated files
+	@python3 tools/setup.py dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy packages tests tools
+	$(BIN)/lint-imports
+	$(BIN)/python tools/unasync.py --check
+
+format: ## Format the code and regenerate what is generated
+	@python3 tools/setup.py dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/python tools/unasync.py
+
+bench: ## Measure the worker beside sentence-transformers and the router beside nginx
+	@python3 tools/setup.py dev
+	$(BIN)/python tools/bench/run.py
+
+clean: ## Remove the virtual environment and every cache
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The command line of SIE, and a whole cluster as local processes."""

@@ -1,0 +1,196 @@
+"""The model catalogue: one YAML file per model, one per bundle, read by routers and workers alike.
+
+This module is the schema and the pure questions one can ask; whoever reads the files does it elsewhere. Unknown keys
+are refused, so a typo never silently means "default".
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.target import ModelRef
+
+DEFAULT_PROFILE = "default"
+T = TypeVar("T")
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+
+
+class Inputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What kinds of input a model reads."""
+
+    text: bool = True
+    image: bool = False
+
+
+class VectorTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One encode output; `dim` is the number of components (for sparse: the vocabulary)."""
+
+    dim: int
+
+
+class EncodeTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The encode outputs of a model; None for those it does not have."""
+
+    dense: VectorTask | None = None
+    sparse: VectorTask | None = None
+    multivector: VectorTask | None = None
+
+
+class EmptyTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A task without parameters of its own; written `{}`."""
+
+
+class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model can do."""
+
+    encode: EncodeTask | None = None
+    score: EmptyTask | None = None
+    extract: EmptyTask | None = None
+
+
+class ProfileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One way to run a model. `adapter` is a name of the worker's adapter registry, never code.
+
+    `max_batch_tokens` bounds one batch. `adapter_options` are the family's own options (pooling, templates, ...).
+    """
+
+    adapter: str
+    max_batch_tokens: int = 16384
+    compute_precision: str | None = None
+    adapter_options: dict[str, Any] = {}
+
+
+class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One model of the catalogue.
+
+    Weights come from the first of `weights_path` (a directory), `weights_package` (an installed Python package and a
+    folder inside it, `package:folder`) and `hf_id` (Hugging Face hub, at `hf_revision`).
+    """
+
+    sie_id: str
+    tasks: Tasks
+    profiles: dict[str, ProfileConfig]
+    hf_id: str | None = None
+    hf_revision: str | None = None
+    weights_path: str | None = None
+    weights_package: str | None = None
+    inputs: Inputs = Inputs()
+    max_sequence_length: int | None = None
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Adapters that any of the model's profiles uses."""
+        return frozenset(profile.adapter for profile in self.profiles.values())
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Encode output → dimension."""
+        encode = self.tasks.encode
+        kinds = ("dense", "sparse", "multivector")
+        return {kind: task.dim for kind in kinds if encode and (task := getattr(encode, kind)) is not None}
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the model returns: dense, sparse, multivector, score, json."""
+        tasks = ((self.tasks.score, "score"), (self.tasks.extract, "json"))
+        return (*self.dims, *(name for task, name in tasks if task is not None))
+
+
+class BundleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A set of adapters that share one installed environment; lower `priority` is preferred."""
+
+    name: str
+    adapters: tuple[str, ...]
+    priority: int = 100
+
+
+class Catalog(msgspec.Struct, frozen=True):
+    """All models and bundles, with lookups that ignore case."""
+
+    models: Mapping[str, ModelConfig]
+    bundles: tuple[BundleConfig, ...]
+
+    def find(self, name: str) -> ModelConfig | None:
+        """The model with this id in any spelling."""
+        return self.models.get(name.lower())
+
+    def bundles_of(self, model: ModelConfig) -> tuple[str, ...]:
+        """Bundles that can run the model, preferred first."""
+        able = (bundle for bundle in self.bundles if model.adapters.intersection(bundle.adapters))
+        return tuple(bundle.name for bundle in sorted(able, key=lambda bundle: (bundle.priority, bundle.name)))
+
+    def models_of(self, bundle: str) -> tuple[ModelConfig, ...]:
+        """Models that a worker of this bundle can run, sorted by id."""
+        return tuple(model for _, model in sorted(self.models.items()) if bundle in self.bundles_of(model))
+
+    def resolve(self, ref: ModelRef) -> tuple[ModelConfig, str]:
+        """The model and the bundle to run it in.
+
+        Raises:
+            Problem: MODEL_NOT_FOUND, or BUNDLE_CONFLICT when the caller insists on a bundle that cannot run it.
+        """
+        model = self.find(ref.name)
+        able = self.bundles_of(model) if model else ()
+        if model is None or not able:
+            raise Problem(
+                ErrorCode.MODEL_NOT_FOUND,
+                f"model '{ref.name}' is not in the catalogue; GET /v1/models lists what is",
+                details={"model": ref.name},
+            )
+        if ref.bundle is not None and ref.bundle not in able:
+            raise Problem(
+                ErrorCode.BUNDLE_CONFLICT,
+                f"bundle '{ref.bundle}' cannot run model '{model.sie_id}'; bundles that can: {', '.join(able)}",
+                details={"model": model.sie_id, "requested_bundle": ref.bundle, "compatible_bundles": list(able)},
+            )
+        return model, ref.bundle or able[0]
+
+
+def build_catalog(models: Iterable[ModelConfig], bundles: Iterable[BundleConfig]) -> Catalog:
+    """Index the catalogue.
+
+    Raises:
+        ValueError: two models share an id (in any spelling), or two bundles a name.
+    """
+    by_id: dict[str, ModelConfig] = {}
+    for model in models:
+        if model.sie_id.lower() in by_id:
+            raise ValueError(f"model '{model.sie_id}' is in the catalogue twice")
+        by_id[model.sie_id.lower()] = model
+    all_bundles = tuple(bundles)
+    if len({bundle.name for bundle in all_bundles}) < len(all_bundles):
+        raise ValueError(f"a bundle is in the catalogue twice: {', '.join(b.name for b in all_bundles)}")
+    return Catalog(by_id, all_bundles)
+
+
+def decode_model(text: bytes) -> ModelConfig:
+    """Read one model file.
+
+    Raises:
+        ValueError: the YAML, a key or a value is wrong; the message names it.
+    """
+    model = _decode(text, ModelConfig)
+    if not _MODEL_ID.fullmatch(model.sie_id):
+        raise ValueError(f"sie_id '{model.sie_id}' is not a model id; expected letters, digits, '.', '_', '-' and '/'")
+    if DEFAULT_PROFILE not in model.profiles:
+        raise ValueError(f"model '{model.sie_id}' has no profile named '{DEFAULT_PROFILE}'")
+    return model
+
+
+def decode_bundle(text: bytes) -> BundleConfig:
+    """Read one bundle file.
+
+    Raises:
+        ValueError: the YAML, a key or a value is wrong; the message names it.
+    """
+    return _decode(text, BundleConfig)
+
+
+def _decode(text: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.yaml.decode(text, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,59 @@
+"""msgpack and JSON: which one a message is in, which one its reader wants, and how big it may be."""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.headers import JSON, MSGPACK, X_MSGPACK
+
+MAX_BODY_BYTES: Final = 34 * 1024 * 1024
+
+T = TypeVar("T")
+ArrayHook = Callable[[Any], Any]
+
+
+def is_msgpack(content_type: str | None) -> bool:
+    """True when a body with this Content-Type is msgpack; anything else, also nothing, is JSON."""
+    lowered = (content_type or "").lower()
+    return MSGPACK in lowered or X_MSGPACK in lowered
+
+
+def wants_msgpack(accept: str | None) -> bool:
+    """True unless the reader asks for JSON and not for msgpack: clients of SIE read msgpack by default."""
+    return is_msgpack(accept) or JSON not in (accept or "").lower()
+
+
+def decode_body(body: bytes, content_type: str | None, kind: type[T]) -> T:
+    """Decode and check a request body.
+
+    Raises:
+        Problem: INPUT_TOO_LONG beyond `MAX_BODY_BYTES`, else INVALID_INPUT with the path of what is wrong.
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise body_too_long(len(body))
+    decode = msgspec.msgpack.decode if is_msgpack(content_type) else msgspec.json.decode
+    try:
+        return decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        form = "msgpack" if is_msgpack(content_type) else "JSON"
+        raise Problem(ErrorCode.INVALID_INPUT, f"the body is not a valid {form} request: {error}") from error
+
+
+def encode_body(value: object, accept: str | None, arrays: ArrayHook | None = None) -> tuple[str, bytes]:
+    """Encode a response body for its reader; returns its media type and bytes.
+
+    `arrays` turns values that neither format knows into ones it does; see `sie_protocol.arrays`.
+    """
+    if wants_msgpack(accept):
+        return MSGPACK, msgspec.msgpack.encode(value, enc_hook=arrays)
+    return JSON, msgspec.json.encode(value, enc_hook=arrays)
+
+
+def body_too_long(size_bytes: int, limit_bytes: int = MAX_BODY_BYTES) -> Problem:
+    """The refusal of a body of (at least) this size."""
+    return Problem(
+        ErrorCode.INPUT_TOO_LONG,
+        f"the body has {size_bytes} bytes, the limit is {limit_bytes}; send fewer items per request",
+    )

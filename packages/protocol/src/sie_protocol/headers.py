@@ -1,0 +1,42 @@
+"""Names on the wire: headers, media types and paths. Nothing else in the project spells them out."""
+
+from typing import Final
+
+# Request
+MACHINE_PROFILE: Final = "X-SIE-MACHINE-PROFILE"
+POOL: Final = "X-SIE-Pool"
+SDK_VERSION: Final = "X-SIE-SDK-Version"
+REQUEST_ID: Final = "X-Request-ID"
+
+# Response
+SERVER_VERSION: Final = "X-SIE-Server-Version"
+ERROR_CODE: Final = "X-SIE-Error-Code"
+WORKER: Final = "X-SIE-Worker"
+RETRY_AFTER: Final = "Retry-After"
+
+# Response, timings in milliseconds with two decimals
+QUEUE_TIME: Final = "X-Queue-Time"
+TOKENIZATION_TIME: Final = "X-Tokenization-Time"
+INFERENCE_TIME: Final = "X-Inference-Time"
+TOTAL_TIME: Final = "X-Total-Time"
+
+# Media types
+MSGPACK: Final = "application/msgpack"
+X_MSGPACK: Final = "application/x-msgpack"
+JSON: Final = "application/json"
+
+# Paths
+INFERENCE_OPERATIONS: Final = ("encode", "score", "extract")
+MODELS: Final = "/v1/models"
+POOLS: Final = "/v1/pools"
+HEALTH: Final = "/health"
+HEALTHZ: Final = "/healthz"
+READYZ: Final = "/readyz"
+METRICS: Final = "/metrics"
+WORKER_STATUS: Final = "/ws/status"
+CLUSTER_STATUS: Final = "/ws/cluster-status"
+
+
+def operation_path(operation: str, model: str) -> str:
+    """Path of one inference call, for example `/v1/encode/BAAI/bge-m3`; slashes of the model id stay as they are."""
+    return f"/v1/{operation}/{model}"

@@ -1,0 +1,99 @@
+"""What a user sends and gets: items, parameters and results.
+
+These are `TypedDict`s, because users write and read them as plain dicts (`result["dense"].shape`); msgspec decodes and
+checks them as they are. Request envelopes are msgspec structs. Array-valued fields are numpy arrays on the user's side
+and ndarray maps (see `sie_protocol.arrays`) on the wire, so this module calls them `Any` and needs no numpy.
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+import msgspec
+
+
+class Image(TypedDict):
+    """One encoded image: its bytes and, if known, its format (`jpeg`, `png`, ...)."""
+
+    data: bytes
+    format: NotRequired[str | None]
+
+
+class Item(TypedDict, total=False):
+    """One thing to embed, score or extract from. Unknown keys are ignored by the worker."""
+
+    id: str | None
+    text: str | None
+    images: list[Image] | None
+    metadata: dict[str, Any] | None
+
+
+class SparseVector(TypedDict):
+    """Parallel arrays: int32 token ids, ascending, and their float weights; both of shape [non-zeros]."""
+
+    indices: Any
+    values: Any
+
+
+class Timing(TypedDict, total=False):
+    """Milliseconds spent in each phase of one request on the worker."""
+
+    total_ms: float
+    queue_ms: float
+    tokenization_ms: float
+    inference_ms: float
+
+
+class EncodeResult(TypedDict, total=False):
+    """One encoded item as the SDK returns it.
+
+    `dense`: array of shape [dims]. `sparse`: see SparseVector. `multivector`: array of shape [tokens, dims].
+    """
+
+    id: str
+    dense: Any
+    sparse: SparseVector
+    multivector: Any
+    timing: Timing
+
+
+class Usage(TypedDict, total=False):
+    """What a request cost: tokens the model read, special tokens included, and inputs cut at the model's limit."""
+
+    input_tokens: int
+    truncated_items: int
+
+
+class EncodeParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Parameters of an encode call; None means: the profile's or the model's default."""
+
+    output_types: list[str] | None = None
+    instruction: str | None = None
+    output_dtype: str | None = None
+    options: dict[str, Any] | None = None
+
+
+class EncodeRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Body of `POST /v1/encode/{model}`."""
+
+    items: list[Item]
+    params: EncodeParams | None = None
+
+
+class ModelInfo(TypedDict, total=False):
+    """One model of `GET /v1/models`: the union of what published routers and workers tell.
+
+    `dims` maps an output type to its dimension. `state` is available, loading, loaded or failed.
+    `bundles`, `worker_count` and `workers` are known to routers only.
+    """
+
+    name: str
+    inputs: list[str]
+    outputs: list[str]
+    dims: dict[str, int]
+    loaded: bool
+    state: str
+    last_error: dict[str, Any] | None
+    max_sequence_length: int | None
+    profiles: dict[str, dict[str, Any]]
+    bundles: list[str]
+    worker_count: int
+    workers: list[str]

@@ -1,0 +1,1 @@
+"""The worker of SIE: runs small models and answers for them."""
