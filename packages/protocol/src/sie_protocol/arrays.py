@@ -43,7 +43,7 @@ def from_wire(value: dict[Any, Any]) -> Array:
         ValueError: dtype, shape or byte length are not those of a plain numeric array.
     """
     kind, shape, data = value.get(b"type"), value.get(b"shape"), value.get(b"data")
-    if kind not in DTYPES or value.get(b"kind", b"") != b"":
+    if not isinstance(kind, str) or kind not in DTYPES or value.get(b"kind", b"") != b"":
         raise ValueError(f"an array of type {kind!r} is not plain numbers")
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not isinstance(data, (bytes, memoryview)):
         raise ValueError(f"an array needs a shape of at most {MAX_DIMENSIONS} whole numbers, and its bytes")

@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sie_protocol.catalog import Catalog, build_catalog, decode_bundle, decode_model
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.hashing import bundle_config_hash
+from sie_protocol.target import ModelRef
+
+MODEL = """
+sie_id: {id}
+hf_id: {id}
+tasks: {{encode: {{dense: {{dim: 8}}}}}}
+profiles:
+  default: {{adapter: {adapter}, adapter_options: {{pooling: cls}}}}
+"""
+
+
+def model(name: str, adapter: str = "dense") -> bytes:
+    return MODEL.format(id=name, adapter=adapter).encode()
+
+
+def catalog() -> Catalog:
+    models = [decode_model(model("BAAI/bge-m3")), decode_model(model("org/llm", "big"))]
+    bundles = [
+        decode_bundle(b"{name: late, adapters: [dense, big], priority: 20}"),
+        decode_bundle(b"{name: default, adapters: [dense], priority: 10}"),
+    ]
+    return build_catalog(models, bundles)
+
+
+def test_lookup_ignores_case_and_answers_with_the_published_spelling() -> None:
+    found, bundle = catalog().resolve(ModelRef("baai/BGE-M3"))
+    assert (found.sie_id, bundle) == ("BAAI/bge-m3", "default")
+
+
+def test_a_bundle_with_lower_priority_number_is_preferred_and_another_able_one_can_be_insisted_on() -> None:
+    assert catalog().resolve(ModelRef("BAAI/bge-m3", "late"))[1] == "late"
+    assert catalog().resolve(ModelRef("org/llm"))[1] == "late"
+
+
+@pytest.mark.parametrize(
+    ("ref", "code"),
+    [
+        (ModelRef("nobody/knows"), ErrorCode.MODEL_NOT_FOUND),
+        (ModelRef("org/llm", "default"), ErrorCode.BUNDLE_CONFLICT),
+        (ModelRef("org/llm", "typo"), ErrorCode.BUNDLE_CONFLICT),
+    ],
+)
+def test_what_cannot_be_served_is_refused_by_name(ref: ModelRef, code: ErrorCode) -> None:
+    with pytest.raises(Problem) as refusal:
+        catalog().resolve(ref)
+    assert refusal.value.code is code
+    assert ref.name in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"sie_id: a",
+        b"[]",
+        b"{",
+        model("a") + b"colour: red\n",
+        model("../etc/passwd"),
+        model("a//b"),
+        model("a").replace(b"default:", b"other:"),
+        model("a").replace(b"dim: 8", b"dim: eight"),
+    ],
+)
+def test_a_model_file_with_a_fault_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        decode_model(text)
+
+
+def test_the_same_model_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        build_catalog([decode_model(model("A/b")), decode_model(model("a/B"))], [])
+
+
+@given(st.permutations(["a", "b", "c"]))
+def test_the_hash_does_not_depend_on_the_order_of_models(order: list[str]) -> None:
+    forward = [decode_model(model(name)) for name in ("a", "b", "c")]
+    assert bundle_config_hash(decode_model(model(name)) for name in order) == bundle_config_hash(forward)
+
+
+def test_the_hash_changes_with_what_decides_how_a_model_runs_and_is_empty_for_nothing() -> None:
+    one = decode_model(model("a"))
+    other = decode_model(model("a").replace(b"cls", b"mean"))
+    assert bundle_config_hash([one]) != bundle_config_hash([other])
+    assert bundle_config_hash([]) == ""
+
+
+def test_every_file_of_the_shipped_catalogue_is_valid_and_runnable() -> None:
+    folder = Path(__file__).parents[2] / "server/src/sie_server/catalog"
+    models = [decode_model(file.read_bytes()) for file in folder.glob("models/*.yaml")]
+    bundles = [decode_bundle(file.read_bytes()) for file in folder.glob("bundles/*.yaml")]
+    shipped = build_catalog(models, bundles)
+    assert models
+    assert all(shipped.bundles_of(each) for each in models)
