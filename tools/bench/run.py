@@ -1,0 +1,8 @@
+"""`make bench`: the worker beside sentence-transformers, then the router beside nginx. Each prints its own table."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+for script in ("worker.py", "router.py"):
+    subprocess.run([sys.executable, Path(__file__).with_name(script)], check=True)
