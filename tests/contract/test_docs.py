@@ -1,0 +1,38 @@
+"""The documentation says what the code does, where a test can tell."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sie_protocol import headers
+from sie_protocol.errors import RULES, ErrorCode
+
+ROOT = Path(__file__).parents[2]
+WIRE = (ROOT / "docs/wire-protocol.md").read_text()
+
+
+@pytest.mark.parametrize("code", list(ErrorCode))
+def test_the_table_of_refusals_is_the_table_of_the_code(code: ErrorCode) -> None:
+    rule = RULES[code]
+    retry = f"{rule.retry_after_s} s" if rule.retryable else "no"
+    assert f"| `{code}` | {rule.status} | {retry} |" in WIRE
+
+
+@pytest.mark.parametrize("name", [value for value in vars(headers).values() if str(value).startswith("X-")])
+def test_every_header_is_documented(name: str) -> None:
+    assert f"`{name}`" in WIRE
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("packages/*/*.md")])
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert missing == []
+
+
+def test_every_make_target_that_a_page_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    pages = [page.read_text() for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))]
+    named = {name for page in pages for name in re.findall(r"`make ([a-z-]+)", page)}
+    assert named <= targets
