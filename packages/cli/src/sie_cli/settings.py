@@ -1,0 +1,29 @@
+"""The environment of the command line: the only place that reads it, and what is handed on to child processes."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the caller's environment holds. Child processes inherit `inherited`; nothing is ever written back."""
+
+    inherited: Mapping[str, str]
+    cores: int
+
+    @property
+    def has_models_dir(self) -> bool:
+        """True when the user points routers and workers at a catalogue of their own."""
+        return bool(self.inherited.get("SIE_MODELS_DIR"))
+
+
+def load() -> Settings:
+    """Read the environment once."""
+    return Settings(inherited=dict(os.environ), cores=_cores())
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
