@@ -1,0 +1,1 @@
+"""The asyncio client, which is also the source of the blocking one."""

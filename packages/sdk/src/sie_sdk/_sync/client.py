@@ -1,0 +1,153 @@
+# Generated from _async/client.py by tools/unasync.py. Edit that file, then run `make format`.
+
+"""SIEClient. Each method says what to call; `sie_sdk.calls` and `sie_sdk.capacity` say what it means."""
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, overload
+
+from sie_sdk import calls, capacity, settings
+from sie_sdk.drivers import Link
+from sie_sdk.messages import OnWait
+from sie_sdk.types import CapacityInfo, EncodeResult, Item, ModelInfo
+
+
+class SIEClient:
+    """Client of a SIE router or worker, for any number of threads.
+
+        with SIEClient("http://localhost:8080") as client:
+            result = client.encode("BAAI/bge-m3", {"text": "Hello world"})
+            print(result["dense"].shape)
+
+    Args:
+        base_url: the server, for example "http://sie.example.com". Default: SIE_BASE_URL.
+        timeout_s: longest time of one attempt.
+        api_key: sent as bearer token. Default: SIE_API_KEY.
+        gpu: machine profile, or "pool/profile", of calls that name none.
+        options: model options of every call; options of a call win.
+        max_connections: simultaneous requests; more wait for their turn.
+        on_wait: called with a `WaitEvent` before each wait, for example to print what the call waits for. What it
+            raises ends the call.
+
+    All methods raise `SIEError`, by kind: SIEConnectionError, RequestError, ServerError, ProvisioningError and so on.
+    Whoever creates a client closes it, best by `with`.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        timeout_s: float = settings.TIMEOUT_S,
+        api_key: str | None = None,
+        gpu: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        max_connections: int = settings.MAX_CONNECTIONS,
+        on_wait: OnWait | None = None,
+    ) -> None:
+        self._settings = settings.resolve(
+            base_url, timeout_s=timeout_s, api_key=api_key, gpu=gpu, options=options, max_connections=max_connections
+        )
+        self._link = Link(self._settings, on_wait)
+
+    @overload
+    def encode(
+        self,
+        model: str,
+        items: Item,
+        *,
+        output_types: Sequence[str] | None = None,
+        instruction: str | None = None,
+        output_dtype: str | None = None,
+        is_query: bool | None = None,
+        options: Mapping[str, Any] | None = None,
+        gpu: str | None = None,
+        wait_for_capacity: bool = True,
+        provision_timeout_s: float | None = None,
+    ) -> EncodeResult: ...
+
+    @overload
+    def encode(
+        self,
+        model: str,
+        items: Sequence[Item],
+        *,
+        output_types: Sequence[str] | None = None,
+        instruction: str | None = None,
+        output_dtype: str | None = None,
+        is_query: bool | None = None,
+        options: Mapping[str, Any] | None = None,
+        gpu: str | None = None,
+        wait_for_capacity: bool = True,
+        provision_timeout_s: float | None = None,
+    ) -> list[EncodeResult]: ...
+
+    def encode(  # noqa: PLR0913 - the documented signature
+        self,
+        model: str,
+        items: Item | Sequence[Item],
+        *,
+        output_types: Sequence[str] | None = None,
+        instruction: str | None = None,
+        output_dtype: str | None = None,
+        is_query: bool | None = None,
+        options: Mapping[str, Any] | None = None,
+        gpu: str | None = None,
+        wait_for_capacity: bool = True,
+        provision_timeout_s: float | None = None,
+    ) -> EncodeResult | list[EncodeResult]:
+        """Embed one item, or a list of items in order; see `sie_sdk.calls` for arguments and results."""
+        merged = calls.merged_options(self._settings.options, options, is_query=is_query)
+        params = calls.encode_params(output_types, instruction, output_dtype, merged)
+        terms = self._settings.terms(gpu, model, wait_for_capacity=wait_for_capacity, budget_s=provision_timeout_s)
+        results = self._link.drive(calls.encode(terms, model, calls.as_list(items), params))
+        return results[0] if isinstance(items, Mapping) else results
+
+    def list_models(self) -> list[ModelInfo]:
+        """Tell all models of the catalogue, loaded or not."""
+        return self._link.drive(calls.list_models(self._settings.question_terms()))
+
+    def get_model(self, model: str) -> ModelInfo:
+        """Tell one model: its inputs, outputs, dimensions and state."""
+        return self._link.drive(calls.get_model(self._settings.question_terms(), model))
+
+    def get_capacity(self, *, gpu: str | None = None) -> CapacityInfo:
+        """Tell the healthy workers of the cluster, or of one machine profile."""
+        return self._link.drive(capacity.get_capacity(self._settings.question_terms(), gpu))
+
+    def wait_for_capacity(
+        self,
+        gpu: str,
+        *,
+        model: str | None = None,
+        timeout_s: float | None = None,
+        poll_interval_s: float = capacity.POLL_INTERVAL_S,
+    ) -> CapacityInfo:
+        """Wait until a worker of the profile is healthy; with a model, start one and load the model.
+
+        Without a model this only looks, every `poll_interval_s`: it cannot wake a pool that is scaled to zero.
+        `timeout_s` is 900 by default; then ProvisioningError.
+        """
+        terms = self._settings.terms(gpu, model, wait_for_capacity=True, budget_s=timeout_s)
+        if model is None:
+            return self._link.drive(capacity.wait_for_capacity(terms, gpu, poll_interval_s))
+        return self._link.drive(capacity.warm_up(terms, gpu, model))
+
+    @property
+    def base_url(self) -> str:
+        """The server's address, without a slash at its end."""
+        return self._settings.base_url
+
+    def close(self) -> None:
+        """Close all connections; calls still running, also those that wait, raise SIEConnectionError."""
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"SIEClient({self.base_url!r})"

@@ -1,0 +1,218 @@
+"""Every endpoint as a value: how its request is built and its answer read. What arguments mean is told here.
+
+Shared arguments:
+    model: id in the catalogue, for example "BAAI/bge-m3"; "bundle:/BAAI/bge-m3" insists on a bundle.
+    items: one item, or a list of them. An item is a dict such as {"text": "hello"}; see `sie_sdk.types.Item`.
+    gpu: machine profile to run on, for example "l4", or "pool/profile" for a reserved pool. Default: the client's.
+    wait_for_capacity: True waits for workers to start and for lost connections to come back; False raises
+        ProvisioningError or SIEConnectionError at once. Either way a call waits while the model loads (the worker is
+        there) and when a busy server asks for another attempt.
+    provision_timeout_s: seconds for the whole call with all its waits, 900 by default. One attempt takes at most the
+        client's timeout_s. Retries are safe: these calls change nothing.
+
+Knows nothing of connections, time or retries.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+import msgspec
+import numpy as np
+
+from sie_protocol import arrays
+from sie_protocol.codec import is_msgpack
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.headers import JSON, MACHINE_PROFILE, MODELS, MSGPACK, POOL, REQUEST_ID, operation_path
+from sie_protocol.items import EncodeParams, EncodeRequest, EncodeResult, Item, ModelInfo
+from sie_protocol.target import parse_model, parse_target
+from sie_sdk import flow
+from sie_sdk.errors import IncompleteBatchError, ServerError
+from sie_sdk.messages import Answer, Plan, Request
+from sie_sdk.retry import Terms
+
+T = TypeVar("T")
+ENCODE: Final = "encode"
+ASK_JSON: Final = (("Accept", JSON),)
+
+
+def encode_params(
+    output_types: Sequence[str] | None,
+    instruction: str | None,
+    output_dtype: str | None,
+    options: Mapping[str, Any],
+) -> EncodeParams | None:
+    """Parameters of an encode call; None when all are the model's defaults.
+
+    Args:
+        output_types: any of "dense", "sparse", "multivector"; default: what the model gives first.
+        instruction: task description for models that read one.
+        output_dtype: float32 (default), float16, int8, uint8, binary or ubinary.
+        options: further options of the model; `profile` names one of its profiles.
+    """
+    if isinstance(output_types, str):
+        raise TypeError(f"output_types is a list such as [{output_types!r}], not a string")
+    params = EncodeParams(
+        output_types=None if output_types is None else list(output_types),
+        instruction=instruction,
+        output_dtype=output_dtype,
+        options=dict(options) or None,
+    )
+    return None if params == EncodeParams() else params
+
+
+def merged_options(
+    defaults: Mapping[str, Any], options: Mapping[str, Any] | None, *, is_query: bool | None
+) -> dict[str, Any]:
+    """The client's options with the call's over them; `is_query` travels among them."""
+    query = {} if is_query is None else {"is_query": is_query}
+    return {**defaults, **(options or {}), **query}
+
+
+def as_list(items: Item | Sequence[Item]) -> list[Item]:
+    """The items of a call; one item alone is a list of one.
+
+    Raises:
+        TypeError: something is no item; the message shows it.
+    """
+    listed = [items] if isinstance(items, Mapping) else list(items)
+    for item in listed:
+        if not isinstance(item, Mapping):
+            raise TypeError(f"an item is a dict such as {{'text': 'hello'}}, not {type(item).__name__}: {item!r:.80}")
+    return listed
+
+
+def encode(terms: Terms, model: str, items: Sequence[Item], params: EncodeParams | None) -> Plan[list[EncodeResult]]:
+    """Embed each item; one result per item, in order.
+
+    A result holds what was asked for: `dense` is an array of shape [dims], `sparse` a dict of `indices` (int32) and
+    `values`, both of shape [non-zeros], `multivector` an array of shape [tokens, dims]; `timing` is that of the whole
+    request, `id` that of the item. Arrays are read-only views on the answer.
+    """
+    return flow.single(encode_request(terms, model, items, params), terms, partial(_encode_results, items))
+
+
+def encode_request(terms: Terms, model: str, items: Sequence[Item], params: EncodeParams | None) -> Request:
+    """`POST /v1/encode/{model}` with a msgpack body."""
+    headers = (("Content-Type", MSGPACK), ("Accept", MSGPACK), *_target_headers(terms.gpu))
+    body = EncodeRequest(items=list(items), params=params)
+    try:
+        return Request("POST", _model_path(ENCODE, model), headers, _encoder.encode(body))
+    except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
+        raise TypeError(f"the items or options cannot be sent: {error}") from error
+
+
+def list_models(terms: Terms) -> Plan[list[ModelInfo]]:
+    """All models of the catalogue, also those that no worker has loaded."""
+    return flow.single(Request("GET", MODELS, ASK_JSON), terms, partial(read, kind=_Models, pick=lambda it: it.models))
+
+
+def get_model(terms: Terms, model: str) -> Plan[ModelInfo]:
+    """One model; `dims` maps an output type to its dimension. RequestError with MODEL_NOT_FOUND if there is none."""
+    request = Request("GET", f"{MODELS}/{_quoted(model)}", ASK_JSON)
+    return flow.single(request, terms, partial(read, kind=ModelInfo, pick=lambda it: it))
+
+
+def read(answer: Answer, *, kind: type[Any], pick: Callable[[Any], T]) -> T:
+    """Decode an answer that holds no arrays.
+
+    Raises:
+        ServerError: it is not what this endpoint gives; most likely something else listens at the base URL.
+    """
+    decode = msgspec.msgpack.decode if is_msgpack(answer.content_type) else msgspec.json.decode
+    try:
+        return pick(decode(answer.body, type=kind))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise malformed(answer, str(error)) from error
+
+
+def malformed(answer: Answer, what: str) -> ServerError:
+    """The error of a success that cannot be read."""
+    return ServerError(
+        f"the answer ({answer.status}, {answer.content_type or 'no content type'}, {len(answer.body)} bytes) cannot be "
+        f"read: {what}; check that base_url is that of a SIE router or worker",
+        code=ErrorCode.INTERNAL_ERROR,
+        status_code=answer.status,
+        request_id=answer.headers.get(REQUEST_ID.lower()),
+    )
+
+
+class _Models(msgspec.Struct, frozen=True):
+    models: list[ModelInfo]
+
+
+_encoder: Final = msgspec.msgpack.Encoder(enc_hook=arrays.pack)
+
+
+def _quoted(model: str) -> str:
+    try:
+        parse_model(model)
+    except Problem as problem:
+        raise ValueError(problem.message) from problem
+    if any(part in (".", "..") for part in model.split("/")):
+        raise ValueError(f"'{model}' is not a model id; '.' and '..' stand alone in it")
+    return quote(model, safe="/")
+
+
+def _model_path(operation: str, model: str) -> str:
+    return operation_path(operation, _quoted(model))
+
+
+def _target_headers(gpu: str | None) -> tuple[tuple[str, str], ...]:
+    target = parse_target(gpu)
+    if not (gpu or "").isascii() or not (gpu or "").isprintable():
+        raise ValueError(f"gpu is {gpu!r}; expected a machine profile such as 'l4', or 'pool/profile'")
+    named = ((POOL, target.pool), (MACHINE_PROFILE, target.profile))
+    return tuple((name, value) for name, value in named if value is not None)
+
+
+def _encode_results(items: Sequence[Item], answer: Answer) -> list[EncodeResult]:
+    try:
+        body = arrays.decode_reply(answer.body)
+    except Problem as problem:
+        raise malformed(answer, problem.message) from problem
+    found = body.get("items") if isinstance(body, dict) else None
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise malformed(answer, "it has no list of items")
+    if len(found) != len(items):
+        raise _incomplete(answer, f"{len(found)} results for {len(items)} items")
+    timing = body.get("timing")
+    return [_result(answer, item, each, timing) for item, each in zip(items, found, strict=True)]
+
+
+def _result(answer: Answer, item: Item, found: dict[str, Any], timing: Any) -> EncodeResult:
+    asked_id, found_id = item.get("id"), found.get("id")
+    if asked_id is not None and found_id is not None and str(asked_id) != str(found_id):
+        raise _incomplete(answer, f"the result of item '{found_id}' in the place of item '{asked_id}'")
+    result: EncodeResult = {}
+    if (name := found_id if asked_id is None else asked_id) is not None:
+        result["id"] = name
+    if isinstance(dense := found.get("dense"), dict):
+        result["dense"] = _array(answer, dense, "values")
+    if isinstance(sparse := found.get("sparse"), dict):
+        result["sparse"] = {
+            "indices": _array(answer, sparse, "indices"),
+            "values": _array(answer, sparse, "values"),
+        }
+    if isinstance(multivector := found.get("multivector"), dict):
+        result["multivector"] = _array(answer, multivector, "values")
+    if isinstance(timing, dict):
+        result["timing"] = timing.copy()  # type: ignore[typeddict-item]  # milliseconds by name, as the server gave them
+    return result
+
+
+def _array(answer: Answer, output: dict[str, Any], key: str) -> arrays.Array:
+    value = output.get(key)
+    if not isinstance(value, np.ndarray):
+        raise malformed(answer, f"'{key}' of a result is {type(value).__name__}, not an array")
+    return value
+
+
+def _incomplete(answer: Answer, what: str) -> IncompleteBatchError:
+    return IncompleteBatchError(
+        f"the server answered with {what}; this is a fault of the server, no result was kept",
+        code="INCOMPLETE_BATCH",
+        status_code=answer.status,
+        request_id=answer.headers.get(REQUEST_ID.lower()),
+    )

@@ -1,0 +1,107 @@
+"""The endpoints that tell what a cluster can do now. Looking never starts workers; only a request for a model does."""
+
+from collections.abc import Collection
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from sie_protocol.headers import HEALTH
+from sie_protocol.target import parse_target
+from sie_sdk import calls, flow
+from sie_sdk.errors import RequestError
+from sie_sdk.messages import Answer, Plan, Request
+from sie_sdk.retry import Terms
+from sie_sdk.types import CapacityInfo, WorkerInfo
+
+POLL_INTERVAL_S: Final = 5.0
+WARM_UP_TEXT: Final = "warmup"
+SPOT_SUFFIX: Final = "-spot"
+ROUTER_TYPES: Final = ("router", "gateway")  # old and newer clusters name the same thing
+
+
+def get_capacity(terms: Terms, gpu: str | None) -> Plan[CapacityInfo]:
+    """Healthy workers, GPUs and models of the cluster.
+
+    Args:
+        terms: of the call.
+        gpu: count only workers of this machine profile, in any case; "l4" also finds "l4-spot" where only that is
+            configured, as the router does. Of "pool/profile" only the profile counts: health does not tell pools.
+
+    Raises:
+        RequestError: the base URL is that of a worker, not of a router.
+    """
+    return flow.single(Request("GET", HEALTH, calls.ASK_JSON), terms, partial(_capacity, gpu))
+
+
+def wait_for_capacity(terms: Terms, gpu: str, poll_interval_s: float) -> Plan[CapacityInfo]:
+    """Look every `poll_interval_s` until at least one healthy worker of the profile is there.
+
+    This only looks. It cannot wake a pool that is scaled to zero: use `warm_up` for that.
+    """
+    if not poll_interval_s > 0:
+        raise ValueError(f"poll_interval_s is {poll_interval_s!r}; expected a number greater than 0")
+    request = Request("GET", HEALTH, calls.ASK_JSON)
+    return flow.until(request, terms, partial(_capacity, gpu), _has_worker, poll_interval_s)
+
+
+def warm_up(terms: Terms, gpu: str, model: str) -> Plan[CapacityInfo]:
+    """Embed a short text, which creates demand and loads the model, then tell the capacity.
+
+    The model must be one that embeds text.
+    """
+    first = calls.encode_request(terms, model, [{"text": WARM_UP_TEXT}], None)
+    return flow.after(first, Request("GET", HEALTH, calls.ASK_JSON), terms, partial(_capacity, gpu))
+
+
+class _Cluster(msgspec.Struct, frozen=True):
+    worker_count: int = 0
+    gpu_count: int = 0
+    models_loaded: int = 0
+
+
+class _Health(msgspec.Struct, frozen=True):
+    status: str = ""
+    type: str = ""
+    cluster: _Cluster = _Cluster()
+    configured_gpu_types: list[str] = []
+    live_gpu_types: list[str] = []
+    workers: list[WorkerInfo] = []
+
+
+def _has_worker(capacity: CapacityInfo) -> bool:
+    return capacity["worker_count"] > 0
+
+
+def _capacity(gpu: str | None, answer: Answer) -> CapacityInfo:
+    return calls.read(answer, kind=_Health, pick=partial(_counted, gpu))
+
+
+def _counted(gpu: str | None, health: Any) -> CapacityInfo:
+    if health.type not in ROUTER_TYPES:
+        raise RequestError(
+            f"the server at the base URL says it is '{health.type}', not a router; only routers know the capacity",
+            code="NOT_A_ROUTER",
+        )
+    profile = parse_target(gpu).profile
+    workers, worker_count, gpu_count = health.workers, health.cluster.worker_count, health.cluster.gpu_count
+    if profile is not None:
+        wanted = resolve_profile(profile, health.configured_gpu_types)
+        workers = [each for each in workers if each.get("healthy") and each.get("gpu", "").lower() == wanted]
+        worker_count, gpu_count = len(workers), sum(each.get("gpu_count", 0) for each in workers)
+    return {
+        "status": health.status,
+        "worker_count": worker_count,
+        "gpu_count": gpu_count,
+        "models_loaded": health.cluster.models_loaded,
+        "configured_gpu_types": health.configured_gpu_types,
+        "live_gpu_types": health.live_gpu_types,
+        "workers": workers,
+    }
+
+
+def resolve_profile(profile: str, configured: Collection[str]) -> str:
+    """The configured profile (lower case) that a router understands by `profile`: itself, or its spot variant."""
+    wanted, known = profile.lower(), {each.lower() for each in configured}
+    spot = wanted + SPOT_SUFFIX
+    return spot if wanted not in known and spot in known else wanted

@@ -1,0 +1,172 @@
+"""What the SDK raises: `SIEError` and its kinds, chosen by code, then by status, never by text."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sie_protocol.errors import ErrorCode
+from sie_sdk.messages import Loss
+from sie_sdk.refusals import Refusal
+
+LORA_LOADING: Final = "LORA_LOADING"  # published servers only; ours have no such adapters
+
+
+class SIEError(Exception):
+    """Any failure of a call.
+
+    `code` is the server's (see `sie_protocol.errors.ErrorCode`) or the SDK's own for a lost connection, `status_code`
+    the HTTP status, `request_id` what to look for in the server's log, `retry_after` the seconds after which the server
+    expects another attempt to make sense. Each is None when unknown.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        status_code: int | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.status_code = status_code
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+
+class SIEConnectionError(SIEError):
+    """No answer arrived: nobody listens, the connection broke, time ran out, or the client was closed."""
+
+
+class RequestError(SIEError):
+    """The server refuses this request (4xx); the same request will be refused again."""
+
+
+class InputTooLongError(RequestError):
+    """The input exceeds a limit of the server or of the model."""
+
+
+class RateLimitError(RequestError):
+    """Still told to slow down when the time for the call was spent."""
+
+
+class ServerError(SIEError):
+    """The server failed (5xx)."""
+
+
+class ResourceExhaustedError(ServerError):
+    """The worker ran out of memory, also after smaller waits; send fewer or shorter items."""
+
+
+class IncompleteBatchError(ServerError):
+    """The answer does not hold exactly one result per item, in order."""
+
+
+class ProvisioningError(SIEError):
+    """No worker can take the request yet; the cluster is starting one. `gpu` is what was asked for, if anything."""
+
+    gpu: str | None = None
+
+
+class ModelLoadingError(SIEError):
+    """The model was still loading when the time for the call was spent."""
+
+    model: str | None = None
+
+
+class LoraLoadingError(ModelLoadingError):
+    """A LoRA adapter of the model was still loading (published servers)."""
+
+
+class ModelLoadFailedError(ServerError):
+    """The worker cannot load the model. `permanent` tells that it will not try again by itself."""
+
+    model: str | None = None
+    error_class: str | None = None
+    permanent: bool | None = None
+    attempts: int | None = None
+
+
+_BY_CODE: Final[Mapping[str, type[SIEError]]] = {
+    ErrorCode.PROVISIONING: ProvisioningError,
+    ErrorCode.MODEL_LOADING: ModelLoadingError,
+    LORA_LOADING: LoraLoadingError,
+    ErrorCode.MODEL_LOAD_FAILED: ModelLoadFailedError,
+    ErrorCode.INPUT_TOO_LONG: InputTooLongError,
+    ErrorCode.RATE_LIMITED: RateLimitError,
+    ErrorCode.RESOURCE_EXHAUSTED: ResourceExhaustedError,
+    **dict.fromkeys(Loss, SIEConnectionError),
+}
+
+# What the server cannot know, because it concerns this side.
+_NEXT_STEP: Final[Mapping[str, str]] = {
+    ErrorCode.UNAUTHENTICATED: "pass api_key= to the client or set SIE_API_KEY",
+    ErrorCode.MODEL_NOT_FOUND: "list_models() tells what is served",
+    ErrorCode.INPUT_TOO_LONG: "send fewer or shorter items",
+    ErrorCode.RESOURCE_EXHAUSTED: "send fewer or shorter items",
+    ErrorCode.RATE_LIMITED: "send fewer requests at a time",
+    ErrorCode.DEADLINE_EXCEEDED: "send fewer items per request",
+    Loss.CONNECT_FAILED: "check that a SIE router or worker listens at the base URL",
+    Loss.CONNECT_IMPOSSIBLE: "check the host name and the certificate of the base URL",
+    Loss.TIMED_OUT: "pass a larger timeout_s, or send fewer items per request",
+    Loss.CONNECTION_LOST: "try again; encode, score and extract may be repeated without harm",
+    Loss.CLIENT_CLOSED: "create a new client",
+}
+_UNAUTHENTICATED_STATUS: Final = 401
+_CLIENT_ERRORS_FROM, _SERVER_ERRORS_FROM = 300, 500
+
+
+def error_for(refusal: Refusal, asked: str, *, waited: bool, gpu: str | None, model: str | None) -> SIEError:
+    """The exception of a refusal.
+
+    Args:
+        refusal: what was found.
+        asked: what was asked, for example "POST /v1/encode/BAAI/bge-m3".
+        waited: whether the call was allowed to wait for capacity.
+        gpu: the caller's target, if any.
+        model: the model of the call, if any.
+    """
+    found = " ".join(str(part) for part in (refusal.status, refusal.code) if part is not None)
+    text = ": ".join(part for part in (asked, found, refusal.message) if part)
+    step = _next_step(refusal, waited=waited)
+    error = _kind(refusal)(
+        f"{text}; {step}" if step else text,
+        code=refusal.code,
+        status_code=refusal.status,
+        request_id=refusal.request_id,
+        retry_after=refusal.retry_after_s,
+    )
+    _describe(error, refusal.details, gpu, model)
+    return error
+
+
+def _kind(refusal: Refusal) -> type[SIEError]:
+    named = _BY_CODE.get(refusal.code or "")
+    if named is not None:
+        return named
+    status = refusal.status or 0
+    return RequestError if _CLIENT_ERRORS_FROM <= status < _SERVER_ERRORS_FROM else ServerError
+
+
+def _next_step(refusal: Refusal, *, waited: bool) -> str | None:
+    if refusal.code in (ErrorCode.PROVISIONING, ErrorCode.MODEL_LOADING):
+        return "pass a larger provision_timeout_s to wait longer" if waited else "pass wait_for_capacity=True to wait"
+    if refusal.status == _UNAUTHENTICATED_STATUS:
+        return _NEXT_STEP[ErrorCode.UNAUTHENTICATED]
+    return _NEXT_STEP.get(refusal.code or "")
+
+
+def _describe(error: SIEError, details: Mapping[str, Any], gpu: str | None, model: str | None) -> None:
+    match error:
+        case ProvisioningError():
+            error.gpu = gpu or details.get("gpu")
+        case ModelLoadingError():
+            error.model = model
+        case ModelLoadFailedError():
+            error.model = model
+            error.error_class = details.get("error_class")
+            error.permanent = details.get("permanent")
+            error.attempts = details.get("attempts")
+        case _:
+            pass

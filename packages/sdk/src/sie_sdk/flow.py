@@ -1,0 +1,126 @@
+"""One call as a generator: yields `Send` and `Sleep`, is resumed with what happened, returns the result.
+
+Knows nothing of sockets, threads, event loops or clocks; `drivers` runs it, tests run it under virtual time.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, assert_never
+
+from sie_protocol.errors import ErrorCode
+from sie_sdk import retry
+from sie_sdk.errors import ProvisioningError
+from sie_sdk.messages import Answer, Flow, Plan, Request, Send, Sleep, T, WaitEvent
+from sie_sdk.retry import Raise, Return, Terms, Wait
+
+LAST_ATTEMPT_S: Final = 5.0  # of the budget are kept for the attempt after the last wait
+
+
+def reserve_s(terms: Terms) -> float:
+    """How much of the budget no wait may use, so that every wait is followed by an attempt."""
+    return min(LAST_ATTEMPT_S, terms.timeout_s, terms.budget_s / 2)
+
+
+def exchange(request: Request, terms: Terms, start: float) -> Flow[tuple[Answer, float]]:
+    """Send the request until it brings a result; returns the answer and when it came.
+
+    Ends within `terms.budget_s` of `start`; every wait is followed by an attempt.
+
+    Raises:
+        SIEError: as `retry` decides.
+    """
+    end, reserved_s = start + terms.budget_s, reserve_s(terms)
+    seen: Counter[str] = Counter()
+    now = start
+    attempts = 0
+    while True:
+        # A laptop that slept through the budget still gets its last attempt, hence the lower bound.
+        happened = yield Send(request, min(terms.timeout_s, max(end - now, reserved_s)))
+        assert happened.outcome is not None  # noqa: S101 - a driver without an outcome is a bug
+        attempts += 1
+        decision = retry.decide(
+            happened.outcome,
+            asked=str(request),
+            seen=seen,
+            now=happened.now,
+            deadline=end - reserved_s,
+            terms=terms,
+            draw=happened.draw,
+        )
+        match decision:
+            case Return(answer):
+                return answer, happened.now
+            case Raise(error):
+                raise error
+            case Wait(delay_s, refusal):
+                seen[refusal.name] += 1
+                event = WaitEvent(refusal.name, refusal.message, delay_s, attempts, happened.now - start)
+                now = (yield Sleep(event)).now
+            case _:
+                assert_never(decision)
+
+
+def single(request: Request, terms: Terms, parse: Callable[[Answer], T]) -> Plan[T]:
+    """A call of one request."""
+
+    def begin(start: float) -> Flow[T]:
+        answer, _ = yield from exchange(request, terms, start)
+        return parse(answer)
+
+    return begin
+
+
+def after(first: Request, request: Request, terms: Terms, parse: Callable[[Answer], T]) -> Plan[T]:
+    """A call whose result is that of `request`, made when `first` has succeeded; both share the budget."""
+
+    def begin(start: float) -> Flow[T]:
+        _, now = yield from exchange(first, terms, start)
+        answer, _ = yield from exchange(request, _remaining(terms, start, now), now)
+        return parse(answer)
+
+    return begin
+
+
+def until(
+    request: Request, terms: Terms, parse: Callable[[Answer], T], is_enough: Callable[[T], bool], interval_s: float
+) -> Plan[T]:
+    """A call that repeats the request every `interval_s` until its result is enough.
+
+    Raises:
+        ProvisioningError: the budget is spent.
+    """
+
+    def begin(start: float) -> Flow[T]:
+        last_start = start + terms.budget_s - reserve_s(terms)
+        now = start
+        polls = 0
+        while True:
+            answer, now = yield from exchange(request, _remaining(terms, start, now), now)
+            polls += 1
+            result = parse(answer)
+            if is_enough(result):
+                return result
+            left_s = last_start - now
+            if left_s <= retry.SPENT_S:
+                raise _never_ready(terms, polls)
+            message = f"no healthy worker of '{terms.gpu}' yet"
+            event = WaitEvent(ErrorCode.PROVISIONING, message, min(interval_s, left_s), polls, now - start)
+            now = (yield Sleep(event)).now
+
+    return begin
+
+
+def _remaining(terms: Terms, start: float, now: float) -> Terms:
+    left_s = max(start + terms.budget_s - now, reserve_s(terms))
+    return replace(terms, budget_s=left_s)
+
+
+def _never_ready(terms: Terms, polls: int) -> ProvisioningError:
+    error = ProvisioningError(
+        f"no healthy worker of '{terms.gpu}' within {terms.budget_s:g} s ({polls} looks at the cluster); looking does "
+        "not start workers: pass model= to create demand, or wait longer with timeout_s",
+        code=ErrorCode.PROVISIONING,
+    )
+    error.gpu = terms.gpu
+    return error

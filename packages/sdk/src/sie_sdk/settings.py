@@ -1,0 +1,90 @@
+"""What a client is configured with: arguments before the environment before defaults. The only reader of it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from sie_sdk.retry import Terms
+
+BASE_URL: Final = "SIE_BASE_URL"
+API_KEY: Final = "SIE_API_KEY"
+TIMEOUT_S: Final = 30.0
+MAX_CONNECTIONS: Final = 100
+PROVISION_TIMEOUT_S: Final = 900.0  # a GPU node, its image and a large model rarely need more than ten minutes
+
+_NO_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Checked settings of one client; `base_url` has no slash at its end."""
+
+    base_url: str
+    timeout_s: float = TIMEOUT_S
+    api_key: str | None = field(default=None, repr=False)
+    gpu: str | None = None
+    options: Mapping[str, Any] = _NO_OPTIONS
+    max_connections: int = MAX_CONNECTIONS
+
+    def terms(self, gpu: str | None, model: str | None, *, wait_for_capacity: bool, budget_s: float | None) -> Terms:
+        """The terms of one call; what it does not say is the client's default.
+
+        Raises:
+            ValueError: the budget is not positive.
+        """
+        budget_s = PROVISION_TIMEOUT_S if budget_s is None else _positive("the time for the whole call", budget_s)
+        return Terms(self.timeout_s, budget_s, wait_for_capacity, self.gpu if gpu is None else gpu, model)
+
+    def question_terms(self) -> Terms:
+        """The terms of a call that asks about the cluster: one timeout for everything, no waiting for capacity."""
+        return Terms(self.timeout_s, self.timeout_s, wait_for_capacity=False)
+
+
+def resolve(
+    base_url: str | None,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    api_key: str | None = None,
+    gpu: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    max_connections: int = MAX_CONNECTIONS,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Complete and check what the caller of a client gave.
+
+    Raises:
+        ValueError: a value is missing or makes no sense; the message says which and what to do.
+    """
+    return Settings(
+        base_url=_checked_url(base_url or environ.get(BASE_URL) or ""),
+        timeout_s=_positive("timeout_s", timeout_s),
+        api_key=_checked_key(api_key or environ.get(API_KEY)),
+        gpu=gpu,
+        options=MappingProxyType(dict(options or {})),
+        max_connections=int(_positive("max_connections", max_connections)),
+    )
+
+
+def _checked_url(url: str) -> str:
+    if not url:
+        raise ValueError(f"no base_url: pass one, for example SIEClient('http://localhost:8080'), or set {BASE_URL}")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"base_url '{url}' is not like 'http://host:port' or 'https://host/path'")
+    return url.rstrip("/")
+
+
+def _checked_key(key: str | None) -> str | None:
+    stripped = (key or "").strip()
+    if not (stripped.isascii() and stripped.isprintable()):
+        raise ValueError("api_key holds characters that no HTTP header can carry; check how it was copied")
+    return stripped or None
+
+
+def _positive(name: str, value: float) -> float:
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} is {value!r}; expected a number greater than 0")
+    return value
