@@ -6,6 +6,8 @@ from typing import Annotated, NoReturn
 
 import typer
 
+INTERRUPTED = 130  # what a shell reports after Ctrl-C
+
 app = typer.Typer(
     help="SIE: small AI models on a cluster that scales from zero, here or on Kubernetes.",
     no_args_is_help=True,
@@ -50,7 +52,8 @@ def demo() -> None:
     from sie_cli.ports import PortInUseError  # noqa: PLC0415
 
     try:
-        asyncio.run(command.demo(Console(highlight=False)))
+        if asyncio.run(command.demo(Console(highlight=False))):
+            raise typer.Exit(INTERRUPTED)
     except (command.DemoError, ClusterError, PortInUseError) as error:
         _fail(error)
 

@@ -1,16 +1,22 @@
 """The environment of the command line: the only place that reads it, and what is handed on to child processes."""
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the caller's environment holds. Child processes inherit `inherited`; nothing is ever written back."""
+    """What the caller's environment holds. Child processes inherit `inherited`; nothing is ever written back.
+
+    `runs`: where each cluster makes its own folder for logs.
+    """
 
     inherited: Mapping[str, str]
     cores: int
+    runs: Path
 
     @property
     def has_models_dir(self) -> bool:
@@ -20,7 +26,7 @@ class Settings:
 
 def load() -> Settings:
     """Read the environment once."""
-    return Settings(inherited=dict(os.environ), cores=_cores())
+    return Settings(inherited=dict(os.environ), cores=_cores(), runs=Path(tempfile.gettempdir()))
 
 
 def _cores() -> int:

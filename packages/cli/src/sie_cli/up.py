@@ -34,8 +34,11 @@ def read_file(path: Path | None, port: int | None) -> ClusterFile:
     return msgspec.structs.replace(file, router=msgspec.structs.replace(file.router, port=port))
 
 
-async def until_signal(work: Coroutine[None, None, None], on_signal: Callable[[], None]) -> None:
-    """Run `work` to its end. Ctrl-C or SIGTERM cancels it, so that it cleans up; the second one cancels that, too."""
+async def until_signal(work: Coroutine[None, None, None], on_signal: Callable[[], None]) -> bool:
+    """Run `work` to its end. Ctrl-C or SIGTERM cancels it, so that it cleans up; the second one cancels that, too.
+
+    True when a signal ended it.
+    """
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
     signalled = False
 
@@ -56,6 +59,7 @@ async def until_signal(work: Coroutine[None, None, None], on_signal: Callable[[]
     finally:
         for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
+    return signalled
 
 
 async def run(cluster: Cluster, file: ClusterFile, emit: Emit) -> None:
