@@ -347,7 +347,7 @@ def test_the_memory_of_a_pool_is_bounded(rules: Rules, history: list[tuple[float
     assert len(state.resized) <= 60 / rules.sync_period_s + 2
 
 
-@given(st.floats(0, 1e6), st.floats(0.1, 1e3), st.integers(1, 100))
+@given(st.one_of(st.just(0.0), st.floats(1e-6, 1e6)), st.floats(0.1, 1e3), st.integers(1, 100))
 def test_a_proposal_covers_the_load_up_to_the_tolerance(value: float, threshold: float, replicas: int) -> None:
     assert proposal(value, threshold, replicas) * threshold * 1.1 >= value * (1 - 1e-9)
 

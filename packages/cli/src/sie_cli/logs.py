@@ -1,5 +1,6 @@
 """The log files of child processes: their last lines, and their size limit."""
 
+import os
 from pathlib import Path
 
 LIMIT_BYTES = 4 * 1024 * 1024
@@ -29,4 +30,4 @@ def bound(path: Path) -> None:
     """
     if path.exists() and path.stat().st_size > LIMIT_BYTES:
         path.with_name(path.name + ".1").write_bytes(path.read_bytes())
-        path.open("r+b").truncate(0)
+        os.truncate(path, 0)

@@ -98,7 +98,8 @@ class Slot:
                 self._idle.set()
             if self.is_wanted:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._unwanted.wait(), backoff_s(self._crashes))
+                    async with asyncio.timeout(backoff_s(self._crashes)):
+                        await self._unwanted.wait()
             else:
                 self._crashes = 0
 

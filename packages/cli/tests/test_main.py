@@ -1,0 +1,57 @@
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sie_protocol.versions import VERSION
+
+SIE = str(Path(sys.executable).with_name("sie"))
+
+
+def sie(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([SIE, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_version_tells_every_distribution() -> None:
+    done = sie("version")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[:5] == [
+        f"{name} {VERSION}" for name in ("sie", "sie-sdk", "sie-router", "sie-server", "sie-protocol")
+    ]
+
+
+def test_help_lists_the_commands() -> None:
+    text = sie("--help").stdout
+    assert all(command in text for command in ("up", "demo", "version"))
+
+
+def test_the_command_itself_imports_nothing_heavy() -> None:
+    heavy = ("torch", "numpy", "httpx", "fastapi", "sie_sdk", "sie_router", "sie_server", "asyncio")
+    code = f"import sys, sie_cli.main; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("rooter: {}", "did you mean 'router'"), ("workers: {}", "enables no pool"), (None, "No such file")],
+)
+def test_up_refuses_a_wrong_file_with_one_line(tmp_path: Path, text: str | None, says: str) -> None:
+    path = tmp_path / "cluster.yaml"
+    if text is not None:
+        path.write_text(text)
+    done = sie("up", "-f", str(path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_up_on_a_port_in_use_names_it_and_another_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = sie("up", "--port", str(port))
+    assert done.returncode == 1
+    assert f"port {port} is in use by another program" in done.stderr
+    assert f"sie up --port {port + 1}" in done.stderr
