@@ -1,0 +1,1 @@
+"""What the router tells about itself: health, models, metrics, cluster status. Read only."""

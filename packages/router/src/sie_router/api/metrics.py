@@ -1,0 +1,182 @@
+"""The router's metrics: plain counters on the hot path, everything else read from the snapshot at scrape time.
+
+A scrape changes nothing. Label values come from configuration, never from callers; what nobody configured is `other`.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from sie_protocol.headers import METRICS
+from sie_router.core.demand import wanted
+from sie_router.core.fleet import OTHER, Fleet, Group
+from sie_router.data.inflight import Inflight
+from sie_router.data.outcome import Outcome
+
+BUCKETS_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
+MAX_MODEL_SERIES: Final = 1000
+_LABELS: Final = ("machine_profile", "bundle")
+
+
+class Latencies:
+    """One histogram: counts per bucket, the last one beyond all bounds, and the sum in seconds."""
+
+    __slots__ = ("counts", "total_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BUCKETS_S) + 1)
+        self.total_s = 0.0
+
+    def add(self, latency_s: float) -> None:
+        """Count one request."""
+        self.counts[bisect_left(BUCKETS_S, latency_s)] += 1
+        self.total_s += latency_s
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """The pairs Prometheus wants: upper bound, requests up to it."""
+        bounds = [*(str(bound) for bound in BUCKETS_S), "+Inf"]
+        return [(bound, float(count)) for bound, count in zip(bounds, accumulate(self.counts), strict=True)]
+
+
+class Counters:
+    """What happened since the process started. Only `count` writes; keys are bounded by configuration."""
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[str, int, Group], int] = {}
+        self.latencies: dict[tuple[str, str], Latencies] = {}
+        self.provisioning: dict[str, int] = {}
+
+    def count(self, outcome: Outcome) -> None:
+        """Count one finished request, whatever became of it."""
+        key = (outcome.operation, outcome.status, outcome.group)
+        self.requests[key] = self.requests.get(key, 0) + 1
+        series = (outcome.operation, outcome.group.profile)
+        latencies = self.latencies.get(series)
+        if latencies is None:
+            latencies = self.latencies[series] = Latencies()
+        latencies.add(outcome.latency_s)
+        if outcome.provisioning:
+            profile = outcome.group.profile
+            self.provisioning[profile] = self.provisioning.get(profile, 0) + 1
+
+
+class RouterCollector(Collector):
+    """Reads counters and snapshot; owns nothing."""
+
+    def __init__(
+        self, counters: Counters, snapshot: Callable[[], Fleet], inflight: Inflight, clock: Callable[[], float]
+    ) -> None:
+        self._counters = counters
+        self._snapshot = snapshot
+        self._inflight = inflight
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        """All families of one scrape, from one snapshot."""
+        fleet = self._snapshot()
+        yield from self._traffic(fleet)
+        yield from self._groups(fleet)
+        yield from _workers(fleet)
+        yield _models(fleet)
+
+    def _traffic(self, fleet: Fleet) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "sie_router_requests", "Answered requests, refusals included", labels=("endpoint", "status", *_LABELS)
+        )
+        for (endpoint, status, group), count in self._counters.requests.items():
+            requests.add_metric((endpoint, str(status), group.profile, group.bundle), count)
+        yield requests
+        latency = HistogramMetricFamily(
+            "sie_router_request_latency_seconds",
+            "From the head of a request to the end of its answer",
+            labels=("endpoint", "machine_profile"),
+        )
+        for series, latencies in self._counters.latencies.items():
+            latency.add_metric(series, latencies.cumulative(), latencies.total_s)
+        yield latency
+        provisioning = CounterMetricFamily(
+            "sie_router_provisioning_responses", "Answers that sent a client away to wait", labels=("machine_profile",)
+        )
+        counts = dict.fromkeys((group.profile for group in fleet.configured), 0) | self._counters.provisioning
+        for profile, count in counts.items():
+            provisioning.add_metric((profile,), count)
+        yield provisioning
+
+    def _groups(self, fleet: Fleet) -> Iterator[Metric]:
+        demand = GaugeMetricFamily(
+            "sie_router_pending_demand",
+            "1 while a pool waits for the first worker of a group",
+            labels=(*_LABELS, "pool"),
+        )
+        for (group, pool), value in wanted(fleet, self._clock()).items():
+            demand.add_metric((group.profile, group.bundle, pool), value)
+        yield demand
+        recent = GaugeMetricFamily(
+            "sie_router_recent_requests",
+            "Requests this router sent to a group in the last 60 s, plus those in flight",
+            labels=_LABELS,
+        )
+        for group in (*fleet.configured, OTHER):
+            recent.add_metric((group.profile, group.bundle), self._inflight.recent(group))
+        yield recent
+
+
+def _workers(fleet: Fleet) -> Iterator[Metric]:
+    labels = ("worker", *_LABELS)
+    depth = GaugeMetricFamily(
+        "sie_router_worker_queue_depth", "Items a connected worker has accepted and not answered", labels=labels
+    )
+    memory = GaugeMetricFamily(
+        "sie_router_worker_memory_used_bytes", "Device memory a connected worker uses", labels=labels
+    )
+    connected = {worker.name: worker for worker in fleet.workers.values() if worker.is_connected}
+    for name, worker in sorted(connected.items()):
+        values = (name, worker.group.profile, worker.group.bundle)
+        depth.add_metric(values, worker.queue_depth)
+        memory.add_metric(values, worker.memory_used_bytes)
+    yield depth
+    yield memory
+    healthy = sum(worker.is_healthy for worker in fleet.workers.values())
+    workers = GaugeMetricFamily("sie_router_workers", "Known workers", labels=("status",))
+    workers.add_metric(("healthy",), healthy)
+    workers.add_metric(("unhealthy",), len(fleet.workers) - healthy)
+    yield workers
+
+
+def _models(fleet: Fleet) -> Metric:
+    family = GaugeMetricFamily(
+        "sie_router_model_workers", "Healthy workers that have a model loaded", labels=("model",)
+    )
+    listed = {model.sie_id.lower(): model.sie_id for model, _ in fleet.models.listed()}
+    counts: dict[str, int] = {}
+    for worker in fleet.workers.values():
+        for key in sorted(worker.loaded) if worker.is_healthy else ():
+            label = listed.get(key, "other") if listed else key
+            label = label if label in counts or len(counts) < MAX_MODEL_SERIES else "other"
+            counts[label] = counts.get(label, 0) + 1
+    for label, count in sorted(counts.items()):
+        family.add_metric((label,), count)
+    return family
+
+
+def metric_routes(collector: RouterCollector) -> APIRouter:
+    """`/metrics`, with a registry of its own."""
+    registry = CollectorRegistry()
+    registry.register(collector)
+    ProcessCollector(registry=registry)
+    routes = APIRouter(tags=["metrics"])
+
+    @routes.get(METRICS)
+    async def metrics(request: Request) -> Response:
+        """Tell everything in the Prometheus text format, or OpenMetrics where it is asked for."""
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), headers={"content-type": media_type})
+
+    return routes

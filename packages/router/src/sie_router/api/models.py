@@ -1,0 +1,32 @@
+"""Which models there are."""
+
+from collections.abc import Callable
+
+import msgspec
+from fastapi import APIRouter, Response
+
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.headers import JSON, MODELS
+from sie_router.api.views import model_info, model_infos
+from sie_router.core.fleet import Fleet
+
+
+def model_routes(snapshot: Callable[[], Fleet]) -> APIRouter:
+    """`/v1/models` and `/v1/models/{model}`."""
+    routes = APIRouter(tags=["models"])
+
+    @routes.get(MODELS)
+    async def list_models() -> Response:
+        """List every model of the catalogue, with who has it loaded."""
+        return Response(msgspec.json.encode({"models": model_infos(snapshot())}), media_type=JSON)
+
+    @routes.get(MODELS + "/{model:path}")
+    async def get_model(model: str) -> Response:
+        """Describe one model, named in any spelling of its id."""
+        info = model_info(snapshot(), model)
+        if info is None:
+            message = f"model '{model}' is not in the catalogue; GET {MODELS} lists what is"
+            raise Problem(ErrorCode.MODEL_NOT_FOUND, message, details={"model": model})
+        return Response(msgspec.json.encode(info), media_type=JSON)
+
+    return routes

@@ -1,0 +1,133 @@
+"""What a snapshot looks like from outside: pure functions over the fleet."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig
+from sie_protocol.items import ModelInfo
+from sie_protocol.status import ClusterStatus, ClusterSummary, ModelSummary, WorkerInfo
+from sie_router.core.fleet import Fleet, Worker
+
+
+def cluster_status(fleet: Fleet, inflight: Mapping[str, int], total_qps: float, timestamp: float) -> ClusterStatus:
+    """One frame: totals over healthy workers, every known worker, every loaded model. `timestamp` is Unix seconds."""
+    healthy = [worker for worker in _sorted(fleet) if worker.is_healthy]
+    models = tuple(_summary(name, holders, inflight) for name, holders in sorted(_holders(healthy).items()))
+    return ClusterStatus(
+        timestamp=timestamp,
+        cluster=ClusterSummary(
+            worker_count=len(healthy),
+            gpu_count=sum(worker.gpu_count for worker in healthy),
+            models_loaded=len(models),
+            total_qps=total_qps,
+        ),
+        workers=tuple(_info(worker, inflight) for worker in _sorted(fleet)),
+        models=models,
+    )
+
+
+def live_profiles(fleet: Fleet) -> list[str]:
+    """Machine profiles of healthy workers."""
+    return sorted({worker.profile for worker in fleet.workers.values() if worker.is_healthy and worker.profile})
+
+
+def model_infos(fleet: Fleet) -> list[ModelInfo]:
+    """The catalogue joined with what workers have loaded; without a catalogue only the latter."""
+    healthy = [worker for worker in _sorted(fleet) if worker.is_healthy]
+    listed = fleet.models.listed()
+    if not listed:
+        return [_seen(name, holders) for name, holders in sorted(_holders(healthy).items())]
+    return [_described(model, bundles, healthy) for model, bundles in listed]
+
+
+def model_info(fleet: Fleet, name: str) -> ModelInfo | None:
+    """One model in any spelling of its id; None when it is not listed."""
+    key = name.lower()
+    return next((info for info in model_infos(fleet) if info["name"].lower() == key), None)
+
+
+def queue_depth(worker: Worker, inflight: Mapping[str, int]) -> int:
+    """Items at a worker or on their way to it.
+
+    A request on its way is part of what the worker reports as soon as it arrived: the larger of both, not the sum.
+    """
+    return max(worker.queue_depth, inflight.get(worker.url, 0))
+
+
+def _sorted(fleet: Fleet) -> list[Worker]:
+    return sorted(fleet.workers.values(), key=lambda worker: (worker.name, worker.url))
+
+
+def _holders(workers: list[Worker]) -> dict[str, list[Worker]]:
+    holders: dict[str, list[Worker]] = {}
+    for worker in workers:
+        for name in worker.loaded_models:
+            holders.setdefault(name, []).append(worker)
+    return holders
+
+
+def _summary(name: str, holders: list[Worker], inflight: Mapping[str, int]) -> ModelSummary:
+    return ModelSummary(
+        name=name,
+        state="loaded",
+        worker_count=len(holders),
+        gpu_types=tuple(sorted({worker.profile for worker in holders})),
+        total_queue_depth=sum(queue_depth(worker, inflight) for worker in holders),
+    )
+
+
+def _info(worker: Worker, inflight: Mapping[str, int]) -> WorkerInfo:
+    return WorkerInfo(
+        name=worker.name,
+        url=worker.url,
+        gpu=worker.profile,
+        gpu_count=worker.gpu_count,
+        loaded_models=worker.loaded_models,
+        queue_depth=queue_depth(worker, inflight),
+        memory_used_bytes=worker.memory_used_bytes,
+        memory_total_bytes=worker.memory_total_bytes,
+        healthy=worker.is_healthy,
+        bundle=worker.bundle,
+        bundle_config_hash=worker.bundle_config_hash,
+    )
+
+
+def _described(model: ModelConfig, bundles: tuple[str, ...], healthy: list[Worker]) -> ModelInfo:
+    key = model.sie_id.lower()
+    holders = [worker for worker in healthy if key in worker.loaded]
+    inputs = [kind for kind in ("text", "image") if getattr(model.inputs, kind)]
+    profiles: dict[str, dict[str, Any]] = {
+        name: {"is_default": name == DEFAULT_PROFILE} for name in sorted(model.profiles)
+    }
+    return ModelInfo(
+        name=model.sie_id,
+        inputs=inputs,
+        outputs=list(model.outputs),
+        dims=model.dims,
+        loaded=bool(holders),
+        state=_state(key, healthy),
+        last_error=None,
+        max_sequence_length=model.max_sequence_length,
+        profiles=profiles,
+        bundles=list(bundles),
+        worker_count=len(holders),
+        workers=[worker.url for worker in holders],
+    )
+
+
+def _seen(name: str, holders: list[Worker]) -> ModelInfo:
+    return ModelInfo(
+        name=name,
+        loaded=True,
+        state="loaded",
+        bundles=sorted({worker.bundle for worker in holders}),
+        worker_count=len(holders),
+        workers=[worker.url for worker in holders],
+    )
+
+
+def _state(key: str, healthy: list[Worker]) -> str:
+    for state in ("loaded", "loading", "failed"):
+        if any(key in getattr(worker, state) for worker in healthy):
+            return state
+    return "available"

@@ -1,0 +1,127 @@
+"""Composition root: builds every part once and hands it what it needs. No logic."""
+
+import asyncio
+import itertools
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.routing import Route
+
+from sie_protocol.headers import INFERENCE_OPERATIONS, operation_path
+from sie_protocol.status import ClusterStatus
+from sie_protocol.versions import VERSION
+from sie_router.api.cluster_ws import ClusterWatch
+from sie_router.api.health import Phase, health_routes
+from sie_router.api.metrics import Counters, RouterCollector, metric_routes
+from sie_router.api.models import model_routes
+from sie_router.api.page import page_routes
+from sie_router.api.views import cluster_status
+from sie_router.control.catalog_files import read_catalog
+from sie_router.control.discovery_static import StaticDiscovery
+from sie_router.control.feed import follow
+from sie_router.control.store import FleetStore
+from sie_router.control.ticker import tick
+from sie_router.core.events import CatalogPut, Tick
+from sie_router.core.fleet import empty_fleet
+from sie_router.data.admission import Admission
+from sie_router.data.forward import Forwarder, Plane
+from sie_router.data.inflight import Inflight
+from sie_router.data.outcome import Outcome
+from sie_router.data.proxy import Proxy, Terms
+from sie_router.data.upstream import Upstream
+from sie_router.edge import errors
+from sie_router.edge.audit import Audit
+from sie_router.edge.version import VersionHeader
+from sie_router.settings import Settings
+
+
+class RouterApp:
+    """One router. `asgi` is the application to serve; its lifespan runs everything that is not a request."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.phase = Phase.STARTING
+        self.store = FleetStore(empty_fleet(settings.groups, settings.profiles), time.monotonic)
+        self.inflight = Inflight(time.monotonic)
+        self.upstream = Upstream(
+            connect_timeout_s=settings.connect_timeout_s,
+            max_per_worker=settings.max_connections_per_worker,
+            clock=time.monotonic,
+        )
+        self.counters = Counters()
+        self._audit = Audit()
+        if settings.models_dir is not None and settings.bundles_dir is not None:
+            self.store.publish(CatalogPut(read_catalog(settings.models_dir, settings.bundles_dir)))
+        self.asgi = VersionHeader(self._build())
+
+    @property
+    def is_draining(self) -> bool:
+        """True once `drain` was called."""
+        return self.phase is Phase.DRAINING
+
+    def drain(self) -> None:
+        """Tell load balancers to go elsewhere; requests are still served."""
+        self.phase = Phase.DRAINING
+
+    def _build(self) -> FastAPI:
+        app = FastAPI(title="SIE router", version=VERSION, lifespan=self._lifespan)
+        proxy = self._proxy()
+        for operation in INFERENCE_OPERATIONS:
+            app.router.routes.append(Route(operation_path(operation, "{model:path}"), proxy, name=operation))
+        snapshot = self.store.snapshot
+        app.include_router(health_routes(snapshot, self._status, lambda: self.phase))
+        app.include_router(model_routes(snapshot))
+        collector = RouterCollector(self.counters, snapshot, self.inflight, time.monotonic)
+        app.include_router(metric_routes(collector))
+        app.include_router(page_routes(self._status))
+        app.router.routes.append(ClusterWatch(self._status, time.monotonic).route())
+        errors.install(app)
+        return app
+
+    def _proxy(self) -> Proxy:
+        settings = self._settings
+        plane = Plane(self.store.snapshot, self.store.publish, time.monotonic, random.random)
+        prefix, numbers = secrets.token_hex(6), itertools.count(1)
+        return Proxy(
+            plane=plane,
+            forwarder=Forwarder(plane, self.inflight, self.upstream, settings.request_timeout_s),
+            inflight=self.inflight,
+            admission=Admission(settings.max_concurrency, settings.max_held_bytes),
+            terms=Terms(settings.retry_after_s, settings.estimated_wait_s, settings.max_body_bytes),
+            record=self._record,
+            new_id=lambda: f"{prefix}-{next(numbers):x}",
+        )
+
+    def _record(self, outcome: Outcome) -> None:
+        self.counters.count(outcome)
+        self._audit.write(outcome)
+
+    def _status(self) -> ClusterStatus:
+        return cluster_status(
+            self.store.snapshot(), self.inflight.workers, self.inflight.sent_per_second(), time.time()
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.upstream.close)
+            discovery = StaticDiscovery(self._settings.workers)
+            background = (
+                follow(discovery, self.store.publish, random.random),
+                tick(lambda: self.store.publish(Tick()), self.upstream.close_idle),
+            )
+            for each in background:
+                task = asyncio.create_task(each)
+                stack.push_async_callback(_ended, task)
+            self.phase = Phase.SERVING
+            yield
+            self.phase = Phase.DRAINING
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

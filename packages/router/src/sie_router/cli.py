@@ -1,0 +1,61 @@
+"""The command `sie-router`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sie_protocol.versions import VERSION
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="The router of SIE.")
+
+
+@app.command()
+def serve(  # noqa: PLR0913, PLR0917 - one parameter for each flag
+    host: Annotated[str | None, typer.Option("-h", "--host", help="Address to listen on [0.0.0.0].")] = None,
+    port: Annotated[int | None, typer.Option("-p", "--port", help="Port to listen on [8080]; 0: any free.")] = None,
+    worker: Annotated[list[str] | None, typer.Option("-w", "--worker", help="URL of a worker; repeat.")] = None,
+    models_dir: Annotated[Path | None, typer.Option(help="Folder of model files.")] = None,
+    bundles_dir: Annotated[Path | None, typer.Option(help="Folder of bundle files.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option("--group", help="PROFILE:BUNDLE that can be started; repeat, cheapest first.")
+    ] = None,
+    retry_after_s: Annotated[int | None, typer.Option(help="Seconds a client is told to wait for a worker.")] = None,
+    estimated_wait_s: Annotated[int | None, typer.Option(help="Seconds a new worker is expected to take.")] = None,
+    log_level: Annotated[str | None, typer.Option("-l", "--log-level", help="critical ... debug [info].")] = None,
+    json_logs: Annotated[bool | None, typer.Option("--json-logs", help="Log lines as JSON.")] = None,
+) -> None:
+    """Serve until SIGTERM. Flags win over SIE_ROUTER_* in the environment."""
+    # Imported here: `sie-router version` and `--help` should not wait for a web framework.
+    from sie_router.edge.logs import configure  # noqa: PLC0415
+    from sie_router.serve import make_server  # noqa: PLC0415
+    from sie_router.settings import Flags, settings_of_process  # noqa: PLC0415
+
+    flags = Flags(
+        host=host,
+        port=port,
+        workers=tuple(worker or ()),
+        models_dir=models_dir,
+        bundles_dir=bundles_dir,
+        groups=tuple(group or ()),
+        retry_after_s=retry_after_s,
+        estimated_wait_s=estimated_wait_s,
+        log_level=log_level,
+        json_logs=json_logs,
+    )
+    try:
+        settings = settings_of_process(flags)
+        configure(settings.log_level, json_lines=settings.json_logs)
+        server = make_server(settings)
+    except ValueError as error:
+        typer.echo(f"sie-router: {error}", err=True)
+        raise typer.Exit(2) from error
+    server.run()
+    sys.exit(0 if server.started else 1)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(VERSION)

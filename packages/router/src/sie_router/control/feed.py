@@ -1,0 +1,96 @@
+"""One task per worker: dials its status stream and publishes what it says. Nothing a worker sends can end a feed."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
+
+from sie_protocol.headers import WORKER_STATUS
+from sie_protocol.status import STALE_AFTER_S, WorkerStatus
+from sie_router.control.discovery import Discovery
+from sie_router.core.events import Event, WorkerGone, WorkerLost, WorkerSeen
+
+CONNECT_TIMEOUT_S: Final = 2.0
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 1.0
+MAX_FRAME_BYTES: Final = 1 << 20
+
+Publish = Callable[[Event], None]
+
+logger = logging.getLogger(__name__)
+
+
+def pause_s(failures: int, draw: float) -> float:
+    """Seconds to wait before dialling again after so many failures in a row; `draw` in [0, 1) spreads the herd."""
+    longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures, 10))
+    return longest * (0.5 + draw / 2)
+
+
+class Feed:
+    """The status stream of one worker. `run` never returns; cancel it."""
+
+    def __init__(self, url: str, publish: Publish, draw: Callable[[], float]) -> None:
+        self._url = url
+        self._publish = publish
+        self._draw = draw
+        self._decoder = msgspec.json.Decoder(WorkerStatus)
+        self._failures = 0
+
+    async def run(self) -> None:
+        """Follow the worker for as long as it may come back."""
+        while True:
+            try:
+                await self._follow()
+            except (OSError, WebSocketException, TimeoutError) as error:
+                logger.debug("status stream of %s ended: %s", self._url, error)
+            except Exception:
+                logger.exception("status stream of %s ended unexpectedly", self._url)
+            self._publish(WorkerLost(self._url))
+            await asyncio.sleep(pause_s(self._failures, self._draw()))
+            self._failures += 1
+
+    async def _follow(self) -> None:
+        address = "ws" + self._url.removeprefix("http") + WORKER_STATUS
+        # No compression and no pings: frames are small, frequent, and themselves the heartbeat. No proxy: workers are
+        # neighbours, whatever the environment says about the outside world.
+        async with connect(
+            address,
+            compression=None,
+            proxy=None,
+            open_timeout=CONNECT_TIMEOUT_S,
+            close_timeout=CONNECT_TIMEOUT_S,
+            ping_interval=None,
+            max_size=MAX_FRAME_BYTES,
+            logger=logger,
+        ) as stream:
+            while True:
+                async with asyncio.timeout(STALE_AFTER_S):
+                    frame = await stream.recv()
+                self._take(frame)
+
+    def _take(self, frame: str | bytes) -> None:
+        try:
+            status = self._decoder.decode(frame)
+        except msgspec.MsgspecError as error:
+            # The stream still works; if no frame can be read any more, the worker becomes stale by itself.
+            logger.warning("unreadable status frame from %s: %s", self._url, error)
+            return
+        self._failures = 0
+        self._publish(WorkerSeen(self._url, status))
+
+
+async def follow(discovery: Discovery, publish: Publish, draw: Callable[[], float]) -> None:
+    """Keep exactly one feed for each URL the discovery names; never returns, cancel it."""
+    async with asyncio.TaskGroup() as group:
+        feeds: dict[str, asyncio.Task[None]] = {}
+        async for urls in discovery.watch():
+            for url in feeds.keys() - urls:
+                feeds.pop(url).cancel()
+                publish(WorkerGone(url))
+            for url in urls - feeds.keys():
+                feeds[url] = group.create_task(Feed(url, publish, draw).run(), name=f"feed {url}")
+        await asyncio.Event().wait()

@@ -1,0 +1,1 @@
+"""Decisions over values: no await, no clock, no environment, no log."""

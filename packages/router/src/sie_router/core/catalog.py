@@ -1,0 +1,94 @@
+"""Which models may be asked for, and in which bundles each can run. Knows no files and no workers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from sie_protocol.catalog import Catalog, ModelConfig
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.target import ModelRef
+
+DEFAULT_BUNDLE: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Servable:
+    """A model under its canonical id; `key` is that id in lower case, `bundles` are lower case, preferred first."""
+
+    model_id: str
+    key: str
+    bundles: tuple[str, ...]
+
+
+class Models(Protocol):
+    """What can be asked for."""
+
+    def resolve(self, ref: ModelRef) -> Servable:
+        """The model a caller named.
+
+        Raises:
+            Problem: MODEL_NOT_FOUND or BUNDLE_CONFLICT.
+        """
+        ...
+
+    def listed(self) -> tuple[tuple[ModelConfig, tuple[str, ...]], ...]:
+        """The catalogue's models with their bundles, sorted by id; empty without a catalogue."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AnyModel:
+    """A router without a catalogue: every model exists, in the bundle the caller asks for."""
+
+    def resolve(self, ref: ModelRef) -> Servable:
+        """Take the caller's word."""
+        return Servable(ref.name, ref.name.lower(), (ref.bundle or DEFAULT_BUNDLE,))
+
+    def listed(self) -> tuple[tuple[ModelConfig, tuple[str, ...]], ...]:
+        """Nothing is known in advance."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModels:
+    """A router with a catalogue; only what it lists exists. `servable` is keyed by the id in lower case."""
+
+    catalog: Catalog
+    servable: Mapping[str, Servable]
+
+    def resolve(self, ref: ModelRef) -> Servable:
+        """Look the model up, ignoring case."""
+        found = self.servable.get(ref.name.lower())
+        if found is None:
+            raise Problem(
+                ErrorCode.MODEL_NOT_FOUND,
+                f"model '{ref.name}' is not in the catalogue; GET /v1/models lists what is",
+                details={"model": ref.name},
+            )
+        if ref.bundle is None:
+            return found
+        if ref.bundle not in found.bundles:
+            raise Problem(
+                ErrorCode.BUNDLE_CONFLICT,
+                f"bundle '{ref.bundle}' cannot run model '{found.model_id}'; "
+                f"bundles that can: {', '.join(found.bundles)}",
+                details={
+                    "model": found.model_id,
+                    "requested_bundle": ref.bundle,
+                    "compatible_bundles": list(found.bundles),
+                },
+            )
+        return Servable(found.model_id, found.key, (ref.bundle,))
+
+    def listed(self) -> tuple[tuple[ModelConfig, tuple[str, ...]], ...]:
+        """Every model that some bundle can run."""
+        return tuple((self.catalog.models[key], found.bundles) for key, found in sorted(self.servable.items()))
+
+
+def known_models(catalog: Catalog) -> KnownModels:
+    """Index a catalogue once, so that a request costs one lookup. A model that no bundle can run does not exist."""
+    bundles = {key: tuple(name.lower() for name in catalog.bundles_of(model)) for key, model in catalog.models.items()}
+    return KnownModels(
+        catalog,
+        {key: Servable(model.sie_id, key, bundles[key]) for key, model in catalog.models.items() if bundles[key]},
+    )

@@ -1,0 +1,1 @@
+"""Carries requests: reads the snapshot once, does what the decision says."""

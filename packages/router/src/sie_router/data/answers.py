@@ -1,0 +1,48 @@
+"""Answers that the router gives itself."""
+
+from typing import Any, Final
+
+import msgspec
+
+from sie_protocol.errors import ErrorCode, Problem, envelope
+from sie_protocol.headers import JSON, RETRY_AFTER
+from sie_protocol.versions import dialect_for
+from sie_router.core.route import Provision
+
+ACCEPTED: Final = 202
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A whole response."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def refusal(problem: Problem, more: dict[str, Any] | None = None) -> Answer:
+    """A problem in the one envelope; `more` are further top-level keys of its body."""
+    shape = envelope(problem)
+    body = msgspec.json.encode({**shape.body, **(more or {})})
+    return Answer(shape.status, _headers(body, shape.headers), body)
+
+
+def provisioning(decision: Provision, sdk_version: str | None, retry_after_s: int, estimated_wait_s: int) -> Answer:
+    """Say "come back later, a worker is being started" as this generation of clients wants to hear it."""
+    group = decision.group
+    where = f"machine profile '{group.profile}'" if group.profile else f"bundle '{group.bundle}'"
+    state = "one is being provisioned" if decision.is_configured else "the router waits for one to connect"
+    message = f"no worker of {where} can serve '{decision.model_id}' yet, {state}; try again in {retry_after_s} s"
+    facts = {"status": "provisioning", "gpu": group.profile, "estimated_wait_s": estimated_wait_s, "message": message}
+    if dialect_for(sdk_version).provisioning_status != ACCEPTED:
+        return refusal(Problem(ErrorCode.PROVISIONING, message, retry_after_s=retry_after_s), facts)
+    body = msgspec.json.encode(facts)
+    return Answer(ACCEPTED, _headers(body, ((RETRY_AFTER, str(retry_after_s)),)), body)
+
+
+def _headers(body: bytes, more: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"content-type", JSON.encode()),
+        (b"content-length", b"%d" % len(body)),
+        *((name.lower().encode(), value.encode()) for name, value in more),
+    ]

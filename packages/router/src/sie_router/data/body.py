@@ -1,0 +1,95 @@
+"""A request's body: held whole up to a limit so that it can be sent again, passed through in pieces above it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+from sie_protocol.codec import body_too_long
+from sie_router.data.admission import Admission
+
+REPLAY_BYTES: Final = 8 << 20
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+
+class ClientGone(Exception):  # noqa: N818 - a state of the world, not an error of ours
+    """The client closed its connection."""
+
+
+class Body:
+    """Reads from the client. `data` is what is held; `is_whole` says that this is all of it.
+
+    `can_repeat` says that nothing was passed through yet. `size_bytes` counts what arrived so far, `held_bytes` what
+    the admission was charged for.
+    """
+
+    __slots__ = ("_admission", "_content_length", "_max_bytes", "_receive", "can_repeat", "data", "held_bytes",
+                 "is_whole", "size_bytes")  # fmt: skip
+
+    def __init__(self, receive: Receive, content_length: int | None, max_bytes: int, admission: Admission) -> None:
+        self._receive = receive
+        self._content_length = content_length
+        self._max_bytes = max_bytes
+        self._admission = admission
+        self.data = b""
+        self.is_whole = False
+        self.can_repeat = True
+        self.size_bytes = 0
+        self.held_bytes = 0
+
+    async def fill(self) -> None:
+        """Read until the body is whole or `REPLAY_BYTES` are held.
+
+        Raises:
+            Problem: INPUT_TOO_LONG, by what was announced or by what came; QUEUE_FULL when too much is held already.
+            ClientGone: the rest will never come.
+        """
+        if self._content_length is not None and self._content_length > self._max_bytes:
+            raise body_too_long(self._content_length, self._max_bytes)
+        first = await self._next()
+        if self.is_whole:
+            self.data = first
+            return
+        parts = [first]
+        while not self.is_whole and self.size_bytes < REPLAY_BYTES:
+            parts.append(await self._next())
+        self.data = b"".join(parts)
+
+    @property
+    def wire_length(self) -> int | None:
+        """The Content-Length to announce to a worker; None when nobody knows it yet."""
+        return self.size_bytes if self.is_whole else self._content_length
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """What is held and then the rest, framed as `wire_length` demands. Can be used once.
+
+        Raises:
+            Problem, ClientGone: as in `fill`.
+        """
+        is_chunked = self.wire_length is None
+        self.can_repeat = False
+        data, self.data = self.data, b""
+        self._admission.release(self.held_bytes)
+        self.held_bytes = 0
+        while True:
+            if data:
+                yield b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data
+            if self.is_whole:
+                break
+            data = await self._next(hold=False)
+        if is_chunked:
+            yield b"0\r\n\r\n"
+
+    async def _next(self, *, hold: bool = True) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        data: bytes = message.get("body", b"")
+        self.is_whole = not message.get("more_body", False)
+        self.size_bytes += len(data)
+        if self.size_bytes > self._max_bytes:
+            raise body_too_long(self.size_bytes, self._max_bytes)
+        if hold:
+            self._admission.hold(len(data))
+            self.held_bytes += len(data)
+        return data

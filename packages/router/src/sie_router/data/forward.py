@@ -1,0 +1,158 @@
+"""Brings a request to a worker and its reply back, with another try where that is safe.
+
+Our three operations are idempotent, so anything may be sent again as long as the client was told nothing. A try is
+repeated on another worker when no connection could be made, when the connection broke, and when the worker itself
+said "not me": it is shutting down, its queue is full, or it has yet to load the model.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.headers import ERROR_CODE
+from sie_router.core.events import Event, WorkerLost
+from sie_router.core.fleet import Fleet, Worker
+from sie_router.core.route import Ask, Decision, Forward, decide
+from sie_router.data.body import Body
+from sie_router.data.call import Call
+from sie_router.data.connection import BudgetSpent, ConnectionCut, Reply, WorkerUnreachable
+from sie_router.data.incoming import Incoming, head_for
+from sie_router.data.inflight import Inflight
+from sie_router.data.upstream import Upstream, WorkerBusy
+
+MAX_TRIES: Final = 3
+MAX_REFUSALS: Final = 2  # a full cluster must not see every request three times
+_UNAVAILABLE: Final = 503
+_ERROR_CODE: Final = ERROR_CODE.lower().encode()
+# What to pass on when two workers refuse, most useful first: a model on its way beats a full queue.
+_USEFUL: Final = (b"MODEL_LOADING", b"QUEUE_FULL", b"SHUTTING_DOWN")
+
+
+@dataclass(slots=True)
+class Tries:
+    """What happened to one request so far; local to `Forwarder.forward`."""
+
+    avoid: tuple[str, ...] = ()
+    count: int = 0
+    refusals: int = 0
+    kept: tuple[int, Reply, Worker] | None = None
+    last_cut: str | None = None
+    loaded_only: bool = False
+    is_busy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """What the data plane knows of the rest: the snapshot, and where to report what it notices."""
+
+    snapshot: Callable[[], Fleet]
+    publish: Callable[[Event], None]
+    clock: Callable[[], float]
+    draw: Callable[[], float]
+
+
+class Forwarder:
+    """Runs the tries of one request after the other."""
+
+    def __init__(self, plane: Plane, inflight: Inflight, upstream: Upstream, budget_s: float) -> None:
+        self._plane = plane
+        self._inflight = inflight
+        self._upstream = upstream
+        self._budget_s = budget_s
+
+    def decide(self, ask: Ask) -> Decision:
+        """Where a request would go now."""
+        return decide(self._plane.snapshot(), ask, self._inflight.workers, self._plane.draw())
+
+    async def forward(self, call: Call, incoming: Incoming, body: Body, first: Forward) -> Reply | Decision:
+        """The reply to pass on, or the decision that remains when nobody gave one.
+
+        The call stays counted as on its way to the worker whose reply this is.
+
+        Raises:
+            Problem: DEADLINE_EXCEEDED, QUEUE_FULL (of this router), WORKER_UNAVAILABLE.
+            ClientGone: while a long body was read.
+        """
+        tries = Tries()
+        decision: Decision = first
+        while isinstance(decision, Forward):
+            reply = await self._try(call, incoming, body, decision, tries)
+            if reply is not None and not self._is_refused(reply, decision.worker, tries):
+                return reply
+            is_spent = tries.count >= MAX_TRIES or tries.refusals >= MAX_REFUSALS or not body.can_repeat
+            if is_spent:
+                break
+            decision = self._again(incoming.ask, tries)
+        return self._last_word(call, incoming.ask, tries)
+
+    async def _try(self, call: Call, incoming: Incoming, body: Body, to: Forward, tries: Tries) -> Reply | None:
+        worker = to.worker
+        call.hold(worker)
+        tries.count += 1
+        left_s = self._budget_s - (self._plane.clock() - call.started)
+        head = head_for(incoming, worker, to.model_id, body.wire_length)
+        try:
+            if body.is_whole:
+                return await self._upstream.send(worker.url, head, body.data, left_s)
+            return await self._upstream.stream(worker.url, head, _watched(call, body), left_s)
+        except BudgetSpent as spent:
+            message = (
+                f"worker '{worker.name}' did not answer within {self._budget_s:g} s; send less at a time, or retry"
+            )
+            raise Problem(ErrorCode.DEADLINE_EXCEEDED, message) from spent
+        except WorkerUnreachable:
+            self._plane.publish(WorkerLost(worker.url))
+        except ConnectionCut:
+            # A second cut by the same worker is about the request; only the first may mean that the worker died.
+            tries.last_cut = None if worker.url in tries.avoid else worker.url
+        except WorkerBusy:
+            tries.is_busy = True
+        tries.avoid = (*tries.avoid, worker.url)
+        return None
+
+    def _is_refused(self, reply: Reply, worker: Worker, tries: Tries) -> bool:
+        """True when the reply is a worker's "not me"; it is kept, in case nobody says better."""
+        if reply.status != _UNAVAILABLE or reply.body is None:
+            return False
+        code = next((value for name, value in reply.headers if name.lower() == _ERROR_CODE), b"")
+        if code not in _USEFUL:
+            return False
+        tries.avoid = (*tries.avoid, worker.url)
+        tries.loaded_only = code == b"MODEL_LOADING"
+        if code == b"SHUTTING_DOWN":
+            self._plane.publish(WorkerLost(worker.url))
+            return True
+        tries.refusals += 1
+        rank = _USEFUL.index(code)
+        if tries.kept is None or rank < tries.kept[0]:
+            tries.kept = (rank, reply, worker)
+        return True
+
+    def _again(self, ask: Ask, tries: Tries) -> Decision:
+        decision = self.decide(replace(ask, avoid=tries.avoid, loaded_only=tries.loaded_only))
+        if isinstance(decision, Forward) or tries.last_cut is None or tries.kept is not None:
+            return decision
+        # Nobody else is there. Was it one connection, or the worker? A new connection tells.
+        avoid = tuple(url for url in tries.avoid if url != tries.last_cut)
+        return self.decide(replace(ask, avoid=avoid))
+
+    def _last_word(self, call: Call, ask: Ask, tries: Tries) -> Reply | Decision:
+        if tries.kept is not None:
+            _, reply, worker = tries.kept
+            call.worker, call.group = worker.name, worker.group
+            return reply
+        if tries.is_busy:
+            raise Problem(ErrorCode.QUEUE_FULL, "every worker for this has all the connections this router may open")
+        decision = self.decide(ask)
+        if isinstance(decision, Forward):
+            message = f"{tries.count} tries ended without an answer, workers closed the connection; try again"
+            raise Problem(ErrorCode.WORKER_UNAVAILABLE, message)
+        call.release()
+        return decision
+
+
+async def _watched(call: Call, body: Body) -> AsyncIterator[bytes]:
+    async for piece in body.pieces():
+        yield piece
+    call.watch.start()

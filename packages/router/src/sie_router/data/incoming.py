@@ -1,0 +1,128 @@
+"""What a client sent, read once: the ask, and the headers that go on to a worker."""
+
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.headers import MACHINE_PROFILE, POOL, REQUEST_ID, SDK_VERSION, operation_path
+from sie_protocol.target import ModelRef, parse_model, parse_target
+from sie_router.core.fleet import Worker
+from sie_router.core.route import Ask
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
+        b"trailer", b"trailers", b"transfer-encoding", b"upgrade",
+    }
+)  # fmt: skip
+_PROFILE: Final = MACHINE_PROFILE.lower().encode()
+_POOL: Final = POOL.lower().encode()
+_REQUEST_ID: Final = REQUEST_ID.lower().encode()
+_SDK_VERSION: Final = SDK_VERSION.lower().encode()
+_READ: Final = frozenset({_PROFILE, _POOL, _REQUEST_ID, b"content-length", b"connection", b"transfer-encoding"})
+# A worker gets no credentials, and the target as the router resolved it.
+_DROPPED: Final = HOP_BY_HOP | _READ | {b"host", b"expect", b"authorization", b"cookie"}
+_LASTING: Final = frozenset({b"keep-alive", b"close"})
+_VISIBLE: Final = bytes(range(0x21, 0x7F))
+_MAX_ID_BYTES: Final = 128
+_PATH_SAFE: Final = "/:@!$&'()*+,;=~"
+
+Scope = dict[str, Any]
+RawHeaders = list[tuple[bytes, bytes]]
+
+
+class Incoming(msgspec.Struct, frozen=True):
+    """One request as the router needs it. `lines` are the header lines that go on, ready to be written.
+
+    `content_length` is None for a chunked body.
+    """
+
+    operation: str
+    ask: Ask
+    request_id: bytes
+    lines: bytes
+    content_length: int | None
+    query: bytes
+
+
+def read_incoming(scope: Scope, new_id: Callable[[], str]) -> Incoming:
+    """Read path and headers.
+
+    Raises:
+        Problem: METHOD_NOT_ALLOWED or INVALID_INPUT.
+    """
+    if scope["method"] != "POST":
+        raise Problem(ErrorCode.METHOD_NOT_ALLOWED, f"{scope['method']} is not allowed here; use POST")
+    _, _, operation, path = scope["path"].split("/", 3)
+    model = parse_model(path)
+    read: dict[bytes, bytes] = {}
+    kept: RawHeaders = []
+    for header in scope["headers"]:
+        name = header[0]
+        if name not in _DROPPED:
+            kept.append(header)
+        elif name in _READ:
+            read[name] = header[1]
+    if b"connection" in read:
+        kept = without_named(kept, read[b"connection"])
+    length = None if b"transfer-encoding" in read else int(read.get(b"content-length", b"0"))
+    return Incoming(
+        operation,
+        _ask(model, read),
+        _request_id(read.get(_REQUEST_ID), new_id),
+        b"".join([b"%b: %b\r\n" % header for header in kept]),
+        length,
+        scope["query_string"],
+    )
+
+
+def head_for(incoming: Incoming, worker: Worker, model_id: str, body_bytes: int | None) -> bytes:
+    """The request head for one worker; without a length the body is sent in chunks.
+
+    The path is built anew from parsed parts: canonical model id, no bundle prefix, everything unsafe escaped.
+    """
+    target = quote(operation_path(incoming.operation, model_id), safe=_PATH_SAFE)
+    query = b"?" + incoming.query if incoming.query else b""
+    framing = b"transfer-encoding: chunked" if body_bytes is None else b"content-length: %d" % body_bytes
+    profile = b"%b: %b\r\n" % (_PROFILE, worker.profile.encode()) if worker.profile else b""
+    return b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%b\r\n%b%b: %b\r\n%b\r\n" % (
+        target.encode(),
+        query,
+        worker.url.partition("://")[2].encode(),
+        framing,
+        profile,
+        _REQUEST_ID,
+        incoming.request_id,
+        incoming.lines,
+    )
+
+
+def without_named(headers: RawHeaders, connection: bytes) -> RawHeaders:
+    """The headers without those that the Connection header declares to be about this one connection."""
+    value = connection.lower()
+    if value in _LASTING:
+        return headers
+    named = {token.strip() for token in value.split(b",")}
+    return [header for header in headers if header[0].lower() not in named]
+
+
+def sdk_version(scope: Scope) -> str | None:
+    """The version a client announced; read only when an answer depends on it."""
+    found = (value for name, value in scope["headers"] if name == _SDK_VERSION)
+    return next(found, b"").decode("latin-1") or None
+
+
+def _ask(model: ModelRef, read: dict[bytes, bytes]) -> Ask:
+    if _PROFILE not in read and _POOL not in read:
+        return Ask(model)
+    target = parse_target(read.get(_PROFILE, b"").decode("latin-1"), read.get(_POOL, b"").decode("latin-1"))
+    return Ask(model, target.profile, target.pool)
+
+
+def _request_id(given: bytes | None, new_id: Callable[[], str]) -> bytes:
+    if given and len(given) <= _MAX_ID_BYTES and not given.translate(None, _VISIBLE):
+        return given
+    return new_id().encode()

@@ -1,0 +1,72 @@
+"""Runs the application: uvloop, httptools, and an end that loses no request."""
+
+import asyncio
+import logging
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from sie_router.app import RouterApp
+from sie_router.settings import Settings
+
+KEEP_ALIVE_S = 75  # longer than the idle timeout of common load balancers, so that they close first
+
+logger = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """First signal: unready, finish what was begun, exit with 0. Second signal: exit now."""
+
+    def __init__(self, config: uvicorn.Config, router: RouterApp, drain_s: float) -> None:
+        super().__init__(config)
+        self._router = router
+        self._drain_s = drain_s
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT for as long as the server runs; a graceful end is no death by signal."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for each in signals:
+            loop.add_signal_handler(each, self._stop)
+        try:
+            yield
+        finally:
+            for each in signals:
+                loop.remove_signal_handler(each)
+
+    def _stop(self) -> None:
+        if self._router.is_draining:
+            self.force_exit = True
+            self.should_exit = True
+            return
+        logger.info("draining: new connections for another %g s, then finishing %s", self._drain_s, "what was begun")
+        self._router.drain()
+        asyncio.get_running_loop().call_later(self._drain_s, setattr, self, "should_exit", True)
+
+
+def make_server(settings: Settings) -> Server:
+    """A server ready to run.
+
+    Raises:
+        ValueError: the catalogue cannot be read.
+    """
+    router = RouterApp(settings)
+    config = uvicorn.Config(
+        router.asgi,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws_max_size=1 << 16,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s) + 1,
+    )
+    return Server(config, router, settings.drain_s)

@@ -1,0 +1,178 @@
+"""What an operator can set. The only reader of the environment; flags win over it, and nothing is written to it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from sie_protocol.codec import MAX_BODY_BYTES
+from sie_router.core.catalog import DEFAULT_BUNDLE
+from sie_router.core.fleet import Group
+
+LEVELS: Final = ("critical", "error", "warning", "info", "debug")
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"", "0", "false", "no", "off"})
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What the command line said; None and empty mean: nothing."""
+
+    host: str | None = None
+    port: int | None = None
+    workers: tuple[str, ...] = ()
+    models_dir: Path | None = None
+    bundles_dir: Path | None = None
+    groups: tuple[str, ...] = ()
+    retry_after_s: int | None = None
+    estimated_wait_s: int | None = None
+    log_level: str | None = None
+    json_logs: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Durations are seconds. `groups` is ordered: the first is where requests without a profile start a worker."""
+
+    host: str = "0.0.0.0"
+    port: int = 8080
+    workers: tuple[str, ...] = ()
+    groups: tuple[Group, ...] = ()
+    profiles: tuple[str, ...] = ()
+    models_dir: Path | None = None
+    bundles_dir: Path | None = None
+    retry_after_s: int = 120
+    estimated_wait_s: int = 180
+    log_level: str = "info"
+    json_logs: bool = False
+    connect_timeout_s: float = 2.0
+    request_timeout_s: float = 300.0
+    drain_s: float = 0.0
+    max_concurrency: int = 4096
+    max_connections_per_worker: int = 1024
+    max_body_bytes: int = MAX_BODY_BYTES
+    max_held_bytes: int = field(default=1 << 30)
+
+
+def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
+    """Settings from flags, then environment, then defaults.
+
+    Raises:
+        ValueError: a value cannot be used; the message names it and says what can.
+    """
+    default = Settings()
+    env = _Environment(environ)
+    profiles = _profiles(env)
+    groups = tuple(_group(text) for text in flags.groups or env.list("SIE_ROUTER_GROUPS"))
+    models_dir, bundles_dir = (
+        flags.models_dir or env.path("SIE_MODELS_DIR"),
+        flags.bundles_dir or env.path("SIE_BUNDLES_DIR"),
+    )
+    if (models_dir is None) != (bundles_dir is None):
+        raise ValueError("SIE_MODELS_DIR and SIE_BUNDLES_DIR (--models-dir, --bundles-dir) go together; one is missing")
+    level = (flags.log_level or env.text("SIE_LOG_LEVEL") or default.log_level).lower()
+    if level not in LEVELS:
+        raise ValueError(f"log level '{level}' does not exist; choose one of: {', '.join(LEVELS)}")
+    return Settings(
+        host=flags.host or default.host,
+        port=_port(default.port if flags.port is None else flags.port),
+        workers=tuple(_worker(url) for url in flags.workers or env.list("SIE_ROUTER_WORKERS")),
+        groups=groups or tuple(Group(profile, DEFAULT_BUNDLE) for profile in profiles),
+        profiles=profiles,
+        models_dir=models_dir,
+        bundles_dir=bundles_dir,
+        retry_after_s=env.number("SIE_ROUTER_RETRY_AFTER_S", default.retry_after_s, flags.retry_after_s),
+        estimated_wait_s=env.number("SIE_ROUTER_ESTIMATED_WAIT_S", default.estimated_wait_s, flags.estimated_wait_s),
+        log_level=level,
+        json_logs=env.flag("SIE_LOG_JSON") if flags.json_logs is None else flags.json_logs,
+        connect_timeout_s=env.number("SIE_ROUTER_CONNECT_TIMEOUT_S", default.connect_timeout_s),
+        request_timeout_s=env.number("SIE_ROUTER_REQUEST_TIMEOUT_S", default.request_timeout_s),
+        drain_s=env.number("SIE_ROUTER_DRAIN_S", default.drain_s, least=0),
+        max_concurrency=env.number("SIE_ROUTER_MAX_CONCURRENCY", default.max_concurrency),
+        max_connections_per_worker=env.number(
+            "SIE_ROUTER_MAX_CONNECTIONS_PER_WORKER", default.max_connections_per_worker
+        ),
+        max_body_bytes=env.number("SIE_ROUTER_MAX_BODY_BYTES", default.max_body_bytes),
+        max_held_bytes=env.number("SIE_ROUTER_MAX_HELD_BYTES", default.max_held_bytes),
+    )
+
+
+def settings_of_process(flags: Flags) -> Settings:
+    """`read_settings` with the environment this process was started in."""
+    return read_settings(flags, os.environ)
+
+
+class _Environment:
+    """Typed access by name; a set but empty variable counts as absent."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str) -> str | None:
+        return self._environ.get(name, "").strip() or None
+
+    def list(self, name: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in (self.text(name) or "").split(",") if part.strip())
+
+    def path(self, name: str) -> Path | None:
+        text = self.text(name)
+        return None if text is None else Path(text)
+
+    def flag(self, name: str) -> bool:
+        text = (self.text(name) or "").lower()
+        if text not in _TRUE | _FALSE:
+            raise ValueError(f"{name}='{text}' is neither true nor false")
+        return text in _TRUE
+
+    def number(self, name: str, default: Number, flag: Number | None = None, least: float = 1e-3) -> Number:
+        text = self.text(name) if flag is None else str(flag)
+        if text is None:
+            return default
+        try:
+            value = type(default)(text)
+        except ValueError:
+            value = type(default)(-1)
+        if not least <= value < float("inf"):
+            raise ValueError(f"{name}='{text}' is not usable; expected a positive {type(default).__name__}")
+        return value
+
+
+def _profiles(env: _Environment) -> tuple[str, ...]:
+    """Real profiles. Where machine profiles are described, other configured names are mere GPU types."""
+    text = env.text("SIE_ROUTER_MACHINE_PROFILES")
+    if text is None:
+        return env.list("SIE_ROUTER_CONFIGURED_GPUS")
+    try:
+        described = msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"SIE_ROUTER_MACHINE_PROFILES is not a JSON object of profiles: {error}") from error
+    return tuple(described) or env.list("SIE_ROUTER_CONFIGURED_GPUS")
+
+
+def _group(text: str) -> Group:
+    profile, _, bundle = text.partition(":")
+    if not profile.strip():
+        raise ValueError(f"group '{text}' names no machine profile; expected PROFILE:BUNDLE, for example l4:default")
+    return Group(profile.strip(), bundle.strip() or DEFAULT_BUNDLE)
+
+
+def _worker(url: str) -> str:
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if parts.scheme != "http" or not parts.hostname or port == 0 or parts.path.strip("/") or parts.query:
+        raise ValueError(f"worker '{url}' is not usable; expected http://HOST:PORT")
+    return f"http://{parts.netloc}"
+
+
+def _port(port: int) -> int:
+    if not 0 <= port < 1 << 16:
+        raise ValueError(f"port {port} does not exist; expected 0 (any free one) to 65535")
+    return port
