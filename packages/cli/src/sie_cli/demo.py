@@ -132,8 +132,8 @@ async def _tell(story: Story, cluster: Cluster, running: "asyncio.Task[None]", f
         warm_ms = (time.monotonic() - started_at) * 1000
         story.reporter.line(f"client: {len(texts)} sentences in one call on the warm worker: {warm_ms:.0f} ms", "green")
         _print_neighbours(story.reporter.console, texts, vectors, await embed(QUERIES))
-    cooldown = f"{file.autoscaling.cooldown_period:g} s after its last activity"
-    story.reporter.line(f"left alone, pool {PROFILE} would be empty again {cooldown}; the demo stops it now", "yellow")
+    cooldown = f"its traffic counts for a minute, then the cooldown of {file.autoscaling.cooldown_period:g} s runs"
+    story.reporter.line(f"left alone, pool {PROFILE} would be empty again soon: {cooldown}; the demo stops it now")
 
 
 def encode(client: SIEClient, lines: Sequence[str]) -> Vectors:

@@ -96,4 +96,4 @@ def _greet(console: Console, file: ClusterFile, cluster: Cluster) -> None:
         table.add_row(pool.name, pool.profile, pool.bundle, sizes)
     console.print(Text.assemble("SIE answers on ", (" ".join(cluster.urls), "bold green")), soft_wrap=True)
     console.print(table)
-    console.print(f"Logs: {cluster.run_dir}   Ctrl-C stops everything.", soft_wrap=True)
+    console.print(Text(f"Logs: {cluster.run_dir}   Ctrl-C stops everything."), soft_wrap=True)
