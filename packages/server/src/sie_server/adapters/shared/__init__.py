@@ -1,0 +1,1 @@
+"""What several model families need: weights, tokenizers, encoders, pooling."""

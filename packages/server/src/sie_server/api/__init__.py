@@ -1,0 +1,1 @@
+"""The worker's HTTP and WebSocket face. Knows the engine's facade, never an adapter."""

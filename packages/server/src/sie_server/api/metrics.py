@@ -1,0 +1,91 @@
+"""The worker's metrics: the only place that names them. `GET /metrics` reads, and changes nothing."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from sie_protocol.status import ModelStatus
+from sie_server.engine.loop import BatchRecord
+
+OTHER = "other"  # the label of every model that is not in the catalogue: callers do not make label values
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
+TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One finished request: the catalogue's id of its model, HTTP status (499: the client left), seconds by phase."""
+
+    model: str | None
+    endpoint: str
+    status: int
+    phases: Mapping[str, float]
+
+
+Statuses = Callable[[], Collection[ModelStatus]]
+
+
+class Metrics:
+    """One registry per worker process."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        model, request = ("model",), ("model", "endpoint")
+        self._requests = Counter("sie_requests", "Requests answered", (*request, "status"), registry=self._registry)
+        self._duration = Histogram(
+            "sie_request_duration_seconds",
+            "Time of successful requests by phase",
+            (*request, "phase"),
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self._batch_items = Histogram(
+            "sie_batch_items", "Items of a batch", model, buckets=ITEMS, registry=self._registry
+        )
+        self._batch_tokens = Histogram(
+            "sie_batch_tokens", "Tokens of a batch", model, buckets=TOKENS, registry=self._registry
+        )
+        self._tokens = Counter("sie_tokens_processed", "Tokens computed", model, registry=self._registry)
+
+    def watch(self, statuses: Statuses) -> None:
+        """Read queue depths and states from here at each scrape."""
+        self._registry.register(_Models(statuses))
+
+    def on_request(self, record: RequestRecord) -> None:
+        """Count one request."""
+        model = record.model or OTHER
+        self._requests.labels(model, record.endpoint, str(record.status)).inc()
+        if record.status == 200:  # noqa: PLR2004 - refusals take no time worth a histogram
+            for phase, seconds in record.phases.items():
+                self._duration.labels(model, record.endpoint, phase).observe(seconds)
+
+    def on_batch(self, record: BatchRecord) -> None:
+        """Count one batch."""
+        self._batch_items.labels(record.model).observe(record.items)
+        self._batch_tokens.labels(record.model).observe(record.tokens)
+        self._tokens.labels(record.model).inc(record.tokens)
+
+    def render(self) -> tuple[bytes, str]:
+        """The exposition and its media type."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+
+class _Models(Collector):
+    def __init__(self, statuses: Statuses) -> None:
+        self._statuses = statuses
+
+    def collect(self) -> Iterable[Metric]:
+        depth = GaugeMetricFamily("sie_queue_depth", "Items accepted and not answered yet", labels=("model",))
+        loaded = GaugeMetricFamily("sie_model_loaded", "1 when the model is loaded", labels=("model",))
+        for model in self._statuses():
+            depth.add_metric((model.name,), model.queue_depth)
+            loaded.add_metric((model.name,), float(model.state == "loaded"))
+        return depth, loaded
+
+    def describe(self) -> Iterable[Metric]:
+        return ()

@@ -1,0 +1,72 @@
+"""The worker's routes: inference as plain ASGI, the rest through FastAPI, one error shape for all."""
+
+from functools import partial
+
+import msgspec
+from fastapi import FastAPI, WebSocket
+from fastapi.responses import PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from sie_protocol import headers
+from sie_protocol.errors import Problem
+from sie_protocol.versions import VERSION
+from sie_server.api.edge import Edge, on_bug, on_http_error, on_problem
+from sie_server.api.status_ws import StatusFeed
+from sie_server.api.tasks import TaskContext, TaskEndpoint, encode, no_task
+
+
+def build_api(context: TaskContext, feed: StatusFeed) -> Edge:
+    """The ASGI app of one worker."""
+    app = FastAPI(title="SIE worker", version=VERSION)
+    app.router.routes[:0] = [_task("encode", TaskEndpoint("encode", context, encode))]
+    app.router.routes.extend(
+        _task(name, TaskEndpoint(name, context, partial(no_task, name))) for name in ("score", "extract")
+    )
+    _add_reads(app, context, feed)
+    app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(Exception, on_bug)
+    return Edge(app)
+
+
+def _task(name: str, endpoint: TaskEndpoint) -> Route:
+    return Route(headers.operation_path(name, "{model:path}"), endpoint, methods=["POST"])
+
+
+def _add_reads(app: FastAPI, context: TaskContext, feed: StatusFeed) -> None:
+    engine = context.engine
+
+    @app.get(headers.MODELS)
+    async def models() -> Response:
+        """Every model this worker can run, and what state it is in."""
+        return _json({"models": engine.info()})
+
+    @app.get(headers.MODELS + "/{model:path}")
+    async def model_info(model: str) -> Response:
+        """One model."""
+        return _json(engine.info_of(model))
+
+    @app.get(headers.HEALTHZ)
+    async def healthz() -> PlainTextResponse:
+        """Whether the process answers."""
+        return PlainTextResponse("ok")
+
+    @app.get(headers.READYZ)
+    async def readyz() -> PlainTextResponse:
+        """Whether it should get requests."""
+        return PlainTextResponse("not ready", 503) if engine.draining else PlainTextResponse("ok")
+
+    @app.get(headers.METRICS)
+    async def metrics() -> Response:
+        """Prometheus exposition."""
+        body, media = context.metrics.render()
+        return Response(body, media_type=media)
+
+    @app.websocket(headers.WORKER_STATUS)
+    async def status(socket: WebSocket) -> None:
+        await feed.serve(socket)
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type=headers.JSON)

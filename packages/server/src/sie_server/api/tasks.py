@@ -1,0 +1,195 @@
+"""`POST /v1/encode/{model}` and the clear refusal of tasks that no model of this worker has."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from sie_protocol import arrays, headers
+from sie_protocol.codec import decode_body, encode_body
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.items import EncodeParams, EncodeRequest
+from sie_protocol.target import parse_target
+from sie_server.api.body import ClientGoneError, read_body, when_gone
+from sie_server.api.edge import REQUEST_ID_KEY, error_response, header
+from sie_server.api.metrics import Metrics, RequestRecord
+from sie_server.engine.engine import Encoded, Engine
+from sie_server.engine.pipeline import Pipeline
+
+# Decoding or encoding this many bytes takes about a millisecond, which is as long as the event loop may be held.
+OFF_LOOP_BYTES = 1024 * 1024
+CLIENT_GONE = 499  # only in metrics: there is nobody to hear it
+
+NO_PARAMS = EncodeParams()
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one request came to, for its metrics; written by the request's own task."""
+
+    model: str | None = None
+    status: int = 500
+    phases: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskContext:
+    """What every task endpoint needs."""
+
+    engine: Engine
+    pipeline: Pipeline
+    metrics: Metrics
+    machine_profile: str
+    max_body_bytes: int
+
+
+class TaskEndpoint:
+    """One inference route as plain ASGI: `answer` does the work, this does what all tasks share."""
+
+    def __init__(self, name: str, context: TaskContext, answer: "Answer") -> None:
+        self._name = name
+        self._context = context
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; a client that leaves cancels it."""
+        started, outcome = perf_counter(), Outcome()
+        work = asyncio.current_task()
+        assert work is not None  # noqa: S101 - ASGI servers run every request in a task
+        gone = False
+        watcher: asyncio.Task[None] | None = None
+
+        def drop() -> None:
+            nonlocal gone
+            gone = True
+            work.cancel()
+
+        try:
+            check_machine_profile(header(scope, b"x-sie-machine-profile"), self._context.machine_profile)
+            body = await read_body(scope, receive, self._context.max_body_bytes)
+            watcher = asyncio.get_running_loop().create_task(when_gone(receive, drop))
+            media, payload, extra = await self._answer(self._context, scope, body, outcome)
+            outcome.phases["total"] = perf_counter() - started
+            watcher.cancel()
+            outcome.status = 200
+            await _send(send, media, payload, (*extra, (headers.TOTAL_TIME, milliseconds(outcome.phases["total"]))))
+        except Problem as problem:
+            outcome.status = problem.status
+            _log_refusal(scope, problem)
+            await error_response(problem)(scope, receive, send)
+        except ClientGoneError:
+            outcome.status = CLIENT_GONE
+        except asyncio.CancelledError:
+            if not gone:
+                raise
+            outcome.status = CLIENT_GONE
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+            outcome.phases["total"] = perf_counter() - started
+            record = RequestRecord(outcome.model, self._name, outcome.status, outcome.phases)
+            self._context.metrics.on_request(record)
+
+
+Reply = tuple[str, bytes, tuple[tuple[str, str], ...]]
+Answer = Callable[[TaskContext, Scope, bytes, Outcome], Awaitable[Reply]]
+
+
+async def encode(context: TaskContext, scope: Scope, body: bytes, outcome: Outcome) -> Reply:
+    """Answer one encode request."""
+    started = perf_counter()
+    name: str = scope["path_params"]["model"]
+    outcome.model = context.engine.lookup(name).model.sie_id
+    decode = partial(decode_body, body, header(scope, b"content-type"), EncodeRequest)
+    request = decode() if len(body) < OFF_LOOP_BYTES else await context.pipeline.run(decode)
+    encoded = await context.engine.encode(name, request.items, request.params or NO_PARAMS)
+    outcome.phases.update(queue=encoded.queue_s, tokenize=encoded.tokenization_s, inference=encoded.inference_s)
+    accept = header(scope, b"accept")
+    value = encode_reply(request, encoded, perf_counter() - started)
+    write = partial(encode_body, value, accept, arrays.hook_for(accept))
+    size = sum(row.nbytes for rows in encoded.rows for row in rows.values())
+    media, payload = write() if size < OFF_LOOP_BYTES else await context.pipeline.run(write)
+    return media, payload, timing_headers(encoded)
+
+
+def encode_reply(request: EncodeRequest, encoded: Encoded, total_s: float) -> dict[str, Any]:
+    """The body of an encode answer."""
+    items: list[dict[str, Any]] = []
+    for item, row in zip(request.items, encoded.rows, strict=True):
+        reply: dict[str, Any] = {
+            kind: {"dims": values.shape[-1], "dtype": str(values.dtype), "values": values}
+            for kind, values in row.items()
+        }
+        if (identity := item.get("id")) is not None:
+            reply["id"] = identity
+        items.append(reply)
+    return {
+        "model": encoded.model,
+        "items": items,
+        "timing": {
+            "total_ms": total_s * 1000,
+            "queue_ms": encoded.queue_s * 1000,
+            "tokenization_ms": encoded.tokenization_s * 1000,
+            "inference_ms": encoded.inference_s * 1000,
+        },
+        "usage": {"input_tokens": encoded.input_tokens, "truncated_items": encoded.truncated_items},
+    }
+
+
+async def no_task(name: str, context: TaskContext, scope: Scope, _: bytes, outcome: Outcome) -> Reply:
+    """Refuse a task that the adapters of this worker do not have."""
+    model: str = scope["path_params"]["model"]
+    outcome.model = context.engine.lookup(model).model.sie_id
+    raise context.engine.refuse(model, name)
+
+
+def timing_headers(encoded: Encoded) -> tuple[tuple[str, str], ...]:
+    """The measured phases of a request."""
+    return (
+        (headers.QUEUE_TIME, milliseconds(encoded.queue_s)),
+        (headers.TOKENIZATION_TIME, milliseconds(encoded.tokenization_s)),
+        (headers.INFERENCE_TIME, milliseconds(encoded.inference_s)),
+    )
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds as the timing headers spell them."""
+    return f"{seconds * 1000:.2f}"
+
+
+def check_machine_profile(asked: str | None, own: str) -> None:
+    """Refuse a request that wants another machine than this one.
+
+    Raises:
+        Problem: INVALID_INPUT.
+    """
+    wanted = parse_target(asked).profile
+    if wanted is None or wanted.lower() == own.strip().lower():
+        return
+    raise Problem(
+        ErrorCode.INVALID_INPUT,
+        f"the request asks for machine profile '{wanted[:100]}', this worker is '{own or 'without a profile'}'; "
+        "ask a router, or leave the header out",
+        details={"requested_profile": wanted[:100], "worker_identity": own},
+    )
+
+
+async def _send(send: Send, media: str, payload: bytes, extra: tuple[tuple[str, str], ...]) -> None:
+    fields = [(b"content-type", media.encode()), (b"content-length", str(len(payload)).encode())]
+    fields += [(name.lower().encode(), value.encode()) for name, value in extra]
+    await send({"type": "http.response.start", "status": 200, "headers": fields})
+    await send({"type": "http.response.body", "body": payload})
+
+
+def _log_refusal(scope: Scope, problem: Problem) -> None:
+    if problem.code is ErrorCode.INFERENCE_ERROR:
+        log.error("request %s: %s", scope[REQUEST_ID_KEY], problem.message)
+    else:
+        log.debug("request %s refused: %s: %s", scope[REQUEST_ID_KEY], problem.code, problem.message)

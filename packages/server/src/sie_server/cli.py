@@ -1,0 +1,74 @@
+"""The command `sie-server`."""
+
+import asyncio
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sie_protocol.versions import VERSION
+from sie_server.logs import LEVELS, configure
+from sie_server.settings import Settings, device_name, environment, name_list, read
+
+app = typer.Typer(help="The worker of SIE.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(VERSION)
+
+
+@app.command()
+def serve(  # noqa: PLR0913 - one parameter per flag
+    *,
+    port: Annotated[int | None, typer.Option("--port", "-p", min=1, max=65535, help="Port; default 8080.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address; default 0.0.0.0.")] = None,
+    device: Annotated[str | None, typer.Option("--device", "-d", help="auto, cpu, cuda or mps; default auto.")] = None,
+    models_dir: Annotated[Path | None, typer.Option(help="Folder of model files; default: our own.")] = None,
+    bundles_dir: Annotated[Path | None, typer.Option(help="Folder of bundle files; default: our own.")] = None,
+    bundle: Annotated[str | None, typer.Option("--bundle", "-b", help="Bundle to serve; default 'default'.")] = None,
+    models: Annotated[str | None, typer.Option("--models", "-m", help="Serve only these, separated by ','.")] = None,
+    json_logs: Annotated[bool | None, typer.Option("--json-logs/--text-logs", help="Log as JSON lines.")] = None,
+    log_level: Annotated[str | None, typer.Option("--log-level", "-l", help="debug, info, warning, error.")] = None,
+) -> None:
+    """Serve models over HTTP. Flags win over SIE_* environment variables."""
+    flags = {
+        "port": port,
+        "host": host,
+        "device": device,
+        "models_dir": models_dir,
+        "bundles_dir": bundles_dir,
+        "bundle": bundle and bundle.lower(),
+        "models": name_list(models) if models else None,
+        "json_logs": json_logs,
+        "log_level": log_level and log_level.lower(),
+    }
+    try:
+        settings = _settings({key: value for key, value in flags.items() if value is not None})
+        configure(settings.log_level, as_json=settings.json_logs)
+        _run(settings)
+    except ValueError as error:
+        typer.echo(f"sie-server: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _settings(flags: dict[str, Any]) -> Settings:
+    settings = dataclasses.replace(read(environment()), **flags)
+    try:
+        device_name(settings.device)
+    except ValueError as error:
+        raise ValueError(f"--device is '{settings.device}': {error}") from error
+    if settings.log_level not in LEVELS:
+        raise ValueError(f"--log-level is '{settings.log_level}'; expected one of {', '.join(LEVELS)}")
+    return settings
+
+
+def _run(settings: Settings) -> None:
+    import uvloop  # noqa: PLC0415 - `version` and `--help` need none of this
+
+    from sie_server.app import serve as serve_app  # noqa: PLC0415 - the same
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve_app(settings))

@@ -1,0 +1,133 @@
+"""Resolves what one encode request wants: the request beats the profile, the profile beats the default."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig, ProfileConfig
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.items import EncodeParams
+
+DTYPES: Final = ("float32", "float16")
+REQUEST_OPTIONS: Final = frozenset({"profile", "is_query"})
+# Runtime options: a profile may set them, and a request may override them.
+RUNTIME_OPTIONS: Final = frozenset(
+    {"query_template", "doc_template", "instruction", "default_instruction", "output_types", "output_dtype"}
+)
+_SLOT = re.compile(r"\{(text|instruction)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """How a text becomes what the model reads.
+
+    `template` may hold `{text}` and `{instruction}`; every other brace is a plain character. Without a place for the
+    instruction it goes in front of the text.
+    """
+
+    template: str = "{text}"
+    instruction: str = ""
+
+    def apply(self, text: str) -> str:
+        """The prompt for one text; nothing inside the text or the instruction is interpreted."""
+        if self.instruction and "{instruction}" not in self.template:
+            text = f"{self.instruction} {text}"
+        if self.template == "{text}":
+            return text
+        values = {"text": text, "instruction": self.instruction}
+        return _SLOT.sub(lambda slot: values[slot[1]], self.template)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeOptions:
+    """One encode request, resolved: which outputs, in which dtype, of which prompt."""
+
+    output_types: tuple[str, ...]
+    output_dtype: str
+    prompt: Prompt
+
+
+def load_options(profile: ProfileConfig) -> dict[str, Any]:
+    """The adapter's part of a profile's options: what is fixed once the model is loaded."""
+    return {key: value for key, value in profile.adapter_options.items() if key not in RUNTIME_OPTIONS}
+
+
+def resolve_encode(model: ModelConfig, params: EncodeParams) -> EncodeOptions:
+    """Resolve one encode request against its model.
+
+    Raises:
+        Problem: INVALID_INPUT; the message names what was asked and what the model has.
+    """
+    if model.tasks.encode is None:
+        raise no_such_task(model, "encode")
+    asked = params.options or {}
+    profile = _profile(model, asked.get("profile", DEFAULT_PROFILE))
+    unknown = sorted(set(asked) - REQUEST_OPTIONS - RUNTIME_OPTIONS)
+    if unknown:
+        known = ", ".join(sorted(REQUEST_OPTIONS | RUNTIME_OPTIONS))
+        raise _invalid(f"options {', '.join(unknown)} cannot be set per request; known options: {known}")
+    options = {**profile.adapter_options, **asked}
+    is_query = options.get("is_query", False)
+    if not isinstance(is_query, bool):
+        raise _invalid(f"options.is_query is {is_query!r}; expected true or false")
+    instruction = params.instruction or _text(options, "instruction") or _text(options, "default_instruction")
+    template = _text(options, "query_template" if is_query else "doc_template") or "{text}"
+    if not params.instruction and "{instruction}" not in template:
+        instruction = ""  # a default fills its place in a template; only the caller's own goes in front of a text
+    return EncodeOptions(
+        _output_types(model, params.output_types or options.get("output_types")),
+        _dtype(params.output_dtype or options.get("output_dtype")),
+        Prompt(template, instruction),
+    )
+
+
+def no_such_task(model: ModelConfig, task: str) -> Problem:
+    """The refusal of a task that a model does not have."""
+    tasks = [name for name in ("encode", "score", "extract") if getattr(model.tasks, name) is not None]
+    return _invalid(f"model '{model.sie_id}' has no task '{task}'; it has: {', '.join(tasks)}")
+
+
+def _invalid(message: str) -> Problem:
+    return Problem(ErrorCode.INVALID_INPUT, message)
+
+
+def _profile(model: ModelConfig, name: object) -> ProfileConfig:
+    profile = model.profiles.get(name) if isinstance(name, str) else None
+    if profile is None:
+        raise _invalid(f"model '{model.sie_id}' has no profile {name!r}; it has: {', '.join(sorted(model.profiles))}")
+    loaded = model.profiles[DEFAULT_PROFILE]
+    if _load_identity(profile) != _load_identity(loaded):
+        raise _invalid(f"profile '{name}' of model '{model.sie_id}' needs weights of its own, which is not served yet")
+    return profile
+
+
+def _load_identity(profile: ProfileConfig) -> tuple[object, ...]:
+    return profile.adapter, profile.compute_precision, load_options(profile)
+
+
+def _text(options: Mapping[str, Any], key: str) -> str:
+    value = options.get(key)
+    if value is not None and not isinstance(value, str):
+        raise _invalid(f"options.{key} is {value!r}; expected a text")
+    return value or ""
+
+
+def _output_types(model: ModelConfig, wanted: object) -> tuple[str, ...]:
+    has = tuple(model.dims)
+    if wanted is None:
+        return ("dense",) if "dense" in has else has[:1]
+    if not isinstance(wanted, list) or not all(isinstance(each, str) for each in wanted):
+        raise _invalid(f"output_types is {wanted!r}; expected a list of names")
+    missing = [each for each in wanted if each not in has]
+    if missing:
+        raise _invalid(f"model '{model.sie_id}' has no output {', '.join(missing)}; it has: {', '.join(has)}")
+    return tuple(dict.fromkeys(wanted))
+
+
+def _dtype(wanted: object) -> str:
+    if wanted is None:
+        return DTYPES[0]
+    if wanted not in DTYPES:
+        raise _invalid(f"output_dtype {wanted!r} is not supported; supported: {', '.join(DTYPES)}")
+    return str(wanted)

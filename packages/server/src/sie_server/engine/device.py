@@ -1,0 +1,81 @@
+"""The device and its threads, shared by all models in turn. Knows no model, queue or request.
+
+An accelerator has exactly one thread, and one more batch is staged behind the running one so that it never waits for
+the event loop. A CPU is a device with one lane per core: two batches side by side on one core each do more than one
+batch on two cores, because cores that work on the same product wait for each other after every step, and most of all
+when something else needs one of them. A batch that starts while other lanes are idle may use their cores too.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+MAX_CPU_LANES: Final = 8
+STAGED_ON_ACCELERATOR: Final = 1
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[T]):
+    """One batch: `compute` runs on a device thread with so many CPU threads, the other two on the event loop."""
+
+    compute: Callable[[int], T]
+    done: Callable[[T], None]
+    failed: Callable[[BaseException], None]
+
+
+Dispatch = Callable[[], Work[Any] | None]
+
+
+class Device:
+    """Gives its slots to those who ask, first come, first served; who asks forms its batch when the slot is free."""
+
+    def __init__(self, kind: str, cores: int) -> None:
+        self.kind = kind
+        self._cores = cores
+        lanes = min(cores, MAX_CPU_LANES) if kind == "cpu" else 1
+        self._slots = lanes if kind == "cpu" else lanes + STAGED_ON_ACCELERATOR
+        self._busy = 0
+        self._waiting: deque[Dispatch] = deque()
+        self._serving: asyncio.Handle | None = None
+        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="device")
+
+    def ask(self, dispatch: Dispatch) -> None:
+        """Have `dispatch` called once, on the event loop, when a slot is free; None from it gives the slot back."""
+        self._waiting.append(dispatch)
+        if self._serving is None and self._busy < self._slots:
+            # Not now but after what is ready on the loop: requests that arrived together share the batch.
+            self._serving = asyncio.get_running_loop().call_soon(self._serve)
+
+    async def close(self) -> None:
+        """Wait for what runs; what only waits is never started."""
+        self._waiting.clear()
+        await asyncio.to_thread(self._threads.shutdown)
+
+    def _serve(self) -> None:
+        self._serving = None
+        while self._waiting and self._busy < self._slots:
+            work = self._waiting.popleft()()
+            if work is not None:
+                self._start(work)
+
+    def _start(self, work: Work[Any]) -> None:
+        self._busy += 1
+        lanes = min(self._slots, self._busy + len(self._waiting)) if self.kind == "cpu" else 1
+        threads = max(1, self._cores // lanes)
+        running = asyncio.get_running_loop().run_in_executor(self._threads, work.compute, threads)
+
+        def finish(future: asyncio.Future[Any]) -> None:
+            self._busy -= 1
+            self._serve()
+            error = future.exception()
+            if error is None:
+                work.done(future.result())
+            else:
+                work.failed(error)
+
+        running.add_done_callback(finish)

@@ -1,0 +1,38 @@
+"""The CPU pool: tokenising before the device, and whatever else is too long for the event loop."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from sie_protocol.arrays import Array
+from sie_server.adapters.base import Adapter, Prepared
+
+T = TypeVar("T")
+
+
+class Pipeline:
+    """Threads for CPU work around the device."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cpu")
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Run a function off the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def prepare(self, adapter: Adapter, texts: Sequence[str]) -> tuple[list[Prepared], float]:
+        """Tokenise one request's texts in one call; also the seconds it took, waiting for a thread included."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        prepared = await loop.run_in_executor(self._pool, adapter.prepare, texts)
+        return prepared, loop.time() - started
+
+    async def close(self) -> None:
+        """Wait for what runs."""
+        await asyncio.to_thread(self._pool.shutdown)
+
+
+def cast(row: Array, dtype: str) -> Array:
+    """A dense row in the dtype that the caller asked for."""
+    return row if row.dtype == dtype else row.astype(dtype)

@@ -1,0 +1,142 @@
+"""The worker's settings: defaults, then the environment, then the command line. The only reader of `os.environ`."""
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from sie_protocol.codec import MAX_BODY_BYTES
+
+OWN_CATALOG: Final = Path(__file__).parent / "catalog"
+CGROUP_CPU: Final = Path("/sys/fs/cgroup/cpu.max")
+DEVICES: Final = ("auto", "cpu", "cuda", "mps")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything a worker can be told. Times in seconds; `models` empty means every model of the bundle.
+
+    `cpu_batch_tokens`: what fits the cache of a CPU core; profiles may ask for less, and accelerators take the
+    profile's own. `drain_linger_s`: how long a worker that shuts down still answers, so that routers hear of it.
+    """
+
+    host: str = "0.0.0.0"
+    port: int = 8080
+    device: str = "auto"
+    models_dir: Path = OWN_CATALOG / "models"
+    bundles_dir: Path = OWN_CATALOG / "bundles"
+    bundle: str = "default"
+    models: tuple[str, ...] = ()
+    json_logs: bool = False
+    log_level: str = "info"
+    name: str = ""
+    machine_profile: str = ""
+    pool: str = ""
+    cores: int = 1
+    max_batch_items: int = 64
+    cpu_batch_tokens: int = 512
+    max_queue_items: int = 2048
+    max_queue_tokens: int = 262_144
+    queue_timeout_s: float = 120.0
+    max_body_bytes: int = MAX_BODY_BYTES
+    max_text_chars: int = 2 * 1024 * 1024
+    max_watchers: int = 64
+    drain_grace_s: float = 25.0
+    drain_linger_s: float = 0.5
+
+
+def environment() -> Mapping[str, str]:
+    """The process environment, for `read`."""
+    return os.environ
+
+
+def read(env: Mapping[str, str]) -> Settings:
+    """Settings from the environment.
+
+    Raises:
+        ValueError: a variable has a value that cannot be read; the message names it.
+    """
+    default = Settings()
+
+    def get(key: str, kind: Callable[[str], T], otherwise: T) -> T:
+        text = env.get(key, "").strip()
+        if not text:
+            return otherwise
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise ValueError(f"{key} is '{text}', which cannot be read: {error}") from error
+
+    return Settings(
+        device=get("SIE_DEVICE", device_name, default.device),
+        models_dir=get("SIE_MODELS_DIR", Path, default.models_dir),
+        bundles_dir=get("SIE_BUNDLES_DIR", Path, default.bundles_dir),
+        bundle=get("SIE_BUNDLE", str.lower, default.bundle),
+        models=get("SIE_MODEL_FILTER", name_list, default.models),
+        json_logs=get("SIE_LOG_JSON", _truth, default.json_logs),
+        log_level=get("SIE_LOG_LEVEL", str.lower, default.log_level),
+        name=env.get("POD_NAME") or env.get("HOSTNAME") or socket.gethostname(),
+        machine_profile=get("SIE_MACHINE_PROFILE", str, default.machine_profile),
+        pool=get("SIE_POOL", str, default.pool),
+        cores=get("SIE_TORCH_NUM_THREADS", _count, usable_cores()),
+        max_batch_items=get("SIE_MAX_BATCH_REQUESTS", _count, default.max_batch_items),
+        cpu_batch_tokens=get("SIE_CPU_BATCH_TOKENS", _count, default.cpu_batch_tokens),
+        max_queue_items=get("SIE_MAX_QUEUE_ITEMS", _count, default.max_queue_items),
+        max_queue_tokens=get("SIE_MAX_QUEUE_TOKENS", _count, default.max_queue_tokens),
+        queue_timeout_s=get("SIE_QUEUE_TIMEOUT_S", _seconds, default.queue_timeout_s),
+        max_body_bytes=get("SIE_MAX_REQUEST_BODY_BYTES", _count, default.max_body_bytes),
+        max_text_chars=get("SIE_MAX_ITEM_TEXT_CHARS", _count, default.max_text_chars),
+        max_watchers=get("SIE_MAX_STATUS_WATCHERS", _count, default.max_watchers),
+        drain_grace_s=get("SIE_DRAIN_GRACE_S", _seconds, default.drain_grace_s),
+        drain_linger_s=get("SIE_DRAIN_LINGER_S", _seconds, default.drain_linger_s),
+    )
+
+
+def name_list(text: str) -> tuple[str, ...]:
+    """Names between commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def device_name(text: str) -> str:
+    """A kind of device.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    if text.lower() not in DEVICES:
+        raise ValueError(f"expected one of {', '.join(DEVICES)}")
+    return text.lower()
+
+
+def usable_cores() -> int:
+    """Cores this process may use: those it is pinned to, and no more than its container's CPU limit."""
+    pinned = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CGROUP_CPU.read_text().split()
+    except (OSError, ValueError):
+        return pinned
+    return pinned if quota == "max" else max(1, min(pinned, int(quota) // int(period)))
+
+
+def _truth(text: str) -> bool:
+    if text.lower() in {"1", "true", "yes", "on"}:
+        return True
+    if text.lower() in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("expected true or false")
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError("expected a whole number of at least 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not 0 <= float(text) < float("inf"):
+        raise ValueError("expected seconds, 0 or more")
+    return float(text)
