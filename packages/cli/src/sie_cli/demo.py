@@ -1,6 +1,7 @@
 """`sie demo`: a cluster at zero, one real request, and what happens until its vectors are there. Then more of them."""
 
 import asyncio
+import contextlib
 import sys
 import threading
 import time
@@ -21,11 +22,14 @@ from sie_cli.events import Event, Phase, ProcessEvent, ScaleEvent
 from sie_cli.programs import Executables
 from sie_cli.similarity import Vectors, closest_pairs, nearest
 from sie_cli.up import run, until_signal
+from sie_protocol.errors import ErrorCode
 from sie_protocol.items import Item
+from sie_protocol.versions import VERSION, dialect_for
 from sie_sdk import SIEAsyncClient, SIEClient, SIEError, WaitEvent
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 PROFILE = "cpu"
+PROVISIONING_STATUS = dialect_for(VERSION).provisioning_status  # how this SDK hears that a worker is on its way
 QUERIES = (
     "How do I make bread at home?",
     "Which animals are clever?",
@@ -71,10 +75,12 @@ class Story:
 
     def waiting(self, wait: WaitEvent) -> None:
         """Print why the client waits; called from the client's thread."""
+        is_new = f"client told: {wait.reason}" not in self.stations
         self.reach(f"client told: {wait.reason}")
-        self.reporter.line(
-            f"client: {wait.reason}, asks again in {wait.delay_s:.1f} s (attempt {wait.attempt})", "blue"
-        )
+        status = f"{PROVISIONING_STATUS} " if wait.reason == ErrorCode.PROVISIONING else ""
+        why = f" ({wait.message})" if is_new else ""
+        again = f"asks again in {wait.delay_s:.1f} s"
+        self.reporter.line(f"client: attempt {wait.attempt}: {status}{wait.reason}{why}; {again}", "blue")
 
 
 def sentences() -> tuple[str, ...]:
@@ -119,12 +125,15 @@ async def _tell(story: Story, cluster: Cluster, running: "asyncio.Task[None]", f
             await asyncio.wait((work, story.crash, running), return_when=asyncio.FIRST_COMPLETED)
             return _outcome(work, story, running)
 
-        watch = asyncio.create_task(_watch_model(url, story))
         story.reach("request sent")
         story.reporter.line(f"client: encode('{MODEL}', ..., gpu='{PROFILE}')", "blue")
-        first = await embed(texts[:1])
-        story.reach("first vector")
-        watch.cancel()
+        watch = asyncio.create_task(_watch_model(url, story))
+        try:
+            first = await embed(texts[:1])
+            story.reach("first vector")
+        finally:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
         story.reporter.line(f"client: first vector, result['dense'].shape == {first[0].shape}", "bold green")
         _print_stations(story)
         started_at = time.monotonic()
@@ -183,12 +192,12 @@ async def _watch_model(url: str, story: Story) -> None:
     seen = None
     async with SIEAsyncClient(url) as client:
         while True:
-            model = await client.get_model(MODEL)
-            state = model.get("state")
-            if state != seen:
-                seen = state
-                story.reach(f"model {state}")
-                story.reporter.line(f"router: {MODEL} is {state}", "cyan")
+            with contextlib.suppress(SIEError):  # it only watches; the request itself reports what goes wrong
+                state = (await client.get_model(MODEL)).get("state")
+                if state != seen:
+                    seen = state
+                    story.reach(f"model {state}")
+                    story.reporter.line(f"router: {MODEL} is {state}", "cyan")
             await asyncio.sleep(WATCH_EVERY_S)
 
 
