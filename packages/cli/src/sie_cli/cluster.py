@@ -99,16 +99,13 @@ class Cluster:
         for program in (self._executables.router[0], self._executables.server[0]):
             if not Path(program).exists():
                 raise ClusterError(f"{program} does not exist; install it into the same environment as this command")
-        router_ports = [self._ports.take(self._file.router.port if n == 0 else 0) for n in range(self._replicas)]
+        first, count = self._file.router.port, self._file.router.replicas
+        router_ports = [self._ports.take(first + n if first else 0) for n in range(count)]
         self._workers = {
             pool.name: tuple(self._worker_slot(pool, ordinal) for ordinal in range(pool.max_replicas))
             for pool in self.pools
         }
         self._routers = [self._router_slot(n, port) for n, port in enumerate(router_ports)]
-
-    @property
-    def _replicas(self) -> int:
-        return self._file.router.replicas
 
     def _worker_slot(self, pool: Pool, ordinal: int) -> Slot:
         port, name = self._ports.take(), f"{pool.name}-{ordinal}"

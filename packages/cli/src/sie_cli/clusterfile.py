@@ -26,7 +26,7 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid
 
 
 class RouterSection(_Section, frozen=True, kw_only=True):
-    """The routers. The first listens on `port` (0: any free one), further replicas on free ports."""
+    """The routers. The first listens on `port`, further ones on the next ports; 0: all on any free ones."""
 
     replicas: Positive = 1
     port: PortNumber = 8080
