@@ -35,6 +35,7 @@ QUERIES = (
     "Which animals are clever?",
     "I want to end my rental agreement",
 )
+MODEL_STATIONS = ("loading", "loaded")
 NEIGHBOURS = 3
 PAIRS = 5
 START_BUDGET_S = 180.0  # from nothing to a vector; a cold disk and a busy machine included
@@ -196,7 +197,8 @@ async def _watch_model(url: str, story: Story) -> None:
                 state = (await client.get_model(MODEL)).get("state")
                 if state != seen:
                     seen = state
-                    story.reach(f"model {state}")
+                    if state in MODEL_STATIONS:
+                        story.reach(f"model {state}")
                     story.reporter.line(f"router: {MODEL} is {state}", "cyan")
             await asyncio.sleep(WATCH_EVERY_S)
 
