@@ -96,9 +96,9 @@ def encode(terms: Terms, model: str, items: Sequence[Item], params: EncodeParams
 def encode_request(terms: Terms, model: str, items: Sequence[Item], params: EncodeParams | None) -> Request:
     """`POST /v1/encode/{model}` with a msgpack body."""
     headers = (("Content-Type", MSGPACK), ("Accept", MSGPACK), *_target_headers(terms.gpu))
-    body = EncodeRequest(items=list(items), params=params)
+    path = operation_path(ENCODE, _quoted(model))
     try:
-        return Request("POST", _model_path(ENCODE, model), headers, _encoder.encode(body))
+        return Request("POST", path, headers, _encoder.encode(EncodeRequest(items=list(items), params=params)))
     except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
         raise TypeError(f"the items or options cannot be sent: {error}") from error
 
@@ -153,10 +153,6 @@ def _quoted(model: str) -> str:
     if any(part in (".", "..") for part in model.split("/")):
         raise ValueError(f"'{model}' is not a model id; '.' and '..' stand alone in it")
     return quote(model, safe="/")
-
-
-def _model_path(operation: str, model: str) -> str:
-    return operation_path(operation, _quoted(model))
 
 
 def _target_headers(gpu: str | None) -> tuple[tuple[str, str], ...]:

@@ -20,7 +20,7 @@ class Link:
     """A client's way to its server, for any number of threads."""
 
     def __init__(self, settings: Settings, on_wait: OnWait | None) -> None:
-        from sie_sdk.transport import SyncTransport  # noqa: PLC0415 - httpx is half of the import time of the SDK
+        from sie_sdk.transport_sync import SyncTransport  # noqa: PLC0415 - httpx is half of the import time of the SDK
 
         self._transport = SyncTransport(settings)
         self._on_wait = on_wait
@@ -57,7 +57,7 @@ class AsyncLink:
     """A client's way to its server, for any number of tasks of one event loop."""
 
     def __init__(self, settings: Settings, on_wait: OnWait | None) -> None:
-        from sie_sdk.transport import AsyncTransport  # noqa: PLC0415 - httpx is half of the import time of the SDK
+        from sie_sdk.transport_async import AsyncTransport  # noqa: PLC0415 - httpx is half of the import time of the SDK
 
         self._transport = AsyncTransport(settings)
         self._on_wait = on_wait

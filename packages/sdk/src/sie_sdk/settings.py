@@ -15,19 +15,17 @@ TIMEOUT_S: Final = 30.0
 MAX_CONNECTIONS: Final = 100
 PROVISION_TIMEOUT_S: Final = 900.0  # a GPU node, its image and a large model rarely need more than ten minutes
 
-_NO_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType({})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Checked settings of one client; `base_url` has no slash at its end."""
 
     base_url: str
-    timeout_s: float = TIMEOUT_S
-    api_key: str | None = field(default=None, repr=False)
-    gpu: str | None = None
-    options: Mapping[str, Any] = _NO_OPTIONS
-    max_connections: int = MAX_CONNECTIONS
+    timeout_s: float
+    api_key: str | None = field(repr=False)
+    gpu: str | None
+    options: Mapping[str, Any]
+    max_connections: int
 
     def terms(self, gpu: str | None, model: str | None, *, wait_for_capacity: bool, budget_s: float | None) -> Terms:
         """The terms of one call; what it does not say is the client's default.

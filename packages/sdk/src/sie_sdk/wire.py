@@ -1,0 +1,101 @@
+"""Between the SDK's values and httpx: requests one way, answers and failures the other. Sends nothing itself."""
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import httpx
+
+from sie_protocol.headers import SDK_VERSION
+from sie_protocol.versions import VERSION
+from sie_sdk.messages import Answer, Loss, Lost, Request
+from sie_sdk.settings import Settings
+
+CONNECT_TIMEOUT_S: Final = 10.0
+# Shorter than the 5 s after which common servers close an idle connection: they never close one while we write to it.
+KEEPALIVE_S: Final = 4.0
+CLOSED: Final = Lost(Loss.CLIENT_CLOSED, "the client was closed")
+
+_MAX_CAUSES: Final = 8
+
+
+class Writer:
+    """Turns requests into httpx's, with what all requests of a client share."""
+
+    def __init__(self, settings: Settings) -> None:
+        authorization = [("Authorization", f"Bearer {settings.api_key}")] if settings.api_key else []
+        self._base_url = settings.base_url
+        self._headers = [
+            ("User-Agent", f"sie-sdk/{VERSION}"),
+            (SDK_VERSION, VERSION),
+            ("Accept-Encoding", "identity"),  # vectors do not compress
+            *authorization,
+        ]
+
+    def write(self, request: Request, timeout_s: float) -> httpx.Request:
+        """The request as httpx sends it, each phase bounded by the timeout."""
+        timeouts = httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S))
+        return httpx.Request(
+            request.method,
+            self._base_url + request.path,
+            headers=[*self._headers, *request.headers],
+            content=request.body,
+            extensions={"timeout": timeouts.as_dict()},
+        )
+
+
+def limits(connections: int) -> httpx.Limits:
+    """At most so many connections, all of which may stay open for a while."""
+    return httpx.Limits(
+        max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_S
+    )
+
+
+def read(response: httpx.Response, body: bytes) -> Answer:
+    """The answer with its whole body."""
+    return Answer(response.status_code, dict(response.headers), body, time.time())
+
+
+def timed_out(timeout_s: float) -> Lost:
+    """No complete answer came in time."""
+    return Lost(Loss.TIMED_OUT, f"no complete answer within {timeout_s:g} s")
+
+
+def no_connection_free(timeout_s: float) -> Lost:
+    """All connections that the client may open were in use all the time."""
+    return Lost(Loss.TIMED_OUT, f"every connection was in use for {timeout_s:g} s; raise max_connections")
+
+
+def lost(error: httpx.RequestError, timeout_s: float) -> Lost:
+    """Why there is no answer."""
+    reason = str(error) or type(error).__name__
+    match error:
+        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError():
+            loss = Loss.CONNECT_IMPOSSIBLE if any(map(_is_lasting, _causes(error))) else Loss.CONNECT_FAILED
+            return Lost(loss, f"no connection to {error.request.url.netloc.decode()}: {reason}")
+        case httpx.PoolTimeout():
+            return no_connection_free(timeout_s)
+        case httpx.TimeoutException():
+            return timed_out(timeout_s)
+        case httpx.UnsupportedProtocol() | httpx.LocalProtocolError():
+            return Lost(Loss.CONNECT_IMPOSSIBLE, reason)
+        case _:
+            return Lost(Loss.CONNECTION_LOST, reason)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    found: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if found is None:
+            return
+        yield found
+        found = found.__cause__ or found.__context__
+
+
+def _is_lasting(error: BaseException) -> bool:
+    """True for failures to connect that time does not heal: a name nobody has, a certificate nobody trusts."""
+    if isinstance(error, socket.gaierror):
+        return error.errno == socket.EAI_NONAME
+    return isinstance(error, ssl.SSLCertVerificationError)

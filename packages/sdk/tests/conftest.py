@@ -1,0 +1,28 @@
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import settings
+
+from sdk_clients import OnALoop, Open, Threaded
+from sdk_server import Serve, serving
+
+settings.register_profile("busy-machine", deadline=None)
+settings.load_profile("busy-machine")
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start a scripted server; it stops with the test."""
+    with ExitStack() as stack:
+        yield lambda *steps, **options: stack.enter_context(serving(*steps, **options))
+
+
+@pytest.fixture(params=[Threaded, OnALoop], ids=["sync", "async"])
+def open_client(
+    request: pytest.FixtureRequest,
+    serve: Serve,  # noqa: ARG001 - asked for so that servers stop after clients
+) -> Iterator[Open]:
+    """Open a client of either kind; it is closed with the test, before the servers."""
+    with ExitStack() as stack:
+        yield lambda *arguments, **settings: stack.enter_context(request.param(*arguments, **settings))

@@ -1,0 +1,62 @@
+"""Runs a flow against a script of outcomes in virtual time, through no driver at all."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from sdk_server import Reply
+from sie_sdk.errors import SIEError
+from sie_sdk.messages import Answer, Loss, Lost, Outcome, Plan, Resume, Send, Sleep, WaitEvent
+
+T = TypeVar("T")
+
+
+def answer(reply: Reply) -> Answer:
+    """The scripted server's reply as the SDK's own value."""
+    return Answer(reply.status, {name.lower(): value for name, value in reply.headers.items()}, reply.body)
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """One outcome and how long it takes; what takes longer than the attempt may is a timeout."""
+
+    outcome: Outcome
+    takes_s: float = 0.0
+
+
+@dataclass
+class Run(Generic[T]):
+    """What became of a call."""
+
+    result: T | None = None
+    error: SIEError | None = None
+    effects: list[Send | Sleep] = field(default_factory=list)
+    elapsed_s: float = 0.0
+
+    @property
+    def waits(self) -> list[WaitEvent]:
+        return [effect.event for effect in self.effects if isinstance(effect, Sleep)]
+
+
+def run(plan: Plan[T], script: Iterator[Scripted], *, start: float = 1000.0, draw: float = 0.0) -> Run[T]:
+    """Drive the plan until it ends."""
+    done: Run[T] = Run()
+    flow, now = plan(start), start
+    try:
+        effect = next(flow)
+        while True:
+            done.effects.append(effect)
+            if isinstance(effect, Sleep):
+                now += effect.event.delay_s
+                effect = flow.send(Resume(now, draw))
+                continue
+            step = next(script)
+            now += min(step.takes_s, effect.timeout_s)
+            late = step.takes_s > effect.timeout_s
+            effect = flow.send(Resume(now, draw, Lost(Loss.TIMED_OUT, "late") if late else step.outcome))
+    except StopIteration as stop:
+        done.result = stop.value
+    except SIEError as error:
+        done.error = error
+    done.elapsed_s = now - start
+    return done

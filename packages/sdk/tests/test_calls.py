@@ -1,0 +1,232 @@
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import sdk_answers as published
+from sdk_server import Reply
+from sdk_virtual_time import Run, Scripted, answer, run
+from sie_protocol.items import EncodeParams, EncodeResult, Item, ModelInfo
+from sie_sdk import calls, errors
+from sie_sdk.messages import Request
+from sie_sdk.retry import Terms
+
+TERMS = Terms(timeout_s=30, budget_s=900)
+QUESTION = Terms(timeout_s=30, budget_s=30, wait_for_capacity=False)
+HELLO: list[Item] = [{"text": "Hello"}]
+
+
+def request(
+    model: str = "BAAI/bge-m3",
+    items: list[Item] = HELLO,
+    params: EncodeParams | None = None,
+    gpu: str | None = None,
+) -> Request:
+    return calls.encode_request(Terms(30, 900, gpu=gpu), model, items, params)
+
+
+def encode(items: list[Item], reply: Reply) -> Run[list[EncodeResult]]:
+    return run(calls.encode(TERMS, "org/m", items, None), iter([Scripted(answer(reply))]))
+
+
+def results(items: list[Item], reply: Reply) -> list[EncodeResult]:
+    done = encode(items, reply)
+    assert done.result is not None, done.error
+    return done.result
+
+
+def test_an_encode_request_is_what_published_servers_read() -> None:
+    params = calls.encode_params(["dense"], None, None, {"is_query": True})
+    asked = request(params=params, gpu="tenant-abc/l4")
+    assert (asked.method, asked.path) == ("POST", "/v1/encode/BAAI/bge-m3")
+    assert msgspec.msgpack.decode(asked.body) == {
+        "items": [{"text": "Hello"}],
+        "params": {"output_types": ["dense"], "options": {"is_query": True}},
+    }
+    assert dict(asked.headers) == {
+        "Content-Type": "application/msgpack",
+        "Accept": "application/msgpack",
+        "X-SIE-Pool": "tenant-abc",
+        "X-SIE-MACHINE-PROFILE": "l4",
+    }
+
+
+def test_what_the_caller_does_not_say_is_not_sent() -> None:
+    asked = request(params=calls.encode_params(None, None, None, {}))
+    assert msgspec.msgpack.decode(asked.body) == {"items": [{"text": "Hello"}]}
+    assert {"X-SIE-Pool", "X-SIE-MACHINE-PROFILE"}.isdisjoint(dict(asked.headers))
+
+
+@pytest.mark.parametrize(
+    ("gpu", "expected"),
+    [
+        ("l4", {"X-SIE-MACHINE-PROFILE": "l4"}),
+        ("pool/", {"X-SIE-Pool": "pool"}),
+        ("pool/a/b", {"X-SIE-Pool": "pool", "X-SIE-MACHINE-PROFILE": "a/b"}),
+    ],
+)
+def test_the_target_is_split_at_its_first_slash(gpu: str, expected: dict[str, str]) -> None:
+    assert {k: v for k, v in request(gpu=gpu).headers if k.startswith("X-SIE")} == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("org/a b?c#d%e", "/v1/encode/org/a%20b%3Fc%23d%25e"),
+        ("default:/org/m", "/v1/encode/default%3A/org/m"),
+        ("org/modèle", "/v1/encode/org/mod%C3%A8le"),
+    ],
+)
+def test_a_model_id_is_percent_encoded_but_for_its_slashes(model: str, path: str) -> None:
+    assert request(model).path == path
+
+
+@pytest.mark.parametrize("model", ["", ":/m", "default:/", "../health", "org/./m"])
+def test_what_is_no_model_id_is_refused_before_anything_is_sent(model: str) -> None:
+    with pytest.raises(ValueError, match="model"):
+        request(model)
+
+
+@pytest.mark.parametrize("gpu", ["l4\r\nX-Evil: 1", "größe"])
+def test_a_target_cannot_break_out_of_its_header(gpu: str) -> None:
+    with pytest.raises(ValueError, match="machine profile"):
+        request(gpu=gpu)
+
+
+def test_options_of_a_call_win_over_those_of_the_client() -> None:
+    merged = calls.merged_options({"profile": "a", "x": 1}, {"profile": "b"}, is_query=False)
+    assert merged == {"profile": "b", "x": 1, "is_query": False}
+    assert calls.merged_options({}, None, is_query=None) == {}
+
+
+def test_output_types_as_a_string_is_an_error_and_not_five_letters() -> None:
+    with pytest.raises(TypeError, match=r"\['dense'\]"):
+        calls.encode_params("dense", None, None, {})
+
+
+@pytest.mark.parametrize("items", [["Hello"], "Hello", [{"text": "a"}, None]])
+def test_what_is_no_item_is_shown(items: Any) -> None:
+    with pytest.raises(TypeError, match="an item is a dict"):
+        calls.as_list(items)
+
+
+def test_what_cannot_travel_is_named() -> None:
+    with pytest.raises(TypeError, match="object"):
+        request(items=[{"text": "a", "metadata": {"x": object()}}])
+
+
+def test_arrays_and_image_bytes_travel_as_they_are() -> None:
+    items: list[Item] = [
+        {"images": [{"data": b"\xff\xd8", "format": "jpeg"}], "metadata": {"v": np.arange(3, dtype=np.int32)}}
+    ]
+    sent = msgspec.msgpack.decode(request(items=items).body)["items"][0]
+    assert sent["images"] == [{"data": b"\xff\xd8", "format": "jpeg"}]
+    assert sent["metadata"]["v"] == published.array_map(np.arange(3, dtype=np.int32))
+
+
+def test_results_hold_arrays_ids_and_the_timing_of_the_request() -> None:
+    sparse = {
+        "dims": 9,
+        "dtype": "float32",
+        "indices": published.array_map(np.array([2, 7], np.int32)),
+        "values": published.array_map(np.array([0.5, 0.25], np.float32)),
+    }
+    multivector = {
+        "token_dims": 2,
+        "num_tokens": 3,
+        "dtype": "float16",
+        "values": published.array_map(np.ones((3, 2), np.float16)),
+    }
+    item = published.dense_item(0.6, 0.8, id="a", sparse=sparse, multivector=multivector, later=1)
+    reply = published.encoded([item, published.dense_item(1.0, 0.0)], timing={"total_ms": 4.5})
+    first, second = results([{"id": "a", "text": "x"}, {"text": "y"}], reply)
+    assert first["id"] == "a"
+    assert "id" not in second
+    np.testing.assert_array_equal(first["dense"], np.array([0.6, 0.8], np.float32))
+    assert first["sparse"]["indices"].tolist() == [2, 7]
+    assert first["sparse"]["values"].tolist() == [0.5, 0.25]
+    assert first["multivector"].shape == (3, 2)
+    assert first["multivector"].dtype == np.float16
+    assert first["timing"] == second["timing"] == {"total_ms": 4.5}
+    assert first["timing"] is not second["timing"]
+    assert not first["dense"].flags.writeable
+
+
+@given(st.lists(hnp.arrays(np.float32, hnp.array_shapes(max_dims=1, max_side=16)), min_size=1, max_size=5))
+def test_each_item_gets_the_vector_in_its_place(vectors: list[Any]) -> None:
+    reply = published.encoded([{"dense": {"values": published.array_map(vector)}} for vector in vectors])
+    items: list[Item] = [{"id": str(n)} for n in range(len(vectors))]
+    for n, (result, vector) in enumerate(zip(results(items, reply), vectors, strict=True)):
+        assert result["id"] == str(n)
+        np.testing.assert_array_equal(result["dense"], vector)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_another_number_of_results_than_items_is_an_error(count: int) -> None:
+    done = encode([{"text": "a"}, {"text": "b"}], published.encoded([published.dense_item(1.0)] * count))
+    assert isinstance(done.error, errors.IncompleteBatchError)
+    assert f"{count} results for 2 items" in str(done.error)
+
+
+def test_results_in_another_order_than_the_items_are_an_error() -> None:
+    swapped = published.encoded([published.dense_item(1.0, id="b"), published.dense_item(1.0, id="a")])
+    done = encode([{"id": "a"}, {"id": "b"}], swapped)
+    assert isinstance(done.error, errors.IncompleteBatchError)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, b"<html>", {"Content-Type": "text/html"}),
+        published.said(200, {"items": [{}]}),
+        Reply(200, msgspec.msgpack.encode({"items": 3}), published.MSGPACK),
+        Reply(200, msgspec.msgpack.encode([1]), published.MSGPACK),
+        published.encoded([{"dense": {"values": [0.1, 0.2]}}]),
+        published.encoded([{"dense": {"values": {b"nd": True, b"type": "|O", b"shape": [1], b"data": b"x"}}}]),
+        published.encoded([{"dense": {"values": {b"nd": True, b"type": "<f4", b"shape": [9], b"data": b"x"}}}]),
+    ],
+)
+def test_a_success_that_is_none_points_to_the_base_url(reply: Reply) -> None:
+    done = encode(HELLO, reply)
+    assert type(done.error) is errors.ServerError
+    assert "base_url" in str(done.error)
+
+
+def test_models_are_listed_and_told() -> None:
+    worker_shape = {
+        "name": "org/m",
+        "inputs": ["text"],
+        "outputs": ["dense"],
+        "dims": {"dense": 384},
+        "loaded": True,
+        "max_sequence_length": None,
+        "profiles": {"default": {"is_default": True}},
+    }
+    router_shape = {
+        "name": "org/n",
+        "bundles": ["default"],
+        "worker_count": 1,
+        "workers": ["http://w"],
+        "loaded": False,
+    }
+    listed: Run[list[ModelInfo]] = run(
+        calls.list_models(QUESTION),
+        iter([Scripted(answer(published.said(200, {"models": [worker_shape, router_shape]})))]),
+    )
+    assert listed.result == [worker_shape, router_shape]
+    told: Run[ModelInfo] = run(
+        calls.get_model(QUESTION, "org/m"), iter([Scripted(answer(published.said(200, worker_shape)))])
+    )
+    assert told.result is not None
+    assert told.result["dims"]["dense"] == 384
+
+
+def test_a_model_that_is_not_there_is_a_request_error() -> None:
+    done = run(calls.get_model(QUESTION, "m"), iter([Scripted(answer(published.UNKNOWN_MODEL_0_1))]))
+    assert isinstance(done.error, errors.RequestError)
+    assert done.error.code == "MODEL_NOT_FOUND"
+    assert "list_models()" in str(done.error)
