@@ -5,17 +5,18 @@ import itertools
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
 
 from fastapi import FastAPI
-from starlette.routing import Route
+from fastapi.telemetry import TelemetryConfig
 
-from sie_protocol.headers import INFERENCE_OPERATIONS, operation_path
 from sie_protocol.status import ClusterStatus
 from sie_protocol.versions import VERSION
 from sie_router.api.cluster_ws import ClusterWatch
 from sie_router.api.health import Phase, health_routes
+from sie_router.api.inference import InferenceRoute
 from sie_router.api.metrics import Counters, RouterCollector, metric_routes
 from sie_router.api.models import model_routes
 from sie_router.api.page import page_routes
@@ -34,15 +35,17 @@ from sie_router.data.outcome import Outcome
 from sie_router.data.proxy import Proxy, Terms
 from sie_router.data.upstream import Upstream
 from sie_router.edge import errors
-from sie_router.edge.audit import Audit
 from sie_router.edge.version import VersionHeader
 from sie_router.settings import Settings
+
+# Looked up in the environment for every request otherwise; ignored by versions of FastAPI that have no telemetry.
+_NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "logs": False}
 
 
 class RouterApp:
     """One router. `asgi` is the application to serve; its lifespan runs everything that is not a request."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, audit: Callable[[Outcome], None]) -> None:
         self._settings = settings
         self.phase = Phase.STARTING
         self.store = FleetStore(empty_fleet(settings.groups, settings.profiles), time.monotonic)
@@ -53,7 +56,7 @@ class RouterApp:
             clock=time.monotonic,
         )
         self.counters = Counters()
-        self._audit = Audit()
+        self._audit = audit
         if settings.models_dir is not None and settings.bundles_dir is not None:
             self.store.publish(CatalogPut(read_catalog(settings.models_dir, settings.bundles_dir)))
         self.asgi = VersionHeader(self._build())
@@ -68,10 +71,8 @@ class RouterApp:
         self.phase = Phase.DRAINING
 
     def _build(self) -> FastAPI:
-        app = FastAPI(title="SIE router", version=VERSION, lifespan=self._lifespan)
-        proxy = self._proxy()
-        for operation in INFERENCE_OPERATIONS:
-            app.router.routes.append(Route(operation_path(operation, "{model:path}"), proxy, name=operation))
+        app = FastAPI(title="SIE router", version=VERSION, lifespan=self._lifespan, telemetry=_NO_TELEMETRY)
+        app.router.routes.insert(0, InferenceRoute(self._proxy()))
         snapshot = self.store.snapshot
         app.include_router(health_routes(snapshot, self._status, lambda: self.phase))
         app.include_router(model_routes(snapshot))
@@ -98,7 +99,7 @@ class RouterApp:
 
     def _record(self, outcome: Outcome) -> None:
         self.counters.count(outcome)
-        self._audit.write(outcome)
+        self._audit(outcome)
 
     def _status(self) -> ClusterStatus:
         return cluster_status(

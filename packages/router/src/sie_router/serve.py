@@ -1,18 +1,25 @@
 """Runs the application: uvloop, httptools, and an end that loses no request."""
 
 import asyncio
+import gc
 import logging
 import math
 import signal
+import socket
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
 
 from sie_router.app import RouterApp
+from sie_router.edge.audit import AuditLog, no_audit
+from sie_router.edge.onewrite import OneWriteProtocol
 from sie_router.settings import Settings
 
 KEEP_ALIVE_S = 75  # longer than the idle timeout of common load balancers, so that they close first
+GC_THRESHOLD = 10_000  # objects; about a hundred requests leave that many behind
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +45,16 @@ class Server(uvicorn.Server):
             for each in signals:
                 loop.remove_signal_handler(each)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and set everything that lives as long as the process aside for the garbage collector.
+
+        Walking the framework's 10^5 objects again and again took 8 % of the CPU and stopped all requests for 40 ms.
+        """
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 20, 100)
+
     def _stop(self) -> None:
         if self._router.is_draining:
             self.force_exit = True
@@ -54,15 +71,17 @@ def make_server(settings: Settings) -> Server:
     Raises:
         ValueError: the catalogue cannot be read.
     """
-    router = RouterApp(settings)
+    audited = logging.getLogger().isEnabledFor(logging.INFO)
+    router = RouterApp(settings, AuditLog(sys.stderr, time.time, settings.json_logs).write if audited else no_audit)
     config = uvicorn.Config(
         router.asgi,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=OneWriteProtocol,
         ws_max_size=1 << 16,
         lifespan="on",
+        proxy_headers=False,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -1,6 +1,6 @@
 """A request's body: held whole up to a limit so that it can be sent again, passed through in pieces above it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from sie_protocol.codec import body_too_long
@@ -8,7 +8,7 @@ from sie_router.data.admission import Admission
 
 REPLAY_BYTES: Final = 8 << 20
 
-Message = dict[str, Any]
+Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 

@@ -1,7 +1,7 @@
 """One request on its way through the proxy: what is known of it so far, and what must be released at its end."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from sie_protocol.target import ModelRef
@@ -12,7 +12,7 @@ from sie_router.data.incoming import Incoming, Scope
 from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
 
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # A watcher costs a task. An answer that comes sooner than this is cheaper sent to nobody than watched for.
 WATCH_AFTER_S: Final = 0.02

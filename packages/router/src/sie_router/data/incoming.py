@@ -1,6 +1,6 @@
 """What a client sent, read once: the ask, and the headers that go on to a worker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -30,7 +30,7 @@ _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _MAX_ID_BYTES: Final = 128
 _PATH_SAFE: Final = "/:@!$&'()*+,;=~"
 
-Scope = dict[str, Any]
+Scope = MutableMapping[str, Any]
 RawHeaders = list[tuple[bytes, bytes]]
 
 

@@ -9,16 +9,16 @@ _TEXT: Final = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: timestamp, level, logger, and the message or, where a record has them, its `fields`."""
+    """One JSON object a line: timestamp, level, logger, message, and the trace of an exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one record."""
-        line: dict[str, Any] = {"timestamp": record.created, "level": record.levelname, "logger": record.name}
-        fields = getattr(record, "fields", None)
-        if fields is None:
-            line["message"] = record.getMessage()
-        else:
-            line |= {"message": fields["event"], **fields}
+        line: dict[str, Any] = {
+            "timestamp": record.created,
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return msgspec.json.encode(line).decode()
