@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import sdk_answers as published
-from sdk_clients import Open
-from sdk_server import Drip, Reply, Reset, Serve, Stall
+from sdk_clients import OnALoop, Open, Threaded
+from sdk_server import Drip, Reply, Reset, Serve, Stall, Step, serving
 from sie_sdk import SIEClient, WaitEvent, errors
 from sie_sdk.types import Item
 
@@ -112,9 +114,7 @@ def test_a_broken_connection_is_an_error_for_who_does_not_wait(
 
 
 @pytest.mark.parametrize("stall", [Stall(), Drip()], ids=["silent", "dripping"])
-def test_an_answer_that_does_not_come_in_time_is_asked_for_again(
-    serve: Serve, open_client: Open, stall: Stall | Drip
-) -> None:
+def test_a_late_answer_is_asked_for_again(serve: Serve, open_client: Open, stall: Stall | Drip) -> None:
     told: list[WaitEvent] = []
     client = open_client(serve(stall, published.VECTOR).url, timeout_s=0.2, on_wait=told.append)
     assert client.encode("org/m", HELLO)["dense"].shape == (2,)
@@ -233,3 +233,32 @@ def test_threads_share_one_client(serve: Serve) -> None:
         results = list(pool.map(lambda _: client.encode("org/m", HELLO), range(40)))
     assert all(result["dense"].shape == (2,) for result in results)
     assert len(server.seen) == 40
+
+
+@settings(max_examples=12)
+@given(
+    st.lists(st.sampled_from([STARTING, STARTING_503, LOADING]), max_size=2),
+    st.sampled_from(
+        [
+            published.VECTOR,
+            published.encoded([]),
+            published.BAD_ITEM_0_1,
+            published.NO_TOKEN_0_1,
+            published.LOAD_FAILED_0_10,
+            published.NO_WORKERS_0_1,
+            published.said(200, {"items": []}),
+        ]
+    ),
+    st.booleans(),
+)
+def test_both_clients_come_to_the_same_end(waits: list[Step], last: Step, wait_for_capacity: bool) -> None:
+    def outcome(kind: type[Threaded | OnALoop]) -> tuple[object, list[str], int]:
+        told: list[WaitEvent] = []
+        with serving(*waits, last) as server, kind(server.url, on_wait=told.append) as client:
+            try:
+                result: object = client.encode("org/m", HELLO, wait_for_capacity=wait_for_capacity)["dense"].tolist()
+            except errors.SIEError as error:
+                result = (type(error), str(error), error.code, error.status_code, error.retry_after)
+            return result, [event.reason for event in told], len(server.seen)
+
+    assert outcome(Threaded) == outcome(OnALoop)

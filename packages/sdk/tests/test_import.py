@@ -2,7 +2,7 @@ import subprocess
 import sys
 
 LIMIT_S = 0.25
-# On a busy machine everything takes longer; numpy, which the SDK needs, is then the measure. Alone it is 0.06 of 0.12 s.
+# On a busy machine everything takes longer; numpy, which the SDK needs, is then the measure: about half of the whole.
 LIMIT_IN_NUMPYS = 3.0
 PROGRAM = """
 import sys, time

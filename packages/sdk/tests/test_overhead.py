@@ -1,0 +1,38 @@
+"""What a call costs beside a bare post of the same bytes, in CPU time of the calling thread."""
+
+import time
+from collections.abc import Callable
+
+import httpx
+import msgspec
+import numpy as np
+
+import sdk_answers as published
+from sdk_server import Serve
+from sie_sdk import SIEClient
+
+LIMIT_S = 0.0004
+ROUNDS, CALLS = 5, 100
+
+
+def cost_s(call: Callable[[], object]) -> float:
+    began = time.thread_time()
+    for _ in range(CALLS):
+        call()
+    return (time.thread_time() - began) / CALLS
+
+
+def test_encoding_a_short_text_costs_little_more_than_a_bare_post(serve: Serve) -> None:
+    vector = np.linspace(0, 1, 384).tolist()
+    url = serve(published.encoded([published.dense_item(*vector)])).url
+    body = msgspec.msgpack.encode({"items": [{"text": "hello world"}]})
+    with httpx.Client(headers=published.MSGPACK) as bare, SIEClient(url) as client:
+        rounds = [
+            (
+                cost_s(lambda: bare.post(f"{url}/v1/encode/org/m", content=body)),
+                cost_s(lambda: client.encode("org/m", {"text": "hello world"})),
+            )
+            for _ in range(ROUNDS)
+        ]
+    best_bare_s, best_ours_s = (min(costs) for costs in zip(*rounds, strict=True))
+    assert best_ours_s - best_bare_s <= LIMIT_S
