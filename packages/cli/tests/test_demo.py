@@ -1,5 +1,6 @@
 """`sie demo` with the real model, its output going to a pipe."""
 
+import signal
 import subprocess
 
 from running_up import SIE
@@ -30,3 +31,18 @@ def test_the_demo_goes_from_nothing_to_neighbours_and_ends_with_nothing_running(
     assert places == sorted(places)
     assert -1 not in places
     assert QUERIES[0] in done.stdout
+
+
+def test_an_interrupted_demo_ends_quietly_with_the_status_of_an_interrupt() -> None:
+    with subprocess.Popen([SIE, "demo"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        assert demo.stdout is not None
+        lines = []
+        for line in demo.stdout:  # until the client waits and the worker starts
+            lines.append(line)
+            if "cpu-0: process" in line:
+                break
+        demo.send_signal(signal.SIGINT)
+        rest = demo.stdout.read()
+        assert demo.wait(30) == 130
+    assert rest.endswith("everything is stopped\n")
+    assert "Traceback" not in rest

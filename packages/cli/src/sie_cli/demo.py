@@ -123,8 +123,11 @@ async def _tell(story: Story, cluster: Cluster, running: "asyncio.Task[None]", f
 
         async def embed(lines: Sequence[str]) -> Vectors:
             work = in_thread(lambda: encode(client, lines))
-            await asyncio.wait((work, story.crash, running), return_when=asyncio.FIRST_COMPLETED)
-            return _outcome(work, story, running)
+            try:
+                await asyncio.wait((work, story.crash, running), return_when=asyncio.FIRST_COMPLETED)
+                return _outcome(work, story, running)
+            finally:
+                work.cancel()  # an interrupted demo no longer wants what the thread brings
 
         story.reach("request sent")
         story.reporter.line(f"client: encode('{MODEL}', ..., gpu='{PROFILE}')", "blue")
@@ -162,14 +165,18 @@ def in_thread(work: Callable[[], Vectors]) -> "asyncio.Future[Vectors]":
         if not future.done():
             settler()
 
+    def report(settler: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the demo was interrupted and has ended
+            loop.call_soon_threadsafe(settle, settler)
+
     def body() -> None:
         try:
             result = work()
         except SIEError as error:
             failure = error
-            loop.call_soon_threadsafe(settle, lambda: future.set_exception(failure))
+            report(lambda: future.set_exception(failure))
         else:
-            loop.call_soon_threadsafe(settle, lambda: future.set_result(result))
+            report(lambda: future.set_result(result))
 
     threading.Thread(target=body, daemon=True).start()
     return future
@@ -177,7 +184,6 @@ def in_thread(work: Callable[[], Vectors]) -> "asyncio.Future[Vectors]":
 
 def _outcome(work: "asyncio.Future[Vectors]", story: Story, running: "asyncio.Task[None]") -> Vectors:
     if not work.done():
-        work.cancel()
         if story.crash.done():
             event = story.crash.result()
             raise DemoError(f"{event.name} ended by itself with status {event.status}; its last lines are above")

@@ -9,8 +9,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from cluster_log import BOUND_S
+from sie_cli.settings import load
 
 SIE = str(Path(sys.executable).with_name("sie"))
+
+
+def environment(cluster_file: Path) -> dict[str, str]:
+    """Ours, but what a killed `sie up` leaves in its temporary folder ends with the test's."""
+    return {**load().inherited, "TMPDIR": str(cluster_file.parent)}
 
 
 class RunningUp:
@@ -49,7 +55,7 @@ class RunningUp:
 async def sie_up(cluster_file: Path) -> AsyncIterator[RunningUp]:
     """`sie up` on a free port, ready to serve; killed at the end if it still runs."""
     process = await asyncio.create_subprocess_exec(
-        SIE, "up", "-f", str(cluster_file), "--port", "0", stdout=asyncio.subprocess.PIPE
+        SIE, "up", "-f", str(cluster_file), "--port", "0", stdout=asyncio.subprocess.PIPE, env=environment(cluster_file)
     )
     running = RunningUp(process)
     try:
