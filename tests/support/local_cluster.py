@@ -105,4 +105,5 @@ def local_cluster(folder: Path, definition: str) -> Iterator[LocalCluster]:
         exit_code = process.wait(30)
     assert exit_code == 0, log.read_text()
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections may linger, listeners may not
         probe.bind(("127.0.0.1", port))
