@@ -26,7 +26,11 @@ _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _TOKEN: Final = re.compile(r"[A-Za-z0-9]+(_[A-Za-z0-9]+)*")
 # What a status says by itself when no code came with it.
 _CODE_OF_STATUS: Final[Mapping[int, str]] = MappingProxyType(
-    {ACCEPTED: ErrorCode.PROVISIONING, 429: ErrorCode.RATE_LIMITED, 504: ErrorCode.DEADLINE_EXCEEDED}
+    {
+        ACCEPTED: ErrorCode.PROVISIONING.value,
+        429: ErrorCode.RATE_LIMITED.value,
+        504: ErrorCode.DEADLINE_EXCEEDED.value,
+    }
 )
 
 
@@ -54,7 +58,7 @@ class Refusal:
 def read_refusal(outcome: Outcome) -> Refusal:
     """The refusal in an outcome that is not a success."""
     if isinstance(outcome, Lost):
-        return Refusal(outcome.loss, outcome.reason)
+        return Refusal(outcome.loss.value, outcome.reason)
     body = _decoded(outcome)
     error = _error_object(body) if isinstance(body, Mapping) else _NOTHING
     return Refusal(
