@@ -1,6 +1,7 @@
 """Builds a worker from its settings: who gets what, and who closes it. No logic lives here."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from sie_server.api.status_ws import Identity, StatusFeed
 from sie_server.api.tasks import TaskContext
 from sie_server.catalog_files import read_catalog, select
 from sie_server.engine.device import Device
-from sie_server.engine.engine import Engine, EngineLimits
+from sie_server.engine.engine import Engine, EngineLimits, EnginePorts
 from sie_server.engine.loop import QueueLimits
 from sie_server.engine.pipeline import Pipeline
 from sie_server.server import GRACE_FOR_REPLIES_S, WorkerServer
@@ -51,11 +52,12 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         QueueLimits(settings.max_queue_items, settings.max_queue_tokens, settings.queue_timeout_s),
     )
     async with AsyncExitStack() as stack:
-        pipeline = Pipeline(max(2, settings.cores))
+        pipeline = Pipeline(max(2, settings.cores), time.monotonic)
         stack.push_async_callback(pipeline.close)
         device = Device(await asyncio.to_thread(choose, settings.device), settings.cores)
         stack.push_async_callback(device.close)
-        engine = Engine(models, adapters, device, pipeline, limits, memory=memory, record=metrics.on_batch)
+        ports = EnginePorts(time.monotonic, memory, metrics.on_batch)
+        engine = Engine(models, adapters, device, pipeline, limits, ports)
         stack.push_async_callback(engine.close)
         metrics.watch(engine.statuses)
         identity = Identity(

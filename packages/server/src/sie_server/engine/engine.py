@@ -14,7 +14,7 @@ from sie_server.adapters.registry import find
 from sie_server.core.batching import Limits
 from sie_server.core.options import EncodeOptions, no_such_task, resolve_encode
 from sie_server.engine.device import Device
-from sie_server.engine.loop import BatchRecord, ModelLoop, QueueLimits
+from sie_server.engine.loop import BatchRecord, Clock, ModelLoop, Ports, QueueLimits
 from sie_server.engine.models import Models, Slot, spec_of
 from sie_server.engine.pipeline import Pipeline, cast
 from sie_server.engine.signal import Signal
@@ -31,6 +31,15 @@ class EngineLimits:
     cpu_batch_tokens: int
     max_text_chars: int
     queue: QueueLimits
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePorts:
+    """What the engine needs of the outside: the time, the memory of its device, somebody to tell of each batch."""
+
+    clock: Clock
+    memory: Callable[[str], tuple[GpuStatus, ...]]
+    record: Callable[[BatchRecord], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +66,7 @@ class Engine:
         device: Device,
         pipeline: Pipeline,
         limits: EngineLimits,
-        *,
-        memory: Callable[[str], tuple[GpuStatus, ...]],
-        record: Callable[[BatchRecord], None],
+        ports: EnginePorts,
     ) -> None:
         self.changed = Signal()
         self.draining = False
@@ -67,9 +74,9 @@ class Engine:
         self._device = device
         self._pipeline = pipeline
         self._limits = limits
-        self._memory = memory
-        self._record = record
-        self._models = Models(models, self._load, self._open_loop, self.changed.notify)
+        self._memory = ports.memory
+        self._queue_ports = Ports(ports.clock, self.changed.notify, ports.record)
+        self._models = Models(models, self._load, self._open_loop, clock=ports.clock, changed=self.changed.notify)
 
     async def encode(self, name: str, items: Sequence[Item], params: EncodeParams) -> Encoded:
         """Encode the items of one request; cancelling it drops what has not started.
@@ -184,8 +191,7 @@ class Engine:
             self._device,
             Limits(tokens, self._limits.max_batch_items, patience_s),
             self._limits.queue,
-            changed=self.changed.notify,
-            record=self._record,
+            self._queue_ports,
         )
 
 

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 NO_BATCH = Limits(max_tokens=0, max_items=0)  # separates what is late from what may wait, and takes nothing
 
+Clock = Callable[[], float]  # monotonic seconds, from any thread
 Row = Mapping[str, Array]
 Outputs = Mapping[str, Array]
 Computed = tuple[Outputs, float, float]  # what a batch gave, when it started and when it ended
@@ -47,6 +48,15 @@ class Answer:
     rows: Sequence[Row]
     queue_s: float
     inference_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a queue needs of the outside: the time, and somebody to tell of changes and of each batch."""
+
+    clock: Clock
+    changed: Callable[[], None]
+    record: Callable[[BatchRecord], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -82,23 +92,16 @@ class ModelLoop:
     """Owns the queue of one model. Everything runs on the event loop's thread but `Adapter.run`."""
 
     def __init__(
-        self,
-        name: str,
-        adapter: Adapter,
-        device: Device,
-        batch: Limits,
-        queue: QueueLimits,
-        *,
-        changed: Callable[[], None],
-        record: Callable[[BatchRecord], None],
+        self, name: str, adapter: Adapter, device: Device, batch: Limits, queue: QueueLimits, ports: Ports
     ) -> None:
         self.name = name
         self.adapter = adapter
         self._device = device
         self._batch = batch
         self._queue_limits = queue
-        self._changed = changed
-        self._record = record
+        self._clock = ports.clock
+        self._changed = ports.changed
+        self._record = ports.record
         self._queue: tuple[Waiting, ...] = ()
         self._arrived: list[Waiting] = []
         self._tokens = 0
@@ -145,7 +148,7 @@ class ModelLoop:
         """
         loop = asyncio.get_running_loop()
         self._check_room(sum(item.tokens for item in prepared))
-        now = loop.time()
+        now = self._clock()
         job = Job(loop.create_future(), [{}] * len(prepared), len(prepared), now)
         deadline = now + self._queue_limits.timeout_s
         self._arrived.extend(
@@ -186,7 +189,7 @@ class ModelLoop:
         if not batch:
             return None
         self._ask()
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         for entry in batch:
             if entry.job.started_at is None:
                 entry.job.started_at = now
@@ -194,15 +197,13 @@ class ModelLoop:
 
     def _take(self) -> tuple[Waiting, ...]:
         """Choose the next batch, fail what waited too long, and wake up when the next of the rest has."""
-        loop = asyncio.get_running_loop()
-        taken = take((*self._queue, *self._arrived), self._batch, loop.time())
+        taken = take((*self._queue, *self._arrived), self._batch, self._clock())
         self._wait_on(taken.rest, taken.expired, taken.wake_at)
         return taken.batch
 
     def _expire(self) -> None:
         """Fail what waited too long, even while the device is stuck in one batch."""
-        loop = asyncio.get_running_loop()
-        nothing = take((*self._queue, *self._arrived), NO_BATCH, loop.time())
+        nothing = take((*self._queue, *self._arrived), NO_BATCH, self._clock())
         self._wait_on(nothing.rest, nothing.expired, nothing.wake_at)
 
     def _wait_on(self, rest: tuple[Waiting, ...], expired: tuple[Waiting, ...], wake_at: float | None) -> None:
@@ -212,16 +213,16 @@ class ModelLoop:
             _fail(entry.job, _too_late(self.name, self._queue_limits.timeout_s))
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if wake_at is None else asyncio.get_running_loop().call_at(wake_at, self._expire)
+        loop = asyncio.get_running_loop()
+        self._timer = None if wake_at is None else loop.call_later(wake_at - self._clock(), self._expire)
 
     def _work(self, batch: tuple[Waiting, ...], now: float) -> Work[Computed]:
-        loop = asyncio.get_running_loop()
         prepared = [entry.prepared for entry in batch]
 
         def compute(threads: int) -> Computed:
-            started = loop.time()
+            started = self._clock()
             outputs = self.adapter.run(prepared, threads)
-            return outputs, started, loop.time()
+            return outputs, started, self._clock()
 
         def done(computed: Computed) -> None:
             outputs, started, ended = computed

@@ -12,7 +12,7 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_server.adapters.base import Adapter, LoadError, ModelSpec, WeightsSource
 from sie_server.core.lifecycle import ErrorClass, Failure, State, Step, advance, loading_retry_after_s, may_load
 from sie_server.core.options import load_options
-from sie_server.engine.loop import ModelLoop
+from sie_server.engine.loop import Clock, ModelLoop
 
 MAX_PARALLEL_LOADS = 4
 CLOSING_S = 5.0  # how long a shutdown waits for loads; nobody is left who wants them
@@ -56,11 +56,18 @@ class Models:
     """
 
     def __init__(
-        self, models: Mapping[str, ModelConfig], load: Build, open_loop: Open, changed: Callable[[], None]
+        self,
+        models: Mapping[str, ModelConfig],
+        load: Build,
+        open_loop: Open,
+        *,
+        clock: Clock,
+        changed: Callable[[], None],
     ) -> None:
         self._slots = {name: Slot(model) for name, model in models.items()}
         self._load = load
         self._open_loop = open_loop
+        self._clock = clock
         self._changed = changed
         self._tasks: set[asyncio.Task[None]] = set()
         self._may_load = asyncio.Semaphore(MAX_PARALLEL_LOADS)
@@ -93,7 +100,7 @@ class Models:
         """
         if slot.loop is not None:
             return slot.loop
-        now = asyncio.get_running_loop().time()
+        now = self._clock()
         if may_load(slot.state, slot.failure, now):
             self._start(slot, now)
         if slot.state is State.FAILED and slot.failure is not None:
@@ -129,19 +136,18 @@ class Models:
         self._changed()
 
     async def _run(self, slot: Slot) -> None:
-        loop = asyncio.get_running_loop()
         name = slot.model.sie_id
         try:
             async with self._may_load:
                 adapter = await _in_thread(lambda: self._load(slot.model))
         except Exception as error:
             log.exception("model %s did not load", name)
-            slot.failure = Failure(_class_of(error), _message_of(error), slot.attempts, loop.time())
+            slot.failure = Failure(_class_of(error), _message_of(error), slot.attempts, self._clock())
             slot.state = advance(slot.state, Step.FAIL)
         else:
             slot.loop = self._open_loop(slot.model, adapter)
             slot.state, slot.failure = advance(slot.state, Step.LOADED), None
-            log.info("model %s loaded in %.2f s", name, loop.time() - slot.loading_since)
+            log.info("model %s loaded in %.2f s", name, self._clock() - slot.loading_since)
         self._changed()
 
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import Adapter, Prepared
+from sie_server.engine.loop import Clock
 
 T = TypeVar("T")
 
@@ -14,7 +15,8 @@ T = TypeVar("T")
 class Pipeline:
     """Threads for CPU work around the device."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, clock: Clock) -> None:
+        self._clock = clock
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="cpu")
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -23,10 +25,9 @@ class Pipeline:
 
     async def prepare(self, adapter: Adapter, texts: Sequence[str]) -> tuple[list[Prepared], float]:
         """Tokenise one request's texts in one call; also the seconds it took, waiting for a thread included."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        prepared = await loop.run_in_executor(self._pool, adapter.prepare, texts)
-        return prepared, loop.time() - started
+        started = self._clock()
+        prepared = await asyncio.get_running_loop().run_in_executor(self._pool, adapter.prepare, texts)
+        return prepared, self._clock() - started
 
     async def close(self) -> None:
         """Wait for what runs."""
