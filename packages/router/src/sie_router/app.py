@@ -16,7 +16,7 @@ from sie_protocol.status import ClusterStatus
 from sie_protocol.versions import VERSION
 from sie_router.api.cluster_ws import ClusterWatch
 from sie_router.api.health import Phase, health_routes
-from sie_router.api.inference import InferenceRoute
+from sie_router.api.inference import InferenceRoute, describe
 from sie_router.api.metrics import Counters, RouterCollector, metric_routes
 from sie_router.api.models import model_routes
 from sie_router.api.page import page_routes
@@ -81,6 +81,7 @@ class RouterApp:
         app.include_router(page_routes(self._status))
         app.router.routes.append(ClusterWatch(self._status, time.monotonic).route())
         errors.install(app)
+        describe(app)
         return app
 
     def _proxy(self) -> Proxy:

@@ -166,7 +166,7 @@ def _worker(url: str) -> str:
     try:
         port = parts.port
     except ValueError:
-        port = None
+        port = 0
     if parts.scheme != "http" or not parts.hostname or port == 0 or parts.path.strip("/") or parts.query:
         raise ValueError(f"worker '{url}' is not usable; expected http://HOST:PORT")
     return f"http://{parts.netloc}"

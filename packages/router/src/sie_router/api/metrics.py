@@ -157,8 +157,8 @@ def _models(fleet: Fleet) -> Metric:
     listed = {model.sie_id.lower(): model.sie_id for model, _ in fleet.models.listed()}
     counts: dict[str, int] = {}
     for worker in fleet.workers.values():
-        for key in sorted(worker.loaded) if worker.is_healthy else ():
-            label = listed.get(key, "other") if listed else key
+        for name in worker.loaded_models if worker.is_healthy else ():
+            label = listed.get(name.lower(), "other") if listed else name
             label = label if label in counts or len(counts) < MAX_MODEL_SERIES else "other"
             counts[label] = counts.get(label, 0) + 1
     for label, count in sorted(counts.items()):

@@ -15,6 +15,7 @@ from sie_router.control.discovery import Discovery
 from sie_router.core.events import Event, WorkerGone, WorkerLost, WorkerSeen
 
 CONNECT_TIMEOUT_S: Final = 2.0
+CLOSE_TIMEOUT_S: Final = 0.5
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 1.0
 MAX_FRAME_BYTES: Final = 1 << 20
@@ -62,7 +63,7 @@ class Feed:
             compression=None,
             proxy=None,
             open_timeout=CONNECT_TIMEOUT_S,
-            close_timeout=CONNECT_TIMEOUT_S,
+            close_timeout=CLOSE_TIMEOUT_S,
             ping_interval=None,
             max_size=MAX_FRAME_BYTES,
             logger=logger,

@@ -48,19 +48,18 @@ class Upstream:
             WorkerUnreachable, WorkerBusy: nothing was sent.
             ConnectionCut, BudgetSpent: see there.
         """
-        pool = self._pool(url)
-        kept = self._take(pool)
+        kept = self._take(self._pool(url))
         if kept is not None:
             try:
                 return await self._exchange(kept, head, body, budget_s)
             except ConnectionCut as cut:
                 if cut.received:
                     raise
-        return await self._exchange(await self._connect(url, pool), head, body, budget_s)
+        return await self._exchange(await self._connect(url), head, body, budget_s)
 
     async def stream(self, url: str, head: bytes, pieces: AsyncIterator[bytes], budget_s: float) -> Reply:
         """Send a request whose body comes in pieces, which cannot be sent twice; the rest as in `send`."""
-        connection = await self._connect(url, self._pool(url))
+        connection = await self._connect(url)
         reply = connection.start(budget_s)
         sender = asyncio.create_task(_send_pieces(connection, head, pieces))
         both: set[asyncio.Future[Any]] = {reply, sender}
@@ -123,7 +122,8 @@ class Upstream:
                 return connection
         return None
 
-    async def _connect(self, url: str, pool: Pool) -> Connection:
+    async def _connect(self, url: str) -> Connection:
+        pool = self._pool(url)
         if len(pool.connections) >= self._max_per_worker:
             raise WorkerBusy(f"{len(pool.connections)} connections to {url} are in use")
         loop = asyncio.get_running_loop()
@@ -156,7 +156,7 @@ class Upstream:
             with suppress(ValueError):
                 pool.idle.remove(connection)
             if not pool.connections:
-                self._pools.pop(url, None)
+                del self._pools[url]
                 if not self._pools:
                     self._empty.set()
 

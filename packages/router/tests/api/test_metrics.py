@@ -1,0 +1,114 @@
+from collections.abc import Awaitable, Callable
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from router_builders import MODEL, status
+from router_fakes import Exchange, FakeWorker, Served, eventually, served, settings
+from sie_router.core.fleet import Group
+
+MakeWorker = Callable[..., Awaitable[FakeWorker]]
+Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+async def scrape(router: Served) -> Series:
+    async with httpx.AsyncClient(base_url=router.url) as client:
+        text = (await client.get("/metrics")).text
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(series: Series, name: str, **labels: str) -> float | None:
+    return series.get((f"sie_router_{name}", frozenset(labels.items())))
+
+
+async def post(router: Served, path: str = f"/v1/encode/{MODEL}", **headers: str) -> int:
+    async with httpx.AsyncClient(base_url=router.url) as client:
+        names = {name.replace("_", "-"): text for name, text in headers.items()}
+        return (await client.post(path, content=b"{}", headers=names)).status_code
+
+
+L4 = {"machine_profile": "l4", "bundle": "default"}
+A100 = {"machine_profile": "a100", "bundle": "default"}
+OTHER = {"machine_profile": "other", "bundle": "other"}
+
+
+async def test_every_configured_group_has_its_series_from_the_start() -> None:
+    groups = (Group("l4", "default"), Group("a100", "default"))
+    async with served(settings(groups=groups)) as router:
+        series = await scrape(router)
+    for labels in (L4, A100):
+        assert value(series, "pending_demand", pool="default", **labels) == 0
+        assert value(series, "recent_requests", **labels) == 0
+        profile = labels["machine_profile"]
+        assert value(series, "provisioning_responses_total", machine_profile=profile) == 0
+    assert value(series, "workers", status="healthy") == 0
+    assert any(name == "process_cpu_seconds_total" for name, _ in series)
+
+
+async def test_every_answer_is_counted_once(make_worker: MakeWorker) -> None:
+    async def refuse(exchange: Exchange) -> None:
+        exchange.reply(400, b"{}")
+
+    worker = await make_worker(status("w"), refuse)
+    async with served(settings(worker, groups=(Group("l4", "default"), Group("a100", "default")))) as router:
+        await eventually(lambda: router.healthy() == 1)
+        assert await post(router) == 400
+        assert await post(router, X_SIE_MACHINE_PROFILE="a100") == 202
+        assert await post(router, X_SIE_MACHINE_PROFILE="a100", X_SIE_SDK_Version="0.10.1") == 503
+        assert await post(router, X_SIE_MACHINE_PROFILE="h100") == 503
+        assert await post(router, "/v1/score/") == 400
+        series = await scrape(router)
+    counts = {key: count for key, count in series.items() if key[0] == "sie_router_requests_total"}
+    assert sum(counts.values()) == 5
+    assert value(series, "requests_total", endpoint="encode", status="400", **L4) == 1
+    assert value(series, "requests_total", endpoint="encode", status="202", **A100) == 1
+    assert value(series, "requests_total", endpoint="encode", status="503", **A100) == 1
+    assert value(series, "requests_total", endpoint="encode", status="503", **OTHER) == 1
+    assert value(series, "requests_total", endpoint="score", status="400", **OTHER) == 1
+    assert value(series, "provisioning_responses_total", machine_profile="a100") == 2
+    assert value(series, "request_latency_seconds_count", endpoint="encode", machine_profile="a100") == 2
+    assert value(series, "pending_demand", pool="default", **A100) == 1
+    assert value(series, "pending_demand", pool="default", **L4) == 0
+    assert value(series, "recent_requests", **L4) == 1
+
+
+async def test_a_scrape_changes_nothing(make_worker: MakeWorker) -> None:
+    worker = await make_worker(status("w", depth=3))
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        await post(router)
+        before = router.app.store.snapshot()
+        own = [{key: at for key, at in (await scrape(router)).items() if key[0].startswith("sie_")} for _ in range(2)]
+        assert own[0] == own[1]
+        assert router.app.store.snapshot().demand is before.demand
+
+
+async def test_the_series_of_a_dead_worker_disappear(make_worker: MakeWorker) -> None:
+    worker = await make_worker(status("w", depth=50, loaded=[MODEL]))
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        series = await scrape(router)
+        assert value(series, "worker_queue_depth", worker="w", **L4) == 50
+        assert value(series, "model_workers", model=MODEL) == 1
+        worker.kill()
+        await eventually(lambda: router.healthy() == 0)
+        series = await scrape(router)
+    assert value(series, "worker_queue_depth", worker="w", **L4) is None
+    assert value(series, "worker_memory_used_bytes", worker="w", **L4) is None
+    assert value(series, "model_workers", model=MODEL) is None
+    assert value(series, "workers", status="unhealthy") == 1
+
+
+async def test_callers_cannot_make_series() -> None:
+    async with served(settings()) as router:
+        await post(router)
+        before = len(await scrape(router))
+        for number in range(20):
+            await post(router, f"/v1/encode/m{number}", X_SIE_Pool=f"p{number}")
+            await post(router, f"/v1/encode/m{number}", X_SIE_MACHINE_PROFILE=f"g{number}")
+        # two more statuses under `other`, and the latency histogram of `other`
+        assert len(await scrape(router)) == before + 2 + 14

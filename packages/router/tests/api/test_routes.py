@@ -1,0 +1,172 @@
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from router_builders import MODEL, status
+from router_fakes import FakeWorker, eventually, served, settings
+from sie_protocol.errors import ErrorCode
+from sie_router.core.fleet import Group
+
+MakeWorker = Callable[..., Awaitable[FakeWorker]]
+CATALOG_MODEL = "sie_id: {id}\ntasks:\n  encode:\n    dense: {{dim: 8}}\nprofiles:\n  default: {{adapter: dense}}\n"
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> dict[str, Path]:
+    models, bundles = tmp_path / "models", tmp_path / "bundles"
+    models.mkdir()
+    bundles.mkdir()
+    (models / "a.yaml").write_text(CATALOG_MODEL.format(id=MODEL))
+    (models / "b.yaml").write_text(CATALOG_MODEL.format(id="org/other"))
+    (bundles / "default.yaml").write_text("name: default\nadapters: [dense]\n")
+    return {"models_dir": models, "bundles_dir": bundles}
+
+
+@pytest.mark.parametrize(
+    ("version", "http_status", "health_type"),
+    [
+        (None, 202, "router"),
+        ("0.1.10", 202, "router"),
+        ("0.3.0", 202, "gateway"),
+        ("0.6.4", 202, "gateway"),
+        ("0.6.5", 503, "gateway"),
+        ("0.10.1", 503, "gateway"),
+        ("unknown", 202, "router"),
+    ],
+)
+async def test_each_generation_of_clients_hears_what_it_understands(
+    version: str | None, http_status: int, health_type: str
+) -> None:
+    headers = {} if version is None else {"X-SIE-SDK-Version": version}
+    async with served(settings()) as router, httpx.AsyncClient(base_url=router.url, headers=headers) as client:
+        answer = await client.post(f"/v1/encode/{MODEL}", content=b"{}")
+        assert (answer.status_code, answer.headers["retry-after"]) == (http_status, "7")
+        body = answer.json()
+        assert (body["status"], body["gpu"], body["estimated_wait_s"]) == ("provisioning", "l4", 9)
+        assert ("error" in body) == (http_status == 503)
+        assert (await client.get("/health")).json()["type"] == health_type
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "code"),
+    [
+        ("GET", "/nowhere", {}, ErrorCode.NOT_FOUND),
+        ("PUT", "/health", {}, ErrorCode.METHOD_NOT_ALLOWED),
+        ("GET", f"/v1/encode/{MODEL}", {}, ErrorCode.METHOD_NOT_ALLOWED),
+        ("POST", "/v1/encode/", {}, ErrorCode.INVALID_INPUT),
+        ("POST", "/v1/encode/:/x", {}, ErrorCode.INVALID_INPUT),
+        ("POST", "/v1/score/no/such", {}, ErrorCode.MODEL_NOT_FOUND),
+        ("POST", f"/v1/encode/vision:/{MODEL}", {}, ErrorCode.BUNDLE_CONFLICT),
+        ("POST", f"/v1/encode/{MODEL}", {"X-SIE-MACHINE-PROFILE": "h100"}, ErrorCode.GPU_NOT_CONFIGURED),
+        ("POST", f"/v1/encode/{MODEL}", {"X-SIE-Pool": "tenant"}, ErrorCode.POOL_NOT_FOUND),
+        ("GET", "/v1/models/no/such", {}, ErrorCode.MODEL_NOT_FOUND),
+    ],
+)
+async def test_every_error_has_the_one_envelope(
+    method: str, path: str, headers: dict[str, str], code: ErrorCode, catalogue: dict[str, Path]
+) -> None:
+    async with served(settings(**catalogue)) as router, httpx.AsyncClient(base_url=router.url) as client:
+        answer = await client.request(method, path, headers=headers)
+        body = answer.json()
+        assert body["error"] == body["detail"]
+        assert body["error"]["code"] == answer.headers["x-sie-error-code"] == code
+        assert body["error"]["message"]
+        assert answer.headers.get_list("x-sie-server-version") == ["0.1.10"]
+        assert "retry-after" not in answer.headers
+        assert not router.app.store.snapshot().demand
+
+
+async def test_readiness_needs_no_worker_but_ends_with_draining() -> None:
+    async with served(settings()) as router, httpx.AsyncClient(base_url=router.url) as client:
+        assert (await client.get("/healthz")).json() == {"status": "ok"}
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (200, {"status": "ready", "healthy_workers": 0})
+        router.app.drain()
+        gone = await client.get("/readyz")
+        assert (gone.status_code, gone.headers["x-sie-error-code"]) == (503, "SHUTTING_DOWN")
+        assert (await client.post(f"/v1/encode/{MODEL}")).status_code == 202
+
+
+async def test_health_describes_the_cluster(make_worker: MakeWorker) -> None:
+    worker = await make_worker(status("one", loaded=[MODEL], depth=4))
+    idle = await make_worker(status("two", ready=False))
+    async with served(settings(worker, idle)) as router, httpx.AsyncClient(base_url=router.url) as client:
+        await eventually(lambda: len(router.app.store.snapshot().workers) == 2)
+        body = (await client.get("/health")).json()
+    assert body["status"] == "healthy"
+    assert body["cluster"] == {"worker_count": 1, "gpu_count": 1, "models_loaded": 1, "total_qps": 0.0}
+    assert (body["configured_gpu_types"], body["live_gpu_types"]) == (["l4"], ["l4"])
+    assert [(each["name"], each["healthy"], each["queue_depth"]) for each in body["workers"]] == [
+        ("one", True, 4),
+        ("two", False, 0),
+    ]
+    assert body["models"][0] == {
+        "name": MODEL,
+        "state": "loaded",
+        "worker_count": 1,
+        "gpu_types": ["l4"],
+        "total_queue_depth": 4,
+    }
+
+
+async def test_models_join_the_catalogue_with_the_workers(make_worker: MakeWorker, catalogue: dict[str, Path]) -> None:
+    worker = await make_worker(status("one", loaded=[MODEL], loading=["org/other"]))
+    async with served(settings(worker, **catalogue)) as router, httpx.AsyncClient(base_url=router.url) as client:
+        await eventually(lambda: router.healthy() == 1)
+        listed = (await client.get("/v1/models")).json()["models"]
+        assert [(model["name"], model["state"]) for model in listed] == [(MODEL, "loaded"), ("org/other", "loading")]
+        one = (await client.get("/v1/models/baai/BGE-M3")).json()
+    assert one == listed[0]
+    assert one | {} == {
+        "name": MODEL,
+        "inputs": ["text"],
+        "outputs": ["dense"],
+        "dims": {"dense": 8},
+        "loaded": True,
+        "state": "loaded",
+        "last_error": None,
+        "max_sequence_length": None,
+        "profiles": {"default": {"is_default": True}},
+        "bundles": ["default"],
+        "worker_count": 1,
+        "workers": [worker.url],
+    }
+
+
+async def test_without_a_catalogue_models_are_those_that_are_loaded(make_worker: MakeWorker) -> None:
+    worker = await make_worker(status("one", loaded=["any/thing"]))
+    async with served(settings(worker)) as router, httpx.AsyncClient(base_url=router.url) as client:
+        await eventually(lambda: router.healthy() == 1)
+        assert (await client.get("/v1/models/ANY/thing")).json()["workers"] == [worker.url]
+
+
+async def test_watchers_hear_of_the_cluster(make_worker: MakeWorker) -> None:
+    worker = await make_worker(status("<b>one"))
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        async with connect(f"ws://127.0.0.1:{router.port}/ws/cluster-status", proxy=None) as stream:
+            async with asyncio.timeout(10):
+                first, second = [json.loads(await stream.recv()) for _ in range(2)]
+        assert first["workers"][0]["name"] == "<b>one"
+        assert 0 < second["timestamp"] - first["timestamp"] < 5
+        async with httpx.AsyncClient(base_url=router.url) as client:
+            page = await client.get("/")
+        assert "&lt;b&gt;one" in page.text
+
+
+async def test_docs_describe_the_routes() -> None:
+    async with served(settings()) as router, httpx.AsyncClient(base_url=router.url) as client:
+        paths = (await client.get("/openapi.json")).json()["paths"]
+        assert {"/health", "/v1/models", "/metrics", "/v1/encode/{model}"} <= set(paths)
+        assert (await client.get("/docs")).status_code == 200
+
+
+async def test_the_default_profile_is_the_first_configured_group() -> None:
+    groups = (Group("cheap", "default"), Group("dear", "default"))
+    async with served(settings(groups=groups)) as router, httpx.AsyncClient(base_url=router.url) as client:
+        assert (await client.post(f"/v1/encode/{MODEL}")).json()["gpu"] == "cheap"

@@ -1,0 +1,111 @@
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router_builders import L4, status
+from router_fakes import FakeWorker, eventually
+from sie_router.control.discovery_static import StaticDiscovery
+from sie_router.control.feed import FIRST_PAUSE_S, LONGEST_PAUSE_S, follow, pause_s
+from sie_router.control.store import FleetStore
+from sie_router.core.fleet import empty_fleet
+
+MakeWorker = Callable[..., Awaitable[FakeWorker]]
+
+
+class Named:
+    """A discovery that says what it is told to."""
+
+    def __init__(self) -> None:
+        self.sets: asyncio.Queue[frozenset[str]] = asyncio.Queue()
+
+    async def watch(self) -> AsyncIterator[frozenset[str]]:
+        while True:
+            yield await self.sets.get()
+
+
+@asynccontextmanager
+async def following(discovery: StaticDiscovery | Named) -> AsyncIterator[FleetStore]:
+    store = FleetStore(empty_fleet([L4]), asyncio.get_running_loop().time)
+    task = asyncio.create_task(follow(discovery, store.publish, random.random))
+    try:
+        yield store
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_worker_is_known_by_what_it_says(make_worker: MakeWorker) -> None:
+    worker = await make_worker(status("one", depth=3, loaded=["m"]))
+    async with following(StaticDiscovery([worker.url])) as store:
+        await eventually(lambda: store.snapshot().has_healthy(L4))
+        known = store.snapshot().workers[worker.url]
+        assert (known.name, known.queue_depth, known.loaded) == ("one", 3, frozenset({"m"}))
+        worker.tell(status("one", draining=True))
+        await eventually(lambda: not store.snapshot().has_healthy(L4))
+
+
+async def test_a_dead_worker_is_lost_at_once_and_found_again(make_worker: MakeWorker) -> None:
+    worker = await make_worker(status("one"))
+    async with following(StaticDiscovery([worker.url])) as store:
+        await eventually(lambda: store.snapshot().has_healthy(L4))
+        worker.kill()
+        await eventually(lambda: not store.snapshot().has_healthy(L4))
+        await worker.start()
+        await eventually(lambda: store.snapshot().has_healthy(L4))
+
+
+async def test_a_worker_that_is_not_there_yet_is_found_when_it_comes(make_worker: MakeWorker) -> None:
+    worker = await make_worker(status("one"))
+    await worker.close()
+    async with following(StaticDiscovery([worker.url])) as store:
+        await worker.start()
+        await eventually(lambda: store.snapshot().has_healthy(L4))
+
+
+async def test_frames_that_cannot_be_read_are_survived(make_worker: MakeWorker) -> None:
+    worker = await make_worker(status("one"))
+    async with following(StaticDiscovery([worker.url])) as store:
+        await eventually(lambda: store.snapshot().has_healthy(L4))
+        for text in ("", "[]", "{", '{"models":[{"name":"m","queue_depth":null}]}', '"x"'):
+            worker.send_text(text)
+        worker.tell(status("one", depth=7))
+        await eventually(lambda: store.snapshot().workers[worker.url].queue_depth == 7)
+
+
+async def test_a_server_that_refuses_the_handshake_is_dialled_again() -> None:
+    answers = [b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", b"garbage\r\n\r\n", b""]
+    dialled = asyncio.Event()
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if answers:
+            writer.write(answers.pop())
+        else:
+            dialled.set()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, following(StaticDiscovery([f"http://127.0.0.1:{port}"])), asyncio.timeout(10):
+        await dialled.wait()
+
+
+async def test_discovery_adds_and_removes_workers(make_worker: MakeWorker) -> None:
+    one, two = await make_worker(status("one")), await make_worker(status("two"))
+    names = Named()
+    async with following(names) as store:
+        names.sets.put_nowait(frozenset({one.url}))
+        await eventually(lambda: set(store.snapshot().workers) == {one.url})
+        names.sets.put_nowait(frozenset({two.url}))
+        await eventually(lambda: set(store.snapshot().workers) == {two.url})
+        await eventually(lambda: not one.streams)
+
+
+@given(st.integers(0, 10**6), st.floats(0, 1))
+def test_pauses_grow_from_the_first_to_the_longest(failures: int, draw: float) -> None:
+    assert FIRST_PAUSE_S / 2 <= pause_s(failures, draw) <= LONGEST_PAUSE_S
+    assert pause_s(failures, draw) <= pause_s(failures + 1, draw)

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from sie_router.core.fleet import Group
+from sie_router.settings import Flags, Settings, read_settings
+
+
+def test_nothing_said_means_the_defaults() -> None:
+    assert read_settings(Flags(), {}) == Settings()
+
+
+def test_flags_win_over_the_environment() -> None:
+    environ = {
+        "SIE_ROUTER_WORKERS": "http://a:1, http://b:2",
+        "SIE_ROUTER_RETRY_AFTER_S": "5",
+        "SIE_ROUTER_ESTIMATED_WAIT_S": "6",
+        "SIE_ROUTER_GROUPS": "l4:default,a100",
+        "SIE_LOG_JSON": "true",
+        "SIE_LOG_LEVEL": "DEBUG",
+    }
+    read = read_settings(Flags(), environ)
+    assert read.workers == ("http://a:1", "http://b:2")
+    assert read.groups == (Group("l4", "default"), Group("a100", "default"))
+    assert (read.retry_after_s, read.estimated_wait_s, read.json_logs, read.log_level) == (5, 6, True, "debug")
+    flags = Flags(workers=("http://c:3/",), retry_after_s=1, groups=("x:y",), json_logs=False, log_level="info")
+    won = read_settings(flags, environ)
+    assert (won.workers, won.retry_after_s, won.groups) == (("http://c:3",), 1, (Group("x", "y"),))
+    assert (won.json_logs, won.log_level) == (False, "info")
+
+
+def test_configured_profiles_get_the_default_bundle() -> None:
+    assert read_settings(Flags(), {"SIE_ROUTER_CONFIGURED_GPUS": "l4,a100"}).groups == (
+        Group("l4", "default"),
+        Group("a100", "default"),
+    )
+
+
+def test_a_gpu_type_is_no_profile_where_profiles_are_described() -> None:
+    environ = {"SIE_ROUTER_CONFIGURED_GPUS": "l4,l4-spot", "SIE_ROUTER_MACHINE_PROFILES": '{"l4-spot": {"spot": true}}'}
+    assert read_settings(Flags(), environ).profiles == ("l4-spot",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ", "named"),
+    [
+        (Flags(workers=("https://a",)), {}, "https://a"),
+        (Flags(workers=("http://a:1/path",)), {}, "HOST:PORT"),
+        (Flags(workers=("http://a:x",)), {}, "HOST:PORT"),
+        (Flags(port=70000), {}, "70000"),
+        (Flags(groups=(":default",)), {}, "PROFILE:BUNDLE"),
+        (Flags(models_dir=Path("x")), {}, "go together"),
+        (Flags(log_level="loud"), {}, "loud"),
+        (Flags(retry_after_s=0), {}, "SIE_ROUTER_RETRY_AFTER_S"),
+        (Flags(), {"SIE_ROUTER_RETRY_AFTER_S": "soon"}, "soon"),
+        (Flags(), {"SIE_LOG_JSON": "perhaps"}, "perhaps"),
+        (Flags(), {"SIE_ROUTER_MACHINE_PROFILES": "[]"}, "SIE_ROUTER_MACHINE_PROFILES"),
+        (Flags(), {"SIE_ROUTER_REQUEST_TIMEOUT_S": "nan"}, "SIE_ROUTER_REQUEST_TIMEOUT_S"),
+    ],
+)
+def test_what_cannot_be_used_is_named(flags: Flags, environ: dict[str, str], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        read_settings(flags, environ)
