@@ -115,6 +115,11 @@ class ModelLoop:
         """Items accepted and not answered yet, those still being tokenised included."""
         return self._items
 
+    @property
+    def waiting(self) -> int:
+        """Items that are tokenised and wait for the device."""
+        return len(self._queue) + len(self._arrived)
+
     @contextmanager
     def admit(self, items: int) -> Iterator[None]:
         """Hold room for the items of one request until its answer is known.
@@ -155,6 +160,8 @@ class ModelLoop:
             Waiting(job, index, item, item.tokens, now, deadline) for index, item in enumerate(prepared)
         )
         self._tokens += sum(item.tokens for item in prepared)
+        if self._timer is None:
+            self._timer = loop.call_later(self._queue_limits.timeout_s, self._expire)
         self._ask()
         return await job.reply
 

@@ -1,0 +1,97 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sie_protocol.catalog import EmptyTask, EncodeTask, ModelConfig, ProfileConfig, Tasks, VectorTask
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.items import EncodeParams
+from sie_server.core.options import Prompt, load_options, no_such_task, resolve_encode
+
+DENSE = Tasks(encode=EncodeTask(dense=VectorTask(8)))
+
+
+def model(*, tasks: Tasks = DENSE, **options: Any) -> ModelConfig:
+    others = {"short": ProfileConfig("dense", adapter_options={**options, "doc_template": "short: {text}"})}
+    heavy = {"heavy": ProfileConfig("dense", compute_precision="float16")}
+    profiles = {"default": ProfileConfig("dense", adapter_options=options), **others, **heavy}
+    return ModelConfig(sie_id="org/m", tasks=tasks, profiles=profiles)
+
+
+def prompt(config: ModelConfig, text: str = "T", **params: Any) -> str:
+    return resolve_encode(config, EncodeParams(**params)).prompt.apply(text)
+
+
+E5 = {"query_template": "query: {text}", "doc_template": "passage: {text}"}
+INSTRUCT = {"query_template": "Instruct: {instruction}\nQuery:{text}", "default_instruction": "find it"}
+
+
+@pytest.mark.parametrize(
+    ("options", "params", "expected"),
+    [
+        ({}, {}, "T"),
+        (E5, {}, "passage: T"),
+        (E5, {"options": {"is_query": True}}, "query: T"),
+        (E5, {"options": {"is_query": True, "query_template": "Q {text}"}}, "Q T"),
+        (E5, {"options": {"profile": "short"}}, "short: T"),
+        (INSTRUCT, {}, "T"),
+        (INSTRUCT, {"options": {"is_query": True}}, "Instruct: find it\nQuery:T"),
+        (INSTRUCT, {"options": {"is_query": True}, "instruction": "seek"}, "Instruct: seek\nQuery:T"),
+        ({}, {"instruction": "do"}, "do T"),
+        (E5, {"instruction": "do"}, "passage: do T"),
+    ],
+)
+def test_a_text_gets_the_prompt_of_request_over_profile_over_default(
+    options: dict[str, Any], params: dict[str, Any], expected: str
+) -> None:
+    assert prompt(model(**options), **params) == expected
+
+
+@given(st.text(), st.text(min_size=1))
+def test_nothing_inside_text_or_instruction_is_interpreted(text: str, instruction: str) -> None:
+    applied = Prompt("<{instruction}|{text}|{other.__class__}|{0}>", instruction).apply(text)
+    assert applied == f"<{instruction}|{text}|{{other.__class__}}|{{0}}>"
+
+
+@pytest.mark.parametrize(
+    ("params", "named"),
+    [
+        ({"output_types": ["sparse"]}, "it has: dense"),
+        ({"output_dtype": "int8"}, "float32, float16"),
+        ({"output_dtype": "float99"}, "float32, float16"),
+        ({"options": {"profile": "nope"}}, "default, heavy, short"),
+        ({"options": {"profile": "heavy"}}, "weights of its own"),
+        ({"options": {"profile": 3}}, "no profile 3"),
+        ({"options": {"is_query": "yes"}}, "true or false"),
+        ({"options": {"query_template": 1, "is_query": True}}, "expected a text"),
+        ({"options": {"output_types": "dense"}}, "expected a list"),
+        ({"options": {"pooling": "cls"}}, "cannot be set per request"),
+    ],
+)
+def test_what_a_model_cannot_do_is_refused_by_name(params: dict[str, Any], named: str) -> None:
+    with pytest.raises(Problem, match=named) as refused:
+        resolve_encode(model(), EncodeParams(**params))
+    assert refused.value.code is ErrorCode.INVALID_INPUT
+
+
+def test_outputs_and_dtype_come_from_request_then_profile_then_default() -> None:
+    both = Tasks(encode=EncodeTask(dense=VectorTask(8), sparse=VectorTask(9)))
+    profile = model(tasks=both, output_types=["sparse"], output_dtype="float16")
+    assert resolve_encode(model(tasks=both), EncodeParams()).output_types == ("dense",)
+    resolved = resolve_encode(profile, EncodeParams())
+    assert (resolved.output_types, resolved.output_dtype) == (("sparse",), "float16")
+    asked = resolve_encode(profile, EncodeParams(output_types=["dense", "dense"], output_dtype="float32"))
+    assert (asked.output_types, asked.output_dtype) == (("dense",), "float32")
+
+
+def test_a_model_without_the_task_says_what_it_has() -> None:
+    scorer = model(tasks=Tasks(score=EmptyTask()))
+    with pytest.raises(Problem, match="no task 'encode'; it has: score"):
+        resolve_encode(scorer, EncodeParams())
+    assert no_such_task(model(), "extract").code is ErrorCode.INVALID_INPUT
+
+
+def test_adapters_are_told_only_what_is_fixed_at_load_time() -> None:
+    profile = ProfileConfig("dense", adapter_options={"pooling": "cls", **E5})
+    assert load_options(profile) == {"pooling": "cls"}

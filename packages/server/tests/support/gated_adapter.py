@@ -1,0 +1,158 @@
+"""An adapter whose loads and batches wait for the test, and an engine around it."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sie_protocol.arrays import Array
+from sie_protocol.catalog import EncodeTask, ModelConfig, ProfileConfig, Tasks, VectorTask
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.items import EncodeParams, Item
+from sie_server.adapters.base import Capabilities, ModelSpec, Prepared
+from sie_server.engine.device import Device
+from sie_server.engine.engine import Encoded, Engine, EngineLimits, EnginePorts
+from sie_server.engine.loop import BatchRecord, QueueLimits
+from sie_server.engine.pipeline import Pipeline
+
+ADAPTERS = {"gated": "gated_adapter:GatedAdapter"}
+WAIT_S = 10.0
+
+
+@dataclass(slots=True)
+class Gate:
+    """What the test opens, and what it sees: batches wait for `open`, loads for `may_load`."""
+
+    open: threading.Event = field(default_factory=threading.Event)
+    may_load: threading.Event = field(default_factory=threading.Event)
+    entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    loads: int = 0
+    load_error: Exception | None = None
+    run_error: Exception | None = None
+    batches: list[list[str]] = field(default_factory=list)
+    unloaded: bool = False
+
+
+class GatedAdapter:
+    """Vectors are `[words, characters]` of each text; a token is a word."""
+
+    capabilities = Capabilities(outputs=frozenset({"dense"}))
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._gate: Gate = spec.options["gate"]
+
+    def load(self, device: str) -> None:  # noqa: ARG002 - it has none
+        self._gate.loads += 1
+        assert self._gate.may_load.wait(WAIT_S)
+        if self._gate.load_error is not None:
+            raise self._gate.load_error
+
+    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
+        return [Prepared(max(1, len(text.split())), truncated=False, payload=text) for text in texts]
+
+    def run(self, batch: Sequence[Prepared], threads: int) -> Mapping[str, Array]:  # noqa: ARG002 - needs none
+        texts = [each.payload for each in batch]
+        self._gate.batches.append(texts)
+        self._gate.entered.release()
+        assert self._gate.open.wait(WAIT_S)
+        if self._gate.run_error is not None and "bad" in texts:
+            raise self._gate.run_error
+        return {"dense": np.array([[len(text.split()), len(text)] for text in texts], dtype=np.float32)}
+
+    def unload(self) -> None:
+        self._gate.unloaded = True
+
+
+@dataclass(slots=True)
+class Clock:
+    """Monotonic time that only the test moves."""
+
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that the event loop is about to make true."""
+    async with asyncio.timeout(WAIT_S):
+        while not condition():  # noqa: ASYNC110 - any condition, most of which have no event
+            await asyncio.sleep(0.001)
+
+
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """An engine with gated models, and all that its ports saw."""
+
+    engine: Engine
+    gates: Mapping[str, Gate]
+    clock: Clock
+    records: list[BatchRecord]
+
+    def send(self, *texts: str, model: str = "a") -> asyncio.Task[Encoded]:
+        """Start an encode call."""
+        items = [Item(text=text) for text in texts]
+        return asyncio.create_task(self.engine.encode(model, items, EncodeParams()))
+
+    async def encode(self, *texts: str, model: str = "a") -> Encoded:
+        """Make an encode call."""
+        async with asyncio.timeout(WAIT_S):
+            return await self.send(*texts, model=model)
+
+    async def refused(self, *texts: str, model: str = "a") -> Problem:
+        """Make an encode call that must be refused."""
+        try:
+            await self.encode(*texts, model=model)
+        except Problem as problem:
+            return problem
+        raise AssertionError("the call was not refused")
+
+    def state(self, model: str = "a") -> str:
+        """The model's state as callers see it."""
+        return self.engine.info_of(model)["state"]
+
+    async def load(self, model: str = "a") -> None:
+        """Have a model loaded."""
+        self.gates[model].may_load.set()
+        assert (await self.refused("x", model=model)).code is ErrorCode.MODEL_LOADING
+        await until(lambda: self.state(model) != "loading")
+
+    def waiting(self, model: str = "a") -> int:
+        """Items that wait for the device."""
+        loop = self.engine.lookup(model).loop
+        return loop.waiting if loop else 0
+
+    def depth(self) -> int:
+        """Items accepted and not answered."""
+        return sum(status.queue_depth for status in self.engine.statuses())
+
+    async def entered(self, name: str = "a") -> None:
+        """Wait until one more batch of a model has reached the device."""
+        assert await asyncio.to_thread(self.gates[name].entered.acquire, timeout=WAIT_S)
+
+
+def gated_model(name: str, gate: Gate, max_batch_tokens: int = 16) -> ModelConfig:
+    profile = ProfileConfig("gated", max_batch_tokens, adapter_options={"gate": gate})
+    return ModelConfig(name, Tasks(encode=EncodeTask(dense=VectorTask(2))), {"default": profile})
+
+
+@asynccontextmanager
+async def engine_of(*names: str, queue: QueueLimits | None = None, cores: int = 1) -> AsyncIterator[Kit]:
+    """An engine on one device lane; every gate is opened before it closes."""
+    gates, clock, records = {name: Gate() for name in names}, Clock(), list[BatchRecord]()
+    models = {name: gated_model(name, gate) for name, gate in gates.items()}
+    pipeline, device = Pipeline(2, clock), Device("cpu", cores)
+    limits = EngineLimits(8, 16, 1000, queue or QueueLimits(64, 1000, 60.0))
+    engine = Engine(models, ADAPTERS, device, pipeline, limits, EnginePorts(clock, lambda _: (), records.append))
+    try:
+        yield Kit(engine, gates, clock, records)
+    finally:
+        for gate in gates.values():
+            gate.open.set()
+            gate.may_load.set()
+        await engine.close()
+        await device.close()
+        await pipeline.close()

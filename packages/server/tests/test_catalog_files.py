@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from sie_protocol.items import EncodeParams
+from sie_server.catalog_files import read_catalog, select
+from sie_server.core.options import resolve_encode
+from sie_server.settings import Settings
+
+FOR_QUERIES = "Represent this sentence for searching relevant passages: T"
+# id: dense dim, pooling, what becomes of a query "T", and of a document
+FAMILY = {
+    "intfloat/e5-small-v2": (384, "mean", "query: T", "passage: T"),
+    "intfloat/e5-base-v2": (768, "mean", "query: T", "passage: T"),
+    "intfloat/e5-large-v2": (1024, "mean", "query: T", "passage: T"),
+    "BAAI/bge-small-en-v1.5": (384, "cls", FOR_QUERIES, "T"),
+    "BAAI/bge-base-en-v1.5": (768, "cls", FOR_QUERIES, "T"),
+    "BAAI/bge-large-en-v1.5": (1024, "cls", FOR_QUERIES, "T"),
+    "thenlper/gte-small": (384, "mean", "T", "T"),
+    "thenlper/gte-base": (768, "mean", "T", "T"),
+    "thenlper/gte-large": (1024, "mean", "T", "T"),
+    "Snowflake/snowflake-arctic-embed-s": (384, "cls", FOR_QUERIES, "T"),
+    "WhereIsAI/UAE-Large-V1": (1024, "cls", FOR_QUERIES, "T"),
+    "mixedbread-ai/mxbai-embed-large-v1": (1024, "cls", FOR_QUERIES, "T"),
+}
+
+
+@pytest.mark.parametrize(("name", "facts"), FAMILY.items())
+def test_published_models_keep_their_published_recipe(name: str, facts: tuple[int, str, str, str]) -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
+    assert model is not None
+    dim, pooling, query, document = facts
+    options = model.profiles["default"].adapter_options
+    assert (model.dims, options["pooling"], options["normalize"]) == ({"dense": dim}, pooling, True)
+    assert model.max_sequence_length == 512
+    as_query = EncodeParams(options={"is_query": True})
+    assert resolve_encode(model, as_query).prompt.apply("T") == query
+    assert resolve_encode(model, EncodeParams()).prompt.apply("T") == document
+
+
+def test_our_own_catalogue_is_served_by_its_default_bundle() -> None:
+    own = Settings()
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    assert len(select(catalog, "default", ())) == len(list(own.models_dir.glob("*.yaml")))
+    assert list(select(catalog, "default", ("SIE/hash-64",))) == ["sie/hash-64"]
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("sie_id: x\nsurprise: 1\n")
+    with pytest.raises(ValueError, match=r"bad\.yaml: .*surprise"):
+        read_catalog(tmp_path, Settings().bundles_dir)
