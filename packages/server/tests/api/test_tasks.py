@@ -107,7 +107,7 @@ async def test_model_ids_are_found_in_any_spelling(worker: Served) -> None:
         (f"/v1/encode/{M}", b"x" * 4001, {}, "INPUT_TOO_LONG", "4001 bytes"),
         (f"/v1/encode/{M}", {"items": [{"text": "a"}]}, {"x-sie-machine-profile": "a100"}, "INVALID_INPUT", "'a100'"),
         ("/v1/encode/org/none", {"items": [{"text": "a"}]}, {}, "MODEL_NOT_FOUND", "org/none"),
-        (f"/v1/encode/{M}:other", {"items": [{"text": "a"}]}, {}, "MODEL_NOT_FOUND", "other"),
+        (f"/v1/encode/{M}:other", {"items": [{"text": "a"}]}, {}, "MODEL_NOT_FOUND", "set options.profile"),
         ("/v1/encode/org/scorer", {"items": [{"text": "a"}]}, {}, "INVALID_INPUT", "no task 'encode'; it has: score"),
         (f"/v1/score/{M}", {"query": {"text": "a"}, "items": []}, {}, "INVALID_INPUT", "no task 'score'"),
         (f"/v1/extract/{M}", {"items": []}, {}, "INVALID_INPUT", "no task 'extract'"),

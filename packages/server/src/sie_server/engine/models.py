@@ -84,6 +84,13 @@ class Models:
             Problem: MODEL_NOT_FOUND.
         """
         slot = self._slots.get(name.lower())
+        base, _, profile = name.partition(":")
+        if slot is None and profile and base.lower() in self._slots:
+            raise Problem(
+                ErrorCode.MODEL_NOT_FOUND,
+                f"'{name[:200]}' names a profile of model '{base}'; ask for '{base}' and set options.profile",
+                details={"model": name[:200]},
+            )
         if slot is None:
             raise Problem(
                 ErrorCode.MODEL_NOT_FOUND,
