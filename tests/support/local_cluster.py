@@ -92,7 +92,7 @@ def local_cluster(folder: Path, definition: str) -> Iterator[LocalCluster]:
     file, log, port = folder / "cluster.yaml", folder / "sie-up.log", free_port()
     file.write_text(definition)
     with log.open("wb") as output:
-        command = [SIE, "up", "-f", file, "--port", str(port)]
+        command = [str(SIE), "up", "-f", str(file), "--port", str(port)]
         environment = {**os.environ, "TMPDIR": str(folder)}  # noqa: TID251 - what a child of this test runs in
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     cluster = LocalCluster(f"http://127.0.0.1:{port}", process)
