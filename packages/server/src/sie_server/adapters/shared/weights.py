@@ -90,8 +90,7 @@ def _in_package(reference: str) -> Path | None:
 
 
 def _download(hf_id: str, revision: str | None) -> Path:
-    import httpx  # noqa: PLC0415 - what the hub client speaks; only loads pay for it
-    from huggingface_hub import errors, snapshot_download  # noqa: PLC0415 - the same
+    from huggingface_hub import errors, snapshot_download  # noqa: PLC0415 - only loads from the hub pay for it
 
     pinned = f"{hf_id}@{revision}" if revision else hf_id
     try:
@@ -102,9 +101,9 @@ def _download(hf_id: str, revision: str | None) -> Path:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         message = f"the hub has no '{pinned}', or it is private and the worker has no HF_TOKEN for it"
         raise LoadError(ErrorClass.NOT_FOUND, message) from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
         raise _unreachable(pinned) from error
-    except httpx.HTTPError as error:
+    except errors.HTTPError as error:  # type: ignore[attr-defined] - of the HTTP library this version of it speaks
         raise _unreachable(pinned) from error
 
 
