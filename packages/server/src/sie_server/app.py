@@ -1,6 +1,7 @@
 """Builds a worker from its settings: who gets what, and who closes it. No logic lives here."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,7 +22,7 @@ from sie_server.engine.device import Device
 from sie_server.engine.engine import Engine, EngineLimits, EnginePorts
 from sie_server.engine.loop import QueueLimits
 from sie_server.engine.pipeline import Pipeline
-from sie_server.server import GRACE_FOR_REPLIES_S, WorkerServer
+from sie_server.server import GRACE_FOR_REPLIES_S, KEEP_ALIVE_S, WorkerServer
 from sie_server.settings import Settings
 
 
@@ -86,6 +87,7 @@ async def serve(settings: Settings) -> None:
             access_log=False,
             server_header=False,
             log_config=None,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=GRACE_FOR_REPLIES_S,
         )
 
@@ -98,4 +100,8 @@ async def serve(settings: Settings) -> None:
                 pass
             await asyncio.sleep(settings.drain_linger_s)
 
-        await WorkerServer(config, running.engine.warm, drain).serve()
+        async def warm() -> None:
+            await running.engine.warm()
+            gc.freeze()  # what is imported stays: no collection needs to walk through it again
+
+        await WorkerServer(config, warm, drain).serve()

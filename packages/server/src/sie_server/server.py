@@ -7,6 +7,7 @@ from types import FrameType
 
 import uvicorn
 
+KEEP_ALIVE_S = 75  # longer than clients keep idle connections, so that it is they who close them
 GRACE_FOR_REPLIES_S = 5  # for connections that are still reading their answer when everything is computed
 
 
@@ -30,7 +31,7 @@ class WorkerServer(uvicorn.Server):
         """Listen, then start what should not delay listening."""
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
-        self._warming = self._loop.create_task(_done(self._on_listen))
+        self._warming = self._loop.create_task(_run(self._on_listen))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close connections, then wait for this server's own tasks."""
@@ -56,5 +57,5 @@ class WorkerServer(uvicorn.Server):
             self.should_exit = True
 
 
-async def _done(work: Callable[[], Awaitable[None]]) -> None:
+async def _run(work: Callable[[], Awaitable[None]]) -> None:
     await work()

@@ -37,40 +37,44 @@ class Device:
     def __init__(self, kind: str, cores: int) -> None:
         self.kind = kind
         self._cores = cores
-        lanes = min(cores, MAX_CPU_LANES) if kind == "cpu" else 1
-        self._slots = lanes if kind == "cpu" else lanes + STAGED_ON_ACCELERATOR
-        self._busy = 0
+        count = min(cores, MAX_CPU_LANES) if kind == "cpu" else 1
+        self._lanes = [ThreadPoolExecutor(1, thread_name_prefix=f"device-{at}") for at in range(count)]
+        staged = 0 if kind == "cpu" else STAGED_ON_ACCELERATOR
+        # A stack: the lane that was used last has warm caches and, on a CPU, helper threads that are still awake.
+        self._free = self._lanes * (1 + staged)
+        self._slots = len(self._free)
         self._waiting: deque[Dispatch] = deque()
         self._serving: asyncio.Handle | None = None
-        self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="device")
 
     def ask(self, dispatch: Dispatch) -> None:
         """Have `dispatch` called once, on the event loop, when a slot is free; None from it gives the slot back."""
         self._waiting.append(dispatch)
-        if self._serving is None and self._busy < self._slots:
+        if self._serving is None and self._free:
             # Not now but after what is ready on the loop: requests that arrived together share the batch.
             self._serving = asyncio.get_running_loop().call_soon(self._serve)
 
     async def close(self) -> None:
         """Wait for what runs; what only waits is never started."""
         self._waiting.clear()
-        await asyncio.to_thread(self._threads.shutdown)
+        for lane in self._lanes:
+            await asyncio.to_thread(lane.shutdown)
 
     def _serve(self) -> None:
         self._serving = None
-        while self._waiting and self._busy < self._slots:
+        while self._waiting and self._free:
             work = self._waiting.popleft()()
             if work is not None:
                 self._start(work)
 
     def _start(self, work: Work[Any]) -> None:
-        self._busy += 1
-        lanes = min(self._slots, self._busy + len(self._waiting)) if self.kind == "cpu" else 1
-        threads = max(1, self._cores // lanes)
-        running = asyncio.get_running_loop().run_in_executor(self._threads, work.compute, threads)
+        lane = self._free.pop()
+        busy = self._slots - len(self._free)
+        sharing = min(self._slots, busy + len(self._waiting)) if self.kind == "cpu" else 1
+        threads = max(1, self._cores // sharing)
+        running = asyncio.get_running_loop().run_in_executor(lane, work.compute, threads)
 
         def finish(future: asyncio.Future[Any]) -> None:
-            self._busy -= 1
+            self._free.append(lane)
             self._serve()
             error = future.exception()
             if error is None:

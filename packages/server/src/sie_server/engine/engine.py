@@ -1,6 +1,7 @@
 """What the API asks of the worker. Knows models, queues and the device; nothing of HTTP."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item, ModelInfo
 from sie_protocol.status import GpuStatus, ModelStatus
-from sie_server.adapters.base import Adapter
+from sie_server.adapters.base import Adapter, LoadError
 from sie_server.adapters.registry import find
 from sie_server.core.batching import Limits
 from sie_server.core.options import EncodeOptions, no_such_task, resolve_encode
@@ -21,6 +22,9 @@ from sie_server.engine.signal import Signal
 
 # On padding devices a batch prefers texts of similar length, but not at the price of more than this much waiting.
 PATIENCE_S = 0.05
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +160,11 @@ class Engine:
     async def warm(self) -> None:
         """Import what the models' adapters need, so that the first load does not wait for it."""
         names = {slot.model.profiles[DEFAULT_PROFILE].adapter for slot in self._models.slots}
-        known = sorted(names & set(self._adapters))
-        await asyncio.to_thread(lambda: [find(name, self._adapters) for name in known])
+        for name in sorted(names & set(self._adapters)):
+            try:
+                await asyncio.to_thread(find, name, self._adapters)
+            except LoadError as error:
+                log.warning("models of adapter '%s' will not load: %s", name, error)
 
     async def close(self) -> None:
         """Refuse what waits, finish what runs, drop all weights."""

@@ -103,7 +103,7 @@ def _download(hf_id: str, revision: str | None) -> Path:
         raise LoadError(ErrorClass.NOT_FOUND, message) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
         raise _unreachable(pinned) from error
-    except errors.HTTPError as error:  # type: ignore[attr-defined] - of the HTTP library this version of it speaks
+    except errors.HTTPError as error:  # type: ignore[attr-defined]  # of the HTTP library that this version speaks
         raise _unreachable(pinned) from error
 
 
