@@ -36,7 +36,7 @@ def failing_app() -> VersionHeader:
     ],
 )
 async def test_whatever_goes_wrong_leaves_in_the_envelope(path: str, status: int, code: ErrorCode) -> None:
-    transport = httpx.ASGITransport(failing_app(), raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(failing_app(), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://router") as client:
         answer = await client.get(path)
     assert answer.status_code == status

@@ -14,7 +14,7 @@ import msgspec
 import uvicorn
 
 from router_builders import L4, status
-from sie_protocol.status import WorkerStatus
+from sie_protocol.status import HEARTBEAT_S, WorkerStatus
 from sie_router.app import RouterApp
 from sie_router.data.outcome import Outcome
 from sie_router.edge.onewrite import OneWriteProtocol
@@ -185,7 +185,12 @@ class _Connection(asyncio.Protocol):
         )
         self.worker.connections.discard(self)
         self.worker.streams.add(self)
-        self.send_frame()
+        self.beat()
+
+    def beat(self) -> None:
+        if self in self.worker.streams:
+            self.send_frame()
+            asyncio.get_running_loop().call_later(HEARTBEAT_S, self.beat)
 
     def send_frame(self) -> None:
         self.send_text(msgspec.json.encode(self.worker.frame).decode())
@@ -247,16 +252,16 @@ def settings(*workers: FakeWorker, **more: Any) -> Settings:
 
 
 async def _main(port: int, name: str) -> None:
-    """A worker in a process of its own, which answers each request after the client of its own port says so."""
+    """A worker in a process of its own, which says when its first request has come."""
     worker = FakeWorker(status(name, loaded=("BAAI/bge-m3",)), port=port)
 
-    async def hang_on_request(exchange: Exchange) -> None:
-        sys.stdout.write("request\n")
-        sys.stdout.flush()
-        if exchange.body != b"hang":
-            exchange.reply(200, name.encode())
+    async def answer(exchange: Exchange) -> None:
+        if len(worker.seen) == 1:
+            sys.stdout.write("request\n")
+            sys.stdout.flush()
+        exchange.reply(200, name.encode())
 
-    worker.script = hang_on_request
+    worker.script = answer
     await worker.start()
     sys.stdout.write(f"{worker.port}\n")
     sys.stdout.flush()
