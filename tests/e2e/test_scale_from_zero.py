@@ -23,6 +23,7 @@ workers:
   pools:
     l4: {minReplicas: 0, maxReplicas: 2}
     a100-40gb: {minReplicas: 0, maxReplicas: 1}
+    a100-80gb: {minReplicas: 0, maxReplicas: 1}
     warm: {minReplicas: 2, maxReplicas: 2}
 autoscaling: {enabled: true, pollingInterval: 1, cooldownPeriod: 600, scaleDownStabilization: 600}
 """
@@ -78,7 +79,7 @@ def test_the_first_answer_at_zero_is_202_with_a_time_to_come_back(cluster: Local
 
 def test_a_client_that_does_not_want_to_wait_is_told_at_once(cluster: LocalCluster) -> None:
     with SIEClient(cluster.url) as client, pytest.raises(ProvisioningError) as refusal:
-        client.encode("sie/hash-64", Item(text="Hello world"), gpu="a100-40gb", wait_for_capacity=False)
+        client.encode("sie/hash-64", Item(text="Hello world"), gpu="a100-80gb", wait_for_capacity=False)
     assert refusal.value.retry_after is not None
 
 
@@ -146,12 +147,12 @@ def test_the_killed_worker_is_replaced(cluster: LocalCluster) -> None:
     cluster.wait_for_workers("warm", 2)
 
 
-def test_every_pool_has_its_demand_series_and_a_scrape_changes_nothing(cluster: LocalCluster) -> None:
+def test_every_pool_has_its_demand_series_whether_or_not_anybody_asked(cluster: LocalCluster) -> None:
     def demand() -> list[str]:
         lines = httpx.get(f"{cluster.url}/metrics").text.splitlines()
         return [line for line in lines if line.startswith("sie_router_pending_demand{")]
 
-    assert {f'machine_profile="{name}"' for name in ("l4", "a100-40gb", "warm")} == {
+    assert {f'machine_profile="{name}"' for name in ("l4", "a100-40gb", "a100-80gb", "warm")} == {
         part for line in demand() for part in line.split("{")[1].split("}")[0].split(",") if "machine_profile" in part
     }
 
