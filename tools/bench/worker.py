@@ -270,6 +270,7 @@ def main() -> None:
     elif asked.load:
         serve_load(asked.load, asked.texts)
     else:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the worker ends with us
         measure(asked.rounds, asked.texts, [int(each) for each in asked.concurrency.split(",")])
 
 
