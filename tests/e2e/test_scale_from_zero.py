@@ -11,10 +11,10 @@ import httpx
 import msgspec
 import numpy as np
 import pytest
-from sie_sdk.types import Item
 
 from local_cluster import LocalCluster, eventually, local_cluster
 from sie_sdk import ProvisioningError, SIEAsyncClient, SIEClient
+from sie_sdk.types import Item
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 CLUSTER = """

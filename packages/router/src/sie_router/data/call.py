@@ -15,7 +15,7 @@ from sie_router.data.outcome import Outcome
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # A watcher costs a task. An answer that comes sooner than this is cheaper sent to nobody than watched for.
-WATCH_AFTER_S: Final = 0.02
+WATCH_AFTER_S: Final = 0.1
 
 
 class Watch:
