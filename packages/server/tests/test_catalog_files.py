@@ -31,6 +31,14 @@ BEYOND = {
     "intfloat/multilingual-e5-large": (512, 1024, "mean", "query: T", "passage: T"),
     "intfloat/multilingual-e5-large-instruct": (512, 1024, "mean", f"Instruct: {TASK}\nQuery: T", "T"),
     "Snowflake/snowflake-arctic-embed-l-v2.0": (8192, 1024, "cls", "query: T", "T"),
+    "Alibaba-NLP/gte-modernbert-base": (8192, 768, "cls", "T", "T"),
+    "nomic-ai/modernbert-embed-base": (8192, 768, "mean", "search_query: T", "search_document: T"),
+    "ibm-granite/granite-embedding-english-r2": (8192, 768, "cls", "T", "T"),
+    "ibm-granite/granite-embedding-small-english-r2": (8192, 384, "cls", "T", "T"),
+    "Qwen/Qwen3-Embedding-0.6B": (32768, 1024, "last", f"Instruct: {TASK}\nQuery:T", "T"),
+    "Qwen/Qwen3-Embedding-4B": (32768, 2560, "last", f"Instruct: {TASK}\nQuery:T", "T"),
+    "Qwen/Qwen3-Embedding-8B": (32768, 4096, "last", f"Instruct: {TASK}\nQuery:T", "T"),
+    "intfloat/e5-mistral-7b-instruct": (4096, 4096, "last", f"Instruct: {TASK}\nQuery: T", "T"),
 }
 RECIPES = {name: (512, *facts) for name, facts in FAMILY.items()} | BEYOND
 

@@ -1,4 +1,7 @@
-"""One vector per text: from every architecture of `shared.architectures`. Options: `pooling`, `normalize`."""
+"""One vector per text: from every architecture of `shared.architectures`.
+
+Options: `pooling`, `normalize`, `end_token`.
+"""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -46,7 +49,8 @@ class DenseAdapter:
             raise LoadError(ErrorClass.UNKNOWN, message)
         layout = read_layout(folder, self._spec.options)
         wanted = self._spec.max_sequence_length or layout.max_length or architecture.positions
-        tokenizer = TextTokenizer(folder, min(wanted, architecture.positions), lower_case=layout.lower_case)
+        length = min(wanted, architecture.positions)
+        tokenizer = TextTokenizer(folder, length, lower_case=layout.lower_case, end_token=layout.end_token)
         try:
             encoder = architecture.build(read_tensors(folder), device, self._dtype(device))
         except torch.OutOfMemoryError as error:

@@ -13,7 +13,7 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError, ModelSpec, WeightsSource
 from sie_server.adapters.dense import DenseAdapter
 from sie_server.core.lifecycle import ErrorClass
-from tiny_families import LETTERS, WIDTH, Family, family_oracle, write_family
+from tiny_families import LETTERS, WIDTH, Family, decoder_of_old, family_oracle, modernbert_of_old, write_family
 
 TEXTS = [
     "the cat sat on a mat",
@@ -28,6 +28,74 @@ TINY: dict[str, Family] = {
     "xlm-roberta": Family("xlm-roberta", {"num_hidden_layers": 3}),
     "xlm-roberta, first token": Family("xlm-roberta", {"num_hidden_layers": 2}, "cls", normalize=False, seed=1),
     "roberta, prefixed": Family("roberta", {"num_hidden_layers": 2}, seed=2, prefix="roberta."),
+    "modernbert, windows within a text": Family("modernbert", {"num_hidden_layers": 6, "local_attention": 8}, seed=3),
+    "modernbert, first token": Family(
+        "modernbert", {"num_hidden_layers": 4, "norm_eps": 1e-3}, "cls", normalize=False, seed=4
+    ),
+    "modernbert, ends in a window": Family(
+        "modernbert", {"num_hidden_layers": 5, "local_attention": 64}, "cls", seed=5
+    ),
+    "modernbert, as transformers 4 wrote it": Family(
+        "modernbert",
+        {
+            "num_hidden_layers": 3,
+            "local_attention": 16,
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 80_000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+            },
+        },
+        seed=6,
+        prefix="model.",
+        legacy_config=modernbert_of_old,
+    ),
+    "qwen3": Family("qwen3", {"num_hidden_layers": 3, "num_key_value_heads": 2, "head_dim": 16}, "last", seed=7),
+    "qwen3, one shared head": Family(
+        "qwen3",
+        {"num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 4, "rms_norm_eps": 1e-3},
+        "mean",
+        normalize=False,
+        seed=8,
+    ),
+    "qwen3, as transformers 4 wrote it": Family(
+        "qwen3",
+        {
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 4,
+            "head_dim": 8,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0},
+            "use_sliding_window": True,
+            "sliding_window": 20,
+            "max_window_layers": 2,
+        },
+        "last",
+        seed=9,
+        prefix="model.",
+        legacy_config=decoder_of_old,
+    ),
+    "qwen3, layers by name": Family(
+        "qwen3",
+        {
+            "num_hidden_layers": 3,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "use_sliding_window": True,
+            "sliding_window": 150,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+        "cls",
+        seed=10,
+    ),
+    "mistral": Family(
+        "mistral", {"num_hidden_layers": 3, "num_key_value_heads": 2, "sliding_window": None}, "last", seed=11
+    ),
+    "mistral, windows": Family(
+        "mistral",
+        {"num_hidden_layers": 3, "num_key_value_heads": 1, "sliding_window": 30, "head_dim": 12},
+        "last",
+        seed=12,
+    ),
 }
 
 
@@ -64,6 +132,8 @@ def test_a_vector_does_not_depend_on_its_batch(loaded: DenseAdapter, texts: list
 def test_an_unknown_architecture_names_the_known_ones(tmp_path: Path) -> None:
     folder = write_family(tmp_path / "model", TINY["xlm-roberta"])
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
-    with pytest.raises(LoadError, match=r"model_type 't5'; .* bert, .*roberta, xlm-roberta") as refused:
+    with pytest.raises(
+        LoadError, match=r"model_type 't5'; .* bert, mistral, modernbert, qwen3, roberta, xlm-roberta"
+    ) as refused:
         adapter(folder)
     assert refused.value.error_class is ErrorClass.DEPENDENCY

@@ -9,7 +9,8 @@ import torch
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError
-from sie_server.adapters.shared.bert_weights import read_shape, read_weights
+from sie_server.adapters.shared import bert_weights, decoder, modernbert
+from sie_server.adapters.shared.prenorm import PackedPreNorm
 from sie_server.adapters.shared.varlen import PackedBert
 from sie_server.core.lifecycle import ErrorClass
 
@@ -50,14 +51,39 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
 
 
 def _bert(config: Mapping[str, Any]) -> Architecture:
-    shape = read_shape(config)
+    shape = bert_weights.read_shape(config)
 
     def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
-        return PackedBert(shape, read_weights(tensors, shape, device, dtype), device)
+        return PackedBert(shape, bert_weights.read_weights(tensors, shape, device, dtype), device)
+
+    return Architecture(shape.width, shape.positions, build)
+
+
+def _modernbert(config: Mapping[str, Any]) -> Architecture:
+    shape = modernbert.read_shape(config)
+
+    def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
+        return PackedPreNorm(shape, modernbert.read_weights(tensors, config, shape, device, dtype), device)
+
+    return Architecture(shape.width, shape.positions, build)
+
+
+def _decoder(config: Mapping[str, Any]) -> Architecture:
+    shape = decoder.read_shape(config)
+
+    def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
+        return PackedPreNorm(shape, decoder.read_weights(tensors, config, shape, device, dtype), device)
 
     return Architecture(shape.width, shape.positions, build)
 
 
 READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Architecture]]] = MappingProxyType(
-    {"bert": _bert, "roberta": _bert, "xlm-roberta": _bert}
+    {
+        "bert": _bert,
+        "mistral": _decoder,
+        "modernbert": _modernbert,
+        "qwen3": _decoder,
+        "roberta": _bert,
+        "xlm-roberta": _bert,
+    }
 )

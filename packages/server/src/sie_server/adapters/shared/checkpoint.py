@@ -1,6 +1,6 @@
 """Finds the tensors of a checkpoint under their names, and reads numbers of its configuration, with clear refusals."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -9,6 +9,8 @@ from sie_server.adapters.base import LoadError
 from sie_server.core.lifecycle import ErrorClass
 
 T = TypeVar("T")
+# How configurations call layers whose tokens see all others, and those within a window.
+FULL, SLIDING = "full_attention", "sliding_attention"
 Rename = Callable[[str], str]
 
 
@@ -42,6 +44,21 @@ def expect(config: Mapping[str, Any], key: str, *allowed: object, default: objec
     if value not in allowed:
         known = ", ".join(repr(each) for each in allowed)
         raise LoadError(ErrorClass.DEPENDENCY, f"the model has {key} {value!r}; the adapter 'dense' runs {known} only")
+
+
+def read_kinds(config: Mapping[str, Any], rhythm: Sequence[str]) -> Sequence[str]:
+    """`FULL` or `SLIDING` for each layer: as the configuration lists them, or by the rhythm of older ones.
+
+    Raises:
+        LoadError: DEPENDENCY for a kind of layer that is not computed here.
+        ValueError: there are more or fewer kinds than layers.
+    """
+    kinds = config.get("layer_types") or rhythm
+    for kind in kinds:
+        expect({"layer_types": kind}, "layer_types", FULL, SLIDING)
+    if len(kinds) != len(rhythm):
+        raise ValueError(f"layer_types has {len(kinds)} layers, num_hidden_layers is {len(rhythm)}")
+    return kinds
 
 
 def read_numbers(family: str, read: Callable[[], T]) -> T:
