@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError, ModelSpec, WeightsSource
 from sie_server.adapters.dense import DenseAdapter
+from sie_server.adapters.shared.architectures import read_architecture
+from sie_server.adapters.shared.weights import read_json, read_tensors
 from sie_server.core.lifecycle import ErrorClass
 from tiny_families import LETTERS, WIDTH, Family, decoder_of_old, family_oracle, modernbert_of_old, write_family
 
@@ -137,3 +140,50 @@ def test_an_unknown_architecture_names_the_known_ones(tmp_path: Path) -> None:
     ) as refused:
         adapter(folder)
     assert refused.value.error_class is ErrorClass.DEPENDENCY
+
+
+@pytest.mark.parametrize("name", ["xlm-roberta", "modernbert, ends in a window", "qwen3", "mistral, windows"])
+def test_half_the_precision_gives_nearly_the_same(tmp_path: Path, name: str) -> None:
+    folder = write_family(tmp_path / "model", TINY[name])
+    tensors = read_tensors(folder)
+    ids = [np.arange(4, 4 + length) % 30 for length in (3, 25, 200)]
+    architecture = read_architecture(read_json(folder / "config.json"))
+    exact, near = (
+        architecture.build(tensors, "cpu", dtype).encode(ids, first_only=False)[0]
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert near.dtype is torch.bfloat16
+    assert torch.cosine_similarity(exact, near.float()).mean() > 0.99  # bfloat16 has 8 bits, and there are few layers
+
+
+YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("family", "damage", "error_class", "named"),
+    [
+        ("qwen3", {"rope_parameters": YARN}, ErrorClass.DEPENDENCY, "rope_type 'yarn'"),
+        ("qwen3", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, ErrorClass.DEPENDENCY, "rope_type 'yarn'"),
+        ("qwen3", {"rope_parameters": {"rope_theta": "big"}}, ErrorClass.UNKNOWN, "'big'"),
+        ("qwen3", {"attention_bias": True}, ErrorClass.DEPENDENCY, "attention_bias True"),
+        ("qwen3", {"layer_types": ["linear_attention"] * 3}, ErrorClass.DEPENDENCY, "'linear_attention'"),
+        ("qwen3", {"layer_types": ["full_attention"]}, ErrorClass.UNKNOWN, "1 layers, num_hidden_layers is 3"),
+        ("qwen3", {"num_key_value_heads": None}, ErrorClass.UNKNOWN, "not that of a decoder"),
+        ("qwen3", {"num_key_value_heads": 1}, ErrorClass.UNKNOWN, r"'layers\.0\.self_attn\.k_proj\.weight' has shape"),
+        ("mistral", {"hidden_act": "gelu"}, ErrorClass.DEPENDENCY, "hidden_act 'gelu'"),
+        ("modernbert, first token", {"norm_bias": True}, ErrorClass.DEPENDENCY, "norm_bias True"),
+        ("modernbert, first token", {"hidden_activation": "relu"}, ErrorClass.DEPENDENCY, "'relu'"),
+        ("modernbert, first token", {"local_attention": "wide"}, ErrorClass.UNKNOWN, "not that of a ModernBERT"),
+        ("xlm-roberta", {"position_embedding_type": "relative_key"}, ErrorClass.DEPENDENCY, "'relative_key'"),
+        ("xlm-roberta", {"pad_token_id": None}, ErrorClass.UNKNOWN, "not that of a BERT"),
+    ],
+)
+def test_what_would_be_computed_wrongly_is_refused(
+    tmp_path: Path, family: str, damage: dict[str, Any], error_class: ErrorClass, named: str
+) -> None:
+    folder = write_family(tmp_path / "model", TINY[family])
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+    with pytest.raises(LoadError, match=named) as refused:
+        adapter(folder)
+    assert refused.value.error_class is error_class
