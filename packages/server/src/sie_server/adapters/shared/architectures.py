@@ -51,7 +51,7 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
 
 
 def _bert(config: Mapping[str, Any]) -> Architecture:
-    shape = bert_weights.read_shape(config)
+    shape = bert_weights.read_shape(config, ("bert", "roberta", "xlm-roberta"))
 
     def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
         return PackedBert(shape, bert_weights.read_weights(tensors, shape, device, dtype), device)

@@ -1,7 +1,7 @@
 """BERT checkpoints as the packed encoder wants them: fused, transposed and scaled once, at load time."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,13 +66,13 @@ class BertWeights:
     layers: tuple[Layer, ...]
 
 
-def read_shape(config: Mapping[str, Any]) -> BertShape:
-    """The shape of a `config.json` of BERT, RoBERTa or XLM-RoBERTa.
+def read_shape(config: Mapping[str, Any], model_types: Sequence[str] = ("bert",)) -> BertShape:
+    """The shape of a `config.json` of one of these types, which may be `bert`, `roberta` and `xlm-roberta`.
 
     Raises:
-        LoadError: DEPENDENCY when the architecture is another one.
+        LoadError: DEPENDENCY when the architecture is another one, UNKNOWN when its numbers are missing.
     """
-    expect(config, "model_type", "bert", *_FIRST_POSITION_AFTER_PAD)
+    expect(config, "model_type", *model_types)
     expect(config, "hidden_act", "gelu")
     expect(config, "position_embedding_type", "absolute", default="absolute")
 
@@ -97,7 +97,7 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
     Raises:
         LoadError: UNKNOWN naming a tensor that is missing or has another shape.
     """
-    get = Checkpoint(tensors, _canonical, device).get
+    get = Checkpoint(tensors, canonical, device).get
 
     def norm(name: str) -> Norm:
         return Norm(get(f"{name}.weight", shape.width).to(dtype), get(f"{name}.bias", shape.width).to(dtype))
@@ -131,7 +131,8 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
     )
 
 
-def _canonical(name: str) -> str:
+def canonical(name: str) -> str:
+    """A tensor's name without `bert.` or `roberta.`, in the spelling of today."""
     for old, new in _OLD_NAMES:
         name = name.replace(old, new)
     return name.removeprefix("bert.").removeprefix("roberta.")

@@ -43,7 +43,7 @@ def expect(config: Mapping[str, Any], key: str, *allowed: object, default: objec
     value = config.get(key, default)
     if value not in allowed:
         known = ", ".join(repr(each) for each in allowed)
-        raise LoadError(ErrorClass.DEPENDENCY, f"the model has {key} {value!r}; the adapter 'dense' runs {known} only")
+        raise LoadError(ErrorClass.DEPENDENCY, f"the model has {key} {value!r}; this adapter runs {known} only")
 
 
 def read_kinds(config: Mapping[str, Any], rhythm: Sequence[str]) -> Sequence[str]:
