@@ -8,6 +8,7 @@ from sie_server.core.options import resolve_encode
 from sie_server.settings import Settings
 
 FOR_QUERIES = "Represent this sentence for searching relevant passages: T"
+TASK = "Given a web search query, retrieve relevant passages that answer the query"
 # id: dense dim, pooling, what becomes of a query "T", and of a document
 FAMILY = {
     "intfloat/e5-small-v2": (384, "mean", "query: T", "passage: T"),
@@ -23,20 +24,45 @@ FAMILY = {
     "WhereIsAI/UAE-Large-V1": (1024, "cls", FOR_QUERIES, "T"),
     "mixedbread-ai/mxbai-embed-large-v1": (1024, "cls", FOR_QUERIES, "T"),
 }
+# The same of families beyond BERT; and the length in front.
+BEYOND = {
+    "intfloat/multilingual-e5-small": (512, 384, "mean", "query: T", "passage: T"),
+    "intfloat/multilingual-e5-base": (512, 768, "mean", "query: T", "passage: T"),
+    "intfloat/multilingual-e5-large": (512, 1024, "mean", "query: T", "passage: T"),
+    "intfloat/multilingual-e5-large-instruct": (512, 1024, "mean", f"Instruct: {TASK}\nQuery: T", "T"),
+    "Snowflake/snowflake-arctic-embed-l-v2.0": (8192, 1024, "cls", "query: T", "T"),
+    "Alibaba-NLP/gte-modernbert-base": (8192, 768, "cls", "T", "T"),
+    "nomic-ai/modernbert-embed-base": (8192, 768, "mean", "search_query: T", "search_document: T"),
+    "ibm-granite/granite-embedding-english-r2": (8192, 768, "cls", "T", "T"),
+    "ibm-granite/granite-embedding-small-english-r2": (8192, 384, "cls", "T", "T"),
+    "Qwen/Qwen3-Embedding-0.6B": (32768, 1024, "last", f"Instruct: {TASK}\nQuery:T", "T"),
+    "Qwen/Qwen3-Embedding-4B": (32768, 2560, "last", f"Instruct: {TASK}\nQuery:T", "T"),
+    "Qwen/Qwen3-Embedding-8B": (32768, 4096, "last", f"Instruct: {TASK}\nQuery:T", "T"),
+    "intfloat/e5-mistral-7b-instruct": (4096, 4096, "last", f"Instruct: {TASK}\nQuery: T", "T"),
+}
+RECIPES = {name: (512, *facts) for name, facts in FAMILY.items()} | BEYOND
 
 
-@pytest.mark.parametrize(("name", "facts"), FAMILY.items())
-def test_published_models_keep_their_published_recipe(name: str, facts: tuple[int, str, str, str]) -> None:
+@pytest.mark.parametrize(("name", "facts"), RECIPES.items())
+def test_published_models_keep_their_published_recipe(name: str, facts: tuple[int, int, str, str, str]) -> None:
     own = Settings()
     model = read_catalog(own.models_dir, own.bundles_dir).find(name)
     assert model is not None
-    dim, pooling, query, document = facts
+    length, dim, pooling, query, document = facts
     options = model.profiles["default"].adapter_options
     assert (model.dims, options["pooling"], options["normalize"]) == ({"dense": dim}, pooling, True)
-    assert model.max_sequence_length == 512
+    assert model.max_sequence_length == length
     as_query = EncodeParams(options={"is_query": True})
     assert resolve_encode(model, as_query).prompt.apply("T") == query
     assert resolve_encode(model, EncodeParams()).prompt.apply("T") == document
+
+
+def test_an_instruction_of_the_caller_takes_the_place_of_the_default_one() -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find("intfloat/multilingual-e5-large-instruct")
+    assert model is not None
+    asked = EncodeParams(instruction="Find duplicates", options={"is_query": True})
+    assert resolve_encode(model, asked).prompt.apply("T") == "Instruct: Find duplicates\nQuery: T"
 
 
 def test_our_own_catalogue_is_served_by_its_default_bundle() -> None:

@@ -1,4 +1,7 @@
-"""One vector per text from the BERT family: MiniLM, E5, BGE, GTE and their kin. Options: `pooling`, `normalize`."""
+"""One vector per text: from every architecture of `shared.architectures`.
+
+Options: `pooling`, `normalize`, `end_token`.
+"""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -8,11 +11,10 @@ import torch
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import Capabilities, LoadError, ModelSpec, Prepared
-from sie_server.adapters.shared.bert_weights import read_shape, read_weights
+from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.layout import Layout, read_layout
 from sie_server.adapters.shared.pooling import pool, unit
 from sie_server.adapters.shared.tokenize import TextTokenizer
-from sie_server.adapters.shared.varlen import PackedBert
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 from sie_server.core.lifecycle import ErrorClass
 
@@ -20,11 +22,11 @@ PRECISIONS: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat
 
 
 class DenseAdapter:
-    """A BERT encoder with pooling; float32 on a CPU."""
+    """An encoder with pooling; float32 on a CPU."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
-        self._loaded: tuple[TextTokenizer, PackedBert, Layout] | None = None
+        self._loaded: tuple[TextTokenizer, Encoder, Layout] | None = None
         self._threads = threading.local()
         self._pads = False
 
@@ -40,20 +42,21 @@ class DenseAdapter:
             LoadError: what is missing or wrong.
         """
         folder = locate(self._spec.source)
-        shape = read_shape(read_json(folder / "config.json"))
+        architecture = read_architecture(read_json(folder / "config.json"))
         expected = self._spec.dims.get("dense")
-        if expected != shape.width:
-            message = f"the weights give vectors of {shape.width} components, the catalogue says {expected}"
+        if expected != architecture.width:
+            message = f"the weights give vectors of {architecture.width} components, the catalogue says {expected}"
             raise LoadError(ErrorClass.UNKNOWN, message)
         layout = read_layout(folder, self._spec.options)
-        wanted = self._spec.max_sequence_length or layout.max_length or shape.positions
-        tokenizer = TextTokenizer(folder, min(wanted, shape.positions), lower_case=layout.lower_case)
+        wanted = self._spec.max_sequence_length or layout.max_length or architecture.positions
+        length = min(wanted, architecture.positions)
+        tokenizer = TextTokenizer(folder, length, lower_case=layout.lower_case, end_token=layout.end_token)
         try:
-            weights = read_weights(read_tensors(folder), shape, device, self._dtype(device))
+            encoder = architecture.build(read_tensors(folder), device, self._dtype(device))
         except torch.OutOfMemoryError as error:
             raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
         self._pads = device != "cpu"
-        self._loaded = tokenizer, PackedBert(shape, weights, device), layout
+        self._loaded = tokenizer, encoder, layout
 
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
         """Token ids, cut at the model's length."""
@@ -74,7 +77,7 @@ class DenseAdapter:
         """Drop weights and buffers."""
         self._loaded = None
 
-    def _ready(self) -> tuple[TextTokenizer, PackedBert, Layout]:
+    def _ready(self) -> tuple[TextTokenizer, Encoder, Layout]:
         assert self._loaded is not None, "load comes first"  # noqa: S101 - a bug of the caller, not a refusal
         return self._loaded
 

@@ -1,21 +1,22 @@
 """BERT checkpoints as the packed encoder wants them: fused, transposed and scaled once, at load time."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from sie_server.adapters.base import LoadError
-from sie_server.core.lifecycle import ErrorClass
+from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
 
+# RoBERTa counts its positions from the one after the padding token's id; the rows before it are never used.
+_FIRST_POSITION_AFTER_PAD = ("roberta", "xlm-roberta")
 _OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
 
 
 @dataclass(frozen=True, slots=True)
 class BertShape:
-    """The numbers of a BERT configuration."""
+    """The numbers of a BERT configuration. `positions` are usable ones; the first of them is row `first_position`."""
 
     layers: int
     width: int
@@ -23,6 +24,7 @@ class BertShape:
     inner: int
     positions: int
     norm_eps: float
+    first_position: int = 0
 
     @property
     def head_width(self) -> int:
@@ -64,46 +66,38 @@ class BertWeights:
     layers: tuple[Layer, ...]
 
 
-def read_shape(config: Mapping[str, Any]) -> BertShape:
-    """The shape of a BERT `config.json`.
+def read_shape(config: Mapping[str, Any], model_types: Sequence[str] = ("bert",)) -> BertShape:
+    """The shape of a `config.json` of one of these types, which may be `bert`, `roberta` and `xlm-roberta`.
 
     Raises:
-        LoadError: DEPENDENCY when the architecture is another one.
+        LoadError: DEPENDENCY when the architecture is another one, UNKNOWN when its numbers are missing.
     """
-    expected = {"model_type": "bert", "hidden_act": "gelu"}
-    for key, value in expected.items():
-        if config.get(key) != value:
-            message = f"the model has {key} {config.get(key)!r}; the adapter 'dense' runs {value!r} only"
-            raise LoadError(ErrorClass.DEPENDENCY, message)
-    if config.get("position_embedding_type", "absolute") != "absolute":
-        raise LoadError(ErrorClass.DEPENDENCY, "the model has relative positions; the adapter 'dense' has none")
-    try:
+    expect(config, "model_type", *model_types)
+    expect(config, "hidden_act", "gelu")
+    expect(config, "position_embedding_type", "absolute", default="absolute")
+
+    def read() -> BertShape:
+        first = int(config["pad_token_id"]) + 1 if config["model_type"] in _FIRST_POSITION_AFTER_PAD else 0
         return BertShape(
             layers=int(config["num_hidden_layers"]),
             width=int(config["hidden_size"]),
             heads=int(config["num_attention_heads"]),
             inner=int(config["intermediate_size"]),
-            positions=int(config["max_position_embeddings"]),
+            positions=int(config["max_position_embeddings"]) - first,
             norm_eps=float(config.get("layer_norm_eps", 1e-12)),
+            first_position=first,
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise LoadError(ErrorClass.UNKNOWN, f"config.json is not that of a BERT: {error}") from error
+
+    return read_numbers("BERT", read)
 
 
 def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: str, dtype: torch.dtype) -> BertWeights:
-    """Collect a checkpoint's tensors under their names, with or without `bert.`, old normalisation names included.
+    """Collect a checkpoint's tensors under their names, prefixed or not, old normalisation names included.
 
     Raises:
         LoadError: UNKNOWN naming a tensor that is missing or has another shape.
     """
-    named = {_canonical(name): tensor for name, tensor in tensors.items()}
-
-    def get(name: str, *wanted: int) -> torch.Tensor:
-        tensor = named.get(name)
-        if tensor is None or (wanted and tuple(tensor.shape) != wanted):
-            found = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}, not {wanted}"
-            raise LoadError(ErrorClass.UNKNOWN, f"the checkpoint's tensor '{name}' {found}")
-        return tensor.to(device, torch.float32)
+    get = Checkpoint(tensors, canonical, device).get
 
     def norm(name: str) -> Norm:
         return Norm(get(f"{name}.weight", shape.width).to(dtype), get(f"{name}.bias", shape.width).to(dtype))
@@ -127,7 +121,8 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
         )
 
     query_scale = 1.0 / math.sqrt(shape.head_width)
-    positions = get("embeddings.position_embeddings.weight", shape.positions, shape.width)
+    first = shape.first_position
+    positions = get("embeddings.position_embeddings.weight", first + shape.positions, shape.width)[first:]
     return BertWeights(
         words=get("embeddings.word_embeddings.weight").to(dtype),
         positions=(positions + get("embeddings.token_type_embeddings.weight")[0]).to(dtype),
@@ -136,7 +131,8 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
     )
 
 
-def _canonical(name: str) -> str:
+def canonical(name: str) -> str:
+    """A tensor's name without `bert.` or `roberta.`, in the spelling of today."""
     for old, new in _OLD_NAMES:
         name = name.replace(old, new)
-    return name.removeprefix("bert.")
+    return name.removeprefix("bert.").removeprefix("roberta.")

@@ -22,12 +22,16 @@ _NAMES: Final = {"mean": "mean", "cls": "cls", "lasttoken": "last", "last": "las
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How token vectors become one vector, and how texts are cut. `max_length` counts special tokens too."""
+    """How token vectors become one vector, and how texts are cut. `max_length` counts special tokens too.
+
+    `end_token` ends every text, whether or not the model's own tokenizer says so.
+    """
 
     pooling: str
     normalize: bool
     max_length: int | None
     lower_case: bool
+    end_token: str | None = None
 
 
 def read_layout(folder: Path, options: Mapping[str, Any]) -> Layout:
@@ -46,7 +50,13 @@ def read_layout(folder: Path, options: Mapping[str, Any]) -> Layout:
         )
     own_normalize = not modules or any(kind == "Normalize" for kind, _ in modules)
     normalize = options.get("normalize", own_normalize)
-    return Layout(pooling, bool(normalize), text.get("max_seq_length"), bool(text.get("do_lower_case", False)))
+    return Layout(
+        pooling,
+        bool(normalize),
+        text.get("max_seq_length"),
+        bool(text.get("do_lower_case", False)),
+        options.get("end_token"),
+    )
 
 
 def _modules(folder: Path) -> list[tuple[str, str]]:

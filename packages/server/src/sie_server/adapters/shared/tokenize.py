@@ -4,26 +4,46 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from sie_server.adapters.base import LoadError, Prepared
 from sie_server.core.lifecycle import ErrorClass
 
 
 class TextTokenizer:
-    """`payload` of what it prepares is an int64 array of token ids, special tokens included, at most `max_length`."""
+    """`payload` of what it prepares is an int64 array of token ids, special tokens included, at most `max_length`.
 
-    def __init__(self, folder: Path, max_length: int, *, lower_case: bool) -> None:
+    With `end_token` every text ends with it, cut or not; most tokenizers that need one add it themselves.
+    """
+
+    def __init__(self, folder: Path, max_length: int, *, lower_case: bool, end_token: str | None = None) -> None:
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise LoadError(ErrorClass.NOT_FOUND, "the model folder has no tokenizer.json")
         self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length)
+        self._end = _missing_end(self._tokenizer, end_token)
+        self._tokenizer.enable_truncation(max_length - len(self._end))
         self._lower_case = lower_case
 
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
         """Tokenise in one call; may be called from several threads."""
         wanted = [text.lower() for text in texts] if self._lower_case else list(texts)
         encodings = self._tokenizer.encode_batch_fast(wanted)
-        return [Prepared(len(each), bool(each.overflowing), np.asarray(each.ids, dtype=np.int64)) for each in encodings]
+        return [self._prepared(each) for each in encodings]
+
+    def _prepared(self, encoding: Encoding) -> Prepared:
+        ids = np.asarray([*encoding.ids, *self._end] if self._end else encoding.ids, dtype=np.int64)
+        return Prepared(len(ids), bool(encoding.overflowing), ids)
+
+
+def _missing_end(tokenizer: Tokenizer, token: str | None) -> list[int]:
+    """The token that a text must end with, where the tokenizer does not see to it."""
+    if token is None:
+        return []
+    number = tokenizer.token_to_id(token)
+    if number is None:
+        raise LoadError(
+            ErrorClass.UNKNOWN, f"end_token '{token}' of the catalogue is no token of the model's tokenizer"
+        )
+    return [] if tokenizer.encode("").ids[-1:] == [number] else [number]

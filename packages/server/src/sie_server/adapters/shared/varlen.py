@@ -5,7 +5,6 @@ buffers are kept per thread and reused, residual sums are folded into the produc
 each sequence is pooled the last block computes nothing else.
 """
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,11 +13,9 @@ import torch
 from torch.nn import functional
 
 from sie_protocol.arrays import Array
+from sie_server.adapters.shared.attention import EVERYTHING, attend_on
 from sie_server.adapters.shared.bert_weights import BertShape, BertWeights, Layer, Norm
-
-# Up to here one product per head with all scores in memory is as fast as the fused kernel, and starts sooner.
-PLAIN_ATTENTION_TOKENS = 128
-BUFFER_STEP_TOKENS = 1024
+from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +37,6 @@ def pack(sequences: Sequence[Array], device: str) -> Packed:
     return Packed(ids, torch.from_numpy(positions).to(device), torch.from_numpy(starts).to(device), lengths.tolist())
 
 
-@dataclass(frozen=True, slots=True)
-class Buffers:
-    """Memory of one thread for the largest batch it has seen: [tokens, ...] each."""
-
-    qkv: torch.Tensor
-    context: torch.Tensor
-    inner: torch.Tensor
-
-
 class PackedBert:
     """The encoder. `encode` may run in several threads at once: each has buffers of its own."""
 
@@ -56,8 +44,8 @@ class PackedBert:
         self._shape = shape
         self._weights = weights
         self._device = device
-        self._attend = attend_each if device == "cpu" else attend_padded
-        self._local = threading.local()
+        self._attend = attend_on(device)
+        self._buffers = ThreadBuffers(device, qkv=3 * shape.width, context=shape.width, inner=shape.inner)
 
     @torch.inference_mode()
     def encode(self, sequences: Sequence[Array], *, first_only: bool) -> tuple[torch.Tensor, list[int]]:
@@ -69,7 +57,7 @@ class PackedBert:
         weights = self._weights
         hidden = functional.embedding(batch.ids, weights.words)
         hidden = self._norm(hidden.add_(functional.embedding(batch.positions, weights.positions)), weights.norm)
-        buffers = self._buffers(len(hidden), hidden.dtype)
+        buffers = self._buffers.of(len(hidden), hidden.dtype)
         for layer in weights.layers[:-1]:
             hidden = self._block(layer, hidden, batch, buffers)
         if not first_only:
@@ -86,7 +74,8 @@ class PackedBert:
         qkv = torch.addmm(layer.qkv_bias, hidden, layer.qkv, out=buffers.qkv[:tokens])
         heads = qkv.view(tokens, 3, shape.heads, shape.head_width).permute(1, 2, 0, 3)
         context = buffers.context[:tokens]
-        self._attend(heads, context.view(tokens, shape.heads, shape.head_width), batch.lengths)
+        out = context.view(tokens, shape.heads, shape.head_width)
+        self._attend(heads[0], heads[1], heads[2], out, batch.lengths, EVERYTHING)
         return context
 
     def _rest(self, layer: Layer, hidden: torch.Tensor, context: torch.Tensor, buffers: Buffers) -> torch.Tensor:
@@ -97,40 +86,3 @@ class PackedBert:
 
     def _norm(self, hidden: torch.Tensor, norm: Norm) -> torch.Tensor:
         return functional.layer_norm(hidden, (self._shape.width,), norm.weight, norm.bias, self._shape.norm_eps)
-
-    def _buffers(self, tokens: int, dtype: torch.dtype) -> Buffers:
-        buffers: Buffers | None = getattr(self._local, "buffers", None)
-        if buffers is not None and len(buffers.qkv) >= tokens:
-            return buffers
-        rows, width = -(-tokens // BUFFER_STEP_TOKENS) * BUFFER_STEP_TOKENS, self._shape.width
-        sizes = (3 * width, width, self._shape.inner)
-        grown = Buffers(*(torch.empty(rows, size, dtype=dtype, device=self._device) for size in sizes))
-        self._local.buffers = grown
-        return grown
-
-
-def attend_each(heads: torch.Tensor, out: torch.Tensor, lengths: list[int]) -> None:
-    """Attention inside each sequence, one after the other: no work on padding, at one call per sequence.
-
-    `heads` is [3, heads, tokens, head width] with scaled queries; `out` is [tokens, heads, head width].
-    """
-    queries, keys, values = (torch.split_with_sizes(part, lengths, dim=1) for part in heads)
-    for query, key, value, target in zip(queries, keys, values, torch.split_with_sizes(out, lengths), strict=True):
-        if len(target) <= PLAIN_ATTENTION_TOKENS:
-            scores = torch.softmax(torch.bmm(query, key.transpose(1, 2)), dim=-1)
-            context = torch.bmm(scores, value)
-        else:
-            context = functional.scaled_dot_product_attention(query[None], key[None], value[None], scale=1.0)[0]
-        target.copy_(context.transpose(0, 1))
-
-
-def attend_padded(heads: torch.Tensor, out: torch.Tensor, lengths: list[int]) -> None:
-    """The same in one masked call over a padded copy: for devices on which a call costs more than padding."""
-    count, longest = len(lengths), max(lengths)
-    sizes = torch.tensor(lengths, device=heads.device)
-    mask = torch.arange(longest, device=heads.device)[None, :] < sizes[:, None]
-    padded = heads.new_zeros(count, longest, 3, *heads.shape[1::2])
-    padded[mask] = heads.permute(2, 0, 1, 3)
-    query, key, value = padded.permute(2, 0, 3, 1, 4)
-    context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :], scale=1.0)
-    out.copy_(context.transpose(1, 2)[mask])

@@ -1,0 +1,89 @@
+"""Which encoder runs a checkpoint: chosen by the `model_type` of its `config.json`, and by nothing else."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+
+import torch
+
+from sie_protocol.arrays import Array
+from sie_server.adapters.base import LoadError
+from sie_server.adapters.shared import bert_weights, decoder, modernbert
+from sie_server.adapters.shared.prenorm import PackedPreNorm
+from sie_server.adapters.shared.varlen import PackedBert
+from sie_server.core.lifecycle import ErrorClass
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+class Encoder(Protocol):
+    """Token ids in, hidden states out. `encode` may run in several threads at once."""
+
+    def encode(self, sequences: Sequence[Array], *, first_only: bool) -> tuple[torch.Tensor, list[int]]:
+        """Hidden states of the last block for int64 token id arrays.
+
+        Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What a configuration promises: components per vector, the longest input, and the encoder for its tensors."""
+
+    width: int
+    positions: int
+    build: Callable[[Tensors, str, torch.dtype], Encoder]
+
+
+def read_architecture(config: Mapping[str, Any]) -> Architecture:
+    """The architecture that a `config.json` names.
+
+    Raises:
+        LoadError: DEPENDENCY when there is no encoder for it, UNKNOWN when its numbers are missing.
+    """
+    model_type = config.get("model_type")
+    read = READERS.get(str(model_type))
+    if read is None:
+        message = f"the model has model_type {model_type!r}; the adapter 'dense' runs {', '.join(sorted(READERS))}"
+        raise LoadError(ErrorClass.DEPENDENCY, message)
+    return read(config)
+
+
+def _bert(config: Mapping[str, Any]) -> Architecture:
+    shape = bert_weights.read_shape(config, ("bert", "roberta", "xlm-roberta"))
+
+    def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
+        return PackedBert(shape, bert_weights.read_weights(tensors, shape, device, dtype), device)
+
+    return Architecture(shape.width, shape.positions, build)
+
+
+def _modernbert(config: Mapping[str, Any]) -> Architecture:
+    shape = modernbert.read_shape(config)
+
+    def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
+        return PackedPreNorm(shape, modernbert.read_weights(tensors, config, shape, device, dtype), device)
+
+    return Architecture(shape.width, shape.positions, build)
+
+
+def _decoder(config: Mapping[str, Any]) -> Architecture:
+    shape = decoder.read_shape(config)
+
+    def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
+        return PackedPreNorm(shape, decoder.read_weights(tensors, config, shape, device, dtype), device)
+
+    return Architecture(shape.width, shape.positions, build)
+
+
+READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Architecture]]] = MappingProxyType(
+    {
+        "bert": _bert,
+        "mistral": _decoder,
+        "modernbert": _modernbert,
+        "qwen3": _decoder,
+        "roberta": _bert,
+        "xlm-roberta": _bert,
+    }
+)

@@ -1,0 +1,101 @@
+"""ModernBERT checkpoints as the pre-norm encoder wants them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from sie_server.adapters.shared.attention import EVERYTHING, Sight
+from sie_server.adapters.shared.checkpoint import FULL, SLIDING, Checkpoint, expect, read_kinds, read_numbers
+from sie_server.adapters.shared.prenorm import Layer, PreNormShape, PreNormWeights, layer_norm
+from sie_server.adapters.shared.rope import read_theta, side_by_side
+
+
+def read_shape(config: Mapping[str, Any]) -> PreNormShape:
+    """The shape of a ModernBERT `config.json`.
+
+    Raises:
+        LoadError: DEPENDENCY for a variety that no published embedding model has, UNKNOWN when numbers are missing.
+    """
+    expect(config, "hidden_activation", "gelu", default="gelu")
+    for bias in ("attention_bias", "mlp_bias", "norm_bias"):
+        expect(config, bias, False, default=False)
+
+    def read() -> PreNormShape:
+        width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+        return PreNormShape(
+            layers=int(config["num_hidden_layers"]),
+            width=width,
+            heads=heads,
+            shared_heads=heads,
+            head_width=width // heads,
+            inner=int(config["intermediate_size"]),
+            positions=int(config["max_position_embeddings"]),
+            norm_eps=float(config.get("norm_eps", 1e-5)),
+            normalize=layer_norm,
+            activate=torch.ops.aten.gelu_.default,  # a GELU in place has no public name
+        )
+
+    return read_numbers("ModernBERT", read)
+
+
+def read_sights(config: Mapping[str, Any], layers: int) -> list[tuple[float, Sight]]:
+    """For each layer, the base of its rotary positions and what its tokens see."""
+
+    def read() -> list[tuple[float, Sight]]:
+        window = int(config.get("local_attention", 128)) // 2
+        kinds = {
+            FULL: (read_theta(config, "global_rope_theta", 160_000.0, FULL), EVERYTHING),
+            SLIDING: (read_theta(config, "local_rope_theta", 10_000.0, SLIDING), Sight(window=window)),
+        }
+        every = int(config.get("global_attn_every_n_layers", 3))
+        rhythm = [SLIDING if at % every else FULL for at in range(layers)]
+        return [kinds[name] for name in read_kinds(config, rhythm)]
+
+    return read_numbers("ModernBERT", read)
+
+
+def read_weights(
+    tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any], shape: PreNormShape, device: str, dtype: torch.dtype
+) -> PreNormWeights:
+    """Collect a checkpoint's tensors under their names, with or without `model.`.
+
+    Raises:
+        LoadError: UNKNOWN naming a tensor that is missing or has another shape.
+    """
+    get = Checkpoint(tensors, lambda name: name.removeprefix("model."), device).get
+    width, inner = shape.width, shape.inner
+    query_scale = 1.0 / math.sqrt(shape.head_width)
+
+    def matrix(name: str, rows: int, columns: int) -> torch.Tensor:
+        return get(f"{name}.weight", rows, columns, dtype=dtype).t().contiguous()
+
+    def norm(name: str) -> torch.Tensor:
+        return get(f"{name}.weight", width, dtype=dtype)
+
+    def qkv(name: str) -> torch.Tensor:
+        query, key, value = get(f"{name}.weight", 3 * width, width).chunk(3)
+        parts = (side_by_side(query, shape.head_width) * query_scale, side_by_side(key, shape.head_width), value)
+        return torch.cat(parts).t().contiguous().to(dtype)
+
+    def layer(index: int, theta: float, sight: Sight) -> Layer:
+        prefix = f"layers.{index}"
+        return Layer(
+            attention_norm=norm(f"{prefix}.attn_norm") if index else None,  # the embeddings are normalised already
+            qkv=qkv(f"{prefix}.attn.Wqkv"),
+            head_norm=None,
+            out=matrix(f"{prefix}.attn.Wo", width, width),
+            inner_norm=norm(f"{prefix}.mlp_norm"),
+            gate_up=matrix(f"{prefix}.mlp.Wi", 2 * inner, width),
+            down=matrix(f"{prefix}.mlp.Wo", width, inner),
+            theta=theta,
+            sight=sight,
+        )
+
+    return PreNormWeights(
+        words=get("embeddings.tok_embeddings.weight", dtype=dtype),
+        embedding_norm=norm("embeddings.norm"),
+        layers=tuple(layer(at, *kind) for at, kind in enumerate(read_sights(config, shape.layers))),
+        final_norm=norm("final_norm"),
+    )

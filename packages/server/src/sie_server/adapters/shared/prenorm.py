@@ -1,0 +1,154 @@
+"""An encoder over packed batches for everything that normalises before each step, turns positions and gates its MLP.
+
+ModernBERT and the decoders differ in what is in `PreNormShape` and `Layer`, not in a line of this file. As in the BERT
+encoder, buffers are kept per thread, and residual sums are folded into the products.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from sie_protocol.arrays import Array
+from sie_server.adapters.shared.attention import Sight, attend_on
+from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
+from sie_server.adapters.shared.rope import turn, turns
+from sie_server.adapters.shared.varlen import Packed, pack
+
+# Scales a batch [tokens, width] by its own size and by a weight [width] or None: (batch, weight, epsilon)
+Normalize = Callable[[torch.Tensor, torch.Tensor | None, float], torch.Tensor]
+# An activation in place.
+Activate = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class PreNormShape:
+    """The numbers of an encoder and its functions. `shared_heads`: heads of keys and values."""
+
+    layers: int
+    width: int
+    heads: int
+    shared_heads: int
+    head_width: int
+    inner: int
+    positions: int
+    norm_eps: float
+    normalize: Normalize
+    activate: Activate
+
+    @property
+    def turned_heads(self) -> int:
+        """Heads of queries and of keys."""
+        return self.heads + self.shared_heads
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One block. Weights are [in, out] and contiguous; queries and keys have their pairs side by side.
+
+    Queries carry the factor 1/sqrt(head width): in `head_norm` [turned heads, head width] if there is one, else in
+    `qkv`. `gate_up` gives what is activated first, then what it is multiplied with.
+    """
+
+    attention_norm: torch.Tensor | None
+    qkv: torch.Tensor
+    head_norm: torch.Tensor | None
+    out: torch.Tensor
+    inner_norm: torch.Tensor
+    gate_up: torch.Tensor
+    down: torch.Tensor
+    theta: float
+    sight: Sight
+
+
+@dataclass(frozen=True, slots=True)
+class PreNormWeights:
+    """A whole encoder. Without `embedding_norm` words go in as they are; without `attention_norm` so does a block."""
+
+    words: torch.Tensor
+    embedding_norm: torch.Tensor | None
+    layers: tuple[Layer, ...]
+    final_norm: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    packed: Packed
+    turns: dict[float, torch.Tensor]
+    buffers: Buffers
+
+
+class PackedPreNorm:
+    """The encoder. `encode` may run in several threads at once: each has buffers of its own."""
+
+    def __init__(self, shape: PreNormShape, weights: PreNormWeights, device: str) -> None:
+        self._shape = shape
+        self._weights = weights
+        self._device = device
+        self._attend = attend_on(device)
+        self._buffers = ThreadBuffers(
+            device,
+            qkv=(shape.turned_heads + shape.shared_heads) * shape.head_width,
+            context=shape.heads * shape.head_width,
+            inner=2 * shape.inner,
+        )
+
+    @torch.inference_mode()
+    def encode(self, sequences: Sequence[Array], *, first_only: bool) -> tuple[torch.Tensor, list[int]]:
+        """Normalised hidden states of the last block for int64 token id arrays.
+
+        Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
+        """
+        weights, packed = self._weights, pack(sequences, self._device)
+        hidden = functional.embedding(packed.ids, weights.words)
+        if weights.embedding_norm is not None:
+            hidden = self._norm(hidden, weights.embedding_norm)
+        thetas = {layer.theta for layer in weights.layers}
+        batch = _Batch(
+            packed,
+            {theta: turns(packed.positions, theta, self._shape.head_width) for theta in thetas},
+            self._buffers.of(len(hidden), hidden.dtype),
+        )
+        for layer in weights.layers[:-1]:
+            hidden = self._rest(layer, hidden, self._attention(layer, hidden, batch), batch.buffers)
+        context, lengths = self._attention(weights.layers[-1], hidden, batch), packed.lengths
+        if first_only:
+            hidden, context, lengths = hidden[packed.starts], context[packed.starts], [1] * len(lengths)
+        hidden = self._rest(weights.layers[-1], hidden, context, batch.buffers)
+        return self._norm(hidden, weights.final_norm), lengths
+
+    def _attention(self, layer: Layer, hidden: torch.Tensor, batch: _Batch) -> torch.Tensor:
+        shape, tokens = self._shape, len(hidden)
+        normed = hidden if layer.attention_norm is None else self._norm(hidden, layer.attention_norm)
+        qkv = torch.mm(normed, layer.qkv, out=batch.buffers.qkv[:tokens])
+        heads = qkv.view(tokens, -1, shape.head_width)
+        turned, values = heads[:, : shape.turned_heads], heads[:, shape.turned_heads :]
+        if layer.head_norm is not None:
+            turned = shape.normalize(turned, None, shape.norm_eps).mul_(layer.head_norm)
+        turn(turned, batch.turns[layer.theta])
+        turned, values = turned.transpose(0, 1), values.transpose(0, 1)
+        context = batch.buffers.context[:tokens]
+        out = context.view(tokens, shape.heads, shape.head_width)
+        queries, keys = turned[: shape.heads], turned[shape.heads :]
+        self._attend(queries, keys, values, out, batch.packed.lengths, layer.sight)
+        return context
+
+    def _rest(self, layer: Layer, hidden: torch.Tensor, context: torch.Tensor, buffers: Buffers) -> torch.Tensor:
+        hidden = hidden.addmm_(context, layer.out)
+        normed = self._norm(hidden, layer.inner_norm)
+        gate, up = torch.mm(normed, layer.gate_up, out=buffers.inner[: len(hidden)]).chunk(2, dim=1)
+        return hidden.addmm_(self._shape.activate(gate).mul_(up), layer.down)
+
+    def _norm(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return self._shape.normalize(hidden, weight, self._shape.norm_eps)
+
+
+def layer_norm(hidden: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
+    """Mean 0 and variance 1 over the last axis."""
+    return functional.layer_norm(hidden, hidden.shape[-1:], weight, None, eps)
+
+
+def rms_norm(hidden: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
+    """Mean square 1 over the last axis."""
+    return functional.rms_norm(hidden, hidden.shape[-1:], weight, eps)

@@ -1,0 +1,55 @@
+"""Rotary positions: each pair of components of a head is turned by an angle that grows with the position.
+
+Checkpoints pair component i with component i + half. The two of a pair are put side by side when weights are read:
+queries and keys are reordered alike, so scores stay what they are, and turning is one product of complex numbers.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from sie_server.adapters.base import LoadError
+from sie_server.adapters.shared.checkpoint import expect
+from sie_server.core.lifecycle import ErrorClass
+
+
+def read_theta(config: Mapping[str, Any], old_key: str, default: float, kind: str | None = None) -> float:
+    """The base of the angles, of one kind of layer if there are several.
+
+    Newer configurations nest it under `rope_parameters`, older ones have it at the top under `old_key`.
+
+    Raises:
+        LoadError: DEPENDENCY when positions are rescaled in a way that is not computed here.
+    """
+    nested = config.get("rope_parameters") or {}
+    own = nested if kind is None else nested.get(kind) or {}
+    for scaling in (own, config.get("rope_scaling") or {}):
+        expect(scaling, "rope_type", "default", default=scaling.get("type", "default"))
+        expect(scaling, "partial_rotary_factor", 1.0, default=1.0)
+    theta = own.get("rope_theta", config.get(old_key, default))
+    if not isinstance(theta, int | float) or theta <= 0:
+        raise LoadError(ErrorClass.UNKNOWN, f"config.json has {theta!r} for the base of rotary positions")
+    return float(theta)
+
+
+def side_by_side(rows: torch.Tensor, head_width: int) -> torch.Tensor:
+    """Reorder the first axis [heads x head width] so that the two components of each pair are neighbours."""
+    halves = rows.view(-1, 2, head_width // 2, *rows.shape[1:])
+    return halves.transpose(1, 2).reshape(rows.shape)
+
+
+def turns(positions: torch.Tensor, theta: float, head_width: int) -> torch.Tensor:
+    """The turn of each pair at each position: complex [tokens, head width / 2]."""
+    steps = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32) / head_width
+    angles = positions[:, None].float() * (1.0 / theta**steps)
+    return torch.polar(torch.ones_like(angles), angles)
+
+
+def turn(heads: torch.Tensor, by: torch.Tensor) -> None:
+    """Turn [tokens, heads, head width], pairs side by side, in place. `by` is of `turns`."""
+    wide = heads.float()  # the tensor itself when it is float32
+    pairs = torch.view_as_complex(wide.view(*heads.shape[:2], -1, 2))
+    pairs.mul_(by[:, None])
+    if wide is not heads:
+        heads.copy_(wide)

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sie_server.adapters.shared.rope import read_theta, side_by_side, turn, turns
+
+
+def rotated_halves(heads: torch.Tensor, positions: torch.Tensor, theta: float) -> torch.Tensor:
+    """By the book: component i turns with component i + half."""
+    width = heads.shape[-1]
+    angles = positions[:, None].double() * theta ** (-torch.arange(0, width, 2).double() / width)
+    cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+    left, right = heads.double().chunk(2, dim=-1)
+    return torch.cat((left * cos - right * sin, right * cos + left * sin), -1)
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=8), st.sampled_from([2, 6, 16]), st.integers(0, 2**31))
+def test_turning_neighbours_is_turning_halves(positions: list[int], width: int, seed: int) -> None:
+    at = torch.tensor(positions)
+    heads = torch.randn(len(at), 3, width, generator=torch.Generator().manual_seed(seed))
+    reorder = side_by_side(torch.arange(width), width)
+    for dtype, error in ((torch.float32, 1e-4), (torch.bfloat16, 5e-2)):
+        within = torch.zeros(len(at), 5, width, dtype=dtype)  # heads are a part of a wider row, as they are in use
+        within[:, :3] = heads[..., reorder].to(dtype)
+        turn(within[:, :3], turns(at, 10_000.0, width))
+        expected = rotated_halves(heads, at, 10_000.0)[..., reorder]
+        torch.testing.assert_close(within[:, :3].double(), expected, atol=error, rtol=error)
+        assert not within[:, 3:].any()
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "theta"),
+    [
+        ({}, None, 7.0),
+        ({"rope_theta": 5.0}, None, 5.0),
+        ({"rope_theta": 5.0, "rope_scaling": None}, None, 5.0),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 3.0}}, None, 3.0),
+        ({"rope_parameters": {"near": {"rope_theta": 3.0}, "far": {"rope_theta": 4.0}}}, "far", 4.0),
+        ({"rope_parameters": {"near": {"rope_theta": 3.0}}}, "far", 7.0),
+    ],
+)
+def test_both_layouts_of_a_configuration_are_read(config: dict[str, object], kind: str | None, theta: float) -> None:
+    assert np.isclose(read_theta(config, "rope_theta", 7.0, kind), theta)

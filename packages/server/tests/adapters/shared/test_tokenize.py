@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from sie_protocol.catalog import ModelConfig
+from sie_protocol.items import EncodeParams
+from sie_server.adapters.base import LoadError, Prepared
+from sie_server.adapters.shared.layout import read_layout
+from sie_server.adapters.shared.tokenize import TextTokenizer
+from sie_server.catalog_files import read_catalog
+from sie_server.core.options import load_options, resolve_encode
+from sie_server.settings import Settings
+from tiny_families import TOKENIZERS
+
+TASK = "Given a web search query, retrieve relevant passages that answer the query"
+
+
+def folder_of(kind: str, folder: Path) -> Path:
+    TOKENIZERS[kind]().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def read_back(folder: Path, prepared: Prepared) -> str:
+    text = Tokenizer.from_file(str(folder / "tokenizer.json")).decode(
+        prepared.payload.tolist(), skip_special_tokens=False
+    )
+    assert isinstance(text, str)
+    return text
+
+
+def published(name: str) -> ModelConfig:
+    model = read_catalog(Settings().models_dir, Settings().bundles_dir).find(name)
+    assert model is not None
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "query", "document"),
+    [
+        ("intfloat/multilingual-e5-base", "xlm-roberta", "<s> query: why</s>", "<s> passage: why</s>"),
+        ("Snowflake/snowflake-arctic-embed-l-v2.0", "xlm-roberta", "<s> query: why</s>", "<s> why</s>"),
+        (
+            "nomic-ai/modernbert-embed-base",
+            "modernbert",
+            "[CLS]search_query: why[SEP]",
+            "[CLS]search_document: why[SEP]",
+        ),
+        ("Alibaba-NLP/gte-modernbert-base", "modernbert", "[CLS]why[SEP]", "[CLS]why[SEP]"),
+        ("Qwen/Qwen3-Embedding-0.6B", "qwen3", f"Instruct: {TASK}\nQuery:why<|endoftext|>", "why<|endoftext|>"),
+        ("intfloat/e5-mistral-7b-instruct", "mistral", f"<s>Instruct: {TASK}\nQuery: why</s>", "<s>why</s>"),
+    ],
+)
+def test_what_a_published_model_reads(tmp_path: Path, name: str, kind: str, query: str, document: str) -> None:
+    model, folder = published(name), folder_of(kind, tmp_path)
+    layout = read_layout(folder, load_options(model.profiles["default"]))
+    tokenizer = TextTokenizer(folder, 512, lower_case=layout.lower_case, end_token=layout.end_token)
+    for is_query, expected in ((True, query), (False, document)):
+        prompt = resolve_encode(model, EncodeParams(options={"is_query": is_query})).prompt
+        assert read_back(folder, tokenizer.prepare([prompt.apply("why")])[0]) == expected
+
+
+@given(st.text("abc ", max_size=40), st.integers(3, 12))
+def test_every_text_ends_with_the_end_token_once(
+    tmp_path_factory: pytest.TempPathFactory, text: str, max_length: int
+) -> None:
+    for kind, end in (("mistral", "</s>"), ("qwen3", "<|endoftext|>"), ("roberta", "</s>")):
+        folder = folder_of(kind, tmp_path_factory.mktemp(kind))
+        prepared = TextTokenizer(folder, max_length, lower_case=False, end_token=end).prepare([text])[0]
+        number = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(end)
+        ids = prepared.payload.tolist()
+        assert ids[-1] == number
+        assert ids.count(number) == 1
+        assert prepared.tokens == len(ids) <= max_length
+
+
+def test_an_end_token_that_the_model_does_not_have_is_named(tmp_path: Path) -> None:
+    missing = "<end>"
+    with pytest.raises(LoadError, match="end_token '<end>'"):
+        TextTokenizer(folder_of("mistral", tmp_path), 512, lower_case=False, end_token=missing)

@@ -1,0 +1,161 @@
+"""Writes small seeded checkpoints of every architecture, and answers for them with transformers: the oracle."""
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+from sie_protocol.arrays import Array
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the oracle's own
+    from transformers import (
+        AutoModel,
+        MistralConfig,
+        ModernBertConfig,
+        Qwen3Config,
+        RobertaConfig,
+        XLMRobertaConfig,
+    )
+
+WIDTH = 32
+LETTERS = "abcdefghijklmnopqrstuvwxyz ,.:-_"
+COMMON = {"hidden_size": WIDTH, "num_attention_heads": 4, "intermediate_size": 48, "initializer_range": 0.2}
+MAX_LENGTH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How one kind of checkpoint is written. `config` goes over the common part of its configuration."""
+
+    model_type: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    pooling: str = "mean"
+    normalize: bool = True
+    seed: int = 0
+    prefix: str = ""
+    legacy_config: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+
+def modernbert_of_old(config: dict[str, Any]) -> dict[str, Any]:
+    """As transformers 4 wrote it: the two thetas and the rhythm of layers at the top."""
+    rope = config.pop("rope_parameters")
+    kinds = config.pop("layer_types")
+    return config | {
+        "global_rope_theta": rope["full_attention"]["rope_theta"],
+        "local_rope_theta": rope["sliding_attention"]["rope_theta"],
+        "global_attn_every_n_layers": kinds.index("full_attention", 1),
+    }
+
+
+def decoder_of_old(config: dict[str, Any]) -> dict[str, Any]:
+    """As transformers 4 wrote it: theta at the top, no list of layers."""
+    rope = config.pop("rope_parameters")
+    config.pop("layer_types", None)
+    return config | {"rope_theta": rope["rope_theta"], "rope_scaling": None}
+
+
+def write_family(folder: Path, family: Family) -> Path:
+    """A sentence-transformers folder with random weights, norms and biases included."""
+    torch.manual_seed(family.seed)
+    tokenizer = TOKENIZERS[family.model_type]()
+    config = CONFIGS[family.model_type](vocab_size=tokenizer.get_vocab_size(), **{**COMMON, **family.config})
+    model = AutoModel.from_config(config)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            parameter.data.add_(0.3 * torch.randn_like(parameter))
+    tensors = {family.prefix + name: tensor for name, tensor in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=tensors)
+    if family.legacy_config is not None:
+        file = folder / "config.json"
+        file.write_text(json.dumps(family.legacy_config(json.loads(file.read_text()))))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    kinds = [
+        ("Transformer", ""),
+        ("Pooling", "1_Pooling"),
+        *([("Normalize", "2_Normalize")] if family.normalize else []),
+    ]
+    modules = [{"idx": at, "path": path, "type": f"x.{kind}"} for at, (kind, path) in enumerate(kinds)]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": MAX_LENGTH}))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": family.pooling}))
+    return folder
+
+
+def family_oracle(folder: Path, texts: Sequence[str], family: Family) -> Array:
+    """What transformers gives for each text alone, pooled by the book."""
+    model = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(MAX_LENGTH)
+    rows = []
+    for text in texts:
+        with torch.inference_mode():
+            hidden = model(input_ids=torch.tensor([tokenizer.encode(text).ids])).last_hidden_state[0]
+        vector = {"mean": hidden.mean(0), "cls": hidden[0], "last": hidden[-1]}[family.pooling]
+        rows.append((vector / vector.norm() if family.normalize else vector).numpy())
+    return np.stack(rows)
+
+
+def _unigram() -> Tokenizer:
+    """`<s> x </s>`, as XLM-RoBERTa has it: padding is token 1."""
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    pieces = [*((each, 0.0) for each in special), ("▁", -2.0), *((each, -3.0) for each in LETTERS if each != " ")]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens(special)
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    return tokenizer
+
+
+def _bytes(template: str, *special: str) -> Tokenizer:
+    """Every byte is a token; the template adds special ones, after a step of its own as published files have it."""
+    vocabulary = {each: at for at, each in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(special))
+    used = [(each, vocabulary[each]) for each in special if each in template]
+    ends = processors.TemplateProcessing(template, special_tokens=used)
+    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), ends])
+    return tokenizer
+
+
+TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {
+    "xlm-roberta": _unigram,
+    "roberta": lambda: _bytes("<s> $A </s>", "<s>", "<pad>", "</s>"),
+    "modernbert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
+    "qwen3": lambda: _bytes("$A <|endoftext|>", "<|endoftext|>"),
+    "mistral": lambda: _bytes("<s> $A", "<unk>", "<s>", "</s>"),
+}
+
+
+def _roberta(**values: Any) -> Any:
+    return RobertaConfig(**{"max_position_embeddings": MAX_LENGTH + 2, "type_vocab_size": 1, **values})
+
+
+def _xlm_roberta(**values: Any) -> Any:
+    return XLMRobertaConfig(
+        **{"max_position_embeddings": MAX_LENGTH + 2, "type_vocab_size": 1, "layer_norm_eps": 1e-5, **values}
+    )
+
+
+def _modernbert(**values: Any) -> Any:
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "cls_token_id": 1, "eos_token_id": 2, "sep_token_id": 2}
+    return ModernBertConfig(**{**ids, **values})
+
+
+CONFIGS: Mapping[str, Callable[..., Any]] = {
+    "xlm-roberta": _xlm_roberta,
+    "roberta": _roberta,
+    "modernbert": _modernbert,
+    "qwen3": Qwen3Config,
+    "mistral": MistralConfig,
+}
