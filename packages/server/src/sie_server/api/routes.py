@@ -12,6 +12,7 @@ from sie_protocol import headers
 from sie_protocol.errors import Problem
 from sie_protocol.versions import VERSION
 from sie_server.api.edge import Edge, on_bug, on_http_error, on_problem
+from sie_server.api.score import score
 from sie_server.api.status_ws import StatusFeed
 from sie_server.api.tasks import TaskContext, TaskEndpoint, encode, no_task
 
@@ -20,9 +21,8 @@ def build_api(context: TaskContext, feed: StatusFeed) -> Edge:
     """The ASGI app of one worker."""
     app = FastAPI(title="SIE worker", version=VERSION)
     app.router.routes[:0] = [_task("encode", TaskEndpoint("encode", context, encode))]
-    app.router.routes.extend(
-        _task(name, TaskEndpoint(name, context, partial(no_task, name))) for name in ("score", "extract")
-    )
+    app.router.routes.append(_task("score", TaskEndpoint("score", context, score)))
+    app.router.routes.append(_task("extract", TaskEndpoint("extract", context, partial(no_task, "extract"))))
     _add_reads(app, context, feed)
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http_error)

@@ -56,10 +56,11 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class BertWeights:
-    """A whole encoder. `positions` already carries the embedding of token type 0."""
+    """A whole encoder. `positions` already carries the embedding of token type 0, `types` what others add to it."""
 
     words: torch.Tensor
     positions: torch.Tensor
+    types: torch.Tensor
     norm: Norm
     layers: tuple[Layer, ...]
 
@@ -73,10 +74,10 @@ def read_shape(config: Mapping[str, Any]) -> BertShape:
     expected = {"model_type": "bert", "hidden_act": "gelu"}
     for key, value in expected.items():
         if config.get(key) != value:
-            message = f"the model has {key} {config.get(key)!r}; the adapter 'dense' runs {value!r} only"
+            message = f"the model has {key} {config.get(key)!r}; this adapter runs {value!r} only"
             raise LoadError(ErrorClass.DEPENDENCY, message)
     if config.get("position_embedding_type", "absolute") != "absolute":
-        raise LoadError(ErrorClass.DEPENDENCY, "the model has relative positions; the adapter 'dense' has none")
+        raise LoadError(ErrorClass.DEPENDENCY, "the model has relative positions; this adapter has none")
     try:
         return BertShape(
             layers=int(config["num_hidden_layers"]),
@@ -128,9 +129,11 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
 
     query_scale = 1.0 / math.sqrt(shape.head_width)
     positions = get("embeddings.position_embeddings.weight", shape.positions, shape.width)
+    types = get("embeddings.token_type_embeddings.weight")
     return BertWeights(
         words=get("embeddings.word_embeddings.weight").to(dtype),
-        positions=(positions + get("embeddings.token_type_embeddings.weight")[0]).to(dtype),
+        positions=(positions + types[0]).to(dtype),
+        types=(types - types[0]).to(dtype),
         norm=norm("embeddings.LayerNorm"),
         layers=tuple(layer(index) for index in range(shape.layers)),
     )
