@@ -18,7 +18,7 @@ QUERY = "the cat saw"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    raw = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
+    raw: dict[str, Any] = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
     return write_reranker(tmp_path_factory.mktemp("tiny") / "model", **raw)
 
 
@@ -27,7 +27,7 @@ async def worker(tmp_path: Path, folder: Path) -> Any:
     models: dict[str, dict[str, Any]] = {
         RERANKER: {"adapter": "cross_encoder", "weights_path": str(folder), "tasks": {"score": {}}},
         HASH: {"max_sequence_length": 4, "options": {"query_template": "q: {text}", "doc_template": "d: {text}"}},
-        "org/wrong": {"tasks": {"score": {}}},
+        "org/wrong": {"tasks": {"encode": {"dense": {"dim": 8}}, "score": {}}},
         "org/sparse": {"tasks": {"encode": {"sparse": {"dim": 9}}}},
     }
     async with served(write_catalog(tmp_path / "catalog", models), max_text_chars=200) as each:

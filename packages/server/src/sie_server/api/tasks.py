@@ -8,6 +8,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from sie_protocol import arrays, headers
@@ -53,10 +54,13 @@ class TaskContext:
 class TaskEndpoint:
     """One inference route as plain ASGI: `answer` does the work, this does what all tasks share."""
 
-    def __init__(self, name: str, context: TaskContext, answer: "Answer") -> None:
+    def __init__(
+        self, name: str, context: TaskContext, answer: "Answer", refuse: Callable[[Problem], Response] = error_response
+    ) -> None:
         self._name = name
         self._context = context
         self._answer = answer
+        self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; a client that leaves cancels it."""
@@ -83,7 +87,7 @@ class TaskEndpoint:
         except Problem as problem:
             outcome.status = problem.status
             _log_refusal(scope, problem)
-            await error_response(problem)(scope, receive, send)
+            await self._refuse(problem)(scope, receive, send)
         except ClientGoneError:
             outcome.status = CLIENT_GONE
         except asyncio.CancelledError:
