@@ -43,11 +43,11 @@ def compat_error(problem: Problem) -> Response:
 
 @contextmanager
 def about(param: str) -> Iterator[None]:
-    """Name the field of the request that a refusal is about."""
+    """Name the field that a refusal of the request is about; what is wrong with the worker is about no field."""
     try:
         yield
     except Problem as problem:
-        if "param" not in problem.details:
+        if problem.status < _SERVER_ERRORS and "param" not in problem.details:
             problem.details = {**problem.details, "param": param}
         raise
 

@@ -153,7 +153,7 @@ class Engine:
             scores = [float(row["score"]) for row in answer.rows]
         else:
             first, *rest = (row["dense"] for row in answer.rows)
-            scores = compare(first, rest, wanted.similarity)
+            scores = await self._pipeline.run(partial(compare, first, rest, wanted.similarity))
         return Scored(
             model=slot.model.sie_id,
             scores=scores,
