@@ -99,3 +99,11 @@ def test_every_file_of_the_shipped_catalogue_is_valid_and_runnable() -> None:
     shipped = build_catalog(models, bundles)
     assert models
     assert all(shipped.bundles_of(each) for each in models)
+
+
+def test_a_model_may_say_how_short_its_vectors_can_be() -> None:
+    text = model("org/m").replace(b"dim: 8", b"dim: 8, min_dim: 4")
+    encode = decode_model(text).tasks.encode
+    assert encode is not None
+    assert encode.dense is not None
+    assert (encode.dense.dim, encode.dense.min_dim) == (8, 4)

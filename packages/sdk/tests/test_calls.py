@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 import sdk_answers as published
 from sdk_server import Reply
 from sdk_virtual_time import Run, Scripted, answer, run
-from sie_protocol.items import EncodeParams, EncodeResult, Item, ModelInfo
+from sie_protocol.items import EncodeParams, EncodeResult, Item, ModelInfo, ScoreResult
 from sie_sdk import calls, errors
 from sie_sdk.messages import Request
 from sie_sdk.retry import Terms
@@ -192,6 +192,49 @@ def test_results_in_another_order_than_the_items_are_an_error() -> None:
 )
 def test_a_success_that_is_none_points_to_the_base_url(reply: Reply) -> None:
     done = encode(HELLO, reply)
+    assert type(done.error) is errors.ServerError
+    assert "base_url" in str(done.error)
+
+
+def score(items: list[Item], reply: Reply) -> Run[ScoreResult]:
+    plan = calls.score(TERMS, "org/m", {"text": "q"}, items, None, {})
+    return run(plan, iter([Scripted(answer(reply))]))
+
+
+def test_a_score_request_says_nothing_that_the_caller_does_not() -> None:
+    asked = calls.score_request(TERMS, "org/m", {"text": "q"}, HELLO, None, {})
+    assert msgspec.msgpack.decode(asked.body) == {"query": {"text": "q"}, "items": [{"text": "Hello"}]}
+
+
+@pytest.mark.parametrize("query", ["text", None, [{"text": "a"}]])
+def test_a_query_that_is_no_item_is_shown(query: Any) -> None:
+    with pytest.raises(TypeError, match="the query is a dict"):
+        calls.score_request(TERMS, "org/m", query, HELLO, None, {})
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        published.scored(("item-0", 1.0)),
+        published.scored(("item-0", 1.0), ("item-1", 0.5), ("item-2", 0.1)),
+        published.scored(("item-0", 1.0), ("x", 0.5)),
+        published.scored(("item-0", 1.0), ("item-0", 0.5)),
+    ],
+)
+def test_scores_of_other_items_than_those_sent_are_an_error(reply: Reply) -> None:
+    assert isinstance(score([{"text": "a"}, {"text": "b"}], reply).error, errors.IncompleteBatchError)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        published.encoded([]),
+        Reply(200, b"<html>", {"Content-Type": "text/html"}),
+        published.scored(("item-0", "high")),  # type: ignore[arg-type]  # what a broken server sends
+    ],
+)
+def test_a_score_answer_that_is_none_points_to_the_base_url(reply: Reply) -> None:
+    done = score(HELLO, reply)
     assert type(done.error) is errors.ServerError
     assert "base_url" in str(done.error)
 

@@ -62,6 +62,30 @@ def test_every_argument_reaches_the_server(serve: Serve, open_client: Open) -> N
     }
 
 
+def test_a_score_call_sends_what_it_is_told_and_gives_the_ranked_items(serve: Serve, open_client: Open) -> None:
+    answer = published.scored(("b", 2.5), ("item-0", -1.0), query_id="q", usage={"input_tokens": 9, "later": 1})
+    server = serve(LOADING, answer)
+    client = open_client(server.url, options={"profile": "fast"})
+    query, items = Item(id="q", text="who"), [Item(text="a"), Item(id="b", text="b")]
+    result = client.score("org/m", query, items, instruction="find", options={"similarity": "dot"}, gpu="tenant/l4")
+    assert [(entry["item_id"], entry["score"], entry["rank"]) for entry in result["scores"]] == [
+        ("b", 2.5, 0),
+        ("item-0", -1.0, 1),
+    ]
+    assert (result["model"], result["query_id"], result["usage"]["input_tokens"]) == ("org/m", "q", 9)
+    _, seen = server.seen
+    assert (seen.method, seen.path) == ("POST", "/v1/score/org/m")
+    assert seen.decoded == {
+        "query": {"id": "q", "text": "who"},
+        "items": [{"text": "a"}, {"id": "b", "text": "b"}],
+        "instruction": "find",
+        "options": {"profile": "fast", "similarity": "dot"},
+    }
+    assert (seen.headers["x-sie-pool"], seen.headers["x-sie-machine-profile"]) == ("tenant", "l4")
+    with pytest.raises(errors.ProvisioningError):
+        open_client(serve(STARTING).url).score("org/m", query, items, wait_for_capacity=False)
+
+
 def test_an_encoded_model_id_arrives_as_it_was(serve: Serve, open_client: Open) -> None:
     server = serve(published.VECTOR)
     open_client(server.url + "/prefix").encode("org/a b%2Fc", HELLO)

@@ -26,9 +26,13 @@ class Inputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VectorTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One encode output; `dim` is the number of components (for sparse: the vocabulary)."""
+    """One encode output; `dim` is the number of components (for sparse: the vocabulary).
+
+    `min_dim` is for dense models trained so that the beginning of a vector is a vector too: the shortest good one.
+    """
 
     dim: int
+    min_dim: int | None = None
 
 
 class EncodeTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

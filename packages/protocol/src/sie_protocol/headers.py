@@ -28,6 +28,9 @@ JSON: Final = "application/json"
 # Paths
 INFERENCE_OPERATIONS: Final = ("encode", "score", "extract")
 MODELS: Final = "/v1/models"
+EMBEDDINGS: Final = "/v1/embeddings"
+RERANK: Final = "/v1/rerank"
+RERANK_V2: Final = "/v2/rerank"
 POOLS: Final = "/v1/pools"
 HEALTH: Final = "/health"
 HEALTHZ: Final = "/healthz"

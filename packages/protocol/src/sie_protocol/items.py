@@ -5,9 +5,11 @@ checks them as they are. Request envelopes are msgspec structs. Array-valued fie
 and ndarray maps (see `sie_protocol.arrays`) on the wire, so this module calls them `Any` and needs no numpy.
 """
 
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Final, NotRequired, TypedDict
 
 import msgspec
+
+MAX_CANDIDATES: Final = 1000  # items of one score request
 
 
 class Image(TypedDict):
@@ -62,6 +64,23 @@ class Usage(TypedDict, total=False):
     truncated_items: int
 
 
+class ScoreEntry(TypedDict):
+    """One scored item. `item_id` is the item's own id, or `item-N` by its place in the request; rank 0 is the best."""
+
+    item_id: str
+    score: float
+    rank: int
+
+
+class ScoreResult(TypedDict, total=False):
+    """Every item of a score call, the best first; items with equal scores keep the order of the request."""
+
+    model: str
+    query_id: str | None
+    scores: list[ScoreEntry]
+    usage: Usage
+
+
 class EncodeParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Parameters of an encode call; None means: the profile's or the model's default."""
 
@@ -76,6 +95,15 @@ class EncodeRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     items: list[Item]
     params: EncodeParams | None = None
+
+
+class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Body of `POST /v1/score/{model}`: at most `MAX_CANDIDATES` items, each scored against the query."""
+
+    query: Item
+    items: list[Item]
+    instruction: str | None = None
+    options: dict[str, Any] | None = None
 
 
 class ModelInfo(TypedDict, total=False):

@@ -25,7 +25,7 @@ from sie_protocol import arrays
 from sie_protocol.codec import is_msgpack
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import JSON, MACHINE_PROFILE, MODELS, MSGPACK, POOL, REQUEST_ID, operation_path
-from sie_protocol.items import EncodeParams, EncodeRequest, EncodeResult, Item, ModelInfo
+from sie_protocol.items import EncodeParams, EncodeRequest, EncodeResult, Item, ModelInfo, ScoreRequest, ScoreResult
 from sie_protocol.target import parse_model, parse_target
 from sie_sdk import flow
 from sie_sdk.errors import IncompleteBatchError, ServerError
@@ -34,6 +34,7 @@ from sie_sdk.retry import Terms
 
 T = TypeVar("T")
 ENCODE: Final = "encode"
+SCORE: Final = "score"
 ASK_JSON: Final = (("Accept", JSON),)
 
 
@@ -95,12 +96,41 @@ def encode(terms: Terms, model: str, items: Sequence[Item], params: EncodeParams
 
 def encode_request(terms: Terms, model: str, items: Sequence[Item], params: EncodeParams | None) -> Request:
     """`POST /v1/encode/{model}` with a msgpack body."""
-    headers = (("Content-Type", MSGPACK), ("Accept", MSGPACK), *_target_headers(terms.gpu))
-    path = operation_path(ENCODE, _quoted(model))
-    try:
-        return Request("POST", path, headers, _encoder.encode(EncodeRequest(items=list(items), params=params)))
-    except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
-        raise TypeError(f"the items or options cannot be sent: {error}") from error
+    return _inference(terms, operation_path(ENCODE, _quoted(model)), EncodeRequest(items=list(items), params=params))
+
+
+def score(
+    terms: Terms,
+    model: str,
+    query: Item,
+    items: Sequence[Item],
+    instruction: str | None,
+    options: Mapping[str, Any],
+) -> Plan[ScoreResult]:
+    """Score each item against the query: how well it answers it, the higher the better.
+
+    The result's `scores` hold every item, best first: `score`, `rank` from 0, and `item_id`, which is the item's own
+    id or `item-N` by its place in `items`; `query_id` is the query's id. At most 1000 items. `instruction` is a task
+    description, put in front of the query. Models of vectors score by the cosine of the two, or by their product with
+    the option `similarity` "dot".
+    """
+    request = score_request(terms, model, query, items, instruction, options)
+    return flow.single(request, terms, partial(_score_result, items))
+
+
+def score_request(
+    terms: Terms,
+    model: str,
+    query: Item,
+    items: Sequence[Item],
+    instruction: str | None,
+    options: Mapping[str, Any],
+) -> Request:
+    """`POST /v1/score/{model}` with a msgpack body."""
+    if not isinstance(query, Mapping):
+        raise TypeError(f"the query is a dict such as {{'text': 'hello'}}, not {type(query).__name__}: {query!r:.80}")
+    body = ScoreRequest(query=query, items=list(items), instruction=instruction, options=dict(options) or None)
+    return _inference(terms, operation_path(SCORE, _quoted(model)), body)
 
 
 def list_models(terms: Terms) -> Plan[list[ModelInfo]]:
@@ -143,6 +173,14 @@ class _Models(msgspec.Struct, frozen=True):
 
 
 _encoder: Final = msgspec.msgpack.Encoder(enc_hook=arrays.pack)
+
+
+def _inference(terms: Terms, path: str, body: msgspec.Struct) -> Request:
+    headers = (("Content-Type", MSGPACK), ("Accept", MSGPACK), *_target_headers(terms.gpu))
+    try:
+        return Request("POST", path, headers, _encoder.encode(body))
+    except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
+        raise TypeError(f"the items or options cannot be sent: {error}") from error
 
 
 def _quoted(model: str) -> str:
@@ -195,6 +233,19 @@ def _result(answer: Answer, item: Item, found: dict[str, Any], timing: Any) -> E
         result["multivector"] = _array(answer, multivector, "values")
     if isinstance(timing, dict):
         result["timing"] = timing.copy()  # type: ignore[typeddict-item]  # milliseconds by name, as the server gave them
+    return result
+
+
+def _score_result(items: Sequence[Item], answer: Answer) -> ScoreResult:
+    result: ScoreResult = read(answer, kind=ScoreResult, pick=lambda it: it)
+    if "scores" not in result:
+        raise malformed(answer, "it has no list of scores")
+    if len(result["scores"]) != len(items):
+        raise _incomplete(answer, f"{len(result['scores'])} scores for {len(items)} items")
+    wanted = sorted(f"item-{at}" if (own := item.get("id")) is None else str(own) for at, item in enumerate(items))
+    found = sorted(entry["item_id"] for entry in result["scores"])
+    if found != wanted:
+        raise _incomplete(answer, "scores of other items than those that were sent")
     return result
 
 

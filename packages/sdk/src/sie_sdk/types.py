@@ -5,7 +5,17 @@ Arrays in results are read-only numpy views on the answer's bytes; call `.copy()
 
 from typing import TypedDict
 
-from sie_protocol.items import EncodeResult, Image, Item, ModelInfo, SparseVector, Timing
+from sie_protocol.items import (
+    EncodeResult,
+    Image,
+    Item,
+    ModelInfo,
+    ScoreEntry,
+    ScoreResult,
+    SparseVector,
+    Timing,
+    Usage,
+)
 from sie_sdk.messages import WaitEvent
 
 
@@ -44,6 +54,9 @@ __all__ = [
     "Item",
     "Image",
     "EncodeResult",
+    "ScoreResult",
+    "ScoreEntry",
+    "Usage",
     "SparseVector",
     "Timing",
     "ModelInfo",

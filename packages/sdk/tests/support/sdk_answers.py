@@ -33,6 +33,11 @@ def encoded(items: Sequence[Mapping[str, Any]], **fields: Any) -> Reply:
     return Reply(200, body, MSGPACK)
 
 
+def scored(*entries: tuple[str, float], **fields: Any) -> Reply:
+    scores = [{"item_id": name, "score": score, "rank": rank} for rank, (name, score) in enumerate(entries)]
+    return Reply(200, msgspec.msgpack.encode({"model": "org/m", "scores": scores, **fields}), MSGPACK)
+
+
 def said(status: int, body: Any, **headers: str) -> Reply:
     """A JSON answer; header names are given with underscores."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from sie_sdk import SIEAsyncClient, SIEClient
-from sie_sdk.types import CapacityInfo, EncodeResult, Item, ModelInfo
+from sie_sdk.types import CapacityInfo, EncodeResult, Item, ModelInfo, ScoreResult
 
 T = TypeVar("T")
 
@@ -16,6 +16,7 @@ class BlockingClient(Protocol):
 
     def encode(self, model: str, items: Item, **arguments: Any) -> EncodeResult: ...
     def encode_all(self, model: str, items: list[Item], **arguments: Any) -> list[EncodeResult]: ...
+    def score(self, model: str, query: Item, items: list[Item], **arguments: Any) -> ScoreResult: ...
     def list_models(self) -> list[ModelInfo]: ...
     def get_model(self, model: str) -> ModelInfo: ...
     def get_capacity(self, *, gpu: str | None = None) -> CapacityInfo: ...
@@ -49,6 +50,9 @@ class OnALoop:
 
     def encode_all(self, model: str, items: list[Item], **arguments: Any) -> list[EncodeResult]:
         return self._run(self._client.encode(model, items, **arguments))
+
+    def score(self, model: str, query: Item, items: list[Item], **arguments: Any) -> ScoreResult:
+        return self._run(self._client.score(model, query, items, **arguments))
 
     def list_models(self) -> list[ModelInfo]:
         return self._run(self._client.list_models())

@@ -109,7 +109,6 @@ async def test_model_ids_are_found_in_any_spelling(worker: Served) -> None:
         ("/v1/encode/org/none", {"items": [{"text": "a"}]}, {}, "MODEL_NOT_FOUND", "org/none"),
         (f"/v1/encode/{M}:other", {"items": [{"text": "a"}]}, {}, "MODEL_NOT_FOUND", "set options.profile"),
         ("/v1/encode/org/scorer", {"items": [{"text": "a"}]}, {}, "INVALID_INPUT", "no task 'encode'; it has: score"),
-        (f"/v1/score/{M}", {"query": {"text": "a"}, "items": []}, {}, "INVALID_INPUT", "no task 'score'"),
         (f"/v1/extract/{M}", {"items": []}, {}, "INVALID_INPUT", "no task 'extract'"),
         ("/v1/score/org/none", {}, {}, "MODEL_NOT_FOUND", "org/none"),
         ("/v1/nothing", {}, {}, "NOT_FOUND", "/v1/nothing"),

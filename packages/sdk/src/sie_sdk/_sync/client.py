@@ -9,7 +9,7 @@ from typing import Any, Self, overload
 from sie_sdk import calls, capacity, settings
 from sie_sdk.drivers import Link
 from sie_sdk.messages import OnWait
-from sie_sdk.types import CapacityInfo, EncodeResult, Item, ModelInfo
+from sie_sdk.types import CapacityInfo, EncodeResult, Item, ModelInfo, ScoreResult
 
 
 class SIEClient:
@@ -101,6 +101,24 @@ class SIEClient:
         terms = self._settings.terms(gpu, model, wait_for_capacity=wait_for_capacity, budget_s=provision_timeout_s)
         results = self._link.drive(calls.encode(terms, model, calls.as_list(items), params))
         return results[0] if isinstance(items, Mapping) else results
+
+    def score(  # noqa: PLR0913 - the documented signature
+        self,
+        model: str,
+        query: Item,
+        items: Sequence[Item],
+        *,
+        instruction: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        gpu: str | None = None,
+        wait_for_capacity: bool = True,
+        provision_timeout_s: float | None = None,
+    ) -> ScoreResult:
+        """Score items against a query, best first; see `sie_sdk.calls` for arguments and results."""
+        merged = calls.merged_options(self._settings.options, options, is_query=None)
+        terms = self._settings.terms(gpu, model, wait_for_capacity=wait_for_capacity, budget_s=provision_timeout_s)
+        plan = calls.score(terms, model, query, calls.as_list(items), instruction, merged)
+        return self._link.drive(plan)
 
     def list_models(self) -> list[ModelInfo]:
         """Tell all models of the catalogue, loaded or not."""

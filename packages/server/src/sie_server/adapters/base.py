@@ -5,7 +5,7 @@ An adapter knows its weights, its tokenizer and its arithmetic. It knows nothing
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from sie_protocol.arrays import Array
 from sie_server.core.lifecycle import ErrorClass
@@ -57,6 +57,16 @@ class Capabilities:
     pads: bool = False
 
 
+class Pair(NamedTuple):
+    """Two texts that a model reads together."""
+
+    first: str
+    second: str
+
+
+Input = str | Pair
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """One input, ready for the device. `tokens` is what the model will read, special tokens included."""
@@ -80,15 +90,55 @@ class Adapter(Protocol):
             LoadError: what is missing or wrong.
         """
 
-    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
-        """Tokenise on the CPU."""
+    def prepare(self, inputs: Sequence[Input]) -> list[Prepared]:
+        """Tokenise on the CPU.
+
+        Raises:
+            UnsupportedInputError: a pair for a model of single texts, or the other way round.
+        """
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Mapping[str, Array]:
         """Compute one batch with at most this many CPU threads.
 
         Returns each output as an array on the CPU whose first axis is the batch, in its order: `dense` is float32 of
-        shape [batch, dims].
+        shape [batch, dims], `score` float32 of shape [batch].
         """
 
     def unload(self) -> None:
         """Drop weights and buffers."""
+
+
+@runtime_checkable
+class ReadsTokens(Protocol):
+    """An adapter whose tokenizer also goes the other way."""
+
+    def texts_of(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each list of token ids, special tokens left out.
+
+        Raises:
+            UnsupportedInputError: an id that the tokenizer does not have.
+        """
+
+
+def single_texts(inputs: Sequence[Input]) -> list[str]:
+    """The inputs of a model that reads one text at a time.
+
+    Raises:
+        UnsupportedInputError: one of them is a pair.
+    """
+    texts = [each for each in inputs if isinstance(each, str)]
+    if len(texts) < len(inputs):
+        raise UnsupportedInputError("the model reads single texts, not pairs of them")
+    return texts
+
+
+def text_pairs(inputs: Sequence[Input]) -> list[Pair]:
+    """The inputs of a model that reads two texts together.
+
+    Raises:
+        UnsupportedInputError: one of them is a single text.
+    """
+    pairs = [each for each in inputs if isinstance(each, Pair)]
+    if len(pairs) < len(inputs):
+        raise UnsupportedInputError("the model reads pairs of texts, not single ones")
+    return pairs

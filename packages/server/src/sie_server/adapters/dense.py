@@ -5,20 +5,18 @@ Options: `pooling`, `normalize`, `end_token`.
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import torch
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.base import Capabilities, LoadError, ModelSpec, Prepared
+from sie_server.adapters.base import Capabilities, Input, LoadError, ModelSpec, Prepared, single_texts
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.layout import Layout, read_layout
 from sie_server.adapters.shared.pooling import pool, unit
 from sie_server.adapters.shared.tokenize import TextTokenizer
+from sie_server.adapters.shared.torch_use import precision, use_threads
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 from sie_server.core.lifecycle import ErrorClass
-
-PRECISIONS: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class DenseAdapter:
@@ -52,23 +50,26 @@ class DenseAdapter:
         length = min(wanted, architecture.positions)
         tokenizer = TextTokenizer(folder, length, lower_case=layout.lower_case, end_token=layout.end_token)
         try:
-            encoder = architecture.build(read_tensors(folder), device, self._dtype(device))
+            encoder = architecture.build(read_tensors(folder), device, precision(self._spec.precision, device))
         except torch.OutOfMemoryError as error:
             raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
         self._pads = device != "cpu"
         self._loaded = tokenizer, encoder, layout
 
-    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
+    def prepare(self, inputs: Sequence[Input]) -> list[Prepared]:
         """Token ids, cut at the model's length."""
         tokenizer, _, _ = self._ready()
-        return tokenizer.prepare(texts)
+        return tokenizer.prepare(single_texts(inputs))
+
+    def texts_of(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each list of token ids."""
+        tokenizer, _, _ = self._ready()
+        return tokenizer.texts_of(tokens)
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Mapping[str, Array]:
         """Dense float32 vectors of shape [batch, dims]."""
         _, encoder, layout = self._ready()
-        if getattr(self._threads, "count", None) != threads:
-            torch.set_num_threads(threads)  # of the calling thread only
-            self._threads.count = threads
+        use_threads(self._threads, threads)
         hidden, lengths = encoder.encode([each.payload for each in batch], first_only=layout.pooling == "cls")
         vectors = pool(hidden, lengths, layout.pooling).float()
         return {"dense": (unit(vectors) if layout.normalize else vectors).cpu().numpy()}
@@ -80,12 +81,3 @@ class DenseAdapter:
     def _ready(self) -> tuple[TextTokenizer, Encoder, Layout]:
         assert self._loaded is not None, "load comes first"  # noqa: S101 - a bug of the caller, not a refusal
         return self._loaded
-
-    def _dtype(self, device: str) -> torch.dtype:
-        if device == "cpu":
-            return torch.float32
-        precision = self._spec.precision or "float16"
-        if precision not in PRECISIONS:
-            message = f"compute_precision '{precision}' is unknown; known: {', '.join(PRECISIONS)}"
-            raise LoadError(ErrorClass.UNKNOWN, message)
-        return PRECISIONS[precision]

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.base import Capabilities, ModelSpec, Prepared
+from sie_server.adapters.base import Capabilities, Input, ModelSpec, Prepared, single_texts
 
 DEFAULT_MAX_WORDS = 512
 
@@ -30,9 +30,9 @@ class HashAdapter:
         """Wait `load_s`; there is nothing to read."""
         time.sleep(self._load_s)
 
-    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
+    def prepare(self, inputs: Sequence[Input]) -> list[Prepared]:
         """A token is a word."""
-        return [self._prepare(text) for text in texts]
+        return [self._prepare(text) for text in single_texts(inputs)]
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Mapping[str, Array]:  # noqa: ARG002 - hashing is serial
         """Unit vectors of shape [batch, dims]."""

@@ -12,6 +12,7 @@ AdapterFactory = Callable[[ModelSpec], Adapter]
 
 ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "cross_encoder": "sie_server.adapters.cross_encoder:CrossEncoderAdapter",
         "dense": "sie_server.adapters.dense:DenseAdapter",
         "hash": "sie_server.adapters.hash:HashAdapter",
     }

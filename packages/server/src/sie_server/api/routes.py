@@ -11,7 +11,11 @@ from starlette.routing import Route
 from sie_protocol import headers
 from sie_protocol.errors import Problem
 from sie_protocol.versions import VERSION
+from sie_server.api.compat import compat_error
 from sie_server.api.edge import Edge, on_bug, on_http_error, on_problem
+from sie_server.api.embeddings import embeddings
+from sie_server.api.rerank import rerank
+from sie_server.api.score import score
 from sie_server.api.status_ws import StatusFeed
 from sie_server.api.tasks import TaskContext, TaskEndpoint, encode, no_task
 
@@ -20,9 +24,9 @@ def build_api(context: TaskContext, feed: StatusFeed) -> Edge:
     """The ASGI app of one worker."""
     app = FastAPI(title="SIE worker", version=VERSION)
     app.router.routes[:0] = [_task("encode", TaskEndpoint("encode", context, encode))]
-    app.router.routes.extend(
-        _task(name, TaskEndpoint(name, context, partial(no_task, name))) for name in ("score", "extract")
-    )
+    app.router.routes.append(_task("score", TaskEndpoint("score", context, score)))
+    app.router.routes.append(_task("extract", TaskEndpoint("extract", context, partial(no_task, "extract"))))
+    app.router.routes.extend(_compat_routes(context))
     _add_reads(app, context, feed)
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http_error)
@@ -32,6 +36,13 @@ def build_api(context: TaskContext, feed: StatusFeed) -> Edge:
 
 def _task(name: str, endpoint: TaskEndpoint) -> Route:
     return Route(headers.operation_path(name, "{model:path}"), endpoint, methods=["POST"])
+
+
+def _compat_routes(context: TaskContext) -> list[Route]:
+    to_embeddings = TaskEndpoint("embeddings", context, embeddings, compat_error)
+    to_rerank = TaskEndpoint("rerank", context, rerank, compat_error)
+    named = ((headers.EMBEDDINGS, to_embeddings), (headers.RERANK, to_rerank), (headers.RERANK_V2, to_rerank))
+    return [Route(path, endpoint, methods=["POST"]) for path, endpoint in named]
 
 
 def _add_reads(app: FastAPI, context: TaskContext, feed: StatusFeed) -> None:

@@ -1,4 +1,4 @@
-"""`POST /v1/encode/{model}` and the clear refusal of tasks that no model of this worker has."""
+"""What all inference routes share, `POST /v1/encode/{model}`, and the clear refusal of tasks that no model has."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from sie_protocol import arrays, headers
@@ -18,7 +19,7 @@ from sie_protocol.target import parse_target
 from sie_server.api.body import ClientGoneError, read_body, when_gone
 from sie_server.api.edge import REQUEST_ID_KEY, error_response, header
 from sie_server.api.metrics import Metrics, RequestRecord
-from sie_server.engine.engine import Encoded, Engine
+from sie_server.engine.engine import Encoded, Engine, Scored
 from sie_server.engine.pipeline import Pipeline
 
 # Decoding or encoding this many bytes takes about a millisecond, which is as long as the event loop may be held.
@@ -53,10 +54,13 @@ class TaskContext:
 class TaskEndpoint:
     """One inference route as plain ASGI: `answer` does the work, this does what all tasks share."""
 
-    def __init__(self, name: str, context: TaskContext, answer: "Answer") -> None:
+    def __init__(
+        self, name: str, context: TaskContext, answer: "Answer", refuse: Callable[[Problem], Response] = error_response
+    ) -> None:
         self._name = name
         self._context = context
         self._answer = answer
+        self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; a client that leaves cancels it."""
@@ -83,7 +87,7 @@ class TaskEndpoint:
         except Problem as problem:
             outcome.status = problem.status
             _log_refusal(scope, problem)
-            await error_response(problem)(scope, receive, send)
+            await self._refuse(problem)(scope, receive, send)
         except ClientGoneError:
             outcome.status = CLIENT_GONE
         except asyncio.CancelledError:
@@ -150,12 +154,12 @@ async def no_task(name: str, context: TaskContext, scope: Scope, _: bytes, outco
     raise context.engine.refuse(model, name)
 
 
-def timing_headers(encoded: Encoded) -> tuple[tuple[str, str], ...]:
+def timing_headers(answer: Encoded | Scored) -> tuple[tuple[str, str], ...]:
     """The measured phases of a request."""
     return (
-        (headers.QUEUE_TIME, milliseconds(encoded.queue_s)),
-        (headers.TOKENIZATION_TIME, milliseconds(encoded.tokenization_s)),
-        (headers.INFERENCE_TIME, milliseconds(encoded.inference_s)),
+        (headers.QUEUE_TIME, milliseconds(answer.queue_s)),
+        (headers.TOKENIZATION_TIME, milliseconds(answer.tokenization_s)),
+        (headers.INFERENCE_TIME, milliseconds(answer.inference_s)),
     )
 
 

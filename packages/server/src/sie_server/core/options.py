@@ -1,4 +1,4 @@
-"""Resolves what one encode request wants: the request beats the profile, the profile beats the default."""
+"""Resolves what one request wants: the request beats the profile, the profile beats the default."""
 
 import re
 from collections.abc import Mapping
@@ -11,9 +11,18 @@ from sie_protocol.items import EncodeParams
 
 DTYPES: Final = ("float32", "float16")
 REQUEST_OPTIONS: Final = frozenset({"profile", "is_query"})
-# Runtime options: a profile may set them, and a request may override them.
+# Runtime options: a profile may set them, and a request may override them. One set for all tasks, because clients have
+# defaults for all their calls: what belongs to another task changes nothing.
 RUNTIME_OPTIONS: Final = frozenset(
-    {"query_template", "doc_template", "instruction", "default_instruction", "output_types", "output_dtype"}
+    {
+        "query_template",
+        "doc_template",
+        "instruction",
+        "default_instruction",
+        "output_types",
+        "output_dtype",
+        "similarity",
+    }
 )
 _SLOT = re.compile(r"\{(text|instruction)\}")
 
@@ -61,44 +70,62 @@ def resolve_encode(model: ModelConfig, params: EncodeParams) -> EncodeOptions:
     """
     if model.tasks.encode is None:
         raise no_such_task(model, "encode")
-    asked = params.options or {}
+    options = merged_options(model, params.options or {})
+    is_query = options.get("is_query", False)
+    if not isinstance(is_query, bool):
+        raise invalid(f"options.is_query is {is_query!r}; expected true or false")
+    return EncodeOptions(
+        _output_types(model, params.output_types or options.get("output_types")),
+        _dtype(params.output_dtype or options.get("output_dtype")),
+        prompt_of(options, params.instruction, is_query=is_query),
+    )
+
+
+def merged_options(model: ModelConfig, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The request's options over those of the profile it names.
+
+    Raises:
+        Problem: INVALID_INPUT for an unknown profile or option.
+    """
     profile = _profile(model, asked.get("profile", DEFAULT_PROFILE))
     unknown = sorted(set(asked) - REQUEST_OPTIONS - RUNTIME_OPTIONS)
     if unknown:
         known = ", ".join(sorted(REQUEST_OPTIONS | RUNTIME_OPTIONS))
-        raise _invalid(f"options {', '.join(unknown)} cannot be set per request; known options: {known}")
-    options = {**profile.adapter_options, **asked}
-    is_query = options.get("is_query", False)
-    if not isinstance(is_query, bool):
-        raise _invalid(f"options.is_query is {is_query!r}; expected true or false")
-    instruction = params.instruction or _text(options, "instruction") or _text(options, "default_instruction")
+        raise invalid(f"options {', '.join(unknown)} cannot be set per request; known options: {known}")
+    return {**profile.adapter_options, **asked}
+
+
+def prompt_of(options: Mapping[str, Any], own_instruction: str | None, *, is_query: bool) -> Prompt:
+    """The prompt of one side; `own_instruction` is the caller's, which beats those among the options.
+
+    Raises:
+        Problem: INVALID_INPUT for a template or an instruction that is no text.
+    """
+    instruction = own_instruction or _text(options, "instruction") or _text(options, "default_instruction")
     template = _text(options, "query_template" if is_query else "doc_template") or "{text}"
-    if not params.instruction and "{instruction}" not in template:
+    if not own_instruction and "{instruction}" not in template:
         instruction = ""  # a default fills its place in a template; only the caller's own goes in front of a text
-    return EncodeOptions(
-        _output_types(model, params.output_types or options.get("output_types")),
-        _dtype(params.output_dtype or options.get("output_dtype")),
-        Prompt(template, instruction),
-    )
+    return Prompt(template, instruction)
 
 
 def no_such_task(model: ModelConfig, task: str) -> Problem:
     """The refusal of a task that a model does not have."""
     tasks = [name for name in ("encode", "score", "extract") if getattr(model.tasks, name) is not None]
-    return _invalid(f"model '{model.sie_id}' has no task '{task}'; it has: {', '.join(tasks)}")
+    return invalid(f"model '{model.sie_id}' has no task '{task}'; it has: {', '.join(tasks)}")
 
 
-def _invalid(message: str) -> Problem:
+def invalid(message: str) -> Problem:
+    """A refusal of what the caller sent."""
     return Problem(ErrorCode.INVALID_INPUT, message)
 
 
 def _profile(model: ModelConfig, name: object) -> ProfileConfig:
     profile = model.profiles.get(name) if isinstance(name, str) else None
     if profile is None:
-        raise _invalid(f"model '{model.sie_id}' has no profile {name!r}; it has: {', '.join(sorted(model.profiles))}")
+        raise invalid(f"model '{model.sie_id}' has no profile {name!r}; it has: {', '.join(sorted(model.profiles))}")
     loaded = model.profiles[DEFAULT_PROFILE]
     if _load_identity(profile) != _load_identity(loaded):
-        raise _invalid(f"profile '{name}' of model '{model.sie_id}' needs weights of its own, which is not served yet")
+        raise invalid(f"profile '{name}' of model '{model.sie_id}' needs weights of its own, which is not served yet")
     return profile
 
 
@@ -109,7 +136,7 @@ def _load_identity(profile: ProfileConfig) -> tuple[object, ...]:
 def _text(options: Mapping[str, Any], key: str) -> str:
     value = options.get(key)
     if value is not None and not isinstance(value, str):
-        raise _invalid(f"options.{key} is {value!r}; expected a text")
+        raise invalid(f"options.{key} is {value!r}; expected a text")
     return value or ""
 
 
@@ -118,10 +145,10 @@ def _output_types(model: ModelConfig, wanted: object) -> tuple[str, ...]:
     if wanted is None:
         return ("dense",) if "dense" in has else has[:1]
     if not isinstance(wanted, list) or not all(isinstance(each, str) for each in wanted):
-        raise _invalid(f"output_types is {wanted!r}; expected a list of names")
+        raise invalid(f"output_types is {wanted!r}; expected a list of names")
     missing = [each for each in wanted if each not in has]
     if missing:
-        raise _invalid(f"model '{model.sie_id}' has no output {', '.join(missing)}; it has: {', '.join(has)}")
+        raise invalid(f"model '{model.sie_id}' has no output {', '.join(missing)}; it has: {', '.join(has)}")
     return tuple(dict.fromkeys(wanted))
 
 
@@ -129,5 +156,5 @@ def _dtype(wanted: object) -> str:
     if wanted is None:
         return DTYPES[0]
     if wanted not in DTYPES:
-        raise _invalid(f"output_dtype {wanted!r} is not supported; supported: {', '.join(DTYPES)}")
+        raise invalid(f"output_dtype {wanted!r} is not supported; supported: {', '.join(DTYPES)}")
     return str(wanted)

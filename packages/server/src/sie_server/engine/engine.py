@@ -4,18 +4,23 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any
 
 from sie_protocol.arrays import Array
 from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item, ModelInfo
 from sie_protocol.status import GpuStatus, ModelStatus
-from sie_server.adapters.base import Adapter, LoadError
+from sie_server.adapters.base import Adapter, Input, LoadError, Pair, Prepared, ReadsTokens, UnsupportedInputError
 from sie_server.adapters.registry import find
 from sie_server.core.batching import Limits
-from sie_server.core.options import EncodeOptions, no_such_task, resolve_encode
+from sie_server.core.lifecycle import ErrorClass
+from sie_server.core.options import EncodeOptions, invalid, no_such_task, resolve_encode
+from sie_server.core.scoring import check_candidates, compare, ranked, resolve_score
 from sie_server.engine.device import Device
-from sie_server.engine.loop import BatchRecord, Clock, ModelLoop, Ports, QueueLimits
+from sie_server.engine.loop import Answer, BatchRecord, Clock, ModelLoop, Ports, QueueLimits
 from sie_server.engine.models import Models, Slot, spec_of
 from sie_server.engine.pipeline import Pipeline, cast
 from sie_server.engine.signal import Signal
@@ -60,6 +65,20 @@ class Encoded:
     truncated_items: int
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One score answer: each item's score, and the items' places from the best to the worst. Times in seconds."""
+
+    model: str
+    scores: Sequence[float]
+    order: Sequence[int]
+    queue_s: float
+    tokenization_s: float
+    inference_s: float
+    input_tokens: int
+    truncated_items: int
+
+
 class Engine:
     """The models of one worker behind one face. Lives on one event loop."""
 
@@ -90,13 +109,10 @@ class Engine:
         """
         slot = self.lookup(name)
         options = resolve_encode(slot.model, params)
-        texts = [options.prompt.apply(self._text(slot.model, at, item)) for at, item in enumerate(items)]
+        texts = [options.prompt.apply(self._text(slot.model, f"item {at}", item)) for at, item in enumerate(items)]
         if not texts:
             raise Problem(ErrorCode.INVALID_INPUT, "items is empty; send at least one item")
-        loop = self._models.ready(slot)
-        with loop.admit(len(texts)):
-            prepared, tokenization_s = await self._pipeline.prepare(loop.adapter, texts)
-            answer = await loop.submit(prepared)
+        prepared, tokenization_s, answer = await self._run(slot, texts)
         wanted, dtype = options.output_types, options.output_dtype
         return Encoded(
             model=slot.model.sie_id,
@@ -108,6 +124,61 @@ class Engine:
             input_tokens=sum(item.tokens for item in prepared),
             truncated_items=sum(item.truncated for item in prepared),
         )
+
+    async def score(
+        self,
+        name: str,
+        query: Item,
+        items: Sequence[Item],
+        instruction: str | None = None,
+        options: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Scored:
+        """Score the items of one request against its query; cancelling it drops what has not started.
+
+        A model without a score task compares vectors, and the query is then one more input of the request.
+
+        Raises:
+            Problem: any refusal of a score call.
+        """
+        slot = self.lookup(name)
+        wanted = resolve_score(slot.model, instruction, options)
+        check_candidates(len(items))
+        asked = wanted.query_prompt.apply(self._text(slot.model, "the query", query))
+        texts = [
+            wanted.document_prompt.apply(self._text(slot.model, f"item {at}", item)) for at, item in enumerate(items)
+        ]
+        inputs: list[Input] = [Pair(asked, text) for text in texts] if wanted.reads_pairs else [asked, *texts]
+        prepared, tokenization_s, answer = await self._run(slot, inputs)
+        if wanted.reads_pairs:
+            scores = [float(row["score"]) for row in answer.rows]
+        else:
+            first, *rest = (row["dense"] for row in answer.rows)
+            scores = await self._pipeline.run(partial(compare, first, rest, wanted.similarity))
+        return Scored(
+            model=slot.model.sie_id,
+            scores=scores,
+            order=ranked(scores),
+            queue_s=answer.queue_s,
+            tokenization_s=tokenization_s,
+            inference_s=answer.inference_s,
+            input_tokens=sum(item.tokens for item in prepared),
+            truncated_items=sum(item.truncated for item in prepared),
+        )
+
+    async def texts_of(self, name: str, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """The texts of lists of token ids of a model's own tokenizer.
+
+        Raises:
+            Problem: INVALID_INPUT when the model has no tokenizer or no such token; else as `encode`.
+        """
+        slot = self.lookup(name)
+        adapter = self._models.ready(slot).adapter
+        if not isinstance(adapter, ReadsTokens):
+            raise invalid(f"model '{slot.model.sie_id}' cannot read token ids; send text")
+        try:
+            return await self._pipeline.run(partial(adapter.texts_of, tokens))
+        except UnsupportedInputError as error:
+            raise invalid(f"model '{slot.model.sie_id}': {error}") from error
 
     def lookup(self, name: str) -> Slot:
         """The model a request names.
@@ -170,21 +241,36 @@ class Engine:
         """Refuse what waits, finish what runs, drop all weights."""
         await self._models.close()
 
-    def _text(self, model: ModelConfig, at: int, item: Item) -> str:
+    async def _run(self, slot: Slot, inputs: Sequence[Input]) -> tuple[list[Prepared], float, Answer]:
+        """One request's inputs through tokenizer and device; the float is the seconds of tokenising."""
+        loop = self._models.ready(slot)
+        with loop.admit(len(inputs)):
+            try:
+                prepared, tokenization_s = await self._pipeline.prepare(loop.adapter, inputs)
+            except UnsupportedInputError as error:
+                raise invalid(f"model '{slot.model.sie_id}': {error}") from error
+            return prepared, tokenization_s, await loop.submit(prepared)
+
+    def _text(self, model: ModelConfig, place: str, item: Item) -> str:
         text = item.get("text")
         if item.get("images"):
-            message = f"item {at} has images, but model '{model.sie_id}' reads text only"
+            message = f"{place} has images, but model '{model.sie_id}' reads text only"
             raise Problem(ErrorCode.INVALID_INPUT, message)
         if text is None:
-            raise Problem(ErrorCode.INVALID_INPUT, f"item {at} has no text, which model '{model.sie_id}' needs")
+            raise Problem(ErrorCode.INVALID_INPUT, f"{place} has no text, which model '{model.sie_id}' needs")
         if len(text) > self._limits.max_text_chars:
-            message = f"the text of item {at} has {len(text)} characters, the limit is {self._limits.max_text_chars}"
+            message = f"the text of {place} has {len(text)} characters, the limit is {self._limits.max_text_chars}"
             raise Problem(ErrorCode.INPUT_TOO_LONG, message)
         return text
 
     def _load(self, model: ModelConfig) -> Adapter:
         adapter = find(model.profiles[DEFAULT_PROFILE].adapter, self._adapters)(spec_of(model))
         adapter.load(self._device.kind)
+        if model.tasks.score is not None and "score" not in adapter.capabilities.outputs:
+            name = model.profiles[DEFAULT_PROFILE].adapter
+            raise LoadError(
+                ErrorClass.UNKNOWN, f"the catalogue gives the model a score task, adapter '{name}' has none"
+            )
         return adapter
 
     def _open_loop(self, model: ModelConfig, adapter: Adapter) -> ModelLoop:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.base import Adapter, Prepared
+from sie_server.adapters.base import Adapter, Input, Prepared
 from sie_server.engine.loop import Clock
 
 T = TypeVar("T")
@@ -23,10 +23,10 @@ class Pipeline:
         """Run a function off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    async def prepare(self, adapter: Adapter, texts: Sequence[str]) -> tuple[list[Prepared], float]:
-        """Tokenise one request's texts in one call; also the seconds it took, waiting for a thread included."""
+    async def prepare(self, adapter: Adapter, inputs: Sequence[Input]) -> tuple[list[Prepared], float]:
+        """Tokenise one request's inputs in one call; also the seconds it took, waiting for a thread included."""
         started = self._clock()
-        prepared = await asyncio.get_running_loop().run_in_executor(self._pool, adapter.prepare, texts)
+        prepared = await asyncio.get_running_loop().run_in_executor(self._pool, adapter.prepare, inputs)
         return prepared, self._clock() - started
 
     async def close(self) -> None:

@@ -58,10 +58,11 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class BertWeights:
-    """A whole encoder. `positions` already carries the embedding of token type 0."""
+    """A whole encoder. `positions` already carries the embedding of token type 0, `types` what others add to it."""
 
     words: torch.Tensor
     positions: torch.Tensor
+    types: torch.Tensor
     norm: Norm
     layers: tuple[Layer, ...]
 
@@ -123,9 +124,11 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
     query_scale = 1.0 / math.sqrt(shape.head_width)
     first = shape.first_position
     positions = get("embeddings.position_embeddings.weight", first + shape.positions, shape.width)[first:]
+    types = get("embeddings.token_type_embeddings.weight")
     return BertWeights(
         words=get("embeddings.word_embeddings.weight").to(dtype),
-        positions=(positions + get("embeddings.token_type_embeddings.weight")[0]).to(dtype),
+        positions=(positions + types[0]).to(dtype),
+        types=(types - types[0]).to(dtype),
         norm=norm("embeddings.LayerNorm"),
         layers=tuple(layer(index) for index in range(shape.layers)),
     )

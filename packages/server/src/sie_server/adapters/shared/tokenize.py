@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from sie_server.adapters.base import LoadError, Prepared
+from sie_server.adapters.base import LoadError, Pair, Prepared, UnsupportedInputError
 from sie_server.core.lifecycle import ErrorClass
 
 
@@ -23,7 +23,8 @@ class TextTokenizer:
         self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_padding()
         self._end = _missing_end(self._tokenizer, end_token)
-        self._tokenizer.enable_truncation(max_length - len(self._end))
+        self._tokenizer.enable_truncation(max_length - len(self._end))  # of a pair, the longer text loses its end first
+        self._vocabulary = self._tokenizer.get_vocab_size()
         self._lower_case = lower_case
 
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
@@ -31,6 +32,27 @@ class TextTokenizer:
         wanted = [text.lower() for text in texts] if self._lower_case else list(texts)
         encodings = self._tokenizer.encode_batch_fast(wanted)
         return [self._prepared(each) for each in encodings]
+
+    def prepare_pairs(self, pairs: Sequence[Pair]) -> list[Prepared]:
+        """The same for pairs, whose payload is [2, tokens]: the ids, and below them each token's type."""
+        wanted = [Pair(*map(str.lower, pair)) for pair in pairs] if self._lower_case else list(pairs)
+        encodings = self._tokenizer.encode_batch_fast(wanted)
+        return [
+            Prepared(len(each), bool(each.overflowing), np.array([each.ids, each.type_ids], dtype=np.int64))
+            for each in encodings
+        ]
+
+    def texts_of(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each list of token ids, special tokens left out.
+
+        Raises:
+            UnsupportedInputError: an id outside the vocabulary.
+        """
+        wrong = [each for ids in tokens for each in ids if not 0 <= each < self._vocabulary]
+        if wrong:
+            message = f"token {wrong[0]} is not one of the model's tokens, which are 0 to {self._vocabulary - 1}"
+            raise UnsupportedInputError(message)
+        return self._tokenizer.decode_batch([list(ids) for ids in tokens], skip_special_tokens=True)
 
     def _prepared(self, encoding: Encoding) -> Prepared:
         ids = np.asarray([*encoding.ids, *self._end] if self._end else encoding.ids, dtype=np.int64)

@@ -48,15 +48,20 @@ class PackedBert:
         self._buffers = ThreadBuffers(device, qkv=3 * shape.width, context=shape.width, inner=shape.inner)
 
     @torch.inference_mode()
-    def encode(self, sequences: Sequence[Array], *, first_only: bool) -> tuple[torch.Tensor, list[int]]:
-        """Hidden states of the last block for int64 token id arrays.
+    def encode(
+        self, sequences: Sequence[Array], *, first_only: bool, types: Sequence[Array] | None = None
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Hidden states of the last block for int64 token id arrays; without `types` every token is of type 0.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
         batch = pack(sequences, self._device)
         weights = self._weights
         hidden = functional.embedding(batch.ids, weights.words)
-        hidden = self._norm(hidden.add_(functional.embedding(batch.positions, weights.positions)), weights.norm)
+        hidden.add_(functional.embedding(batch.positions, weights.positions))
+        if types is not None:
+            hidden.add_(functional.embedding(torch.from_numpy(np.concatenate(types)).to(self._device), weights.types))
+        hidden = self._norm(hidden, weights.norm)
         buffers = self._buffers.of(len(hidden), hidden.dtype)
         for layer in weights.layers[:-1]:
             hidden = self._block(layer, hidden, batch, buffers)

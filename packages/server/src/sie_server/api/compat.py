@@ -1,0 +1,82 @@
+"""What the routes in other services' shapes share: JSON in and out, and errors where their clients look for them."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from sie_protocol.codec import decode_body
+from sie_protocol.errors import ErrorCode, Problem, envelope
+from sie_protocol.headers import JSON
+from sie_server.api.tasks import OFF_LOOP_BYTES, TaskContext
+
+T = TypeVar("T")
+_FIELD = re.compile(r"`\$\.(\w+)|required field `(\w+)`")
+_SERVER_ERRORS: Final = 500
+_TYPES: Final = MappingProxyType(
+    {
+        ErrorCode.UNAUTHENTICATED: "authentication_error",
+        ErrorCode.FORBIDDEN: "permission_error",
+        ErrorCode.RATE_LIMITED: "rate_limit_error",
+    }
+)
+
+
+def compat_error(problem: Problem) -> Response:
+    """A refusal as `{"error": {message, type, param, code}}`, with the same status and headers as on every route."""
+    shape = envelope(problem)
+    own = "server_error" if shape.status >= _SERVER_ERRORS else "invalid_request_error"
+    error = {
+        "message": problem.message,
+        "type": _TYPES.get(problem.code, own),
+        "param": problem.details.get("param"),
+        "code": str(problem.code),
+    }
+    return Response(json.dumps({"error": error}), shape.status, dict(shape.headers), JSON)
+
+
+@contextmanager
+def about(param: str) -> Iterator[None]:
+    """Name the field that a refusal of the request is about; what is wrong with the worker is about no field."""
+    try:
+        yield
+    except Problem as problem:
+        if problem.status < _SERVER_ERRORS and "param" not in problem.details:
+            problem.details = {**problem.details, "param": param}
+        raise
+
+
+def wrong(param: str, message: str) -> Problem:
+    """A refusal of one field."""
+    return Problem(ErrorCode.INVALID_INPUT, f"{param} {message}", details={"param": param})
+
+
+async def decoded(context: TaskContext, body: bytes, kind: type[T]) -> T:
+    """The request.
+
+    Raises:
+        Problem: as `decode_body`, with the field that is wrong.
+    """
+    decode = partial(decode_body, body, JSON, kind)
+    try:
+        return await off_loop_if(context, len(body), decode)
+    except Problem as problem:
+        found = _FIELD.search(problem.message)
+        problem.details = {**problem.details, "param": found and (found[1] or found[2])}
+        raise
+
+
+async def written(context: TaskContext, size: int, build: Callable[[], Any]) -> bytes:
+    """The answer as JSON; `size` is about how many bytes it has."""
+    return await off_loop_if(context, size, lambda: msgspec.json.encode(build()))
+
+
+async def off_loop_if(context: TaskContext, size: int, work: Callable[[], T]) -> T:
+    """Run what handles so many bytes, in the CPU pool if it would hold the event loop too long."""
+    return work() if size < OFF_LOOP_BYTES else await context.pipeline.run(work)

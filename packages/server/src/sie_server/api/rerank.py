@@ -1,0 +1,60 @@
+"""`POST /v1/rerank` (and `/v2/rerank`) as clients of Cohere and Jina speak it; the scores are those of `/v1/score`."""
+
+from typing import Any
+
+import msgspec
+from starlette.types import Scope
+
+from sie_protocol.headers import JSON
+from sie_protocol.items import Item
+from sie_server.api.compat import about, decoded, written, wrong
+from sie_server.api.edge import REQUEST_ID_KEY
+from sie_server.api.tasks import Outcome, Reply, TaskContext, timing_headers
+from sie_server.engine.engine import Scored
+
+
+class Document(msgspec.Struct, frozen=True):
+    """A document as an object; its other fields are ignored."""
+
+    text: str
+
+
+class RerankRequest(msgspec.Struct, frozen=True):
+    """The body; unknown fields change nothing. Without `top_n` every document is in the answer."""
+
+    model: str
+    query: str
+    documents: list[str | Document]
+    top_n: int | None = None
+    return_documents: bool | None = None
+
+
+async def rerank(context: TaskContext, scope: Scope, body: bytes, outcome: Outcome) -> Reply:
+    """Answer one rerank request."""
+    request = await decoded(context, body, RerankRequest)
+    with about("model"):
+        outcome.model = context.engine.lookup(request.model).model.sie_id
+    if request.top_n is not None and request.top_n < 1:
+        raise wrong("top_n", f"is {request.top_n}; expected at least 1")
+    if not request.documents:
+        raise wrong("documents", "is empty; send at least one document")
+    texts = [each if isinstance(each, str) else each.text for each in request.documents]
+    scored = await context.engine.score(request.model, Item(text=request.query), [Item(text=text) for text in texts])
+    outcome.phases.update(queue=scored.queue_s, tokenize=scored.tokenization_s, inference=scored.inference_s)
+    size = sum(map(len, texts)) if request.return_documents else 0
+    payload = await written(context, size, lambda: _reply(scope[REQUEST_ID_KEY], request, texts, scored))
+    return JSON, payload, timing_headers(scored)
+
+
+def _reply(request_id: str, request: RerankRequest, texts: list[str], scored: Scored) -> dict[str, Any]:
+    results: list[dict[str, Any]] = []
+    for at in scored.order[: request.top_n]:
+        own = {"document": {"text": texts[at]}} if request.return_documents else {}
+        results.append({"index": at, "relevance_score": scored.scores[at], **own})
+    return {
+        "id": request_id,
+        "model": scored.model,
+        "results": results,
+        "usage": {"prompt_tokens": scored.input_tokens, "total_tokens": scored.input_tokens},
+        "meta": {"tokens": {"input_tokens": scored.input_tokens}},  # where Cohere's client looks for the usage
+    }

@@ -1,0 +1,41 @@
+"""`POST /v1/score/{model}`: how well each item answers the query."""
+
+from functools import partial
+
+from starlette.types import Scope
+
+from sie_protocol.codec import decode_body, encode_body
+from sie_protocol.items import Item, ScoreRequest, ScoreResult
+from sie_server.api.edge import header
+from sie_server.api.tasks import OFF_LOOP_BYTES, Outcome, Reply, TaskContext, timing_headers
+from sie_server.engine.engine import Scored
+
+
+async def score(context: TaskContext, scope: Scope, body: bytes, outcome: Outcome) -> Reply:
+    """Answer one score request."""
+    name: str = scope["path_params"]["model"]
+    outcome.model = context.engine.lookup(name).model.sie_id
+    decode = partial(decode_body, body, header(scope, b"content-type"), ScoreRequest)
+    request = decode() if len(body) < OFF_LOOP_BYTES else await context.pipeline.run(decode)
+    scored = await context.engine.score(name, request.query, request.items, request.instruction, request.options or {})
+    outcome.phases.update(queue=scored.queue_s, tokenize=scored.tokenization_s, inference=scored.inference_s)
+    media, payload = encode_body(score_reply(request, scored), header(scope, b"accept"))
+    return media, payload, timing_headers(scored)
+
+
+def score_reply(request: ScoreRequest, scored: Scored) -> ScoreResult:
+    """The body of a score answer."""
+    return {
+        "model": scored.model,
+        "query_id": request.query.get("id"),
+        "scores": [
+            {"item_id": _id(request.items[at], at), "score": scored.scores[at], "rank": rank}
+            for rank, at in enumerate(scored.order)
+        ],
+        "usage": {"input_tokens": scored.input_tokens, "truncated_items": scored.truncated_items},
+    }
+
+
+def _id(item: Item, at: int) -> str:
+    own = item.get("id")
+    return f"item-{at}" if own is None else own

@@ -1,0 +1,91 @@
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from served_worker import Served, served, write_catalog
+from wire_answers import code_of, patiently
+
+HASH = "org/hash"
+CALLS: dict[str, dict[str, Any]] = {
+    "/v1/embeddings": {"input": "a"},
+    "/v1/rerank": {"query": "a", "documents": ["b"]},
+    "/v2/rerank": {"query": "a", "documents": ["b"]},
+}
+
+
+@pytest.fixture
+async def worker(tmp_path: Path) -> Any:
+    models = {HASH: {}, "org/missing": {"adapter": "dense", "weights_path": "/nowhere/at/all"}}
+    settings = write_catalog(tmp_path, models)
+    async with served(settings, machine_profile="l4", max_body_bytes=4000, max_text_chars=100) as each:
+        yield each
+
+
+def error_of(reply: httpx.Response) -> dict[str, Any]:
+    assert set(reply.json()) == {"error"}
+    error: dict[str, Any] = reply.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == code_of(reply)
+    return error
+
+
+async def ask(worker: Served, path: str, **changes: Any) -> httpx.Response:
+    body = {"model": HASH, **CALLS[path], **changes}
+    return await patiently(lambda: worker.http.post(path, json=body))
+
+
+@pytest.mark.parametrize("path", CALLS)
+async def test_a_model_that_loads_is_no_fault_of_a_field_and_says_when_to_come_back(worker: Served, path: str) -> None:
+    reply = await worker.http.post(path, json={"model": HASH, **CALLS[path]})
+    error = error_of(reply)
+    assert (error["code"], error["type"], error["param"]) == ("MODEL_LOADING", "server_error", None)
+    assert reply.headers["retry-after"] == "1"
+    assert (await ask(worker, path)).status_code == 200
+
+
+@pytest.mark.parametrize("path", CALLS)
+async def test_what_is_wrong_with_the_worker_is_a_server_error(worker: Served, path: str) -> None:
+    failed = error_of(await ask(worker, path, model="org/missing"))
+    assert (failed["code"], failed["type"], failed["param"]) == ("MODEL_LOAD_FAILED", "server_error", None)
+    worker.worker.engine.drain()
+    draining = error_of(await ask(worker, path))
+    assert (draining["code"], draining["type"], draining["param"]) == ("SHUTTING_DOWN", "server_error", None)
+
+
+@pytest.mark.parametrize("path", CALLS)
+async def test_refusals_that_every_route_has_come_in_this_shape_too(worker: Served, path: str) -> None:
+    body = {"model": HASH, **CALLS[path]}
+    elsewhere = await worker.http.post(path, json=body, headers={"x-sie-machine-profile": "a100"})
+    assert error_of(elsewhere)["code"] == "INVALID_INPUT"
+    assert error_of(await worker.http.post(path, content=b"x" * 4001))["code"] == "INPUT_TOO_LONG"
+
+
+async def test_a_text_that_is_too_long_is_named(worker: Served) -> None:
+    error = error_of(await ask(worker, "/v1/embeddings", input=["a", "b" * 101]))
+    assert (error["code"], error["type"]) == ("INPUT_TOO_LONG", "invalid_request_error")
+    assert "item 1" in error["message"]
+
+
+async def test_json_is_answered_whatever_the_headers_say(worker: Served) -> None:
+    await ask(worker, "/v1/embeddings")
+    headers = {"accept": "application/msgpack", "content-type": "text/plain", "x-request-id": "r-1"}
+    for path, fields in CALLS.items():
+        reply = await worker.http.post(path, json={"model": HASH, **fields}, headers=headers)
+        assert reply.status_code == 200
+        assert reply.headers["content-type"] == "application/json"
+        assert float(reply.headers["x-total-time"]) >= 0
+        assert reply.json()["model"] == HASH
+    assert reply.json()["id"] == "r-1"
+
+
+async def test_requests_are_counted_under_the_models_of_the_catalogue(worker: Served) -> None:
+    for path in CALLS:
+        await ask(worker, path)
+        await ask(worker, path, model="evil/name")
+    metrics = (await worker.http.get("/metrics")).text
+    assert f'sie_requests_total{{endpoint="embeddings",model="{HASH}",status="200"}} 1.0' in metrics
+    assert f'sie_requests_total{{endpoint="rerank",model="{HASH}",status="200"}} 2.0' in metrics
+    assert 'sie_requests_total{endpoint="rerank",model="other",status="404"} 2.0' in metrics
+    assert "evil" not in metrics
