@@ -5,7 +5,7 @@ Arrays in results are read-only numpy views on the answer's bytes; call `.copy()
 
 from typing import TypedDict
 
-from sie_protocol.items import EncodeResult, Image, Item, ModelInfo, SparseVector, Timing
+from sie_protocol.items import EncodeResult, Image, Item, ModelInfo, Quantization, SparseVector, Timing
 from sie_sdk.messages import WaitEvent
 
 
@@ -45,6 +45,7 @@ __all__ = [
     "Image",
     "EncodeResult",
     "SparseVector",
+    "Quantization",
     "Timing",
     "ModelInfo",
     "CapacityInfo",

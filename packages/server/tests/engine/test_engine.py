@@ -11,7 +11,7 @@ from sie_server.engine.loop import QueueLimits
 
 
 def rows(encoded: Encoded) -> list[list[float]]:
-    return [row["dense"].tolist() for row in encoded.rows]
+    return [row["dense"].values.tolist() for row in encoded.rows]
 
 
 async def stuck(kit: Kit, text: str = "first") -> asyncio.Task[Encoded]:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sie_protocol.arrays import Array
 from sie_protocol.catalog import EncodeTask, ModelConfig, ProfileConfig, Tasks, VectorTask
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item
-from sie_server.adapters.base import Capabilities, ModelSpec, Prepared
+from sie_server.adapters.base import Capabilities, ModelSpec, Outputs, Prepared
 from sie_server.engine.device import Device
 from sie_server.engine.engine import Encoded, Engine, EngineLimits, EnginePorts
 from sie_server.engine.loop import BatchRecord, QueueLimits
@@ -50,10 +49,10 @@ class GatedAdapter:
         if self._gate.load_error is not None:
             raise self._gate.load_error
 
-    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
+    def prepare(self, texts: Sequence[str], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - the same
         return [Prepared(max(1, len(text.split())), truncated=False, payload=text) for text in texts]
 
-    def run(self, batch: Sequence[Prepared], threads: int) -> Mapping[str, Array]:  # noqa: ARG002 - needs none
+    def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:  # noqa: ARG002 - needs none
         texts = [each.payload for each in batch]
         self._gate.batches.append(texts)
         self._gate.entered.release()

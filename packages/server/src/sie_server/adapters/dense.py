@@ -1,13 +1,12 @@
 """One vector per text from the BERT family: MiniLM, E5, BGE, GTE and their kin. Options: `pooling`, `normalize`."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import torch
 
-from sie_protocol.arrays import Array
-from sie_server.adapters.base import Capabilities, LoadError, ModelSpec, Prepared
+from sie_server.adapters.base import Capabilities, LoadError, ModelSpec, Outputs, Prepared
 from sie_server.adapters.shared.bert_weights import read_shape, read_weights
 from sie_server.adapters.shared.layout import Layout, read_layout
 from sie_server.adapters.shared.pooling import pool, unit
@@ -55,12 +54,12 @@ class DenseAdapter:
         self._pads = device != "cpu"
         self._loaded = tokenizer, PackedBert(shape, weights, device), layout
 
-    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
+    def prepare(self, texts: Sequence[str], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - both are read alike
         """Token ids, cut at the model's length."""
         tokenizer, _, _ = self._ready()
         return tokenizer.prepare(texts)
 
-    def run(self, batch: Sequence[Prepared], threads: int) -> Mapping[str, Array]:
+    def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """Dense float32 vectors of shape [batch, dims]."""
         _, encoder, layout = self._ready()
         if getattr(self._threads, "count", None) != threads:

@@ -4,8 +4,8 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from sie_protocol.arrays import Array
 from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item, ModelInfo
@@ -15,9 +15,10 @@ from sie_server.adapters.registry import find
 from sie_server.core.batching import Limits
 from sie_server.core.options import EncodeOptions, no_such_task, resolve_encode
 from sie_server.engine.device import Device
-from sie_server.engine.loop import BatchRecord, Clock, ModelLoop, Ports, QueueLimits
+from sie_server.engine.loop import BatchRecord, Clock, ModelLoop, Ports, QueueLimits, Row
 from sie_server.engine.models import Models, Slot, spec_of
-from sie_server.engine.pipeline import Pipeline, cast
+from sie_server.engine.pipeline import Pipeline
+from sie_server.engine.quantize import Finished, finish
 from sie_server.engine.signal import Signal
 
 # On padding devices a batch prefers texts of similar length, but not at the price of more than this much waiting.
@@ -48,10 +49,11 @@ class EnginePorts:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One encode answer: per item its outputs, and what it cost. Times in seconds."""
+    """One encode answer: per item its outputs, how many components each has, and what it cost. Times in seconds."""
 
     model: str
-    rows: Sequence[Mapping[str, Array]]
+    rows: Sequence[Mapping[str, Finished]]
+    dims: Mapping[str, int]
     options: EncodeOptions
     queue_s: float
     tokenization_s: float
@@ -95,12 +97,15 @@ class Engine:
             raise Problem(ErrorCode.INVALID_INPUT, "items is empty; send at least one item")
         loop = self._models.ready(slot)
         with loop.admit(len(texts)):
-            prepared, tokenization_s = await self._pipeline.prepare(loop.adapter, texts)
+            prepared, tokenization_s = await self._pipeline.prepare(loop.adapter, texts, is_query=options.is_query)
             answer = await loop.submit(prepared)
-        wanted, dtype = options.output_types, options.output_dtype
+            work = partial(_finish, answer.rows, options)
+            # What adapters compute in already needs no work, and so no thread.
+            rows = work() if options.output_dtype == "float32" else await self._pipeline.run(work)
         return Encoded(
             model=slot.model.sie_id,
-            rows=[{kind: cast(row[kind], dtype) for kind in wanted} for row in answer.rows],
+            rows=rows,
+            dims=slot.model.dims,
             options=options,
             queue_s=answer.queue_s,
             tokenization_s=tokenization_s,
@@ -200,6 +205,10 @@ class Engine:
             self._limits.queue,
             self._queue_ports,
         )
+
+
+def _finish(rows: Sequence[Row], options: EncodeOptions) -> list[dict[str, Finished]]:
+    return [{kind: finish(row[kind], options.output_dtype) for kind in options.output_types} for row in rows]
 
 
 def _info(slot: Slot) -> ModelInfo:

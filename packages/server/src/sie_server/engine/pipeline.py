@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
-from sie_protocol.arrays import Array
 from sie_server.adapters.base import Adapter, Prepared
 from sie_server.engine.loop import Clock
 
@@ -23,17 +23,12 @@ class Pipeline:
         """Run a function off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    async def prepare(self, adapter: Adapter, texts: Sequence[str]) -> tuple[list[Prepared], float]:
+    async def prepare(self, adapter: Adapter, texts: Sequence[str], *, is_query: bool) -> tuple[list[Prepared], float]:
         """Tokenise one request's texts in one call; also the seconds it took, waiting for a thread included."""
         started = self._clock()
-        prepared = await asyncio.get_running_loop().run_in_executor(self._pool, adapter.prepare, texts)
+        prepared = await self.run(partial(adapter.prepare, texts, is_query=is_query))
         return prepared, self._clock() - started
 
     async def close(self) -> None:
         """Wait for what runs."""
         await asyncio.to_thread(self._pool.shutdown)
-
-
-def cast(row: Array, dtype: str) -> Array:
-    """A dense row in the dtype that the caller asked for."""
-    return row if row.dtype == dtype else row.astype(dtype)
