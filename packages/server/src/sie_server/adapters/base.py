@@ -93,7 +93,7 @@ class Adapter(Protocol):
         """
 
     def prepare(self, texts: Sequence[str], *, is_query: bool = False) -> list[Prepared]:
-        """Tokenise on the CPU. `is_query`: for models that read queries in another way; templates are applied before."""
+        """Tokenise on the CPU. `is_query`: for models that read queries differently; templates are applied before."""
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """Compute one batch with at most this many CPU threads.

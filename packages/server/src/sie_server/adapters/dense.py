@@ -1,21 +1,18 @@
 """One vector per text from the BERT family: MiniLM, E5, BGE, GTE and their kin. Options: `pooling`, `normalize`."""
 
-import threading
 from collections.abc import Sequence
-from typing import Final
 
 import torch
 
 from sie_server.adapters.base import Capabilities, LoadError, ModelSpec, Outputs, Prepared
 from sie_server.adapters.shared.bert_weights import read_shape, read_weights
+from sie_server.adapters.shared.compute import CpuThreads, precision
 from sie_server.adapters.shared.layout import Layout, read_layout
 from sie_server.adapters.shared.pooling import pool, unit
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.varlen import PackedBert
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 from sie_server.core.lifecycle import ErrorClass
-
-PRECISIONS: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class DenseAdapter:
@@ -24,7 +21,7 @@ class DenseAdapter:
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
         self._loaded: tuple[TextTokenizer, PackedBert, Layout] | None = None
-        self._threads = threading.local()
+        self._threads = CpuThreads()
         self._pads = False
 
     @property
@@ -48,7 +45,7 @@ class DenseAdapter:
         wanted = self._spec.max_sequence_length or layout.max_length or shape.positions
         tokenizer = TextTokenizer(folder, min(wanted, shape.positions), lower_case=layout.lower_case)
         try:
-            weights = read_weights(read_tensors(folder), shape, device, self._dtype(device))
+            weights = read_weights(read_tensors(folder), shape, device, precision(self._spec, device))
         except torch.OutOfMemoryError as error:
             raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
         self._pads = device != "cpu"
@@ -62,9 +59,7 @@ class DenseAdapter:
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """Dense float32 vectors of shape [batch, dims]."""
         _, encoder, layout = self._ready()
-        if getattr(self._threads, "count", None) != threads:
-            torch.set_num_threads(threads)  # of the calling thread only
-            self._threads.count = threads
+        self._threads.use(threads)
         hidden, lengths = encoder.encode([each.payload for each in batch], first_only=layout.pooling == "cls")
         vectors = pool(hidden, lengths, layout.pooling).float()
         return {"dense": (unit(vectors) if layout.normalize else vectors).cpu().numpy()}
@@ -76,12 +71,3 @@ class DenseAdapter:
     def _ready(self) -> tuple[TextTokenizer, PackedBert, Layout]:
         assert self._loaded is not None, "load comes first"  # noqa: S101 - a bug of the caller, not a refusal
         return self._loaded
-
-    def _dtype(self, device: str) -> torch.dtype:
-        if device == "cpu":
-            return torch.float32
-        precision = self._spec.precision or "float16"
-        if precision not in PRECISIONS:
-            message = f"compute_precision '{precision}' is unknown; known: {', '.join(PRECISIONS)}"
-            raise LoadError(ErrorClass.UNKNOWN, message)
-        return PRECISIONS[precision]

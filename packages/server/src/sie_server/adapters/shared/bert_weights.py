@@ -73,10 +73,10 @@ def read_shape(config: Mapping[str, Any]) -> BertShape:
     expected = {"model_type": "bert", "hidden_act": "gelu"}
     for key, value in expected.items():
         if config.get(key) != value:
-            message = f"the model has {key} {config.get(key)!r}; the adapter 'dense' runs {value!r} only"
+            message = f"the model has {key} {config.get(key)!r}; this adapter runs {value!r} only"
             raise LoadError(ErrorClass.DEPENDENCY, message)
     if config.get("position_embedding_type", "absolute") != "absolute":
-        raise LoadError(ErrorClass.DEPENDENCY, "the model has relative positions; the adapter 'dense' has none")
+        raise LoadError(ErrorClass.DEPENDENCY, "the model has relative positions; this adapter has none")
     try:
         return BertShape(
             layers=int(config["num_hidden_layers"]),
@@ -96,7 +96,7 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
     Raises:
         LoadError: UNKNOWN naming a tensor that is missing or has another shape.
     """
-    named = {_canonical(name): tensor for name, tensor in tensors.items()}
+    named = {canonical(name): tensor for name, tensor in tensors.items()}
 
     def get(name: str, *wanted: int) -> torch.Tensor:
         tensor = named.get(name)
@@ -136,7 +136,8 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
     )
 
 
-def _canonical(name: str) -> str:
+def canonical(name: str) -> str:
+    """A tensor's name without `bert.`, in the spelling of today."""
     for old, new in _OLD_NAMES:
         name = name.replace(old, new)
     return name.removeprefix("bert.")
