@@ -1,15 +1,16 @@
 """One vector per text from the BERT family: MiniLM, E5, BGE, GTE and their kin. Options: `pooling`, `normalize`."""
 
+import threading
 from collections.abc import Sequence
 
 import torch
 
 from sie_server.adapters.base import Capabilities, LoadError, ModelSpec, Outputs, Prepared
 from sie_server.adapters.shared.bert_weights import read_shape, read_weights
-from sie_server.adapters.shared.compute import CpuThreads, precision
 from sie_server.adapters.shared.layout import Layout, read_layout
 from sie_server.adapters.shared.pooling import pool, unit
 from sie_server.adapters.shared.tokenize import TextTokenizer
+from sie_server.adapters.shared.torch_use import precision, use_threads
 from sie_server.adapters.shared.varlen import PackedBert
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 from sie_server.core.lifecycle import ErrorClass
@@ -21,7 +22,7 @@ class DenseAdapter:
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
         self._loaded: tuple[TextTokenizer, PackedBert, Layout] | None = None
-        self._threads = CpuThreads()
+        self._threads = threading.local()
         self._pads = False
 
     @property
@@ -45,7 +46,7 @@ class DenseAdapter:
         wanted = self._spec.max_sequence_length or layout.max_length or shape.positions
         tokenizer = TextTokenizer(folder, min(wanted, shape.positions), lower_case=layout.lower_case)
         try:
-            weights = read_weights(read_tensors(folder), shape, device, precision(self._spec, device))
+            weights = read_weights(read_tensors(folder), shape, device, precision(self._spec.precision, device))
         except torch.OutOfMemoryError as error:
             raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
         self._pads = device != "cpu"
@@ -59,7 +60,7 @@ class DenseAdapter:
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """Dense float32 vectors of shape [batch, dims]."""
         _, encoder, layout = self._ready()
-        self._threads.use(threads)
+        use_threads(self._threads, threads)
         hidden, lengths = encoder.encode([each.payload for each in batch], first_only=layout.pooling == "cls")
         vectors = pool(hidden, lengths, layout.pooling).float()
         return {"dense": (unit(vectors) if layout.normalize else vectors).cpu().numpy()}

@@ -12,6 +12,7 @@ AdapterFactory = Callable[[ModelSpec], Adapter]
 
 ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "colbert": "sie_server.adapters.colbert:ColbertAdapter",
         "dense": "sie_server.adapters.dense:DenseAdapter",
         "hash": "sie_server.adapters.hash:HashAdapter",
         "sparse": "sie_server.adapters.sparse:SparseAdapter",

@@ -5,6 +5,7 @@ often the logarithm is taken (1 or 2), `drop_special` leaves out words like [SEP
 the model that maps words to weights: then a query is the words it holds, with those weights, and no model runs for it.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,10 @@ import torch
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import Capabilities, LoadError, ModelSpec, Outputs, Prepared, SparseVector
 from sie_server.adapters.shared.bert_weights import read_shape, read_weights
-from sie_server.adapters.shared.compute import CpuThreads, precision
 from sie_server.adapters.shared.distilbert import as_bert
 from sie_server.adapters.shared.mlm_head import MlmHead, read_head
 from sie_server.adapters.shared.tokenize import TextTokenizer
+from sie_server.adapters.shared.torch_use import precision, use_threads
 from sie_server.adapters.shared.varlen import PackedBert
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 from sie_server.core.lifecycle import ErrorClass
@@ -49,7 +50,7 @@ class SparseAdapter:
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
         self._loaded: Loaded | None = None
-        self._threads = CpuThreads()
+        self._threads = threading.local()
         self._pads = False
 
     @property
@@ -65,7 +66,7 @@ class SparseAdapter:
         """
         folder = locate(self._spec.source)
         config, tensors = as_bert(read_json(folder / "config.json"), read_tensors(folder))
-        shape, dtype = read_shape(config), precision(self._spec, device)
+        shape, dtype = read_shape(config), precision(self._spec.precision, device)
         wanted = self._spec.max_sequence_length or shape.positions
         tokenizer = TextTokenizer(folder, min(wanted, shape.positions), lower_case=False)
         try:
@@ -90,7 +91,7 @@ class SparseAdapter:
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """One SparseVector for each input."""
-        self._threads.use(threads)
+        use_threads(self._threads, threads)
         ids = [each.payload for each in batch if not isinstance(each.payload, SparseVector)]
         computed = iter(self._compute(ids) if ids else ())
         return {

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.shared.bert_weights import BertShape, BertWeights, Layer, Norm
+from sie_server.adapters.shared.expansion import attend_seen
 
 # Up to here one product per head with all scores in memory is as fast as the fused kernel, and starts sooner.
 PLAIN_ATTENTION_TOKENS = 128
@@ -23,21 +24,26 @@ BUFFER_STEP_TOKENS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Token ids of all sequences, one after the other, and the position of each token in its sequence."""
+    """Token ids of all sequences, one after the other, and the position of each token in its sequence.
+
+    `seen`: how many tokens of each sequence the others look at; None: all.
+    """
 
     ids: torch.Tensor
     positions: torch.Tensor
     starts: torch.Tensor
     lengths: list[int]
+    seen: list[int] | None = None
 
 
-def pack(sequences: Sequence[Array], device: str) -> Packed:
+def pack(sequences: Sequence[Array], device: str, seen: list[int] | None = None) -> Packed:
     """Lay int64 token id arrays out one after the other."""
     lengths = np.array([len(each) for each in sequences])
     starts = np.cumsum(lengths) - lengths
     positions = np.arange(lengths.sum()) - np.repeat(starts, lengths)
     ids = torch.from_numpy(np.concatenate(sequences)).to(device)
-    return Packed(ids, torch.from_numpy(positions).to(device), torch.from_numpy(starts).to(device), lengths.tolist())
+    places = torch.from_numpy(positions).to(device), torch.from_numpy(starts).to(device)
+    return Packed(ids, *places, lengths.tolist(), seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +66,15 @@ class PackedBert:
         self._local = threading.local()
 
     @torch.inference_mode()
-    def encode(self, sequences: Sequence[Array], *, first_only: bool) -> tuple[torch.Tensor, list[int]]:
-        """Hidden states of the last block for int64 token id arrays.
+    def encode(
+        self, sequences: Sequence[Array], *, first_only: bool = False, seen: list[int] | None = None
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Hidden states of the last block for int64 token id arrays; tokens look at the first `seen` of their sequence.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
-        batch = pack(sequences, self._device)
+        # Where everything is seen, the plain way is the faster one.
+        batch = pack(sequences, self._device, None if seen == [len(each) for each in sequences] else seen)
         weights = self._weights
         hidden = functional.embedding(batch.ids, weights.words)
         hidden = self._norm(hidden.add_(functional.embedding(batch.positions, weights.positions)), weights.norm)
@@ -86,7 +95,11 @@ class PackedBert:
         qkv = torch.addmm(layer.qkv_bias, hidden, layer.qkv, out=buffers.qkv[:tokens])
         heads = qkv.view(tokens, 3, shape.heads, shape.head_width).permute(1, 2, 0, 3)
         context = buffers.context[:tokens]
-        self._attend(heads, context.view(tokens, shape.heads, shape.head_width), batch.lengths)
+        out = context.view(tokens, shape.heads, shape.head_width)
+        if batch.seen is None:
+            self._attend(heads, out, batch.lengths)
+        else:
+            attend_seen(heads, out, batch.lengths, batch.seen)
         return context
 
     def _rest(self, layer: Layer, hidden: torch.Tensor, context: torch.Tensor, buffers: Buffers) -> torch.Tensor:

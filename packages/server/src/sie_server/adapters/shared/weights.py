@@ -23,7 +23,7 @@ HUB_FILES: Final = (
     "tokenizer.json",
     "idf.json",
 )
-HUB_WEIGHTS: Final = ("model*.safetensors", "model.safetensors.index.json")
+HUB_WEIGHTS: Final = ("model*.safetensors", "model.safetensors.index.json", "*_Dense/model.safetensors")
 
 
 def locate(source: WeightsSource) -> Path:
