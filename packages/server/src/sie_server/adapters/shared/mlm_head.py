@@ -49,7 +49,7 @@ class MlmHead:
     def _tops(
         self, chunk: torch.Tensor, spans: list[tuple[int, int, int]], memory: torch.Tensor
     ) -> Iterator[torch.Tensor]:
-        """The largest logit of each word, before its bias, for each span of some [tokens, width]; `memory` is scratch."""
+        """The largest logit of each word, its bias left out, for each span of a [tokens, width] chunk."""
         logits = memory[: len(chunk) * self.vocabulary]
         if len(spans) == 1:  # the product is a third faster with one row a word, but only whole rows are quick to scan
             yield torch.mm(self.words, chunk.t(), out=logits.view(self.vocabulary, len(chunk))).amax(1)
