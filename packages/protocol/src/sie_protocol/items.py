@@ -35,6 +35,16 @@ class SparseVector(TypedDict):
     values: Any
 
 
+class Quantization(TypedDict):
+    """The way back from an int8 or uint8 vector: `values * scale + offset` (0 if absent), to within half a `scale`.
+
+    Numbers for `dense`; float32 arrays of shape [tokens, 1] for `multivector`.
+    """
+
+    scale: Any
+    offset: NotRequired[Any]
+
+
 class Timing(TypedDict, total=False):
     """Milliseconds spent in each phase of one request on the worker."""
 
@@ -48,12 +58,15 @@ class EncodeResult(TypedDict, total=False):
     """One encoded item as the SDK returns it.
 
     `dense`: array of shape [dims]. `sparse`: see SparseVector. `multivector`: array of shape [tokens, dims].
+    Of dtype binary or ubinary the last axis is bytes of eight components each, the first in the highest bit.
+    `quantization`: for each output that came as int8 or uint8, the way back.
     """
 
     id: str
     dense: Any
     sparse: SparseVector
     multivector: Any
+    quantization: dict[str, Quantization]
     timing: Timing
 
 

@@ -25,7 +25,16 @@ from sie_protocol import arrays
 from sie_protocol.codec import is_msgpack
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import JSON, MACHINE_PROFILE, MODELS, MSGPACK, POOL, REQUEST_ID, operation_path
-from sie_protocol.items import EncodeParams, EncodeRequest, EncodeResult, Item, ModelInfo, ScoreRequest, ScoreResult
+from sie_protocol.items import (
+    EncodeParams,
+    EncodeRequest,
+    EncodeResult,
+    Item,
+    ModelInfo,
+    Quantization,
+    ScoreRequest,
+    ScoreResult,
+)
 from sie_protocol.target import parse_model, parse_target
 from sie_sdk import flow
 from sie_sdk.errors import IncompleteBatchError, ServerError
@@ -35,6 +44,7 @@ from sie_sdk.retry import Terms
 T = TypeVar("T")
 ENCODE: Final = "encode"
 SCORE: Final = "score"
+OUTPUTS: Final = ("dense", "sparse", "multivector")
 ASK_JSON: Final = (("Accept", JSON),)
 
 
@@ -89,7 +99,8 @@ def encode(terms: Terms, model: str, items: Sequence[Item], params: EncodeParams
 
     A result holds what was asked for: `dense` is an array of shape [dims], `sparse` a dict of `indices` (int32) and
     `values`, both of shape [non-zeros], `multivector` an array of shape [tokens, dims]; `timing` is that of the whole
-    request, `id` that of the item. Arrays are read-only views on the answer.
+    request, `id` that of the item. Arrays are read-only views on the answer. int8 and uint8 come with `quantization`:
+    by output, the `scale` and `offset` for which `values * scale + offset` is the vector again.
     """
     return flow.single(encode_request(terms, model, items, params), terms, partial(_encode_results, items))
 
@@ -231,6 +242,8 @@ def _result(answer: Answer, item: Item, found: dict[str, Any], timing: Any) -> E
         }
     if isinstance(multivector := found.get("multivector"), dict):
         result["multivector"] = _array(answer, multivector, "values")
+    if quantization := _quantization(answer, found):
+        result["quantization"] = quantization
     if isinstance(timing, dict):
         result["timing"] = timing.copy()  # type: ignore[typeddict-item]  # milliseconds by name, as the server gave them
     return result
@@ -247,6 +260,19 @@ def _score_result(items: Sequence[Item], answer: Answer) -> ScoreResult:
     if found != wanted:
         raise _incomplete(answer, "scores of other items than those that were sent")
     return result
+
+
+def _quantization(answer: Answer, found: dict[str, Any]) -> dict[str, Quantization]:
+    outputs = {kind: output for kind in OUTPUTS if isinstance(output := found.get(kind), dict) and "scale" in output}
+    for kind, output in outputs.items():
+        wrong = [key for key in ("scale", "offset") if not isinstance(output.get(key, 0), (int, float, np.ndarray))]
+        if wrong:
+            raise malformed(answer, f"'{wrong[0]}' of '{kind}' is neither a number nor an array")
+    ways: dict[str, Quantization] = {kind: {"scale": output["scale"]} for kind, output in outputs.items()}
+    for kind, output in outputs.items():
+        if "offset" in output:
+            ways[kind]["offset"] = output["offset"]
+    return ways
 
 
 def _array(answer: Answer, output: dict[str, Any], key: str) -> arrays.Array:

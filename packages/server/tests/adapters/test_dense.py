@@ -28,7 +28,7 @@ def adapter(folder: Path, *, dim: int = WIDTH, max_length: int | None = None, **
 
 
 def encode(loaded: DenseAdapter, texts: list[str]) -> Array:
-    return loaded.run(loaded.prepare(texts), threads=1)["dense"]
+    return np.asarray(loaded.run(loaded.prepare(texts), threads=1)["dense"])
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,10 +9,15 @@ from sie_server.adapters.base import ModelSpec, WeightsSource
 from sie_server.adapters.hash import HashAdapter
 
 
-def encode(*texts: str, max_words: int = 4) -> Array:
-    adapter = HashAdapter(ModelSpec("sie/hash", WeightsSource(), {"dense": 24}, {}, max_words))
+def outputs(*texts: str, max_words: int = 4, **dims: int) -> dict[str, Any]:
+    adapter = HashAdapter(ModelSpec("sie/hash", WeightsSource(), dims, {}, max_words))
     adapter.load("cpu")
-    return adapter.run(adapter.prepare(texts), threads=1)["dense"]
+    assert adapter.capabilities.outputs == set(dims)
+    return dict(adapter.run(adapter.prepare(texts), threads=1))
+
+
+def encode(*texts: str) -> Array:
+    return np.stack(outputs(*texts, dense=24)["dense"])
 
 
 @given(st.lists(st.text(), min_size=1, max_size=5))
@@ -34,3 +41,15 @@ def test_words_beyond_the_limit_do_not_count() -> None:
         (2, False),
         (1, False),
     ]
+
+
+def test_sparse_counts_words_and_multivector_has_one_vector_for_each() -> None:
+    found = outputs("b a b", "", sparse=30522, multivector=6)
+    full, empty = found["sparse"]
+    assert sorted(full.values) == [1, 2]
+    assert (np.diff(full.indices) > 0).all()
+    assert (full.indices.dtype, full.values.dtype, len(empty.indices)) == (np.int32, np.float32, 0)
+    words, nothing = found["multivector"]
+    assert (words.shape, nothing.shape) == ((3, 6), (1, 6))
+    np.testing.assert_array_equal(words[0], words[2])
+    np.testing.assert_array_equal(words[1], outputs("a", dense=6)["dense"][0])

@@ -99,7 +99,7 @@ async def test_model_ids_are_found_in_any_spelling(worker: Served) -> None:
         (f"/v1/encode/{M}", {"items": [{"images": [{"data": "aGk="}]}]}, {}, "INVALID_INPUT", "reads text only"),
         (
             f"/v1/encode/{M}",
-            {"items": [{"text": "a"}], "params": {"output_dtype": "int8"}},
+            {"items": [{"text": "a"}], "params": {"output_dtype": "int4"}},
             {},
             "INVALID_INPUT",
             "float16",

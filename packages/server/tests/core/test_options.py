@@ -58,8 +58,7 @@ def test_nothing_inside_text_or_instruction_is_interpreted(text: str, instructio
     ("params", "named"),
     [
         ({"output_types": ["sparse"]}, "it has: dense"),
-        ({"output_dtype": "int8"}, "float32, float16"),
-        ({"output_dtype": "float99"}, "float32, float16"),
+        ({"output_dtype": "float99"}, "float32, float16, int8, uint8, binary, ubinary"),
         ({"options": {"profile": "nope"}}, "default, heavy, short"),
         ({"options": {"profile": "heavy"}}, "weights of its own"),
         ({"options": {"profile": 3}}, "no profile 3"),
@@ -83,6 +82,11 @@ def test_outputs_and_dtype_come_from_request_then_profile_then_default() -> None
     assert (resolved.output_types, resolved.output_dtype) == (("sparse",), "float16")
     asked = resolve_encode(profile, EncodeParams(output_types=["dense", "dense"], output_dtype="float32"))
     assert (asked.output_types, asked.output_dtype) == (("dense",), "float32")
+
+
+def test_an_adapter_hears_whether_a_text_is_a_query() -> None:
+    assert not resolve_encode(model(), EncodeParams()).is_query
+    assert resolve_encode(model(), EncodeParams(options={"is_query": True})).is_query
 
 
 def test_a_model_without_the_task_says_what_it_has() -> None:

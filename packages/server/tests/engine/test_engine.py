@@ -6,12 +6,12 @@ from gated_adapter import Kit, engine_of, until
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.adapters.base import LoadError
 from sie_server.core.lifecycle import COOL_DOWN_S, ErrorClass
-from sie_server.engine.engine import Encoded
 from sie_server.engine.loop import QueueLimits
+from sie_server.engine.results import Encoded
 
 
 def rows(encoded: Encoded) -> list[list[float]]:
-    return [row["dense"].tolist() for row in encoded.rows]
+    return [row["dense"].values.tolist() for row in encoded.rows]
 
 
 async def stuck(kit: Kit, text: str = "first") -> asyncio.Task[Encoded]:

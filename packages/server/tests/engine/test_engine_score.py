@@ -5,8 +5,8 @@ import pytest
 from gated_adapter import Kit, engine_of, until
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import Item
-from sie_server.engine.engine import Scored
 from sie_server.engine.loop import QueueLimits
+from sie_server.engine.results import Scored
 
 
 def score(kit: Kit, query: str, *texts: str) -> asyncio.Task[Scored]:

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sie_protocol.arrays import Array
 from sie_protocol.catalog import EncodeTask, ModelConfig, ProfileConfig, Tasks, VectorTask
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item
-from sie_server.adapters.base import Capabilities, Input, ModelSpec, Prepared, single_texts
+from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, single_texts
 from sie_server.engine.device import Device
-from sie_server.engine.engine import Encoded, Engine, EngineLimits, EnginePorts
+from sie_server.engine.engine import Engine, EngineLimits, EnginePorts
 from sie_server.engine.loop import BatchRecord, QueueLimits
 from sie_server.engine.pipeline import Pipeline
+from sie_server.engine.results import Encoded
 
 ADAPTERS = {"gated": "gated_adapter:GatedAdapter"}
 WAIT_S = 10.0
@@ -50,11 +50,11 @@ class GatedAdapter:
         if self._gate.load_error is not None:
             raise self._gate.load_error
 
-    def prepare(self, inputs: Sequence[Input]) -> list[Prepared]:
+    def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - the same
         texts = single_texts(inputs)
         return [Prepared(max(1, len(text.split())), truncated=False, payload=text) for text in texts]
 
-    def run(self, batch: Sequence[Prepared], threads: int) -> Mapping[str, Array]:  # noqa: ARG002 - needs none
+    def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:  # noqa: ARG002 - needs none
         texts = [each.payload for each in batch]
         self._gate.batches.append(texts)
         self._gate.entered.release()

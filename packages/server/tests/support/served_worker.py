@@ -19,6 +19,7 @@ import httpx
 
 from sie_protocol.arrays import decode_reply
 from sie_protocol.headers import JSON
+from sie_server.adapters.registry import ADAPTERS
 from sie_server.app import Worker, worker
 from sie_server.settings import Settings
 
@@ -34,9 +35,7 @@ def write_catalog(folder: Path, models: Mapping[str, Mapping[str, Any]]) -> Sett
         profile = {"adapter": fields.get("adapter", "hash"), "adapter_options": fields.get("options", {})}
         config = {"sie_id": name, "tasks": {"encode": {"dense": {"dim": 8}}}, "profiles": {"default": profile}, **own}
         (folder / "models" / f"{at}.yaml").write_text(json.dumps(config))
-    (folder / "bundles" / "default.yaml").write_text(
-        json.dumps({"name": "default", "adapters": ["cross_encoder", "dense", "hash"]})
-    )
+    (folder / "bundles" / "default.yaml").write_text(json.dumps({"name": "default", "adapters": sorted(ADAPTERS)}))
     models_dir, bundles_dir = folder / "models", folder / "bundles"
     return Settings(models_dir=models_dir, bundles_dir=bundles_dir, device="cpu", cores=2, name="w-0", drain_linger_s=0)
 

@@ -48,7 +48,7 @@ def write_checkpoint(folder: Path, shape: Shape = Shape()) -> Path:
     )
     (BertForMaskedLM if shape.bert_prefix else BertModel)(config).save_pretrained(folder)
     if shape.old_norm_names:
-        _rename(folder / "model.safetensors")
+        rename_norms(folder / "model.safetensors")
     _write_json(folder / "modules.json", _modules(normalize=shape.normalize))
     _write_json(folder / "sentence_bert_config.json", {"max_seq_length": shape.max_seq_length, "do_lower_case": False})
     (folder / "1_Pooling").mkdir()
@@ -73,7 +73,8 @@ def oracle(folder: Path, texts: Sequence[str], shape: Shape = Shape()) -> Array:
     return np.stack(rows)
 
 
-def _rename(file: Path) -> None:
+def rename_norms(file: Path) -> None:
+    """The spelling of checkpoints from the first years."""
     names = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))
     tensors = load_file(file)
     for new, old in names:

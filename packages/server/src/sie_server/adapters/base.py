@@ -68,6 +68,18 @@ Input = str | Pair
 
 
 @dataclass(frozen=True, slots=True)
+class SparseVector:
+    """The components that are not zero: int32 indices, ascending, and float32 weights, both of shape [non-zeros]."""
+
+    indices: Array
+    values: Array
+
+
+Output = Array | SparseVector  # of one input
+Outputs = Mapping[str, Array | Sequence[Output]]  # of a batch: by name, one entry for each input
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """One input, ready for the device. `tokens` is what the model will read, special tokens included."""
 
@@ -90,18 +102,19 @@ class Adapter(Protocol):
             LoadError: what is missing or wrong.
         """
 
-    def prepare(self, inputs: Sequence[Input]) -> list[Prepared]:
-        """Tokenise on the CPU.
+    def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:
+        """Tokenise on the CPU. `is_query`: for models that read queries differently; templates are applied before.
 
         Raises:
             UnsupportedInputError: a pair for a model of single texts, or the other way round.
         """
 
-    def run(self, batch: Sequence[Prepared], threads: int) -> Mapping[str, Array]:
+    def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """Compute one batch with at most this many CPU threads.
 
-        Returns each output as an array on the CPU whose first axis is the batch, in its order: `dense` is float32 of
-        shape [batch, dims], `score` float32 of shape [batch].
+        Returns each output on the CPU, one entry for each input in order: `dense` is a float32 array of shape
+        [batch, dims], `score` one of shape [batch], `sparse` a list of SparseVector, `multivector` a list of float32
+        arrays of shape [tokens, dims].
         """
 
     def unload(self) -> None:

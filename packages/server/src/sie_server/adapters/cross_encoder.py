@@ -78,7 +78,7 @@ class CrossEncoderAdapter:
         self._pads = device != "cpu"
         self._loaded = tokenizer, PackedBert(shape, weights, device), head
 
-    def prepare(self, inputs: Sequence[Input]) -> list[Prepared]:
+    def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - pairs have both
         """Ids and types of the tokens of each pair; of a pair that is too long, the longer text is cut first."""
         tokenizer, _, _ = self._ready()
         return tokenizer.prepare_pairs(text_pairs(inputs))

@@ -4,12 +4,11 @@ Options: `pooling`, `normalize`, `end_token`.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from sie_protocol.arrays import Array
-from sie_server.adapters.base import Capabilities, Input, LoadError, ModelSpec, Prepared, single_texts
+from sie_server.adapters.base import Capabilities, Input, LoadError, ModelSpec, Outputs, Prepared, single_texts
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.layout import Layout, read_layout
 from sie_server.adapters.shared.pooling import pool, unit
@@ -56,7 +55,7 @@ class DenseAdapter:
         self._pads = device != "cpu"
         self._loaded = tokenizer, encoder, layout
 
-    def prepare(self, inputs: Sequence[Input]) -> list[Prepared]:
+    def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Token ids, cut at the model's length."""
         tokenizer, _, _ = self._ready()
         return tokenizer.prepare(single_texts(inputs))
@@ -66,7 +65,7 @@ class DenseAdapter:
         tokenizer, _, _ = self._ready()
         return tokenizer.texts_of(tokens)
 
-    def run(self, batch: Sequence[Prepared], threads: int) -> Mapping[str, Array]:
+    def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """Dense float32 vectors of shape [batch, dims]."""
         _, encoder, layout = self._ready()
         use_threads(self._threads, threads)

@@ -12,7 +12,7 @@ from sie_protocol.items import EncodeParams, Item
 from sie_server.api.compat import about, decoded, written, wrong
 from sie_server.api.tasks import Outcome, Reply, TaskContext, timing_headers
 from sie_server.core.dimensions import check_dimensions, shortened
-from sie_server.engine.engine import Encoded
+from sie_server.engine.results import Encoded
 
 DENSE = EncodeParams(output_types=["dense"], output_dtype="float32")
 JSON_BYTES_PER_NUMBER = 12
@@ -40,7 +40,7 @@ async def embeddings(context: TaskContext, _: Scope, body: bytes, outcome: Outco
         texts = await _texts(context, request)
     encoded = await context.engine.encode(request.model, [Item(text=text) for text in texts], DENSE)
     outcome.phases.update(queue=encoded.queue_s, tokenize=encoded.tokenization_s, inference=encoded.inference_s)
-    size = JSON_BYTES_PER_NUMBER * sum(row["dense"].size for row in encoded.rows)
+    size = JSON_BYTES_PER_NUMBER * sum(row["dense"].values.size for row in encoded.rows)
     return JSON, await written(context, size, lambda: _reply(request, encoded)), timing_headers(encoded)
 
 
@@ -61,7 +61,7 @@ async def _texts(context: TaskContext, request: EmbeddingsRequest) -> list[str]:
 
 def _reply(request: EmbeddingsRequest, encoded: Encoded) -> dict[str, Any]:
     as_text = request.encoding_format == "base64"
-    vectors = [shortened(row["dense"], request.dimensions or row["dense"].size) for row in encoded.rows]
+    vectors = [shortened(row["dense"].values, request.dimensions or row["dense"].values.size) for row in encoded.rows]
     return {
         "object": "list",
         "data": [

@@ -10,7 +10,7 @@ from sie_protocol.items import Item
 from sie_server.api.compat import about, decoded, written, wrong
 from sie_server.api.edge import REQUEST_ID_KEY
 from sie_server.api.tasks import Outcome, Reply, TaskContext, timing_headers
-from sie_server.engine.engine import Scored
+from sie_server.engine.results import Scored
 
 
 class Document(msgspec.Struct, frozen=True):

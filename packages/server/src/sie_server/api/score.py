@@ -8,7 +8,7 @@ from sie_protocol.codec import decode_body, encode_body
 from sie_protocol.items import Item, ScoreRequest, ScoreResult
 from sie_server.api.edge import header
 from sie_server.api.tasks import OFF_LOOP_BYTES, Outcome, Reply, TaskContext, timing_headers
-from sie_server.engine.engine import Scored
+from sie_server.engine.results import Scored
 
 
 async def score(context: TaskContext, scope: Scope, body: bytes, outcome: Outcome) -> Reply:

@@ -19,8 +19,10 @@ from sie_protocol.target import parse_target
 from sie_server.api.body import ClientGoneError, read_body, when_gone
 from sie_server.api.edge import REQUEST_ID_KEY, error_response, header
 from sie_server.api.metrics import Metrics, RequestRecord
-from sie_server.engine.engine import Encoded, Engine, Scored
+from sie_server.engine.engine import Engine
 from sie_server.engine.pipeline import Pipeline
+from sie_server.engine.quantize import Finished
+from sie_server.engine.results import Encoded, Scored
 
 # Decoding or encoding this many bytes takes about a millisecond, which is as long as the event loop may be held.
 OFF_LOOP_BYTES = 1024 * 1024
@@ -118,7 +120,7 @@ async def encode(context: TaskContext, scope: Scope, body: bytes, outcome: Outco
     accept = header(scope, b"accept")
     value = encode_reply(request, encoded, perf_counter() - started)
     write = partial(encode_body, value, accept, arrays.hook_for(accept))
-    size = sum(row.nbytes for rows in encoded.rows for row in rows.values())
+    size = sum(each.size_bytes for row in encoded.rows for each in row.values())
     media, payload = write() if size < OFF_LOOP_BYTES else await context.pipeline.run(write)
     return media, payload, timing_headers(encoded)
 
@@ -127,10 +129,7 @@ def encode_reply(request: EncodeRequest, encoded: Encoded, total_s: float) -> di
     """The body of an encode answer."""
     items: list[dict[str, Any]] = []
     for item, row in zip(request.items, encoded.rows, strict=True):
-        reply: dict[str, Any] = {
-            kind: {"dims": values.shape[-1], "dtype": str(values.dtype), "values": values}
-            for kind, values in row.items()
-        }
+        reply: dict[str, Any] = {kind: output_form(kind, encoded.dims[kind], found) for kind, found in row.items()}
         if (identity := item.get("id")) is not None:
             reply["id"] = identity
         items.append(reply)
@@ -145,6 +144,18 @@ def encode_reply(request: EncodeRequest, encoded: Encoded, total_s: float) -> di
         },
         "usage": {"input_tokens": encoded.input_tokens, "truncated_items": encoded.truncated_items},
     }
+
+
+def output_form(kind: str, dims: int, found: Finished) -> dict[str, Any]:
+    """One output as it travels; `dims` counts components, however they are packed."""
+    form: dict[str, Any] = {"dtype": found.dtype, "values": found.values}
+    if kind == "multivector":
+        form |= {"token_dims": dims, "num_tokens": len(found.values)}
+    else:
+        form["dims"] = dims
+    extra = {"indices": found.indices, "scale": found.scale, "offset": found.offset}
+    present = {name: value for name, value in extra.items() if value is not None}
+    return form | {name: value if value.ndim else value.item() for name, value in present.items()}
 
 
 async def no_task(name: str, context: TaskContext, scope: Scope, _: bytes, outcome: Outcome) -> Reply:

@@ -9,7 +9,7 @@ from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig, ProfileConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams
 
-DTYPES: Final = ("float32", "float16")
+DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 REQUEST_OPTIONS: Final = frozenset({"profile", "is_query"})
 # Runtime options: a profile may set them, and a request may override them. One set for all tasks, because clients have
 # defaults for all their calls: what belongs to another task changes nothing.
@@ -50,11 +50,12 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
-    """One encode request, resolved: which outputs, in which dtype, of which prompt."""
+    """One encode request, resolved: which outputs, in which dtype, of which prompt, for a query or a document."""
 
     output_types: tuple[str, ...]
     output_dtype: str
     prompt: Prompt
+    is_query: bool
 
 
 def load_options(profile: ProfileConfig) -> dict[str, Any]:
@@ -78,6 +79,7 @@ def resolve_encode(model: ModelConfig, params: EncodeParams) -> EncodeOptions:
         _output_types(model, params.output_types or options.get("output_types")),
         _dtype(params.output_dtype or options.get("output_dtype")),
         prompt_of(options, params.instruction, is_query=is_query),
+        is_query,
     )
 
 

@@ -13,16 +13,27 @@ from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item, ModelInfo
 from sie_protocol.status import GpuStatus, ModelStatus
-from sie_server.adapters.base import Adapter, Input, LoadError, Pair, Prepared, ReadsTokens, UnsupportedInputError
+from sie_server.adapters.base import (
+    Adapter,
+    Input,
+    LoadError,
+    Pair,
+    Prepared,
+    ReadsTokens,
+    SparseVector,
+    UnsupportedInputError,
+)
 from sie_server.adapters.registry import find
 from sie_server.core.batching import Limits
 from sie_server.core.lifecycle import ErrorClass
 from sie_server.core.options import EncodeOptions, invalid, no_such_task, resolve_encode
 from sie_server.core.scoring import check_candidates, compare, ranked, resolve_score
 from sie_server.engine.device import Device
-from sie_server.engine.loop import Answer, BatchRecord, Clock, ModelLoop, Ports, QueueLimits
+from sie_server.engine.loop import Answer, BatchRecord, Clock, ModelLoop, Ports, QueueLimits, Row
 from sie_server.engine.models import Models, Slot, spec_of
-from sie_server.engine.pipeline import Pipeline, cast
+from sie_server.engine.pipeline import Pipeline
+from sie_server.engine.quantize import Finished, finish
+from sie_server.engine.results import Encoded, Scored
 from sie_server.engine.signal import Signal
 
 # On padding devices a batch prefers texts of similar length, but not at the price of more than this much waiting.
@@ -49,34 +60,6 @@ class EnginePorts:
     clock: Clock
     memory: Callable[[str], tuple[GpuStatus, ...]]
     record: Callable[[BatchRecord], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One encode answer: per item its outputs, and what it cost. Times in seconds."""
-
-    model: str
-    rows: Sequence[Mapping[str, Array]]
-    options: EncodeOptions
-    queue_s: float
-    tokenization_s: float
-    inference_s: float
-    input_tokens: int
-    truncated_items: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """One score answer: each item's score, and the items' places from the best to the worst. Times in seconds."""
-
-    model: str
-    scores: Sequence[float]
-    order: Sequence[int]
-    queue_s: float
-    tokenization_s: float
-    inference_s: float
-    input_tokens: int
-    truncated_items: int
 
 
 class Engine:
@@ -112,11 +95,14 @@ class Engine:
         texts = [options.prompt.apply(self._text(slot.model, f"item {at}", item)) for at, item in enumerate(items)]
         if not texts:
             raise Problem(ErrorCode.INVALID_INPUT, "items is empty; send at least one item")
-        prepared, tokenization_s, answer = await self._run(slot, texts)
-        wanted, dtype = options.output_types, options.output_dtype
+        prepared, tokenization_s, answer = await self._run(slot, texts, is_query=options.is_query)
+        work = partial(_finish, answer.rows, options)
+        # What adapters compute in already needs no work, and so no thread.
+        rows = work() if options.output_dtype == "float32" else await self._pipeline.run(work)
         return Encoded(
             model=slot.model.sie_id,
-            rows=[{kind: cast(row[kind], dtype) for kind in wanted} for row in answer.rows],
+            rows=rows,
+            dims=slot.model.dims,
             options=options,
             queue_s=answer.queue_s,
             tokenization_s=tokenization_s,
@@ -150,9 +136,9 @@ class Engine:
         inputs: list[Input] = [Pair(asked, text) for text in texts] if wanted.reads_pairs else [asked, *texts]
         prepared, tokenization_s, answer = await self._run(slot, inputs)
         if wanted.reads_pairs:
-            scores = [float(row["score"]) for row in answer.rows]
+            scores = [float(_array(row, "score")) for row in answer.rows]
         else:
-            first, *rest = (row["dense"] for row in answer.rows)
+            first, *rest = (_array(row, "dense") for row in answer.rows)
             scores = await self._pipeline.run(partial(compare, first, rest, wanted.similarity))
         return Scored(
             model=slot.model.sie_id,
@@ -241,12 +227,14 @@ class Engine:
         """Refuse what waits, finish what runs, drop all weights."""
         await self._models.close()
 
-    async def _run(self, slot: Slot, inputs: Sequence[Input]) -> tuple[list[Prepared], float, Answer]:
+    async def _run(
+        self, slot: Slot, inputs: Sequence[Input], *, is_query: bool = False
+    ) -> tuple[list[Prepared], float, Answer]:
         """One request's inputs through tokenizer and device; the float is the seconds of tokenising."""
         loop = self._models.ready(slot)
         with loop.admit(len(inputs)):
             try:
-                prepared, tokenization_s = await self._pipeline.prepare(loop.adapter, inputs)
+                prepared, tokenization_s = await self._pipeline.prepare(loop.adapter, inputs, is_query=is_query)
             except UnsupportedInputError as error:
                 raise invalid(f"model '{slot.model.sie_id}': {error}") from error
             return prepared, tokenization_s, await loop.submit(prepared)
@@ -286,6 +274,16 @@ class Engine:
             self._limits.queue,
             self._queue_ports,
         )
+
+
+def _array(row: Row, kind: str) -> Array:
+    output = row[kind]
+    assert not isinstance(output, SparseVector), f"'{kind}' is dense"  # noqa: S101 - a bug of the adapter
+    return output
+
+
+def _finish(rows: Sequence[Row], options: EncodeOptions) -> list[dict[str, Finished]]:
+    return [{kind: finish(row[kind], options.output_dtype) for kind in options.output_types} for row in rows]
 
 
 def _info(slot: Slot) -> ModelInfo:

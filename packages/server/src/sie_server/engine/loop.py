@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sie_protocol.arrays import Array
 from sie_protocol.errors import ErrorCode, Problem
-from sie_server.adapters.base import Adapter, Prepared
+from sie_server.adapters.base import Adapter, Output, Outputs, Prepared
 from sie_server.core.batching import Limits, take
 from sie_server.engine.device import Device, Work
 
@@ -17,8 +16,7 @@ log = logging.getLogger(__name__)
 NO_BATCH = Limits(max_tokens=0, max_items=0)  # separates what is late from what may wait, and takes nothing
 
 Clock = Callable[[], float]  # monotonic seconds, from any thread
-Row = Mapping[str, Array]
-Outputs = Mapping[str, Array]
+Row = Mapping[str, Output]
 Computed = tuple[Outputs, float, float]  # what a batch gave, when it started and when it ended
 
 

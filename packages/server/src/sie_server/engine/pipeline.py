@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
-from sie_protocol.arrays import Array
 from sie_server.adapters.base import Adapter, Input, Prepared
 from sie_server.engine.loop import Clock
 
@@ -23,17 +23,14 @@ class Pipeline:
         """Run a function off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    async def prepare(self, adapter: Adapter, inputs: Sequence[Input]) -> tuple[list[Prepared], float]:
+    async def prepare(
+        self, adapter: Adapter, inputs: Sequence[Input], *, is_query: bool
+    ) -> tuple[list[Prepared], float]:
         """Tokenise one request's inputs in one call; also the seconds it took, waiting for a thread included."""
         started = self._clock()
-        prepared = await asyncio.get_running_loop().run_in_executor(self._pool, adapter.prepare, inputs)
+        prepared = await self.run(partial(adapter.prepare, inputs, is_query=is_query))
         return prepared, self._clock() - started
 
     async def close(self) -> None:
         """Wait for what runs."""
         await asyncio.to_thread(self._pool.shutdown)
-
-
-def cast(row: Array, dtype: str) -> Array:
-    """A dense row in the dtype that the caller asked for."""
-    return row if row.dtype == dtype else row.astype(dtype)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -109,7 +109,7 @@ def adapter(folder: Path, **options: Any) -> DenseAdapter:
 
 
 def encode(loaded: DenseAdapter, texts: list[str]) -> Array:
-    return loaded.run(loaded.prepare(texts), threads=1)["dense"]
+    return cast("Array", loaded.run(loaded.prepare(texts), threads=1)["dense"])
 
 
 @pytest.mark.parametrize("family", TINY.values(), ids=TINY)

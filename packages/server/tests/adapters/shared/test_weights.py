@@ -43,13 +43,16 @@ def test_a_download_takes_what_is_needed_once_and_never_pickles(tmp_path: Path) 
     folder = write_checkpoint(tmp_path / "repo")
     for unwanted in ("pytorch_model.bin", "modeling_evil.py", "README.md"):
         (folder / unwanted).write_text("no")
+    (folder / "2_Dense").mkdir()
+    for wanted_file in ("2_Dense/model.safetensors", "idf.json"):
+        (folder / wanted_file).write_text("yes")
     with fake_hub({"org/tiny": folder}) as hub:
         got = download(tmp_path / "home", hub.url, "org/tiny", COMMIT)
         asked = len(hub.asked)
         again = download(tmp_path / "home", hub.url, "org/tiny", COMMIT)
         assert len(hub.asked) == asked  # a pinned revision that is complete needs no hub
-    wanted = ["1_Pooling/config.json", "config.json", "model.safetensors", "modules.json", "sentence_bert_config.json"]
-    assert got == {"files": [*wanted, "tokenizer.json"]}
+    wanted = ["1_Pooling/config.json", "2_Dense/model.safetensors", "config.json", "idf.json", "model.safetensors"]
+    assert got == {"files": [*wanted, "modules.json", "sentence_bert_config.json", "tokenizer.json"]}
     assert again == got
     assert all(COMMIT in path for path in hub.asked)
 

@@ -27,6 +27,16 @@ class TextTokenizer:
         self._vocabulary = self._tokenizer.get_vocab_size()
         self._lower_case = lower_case
 
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of words like [SEP], ascending."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return tuple(sorted(identity for identity, token in added.items() if token.special))
+
+    def id_of(self, word: str) -> int | None:
+        """The id of a word of the vocabulary."""
+        return self._tokenizer.token_to_id(word)
+
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
         """Tokenise in one call; may be called from several threads."""
         wanted = [text.lower() for text in texts] if self._lower_case else list(texts)

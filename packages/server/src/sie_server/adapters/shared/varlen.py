@@ -16,25 +16,31 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.shared.attention import EVERYTHING, attend_on
 from sie_server.adapters.shared.bert_weights import BertShape, BertWeights, Layer, Norm
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
+from sie_server.adapters.shared.expansion import attend_seen
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Token ids of all sequences, one after the other, and the position of each token in its sequence."""
+    """Token ids of all sequences, one after the other, and the position of each token in its sequence.
+
+    `seen`: how many tokens of each sequence the others look at; None: all.
+    """
 
     ids: torch.Tensor
     positions: torch.Tensor
     starts: torch.Tensor
     lengths: list[int]
+    seen: list[int] | None = None
 
 
-def pack(sequences: Sequence[Array], device: str) -> Packed:
+def pack(sequences: Sequence[Array], device: str, seen: list[int] | None = None) -> Packed:
     """Lay int64 token id arrays out one after the other."""
     lengths = np.array([len(each) for each in sequences])
     starts = np.cumsum(lengths) - lengths
     positions = np.arange(lengths.sum()) - np.repeat(starts, lengths)
     ids = torch.from_numpy(np.concatenate(sequences)).to(device)
-    return Packed(ids, torch.from_numpy(positions).to(device), torch.from_numpy(starts).to(device), lengths.tolist())
+    places = torch.from_numpy(positions).to(device), torch.from_numpy(starts).to(device)
+    return Packed(ids, *places, lengths.tolist(), seen)
 
 
 class PackedBert:
@@ -49,13 +55,21 @@ class PackedBert:
 
     @torch.inference_mode()
     def encode(
-        self, sequences: Sequence[Array], *, first_only: bool, types: Sequence[Array] | None = None
+        self,
+        sequences: Sequence[Array],
+        *,
+        first_only: bool = False,
+        types: Sequence[Array] | None = None,
+        seen: list[int] | None = None,
     ) -> tuple[torch.Tensor, list[int]]:
-        """Hidden states of the last block for int64 token id arrays; without `types` every token is of type 0.
+        """Hidden states of the last block for int64 token id arrays.
+
+        Without `types` every token is of type 0; with `seen` tokens look at so many of their sequence only.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
-        batch = pack(sequences, self._device)
+        # Where everything is seen, the plain way is the faster one.
+        batch = pack(sequences, self._device, None if seen == [len(each) for each in sequences] else seen)
         weights = self._weights
         hidden = functional.embedding(batch.ids, weights.words)
         hidden.add_(functional.embedding(batch.positions, weights.positions))
@@ -80,7 +94,10 @@ class PackedBert:
         heads = qkv.view(tokens, 3, shape.heads, shape.head_width).permute(1, 2, 0, 3)
         context = buffers.context[:tokens]
         out = context.view(tokens, shape.heads, shape.head_width)
-        self._attend(heads[0], heads[1], heads[2], out, batch.lengths, EVERYTHING)
+        if batch.seen is None:
+            self._attend(heads[0], heads[1], heads[2], out, batch.lengths, EVERYTHING)
+        else:
+            attend_seen(heads, out, batch.lengths, batch.seen)
         return context
 
     def _rest(self, layer: Layer, hidden: torch.Tensor, context: torch.Tensor, buffers: Buffers) -> torch.Tensor:

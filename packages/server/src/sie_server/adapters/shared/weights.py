@@ -15,8 +15,15 @@ if TYPE_CHECKING:
     import torch
 
 # `*/config.json` is the configuration of a pooling module.
-HUB_FILES: Final = ("config.json", "*/config.json", "modules.json", "sentence_bert_config.json", "tokenizer.json")
-HUB_WEIGHTS: Final = ("model*.safetensors", "model.safetensors.index.json")
+HUB_FILES: Final = (
+    "config.json",
+    "*/config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "tokenizer.json",
+    "idf.json",
+)
+HUB_WEIGHTS: Final = ("model*.safetensors", "model.safetensors.index.json", "*_Dense/model.safetensors")
 
 
 def locate(source: WeightsSource) -> Path:

@@ -1,0 +1,159 @@
+"""Learned sparse vectors (SPLADE and its kin): a text becomes weights of the words that it holds or suggests.
+
+The weight of a word is log(1 + its largest logit over all tokens), where that is positive. Options: `log1p` is how
+often the logarithm is taken (1 or 2), `drop_special` leaves out words like [SEP], `query_weights` names a JSON file of
+the model that maps words to weights: then a query is the words it holds, with those weights, and no model runs for it.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sie_protocol.arrays import Array
+from sie_server.adapters.base import (
+    Capabilities,
+    Input,
+    LoadError,
+    ModelSpec,
+    Outputs,
+    Prepared,
+    SparseVector,
+    single_texts,
+)
+from sie_server.adapters.shared.bert_weights import read_shape, read_weights
+from sie_server.adapters.shared.distilbert import as_bert
+from sie_server.adapters.shared.mlm_head import MlmHead, read_head
+from sie_server.adapters.shared.tokenize import TextTokenizer
+from sie_server.adapters.shared.torch_use import precision, use_threads
+from sie_server.adapters.shared.varlen import PackedBert
+from sie_server.adapters.shared.weights import locate, read_json, read_tensors
+from sie_server.core.lifecycle import ErrorClass
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What becomes of the logits. `dropped` are word ids; `query_weights` is [vocabulary], or None: queries are run."""
+
+    log1p: int
+    dropped: tuple[int, ...]
+    query_weights: Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory."""
+
+    tokenizer: TextTokenizer
+    encoder: PackedBert
+    head: MlmHead
+    recipe: Recipe
+
+
+class SparseAdapter:
+    """A BERT or DistilBERT with its masked-language head; float32 on a CPU."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self._loaded: Loaded | None = None
+        self._threads = threading.local()
+        self._pads = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Sparse vectors; accelerators pad inside attention."""
+        return Capabilities(outputs=frozenset({"sparse"}), pads=self._pads)
+
+    def load(self, device: str) -> None:
+        """Find, read and check the model.
+
+        Raises:
+            LoadError: what is missing or wrong.
+        """
+        folder = locate(self._spec.source)
+        config, tensors = as_bert(read_json(folder / "config.json"), read_tensors(folder))
+        shape, dtype = read_shape(config), precision(self._spec.precision, device)
+        wanted = self._spec.max_sequence_length or shape.positions
+        tokenizer = TextTokenizer(folder, min(wanted, shape.positions), lower_case=False)
+        try:
+            encoder = PackedBert(shape, read_weights(tensors, shape, device, dtype), device)
+            head = read_head(tensors, shape, device, dtype)
+        except torch.OutOfMemoryError as error:
+            raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
+        if (expected := self._spec.dims.get("sparse")) != head.vocabulary:
+            message = f"the weights give vectors of {head.vocabulary} components, the catalogue says {expected}"
+            raise LoadError(ErrorClass.UNKNOWN, message)
+        self._pads = device != "cpu"
+        self._loaded = Loaded(tokenizer, encoder, head, self._recipe(folder, tokenizer, head.vocabulary))
+
+    def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:
+        """Token ids, cut at the model's length; a query that needs no model is its answer already."""
+        loaded = self._ready()
+        prepared = loaded.tokenizer.prepare(single_texts(inputs))
+        weights = loaded.recipe.query_weights
+        if not is_query or weights is None:
+            return prepared
+        return [Prepared(each.tokens, each.truncated, _held(each.payload, weights)) for each in prepared]
+
+    def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
+        """One SparseVector for each input."""
+        use_threads(self._threads, threads)
+        ids = [each.payload for each in batch if not isinstance(each.payload, SparseVector)]
+        computed = iter(self._compute(ids) if ids else ())
+        return {
+            "sparse": [each.payload if isinstance(each.payload, SparseVector) else next(computed) for each in batch]
+        }
+
+    def unload(self) -> None:
+        """Drop weights and buffers."""
+        self._loaded = None
+
+    @torch.inference_mode()
+    def _compute(self, sequences: Sequence[Array]) -> list[SparseVector]:
+        loaded = self._ready()
+        hidden, lengths = loaded.encoder.encode(sequences, first_only=False)
+        weights = loaded.head.peaks(hidden, lengths).relu_()
+        for _ in range(loaded.recipe.log1p):
+            weights.log1p_()
+        weights[:, list(loaded.recipe.dropped)] = 0
+        return _rows(weights)
+
+    def _recipe(self, folder: Path, tokenizer: TextTokenizer, vocabulary: int) -> Recipe:
+        options = self._spec.options
+        log1p, file = options.get("log1p", 1), options.get("query_weights")
+        if log1p not in {1, 2}:
+            raise LoadError(ErrorClass.UNKNOWN, f"option log1p is {log1p!r}; expected 1 or 2")
+        dropped = tokenizer.special_ids if options.get("drop_special", False) else ()
+        return Recipe(log1p, dropped, None if file is None else _read_weights(folder / file, tokenizer, vocabulary))
+
+    def _ready(self) -> Loaded:
+        assert self._loaded is not None, "load comes first"  # noqa: S101 - a bug of the caller, not a refusal
+        return self._loaded
+
+
+def _held(ids: Array, weights: Array) -> SparseVector:
+    unique = np.unique(ids)
+    kept = unique[weights[unique] > 0]
+    return SparseVector(kept.astype(np.int32), weights[kept])
+
+
+def _rows(weights: torch.Tensor) -> list[SparseVector]:
+    rows, words = torch.nonzero(weights, as_tuple=True)  # in order of rows, then of words
+    values = weights[rows, words].cpu().numpy()
+    ends = np.cumsum(torch.bincount(rows, minlength=len(weights)).cpu().numpy())[:-1]
+    indices = np.split(words.to(torch.int32).cpu().numpy(), ends)
+    return [SparseVector(*each) for each in zip(indices, np.split(values, ends), strict=True)]
+
+
+def _read_weights(file: Path, tokenizer: TextTokenizer, vocabulary: int) -> Array:
+    weights = np.zeros(vocabulary, np.float32)
+    for word, weight in read_json(file).items():
+        at = tokenizer.id_of(word)
+        if at is None or at >= vocabulary or not isinstance(weight, (int, float)):
+            message = f"{file.name} gives the word {word!r} the weight {weight!r}; expected a known word and a number"
+            raise LoadError(ErrorClass.UNKNOWN, message)
+        weights[at] = weight
+    return weights

@@ -1,0 +1,36 @@
+"""What the engine answers. Values only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sie_server.core.options import EncodeOptions
+from sie_server.engine.quantize import Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One encode answer: per item its outputs, how many components each has, and what it cost. Times in seconds."""
+
+    model: str
+    rows: Sequence[Mapping[str, Finished]]
+    dims: Mapping[str, int]
+    options: EncodeOptions
+    queue_s: float
+    tokenization_s: float
+    inference_s: float
+    input_tokens: int
+    truncated_items: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One score answer: each item's score, and the items' places from the best to the worst. Times in seconds."""
+
+    model: str
+    scores: Sequence[float]
+    order: Sequence[int]
+    queue_s: float
+    tokenization_s: float
+    inference_s: float
+    input_tokens: int
+    truncated_items: int
