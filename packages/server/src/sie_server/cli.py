@@ -9,7 +9,7 @@ import typer
 
 from sie_protocol.versions import VERSION
 from sie_server.logs import LEVELS, configure
-from sie_server.settings import Settings, device_name, environment, name_list, read
+from sie_server.settings import Settings, device_name, environment, name_list, read, use_huge_pages
 
 app = typer.Typer(help="The worker of SIE.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -66,6 +66,7 @@ def _settings(flags: dict[str, Any]) -> Settings:
 
 
 def _run(settings: Settings) -> None:
+    use_huge_pages()
     import uvloop  # noqa: PLC0415 - `version` and `--help` need none of this
 
     from sie_server.app import serve as serve_app  # noqa: PLC0415 - the same
