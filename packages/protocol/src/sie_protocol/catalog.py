@@ -139,18 +139,26 @@ class Catalog(msgspec.Struct, frozen=True):
         model = self.find(ref.name)
         able = self.bundles_of(model) if model else ()
         if model is None or not able:
-            raise Problem(
-                ErrorCode.MODEL_NOT_FOUND,
-                f"model '{ref.name}' is not in the catalogue; GET /v1/models lists what is",
-                details={"model": ref.name},
-            )
+            raise unknown_model(ref.name)
         if ref.bundle is not None and ref.bundle not in able:
-            raise Problem(
-                ErrorCode.BUNDLE_CONFLICT,
-                f"bundle '{ref.bundle}' cannot run model '{model.sie_id}'; bundles that can: {', '.join(able)}",
-                details={"model": model.sie_id, "requested_bundle": ref.bundle, "compatible_bundles": list(able)},
-            )
+            raise bundle_conflict(model.sie_id, ref.bundle, able)
         return model, ref.bundle or able[0]
+
+
+def unknown_model(name: str) -> Problem:
+    """The refusal of a model that nobody can run."""
+    message = f"model '{name}' is not in the catalogue; GET /v1/models lists what is"
+    return Problem(ErrorCode.MODEL_NOT_FOUND, message, details={"model": name})
+
+
+def bundle_conflict(model_id: str, asked: str, able: Iterable[str]) -> Problem:
+    """The refusal of a bundle that cannot run the model; `able` are those that can."""
+    names = list(able)
+    return Problem(
+        ErrorCode.BUNDLE_CONFLICT,
+        f"bundle '{asked}' cannot run model '{model_id}'; bundles that can: {', '.join(names)}",
+        details={"model": model_id, "requested_bundle": asked, "compatible_bundles": names},
+    )
 
 
 def build_catalog(models: Iterable[ModelConfig], bundles: Iterable[BundleConfig]) -> Catalog:

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from sie_protocol.catalog import Catalog, ModelConfig
-from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.catalog import Catalog, ModelConfig, bundle_conflict, unknown_model
 from sie_protocol.target import ModelRef
 
 DEFAULT_BUNDLE: Final = "default"
@@ -60,24 +59,11 @@ class KnownModels:
         """Look the model up, ignoring case."""
         found = self.servable.get(ref.name.lower())
         if found is None:
-            raise Problem(
-                ErrorCode.MODEL_NOT_FOUND,
-                f"model '{ref.name}' is not in the catalogue; GET /v1/models lists what is",
-                details={"model": ref.name},
-            )
+            raise unknown_model(ref.name)
         if ref.bundle is None:
             return found
         if ref.bundle not in found.bundles:
-            raise Problem(
-                ErrorCode.BUNDLE_CONFLICT,
-                f"bundle '{ref.bundle}' cannot run model '{found.model_id}'; "
-                f"bundles that can: {', '.join(found.bundles)}",
-                details={
-                    "model": found.model_id,
-                    "requested_bundle": ref.bundle,
-                    "compatible_bundles": list(found.bundles),
-                },
-            )
+            raise bundle_conflict(found.model_id, ref.bundle, found.bundles)
         return Servable(found.model_id, found.key, (ref.bundle,))
 
     def listed(self) -> tuple[tuple[ModelConfig, tuple[str, ...]], ...]:
