@@ -27,7 +27,7 @@ from sie_router.control.feed import follow
 from sie_router.control.store import FleetStore
 from sie_router.control.ticker import tick
 from sie_router.core.events import CatalogPut, Tick
-from sie_router.core.fleet import empty_fleet
+from sie_router.core.index import empty_fleet
 from sie_router.data.admission import Admission
 from sie_router.data.forward import Forwarder, Plane
 from sie_router.data.inflight import Inflight

@@ -11,7 +11,7 @@ from router_fakes import FakeWorker, eventually
 from sie_router.control.discovery_static import StaticDiscovery
 from sie_router.control.feed import FIRST_PAUSE_S, LONGEST_PAUSE_S, follow, pause_s
 from sie_router.control.store import FleetStore
-from sie_router.core.fleet import empty_fleet
+from sie_router.core.index import empty_fleet
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
 

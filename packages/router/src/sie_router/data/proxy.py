@@ -11,7 +11,7 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import REQUEST_ID, SERVER_VERSION, WORKER
 from sie_router.core.demand import ttl_s
 from sie_router.core.events import Missed
-from sie_router.core.fleet import DEFAULT_POOL, OTHER
+from sie_router.core.fleet import OTHER
 from sie_router.core.route import Forward, Provision, Reject
 from sie_router.data.admission import Admission
 from sie_router.data.answers import Answer, provisioning, refusal
@@ -117,9 +117,9 @@ class Proxy:
 
     async def _decline(self, call: Call, decision: Forward | Provision | Reject) -> None:
         match decision:
-            case Provision(group, is_configured):
+            case Provision(group, is_configured, _, pool):
                 if is_configured:
-                    self._plane.publish(Missed(group, DEFAULT_POOL, ttl_s(self._terms.retry_after_s)))
+                    self._plane.publish(Missed(group, pool, ttl_s(self._terms.retry_after_s)))
                 call.provisioning = True
                 call.group = group if is_configured else OTHER
                 terms = self._terms
