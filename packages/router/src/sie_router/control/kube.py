@@ -81,23 +81,23 @@ class Change(Generic[Thing]):
     is_deleted: bool = False
 
 
-class _Version(msgspec.Struct, rename="camel"):
+class _Version(msgspec.Struct, frozen=True, rename="camel"):
     name: str = ""
     resource_version: str = ""
 
 
-class _Head(msgspec.Struct):
+class _Head(msgspec.Struct, frozen=True):
     metadata: _Version = _Version()
     code: int = 0
     message: str = ""
 
 
-class _Event(msgspec.Struct):
+class _Event(msgspec.Struct, frozen=True):
     type: str
     object: msgspec.Raw
 
 
-class _Page(msgspec.Struct):
+class _Page(msgspec.Struct, frozen=True):
     metadata: dict[str, Any]
     items: tuple[msgspec.Raw, ...] | None = ()
 
