@@ -1,12 +1,12 @@
 """Builds the index of a fleet: who is healthy, who belongs to which pool, who has which model."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
 from sie_router.core.assign import assign
 from sie_router.core.fleet import Fleet, Group, GroupKey, Index, Ready, Scope, Worker
-from sie_router.core.pools import DEFAULT_POOL
+from sie_router.core.pools import DEFAULT_POOL, Pool
 
 
 def empty_fleet(configured: Iterable[Group] = (), profiles: Iterable[str] = ()) -> Fleet:
@@ -33,6 +33,17 @@ def reindexed(fleet: Fleet) -> Fleet:
         configured={group.key: group for group in fleet.configured},
     )
     return replace(fleet, index=index)
+
+
+def members(fleet: Fleet, pool: str) -> tuple[Worker, ...]:
+    """The healthy workers that serve a pool."""
+    return tuple(fleet.workers[url] for ready in fleet.scope(pool).by_bundle.values() for url in ready.urls)
+
+
+def is_complete(fleet: Fleet, pool: Pool) -> bool:
+    """True when healthy workers are all that the pool reserves."""
+    held = Counter(worker.profile.lower() for worker in members(fleet, pool.name))
+    return all(held[profile.lower()] >= count for profile, count in pool.gpus.items())
 
 
 def _scope(workers: Iterable[Worker]) -> Scope:

@@ -19,3 +19,8 @@ def is_expired(pool: Pool, now: float) -> bool:
 def expired(pools: Iterable[Pool], now: float) -> tuple[Pool, ...]:
     """The pools to delete."""
     return tuple(pool for pool in pools if is_expired(pool, now))
+
+
+def unless_renewed(current: Pool | None, now: float) -> Pool | None:
+    """What is left of a pool that was seen expired: itself, if somebody renewed it meanwhile."""
+    return None if current is None or is_expired(current, now) else current

@@ -4,7 +4,6 @@ A pool reserves workers for its owner. Which workers those are is `assign`'s ans
 `leases`'; neither is stored, so routers that read the same intent agree without talking to each other.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from sie_protocol.errors import ErrorCode, Problem
 
 DEFAULT_POOL: Final = "default"
 MAX_NAME: Final = 40  # fits into the names of Kubernetes objects and into label values, whatever we put in front
+_TICK_S: Final = 1e-6  # the precision with which Kubernetes keeps times
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")  # RFC 1123
 
 
@@ -63,6 +63,11 @@ def pool_key(name: str) -> str:
     return name.strip().lower()
 
 
+def is_name(key: str) -> bool:
+    """True for an RFC 1123 label of at most `MAX_NAME` characters: no other name was ever stored."""
+    return len(key) <= MAX_NAME and _LABEL.fullmatch(key) is not None
+
+
 def checked_name(name: str) -> str:
     """The name of a pool that may be created.
 
@@ -75,7 +80,7 @@ def checked_name(name: str) -> str:
             ErrorCode.INVALID_INPUT,
             f"the pool '{DEFAULT_POOL}' is every worker that no other pool reserves; choose another name",
         )
-    if len(key) > MAX_NAME or not _LABEL.fullmatch(key):
+    if not is_name(key):
         raise Problem(
             ErrorCode.INVALID_INPUT,
             f"'{name[: MAX_NAME + 20]}' is no pool name; expected letters, digits and dashes, beginning and ending "
@@ -121,8 +126,8 @@ def known(current: Pool | None, name: str, caller: Caller) -> Pool:
 
 def no_pool(name: str) -> Problem:
     """The refusal of a pool that does not exist. Names no others: they belong to other tenants."""
-    message = f"pool '{name}' does not exist, or its lease ended; POST /v1/pools makes one"
-    return Problem(ErrorCode.POOL_NOT_FOUND, message, details={"pool": name})
+    message = f"pool '{name[:MAX_NAME]}' does not exist, or its lease ended; POST /v1/pools makes one"
+    return Problem(ErrorCode.POOL_NOT_FOUND, message, details={"pool": name[:MAX_NAME]})
 
 
 def not_yours(name: str) -> Problem:
@@ -138,4 +143,4 @@ def _allow(pool: Pool, caller: Caller) -> None:
 
 def _later(pool: Pool, now: float) -> float:
     """A moment after the pool's last write, also where this router's clock is behind that of the last writer."""
-    return max(now, math.nextafter(pool.last_renewed, math.inf))
+    return max(now, pool.last_renewed + _TICK_S)
