@@ -34,6 +34,7 @@ from sie_router.core.events import CatalogPut, Tick
 from sie_router.core.fleet import empty_fleet
 from sie_router.data.admission import Admission
 from sie_router.data.forward import Forwarder, Plane
+from sie_router.data.health import HealthBook
 from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
 from sie_router.data.proxy import Proxy, Terms
@@ -54,6 +55,7 @@ class RouterApp:
         self.phase = Phase.STARTING
         self.store = FleetStore(empty_fleet(settings.groups, settings.profiles), time.monotonic)
         self.inflight = Inflight(time.monotonic)
+        self.health = HealthBook(self.store.publish, time.monotonic, random.random)
         self.upstream = Upstream(
             connect_timeout_s=settings.connect_timeout_s,
             max_per_worker=settings.max_connections_per_worker,
@@ -81,7 +83,7 @@ class RouterApp:
         snapshot = self.store.snapshot
         app.include_router(health_routes(snapshot, self._status, lambda: self.phase))
         app.include_router(model_routes(snapshot))
-        collector = RouterCollector(self.counters, snapshot, self.inflight, time.monotonic)
+        collector = RouterCollector(self.counters, snapshot, self.inflight, self.health.ejections, time.monotonic)
         app.include_router(metric_routes(collector))
         app.include_router(page_routes(self._status))
         app.router.routes.append(ClusterWatch(self._status, time.monotonic).route())
@@ -95,7 +97,7 @@ class RouterApp:
         prefix, numbers = secrets.token_hex(6), itertools.count(1)
         return Proxy(
             plane=plane,
-            forwarder=Forwarder(plane, self.inflight, self.upstream, settings.request_timeout_s),
+            forwarder=Forwarder(plane, self.inflight, self.health, self.upstream, settings.request_timeout_s),
             inflight=self.inflight,
             admission=Admission(settings.max_concurrency, settings.max_held_bytes),
             terms=Terms(settings.retry_after_s, settings.estimated_wait_s, settings.max_body_bytes),
@@ -111,6 +113,10 @@ class RouterApp:
         return cluster_status(
             self.store.snapshot(), self.inflight.workers, self.inflight.sent_per_second(), time.time()
         )
+
+    def _pass_time(self) -> None:
+        self.store.publish(Tick())
+        self.health.forget(self.store.snapshot().workers)
 
     def _sources(self) -> list[Discovery]:
         settings, kube = self._settings, self._settings.kubernetes
@@ -129,7 +135,7 @@ class RouterApp:
                 stack.push_async_callback(self._kube.close)
             background = (
                 follow(Combined(self._sources(), random.random), self.store.publish, random.random),
-                tick(lambda: self.store.publish(Tick()), self.upstream.close_idle),
+                tick(self._pass_time, self.upstream.close_idle),
             )
             for each in background:
                 task = asyncio.create_task(each)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sie_router.core.catalog import AnyModel, Models
+from sie_router.core.health import HEALTHY, Health, in_rotation
 
 DEFAULT_POOL: Final = "default"
 GroupKey = tuple[str, str]
@@ -36,7 +37,9 @@ class Worker:
 
     `group` holds the labels it is counted under: its configured group, or `OTHER`. `loaded` and `loading` are model
     ids in lower case; `loaded_models` keeps their spelling. `seen_at` is monotonic time in seconds. `is_connected`
-    turns false when the status stream or a request found the worker gone, `is_stale` when it fell silent.
+    turns false when the status stream or a request found the worker gone, `is_stale` when it fell silent. `ordinal` is
+    the number at the end of a pod's name: a StatefulSet removes the highest first. `weight` in (0, 1] is the share of
+    requests a worker takes that began to serve at `serving_since`.
     """
 
     url: str
@@ -58,21 +61,31 @@ class Worker:
     memory_used_bytes: int = 0
     memory_total_bytes: int = 0
     bundle_config_hash: str = ""
+    ordinal: int = 0
+    health: Health = HEALTHY
+    weight: float = 1.0
+    serving_since: float = 0.0
 
     @property
     def is_healthy(self) -> bool:
-        """True when the worker may be given new requests."""
+        """True when the worker takes new requests, by its own word and by its connection."""
         return self.is_ready and self.is_connected and not self.is_draining and not self.is_stale
 
     @property
-    def membership(self) -> tuple[bool, str, str, frozenset[str], frozenset[str]]:
+    def is_trusted(self) -> bool:
+        """True when the worker is healthy and its requests succeed. Others get requests only for want of better."""
+        return self.is_healthy and not self.health.is_ejected
+
+    @property
+    def membership(self) -> tuple[bool, Health | None, str, str, frozenset[str], frozenset[str]]:
         """All that the index is made of; equal membership means an equal index."""
-        return (self.is_healthy, self.profile, self.bundle, self.loaded, self.loading)
+        ejected = self.health if self.health.is_ejected else None
+        return (self.is_healthy, ejected, self.profile, self.bundle, self.loaded, self.loading)
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Healthy workers of one group or bundle, by URL, sorted; and those among them that hold or load a model."""
+    """Workers of one group or bundle in rotation, by URL, lowest ordinal first; who of them holds or loads a model."""
 
     urls: tuple[str, ...]
     loaded: Mapping[str, tuple[str, ...]]
@@ -121,7 +134,7 @@ def build_index(workers: Mapping[str, Worker], configured: Iterable[Group], prof
     by_group: dict[GroupKey, list[Worker]] = {}
     by_bundle: dict[str, list[Worker]] = {}
     spelling = {name.lower(): name for name in profiles}
-    for _, worker in sorted(workers.items()):
+    for worker in sorted(workers.values(), key=lambda worker: (worker.ordinal, worker.url)):
         if worker.profile:
             spelling.setdefault(worker.profile.lower(), worker.profile)
         if worker.is_healthy:
@@ -136,7 +149,8 @@ def build_index(workers: Mapping[str, Worker], configured: Iterable[Group], prof
     )
 
 
-def _ready(workers: list[Worker]) -> Ready:
+def _ready(members: list[Worker]) -> Ready:
+    workers = in_rotation(members)
     loaded: dict[str, list[str]] = {}
     loading: dict[str, list[str]] = {}
     for worker in workers:
