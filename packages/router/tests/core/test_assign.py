@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from router_builders import L4, fleet, pool, seen, url
 from sie_router.core.assign import assign
 from sie_router.core.events import Event, PoolPut, Tick, WorkerLost, WorkerSeen, apply
-from sie_router.core.fleet import Fleet, Group, Worker
+from sie_router.core.fleet import Fleet, Group
 from sie_router.core.pools import Pool
 
 A100 = Group("a100", "default")
@@ -113,9 +113,3 @@ def test_a_pool_without_a_bundle_takes_that_of_the_first_configured_group() -> N
 def test_where_nothing_is_configured_any_bundle_will_do() -> None:
     state = fleet(seen("w-3"), seen("w-1", bundle="vision"), seen("w-2"), PoolPut(pool("a", {"l4": 2})), groups=())
     assert members(state, "a") == ["w-1", "w-2"]
-
-
-def test_names_without_and_with_absurd_ordinals_are_ordered() -> None:
-    state = fleet(seen("x"), seen("l4-" + "9" * 100), PoolPut(pool("a", {"l4": 1})))
-    assert members(state, "a") == ["x"]
-    assert all(isinstance(worker, Worker) for worker in state.workers.values())

@@ -2,6 +2,7 @@ import random
 from collections import Counter
 from dataclasses import replace
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from sie_router.core.events import CatalogPut, PoolPut, WorkerSeen
 from sie_router.core.fleet import Fleet, Group
 from sie_router.core.pools import Caller
 from sie_router.core.route import Ask, Forward, Provision, Reject, decide
-from sie_router.core.score import SPILL_SLACK, load, spill_bound
+from sie_router.core.score import COMFORT, SPILL_SLACK, load, spill_bound
 
 GROUPS = (L4, Group("a100", "default"), Group("l4-spot", "vision"))
 
@@ -117,11 +118,38 @@ def test_without_a_holder_those_that_load_the_model_come_first() -> None:
     assert decision_name(state, 0.3) == "loader"
 
 
-def test_idle_workers_share_sequential_requests() -> None:
-    state = fleet(*(seen(f"w{number}", loaded=[MODEL]) for number in range(4)))
-    draw = random.Random(1)
-    counts = Counter(decision_name(state, draw.random()) for _ in range(400))
-    assert min(counts.values()) > 60
+@given(st.integers(2, 40), draws)
+def test_what_one_worker_can_do_is_done_by_the_lowest_ordinal(count: int, draw: float) -> None:
+    state = fleet(*(seen(f"worker-l4-{number}", loaded=[MODEL]) for number in range(count)))
+    assert decision_name(state, draw) == "worker-l4-0"
+
+
+def ordinals(count: int, under_way: int, requests: int, seed: int) -> Counter[int]:
+    """How often each ordinal was chosen, with never more than so many requests under way besides the new one."""
+    state = fleet(*(seen(f"worker-l4-{number}", loaded=[MODEL]) for number in range(count)))
+    draw, inflight, chosen = random.Random(seed), Counter[str](), Counter[int]()
+    unanswered: list[str] = []
+    for _ in range(requests):
+        decision = decide(state, ask(), inflight, draw.random())
+        assert isinstance(decision, Forward)
+        chosen[decision.worker.ordinal] += 1
+        inflight[decision.worker.url] += 1
+        unanswered.append(decision.worker.url)
+        if len(unanswered) > under_way:
+            inflight[unanswered.pop(draw.randrange(len(unanswered)))] -= 1
+    return chosen
+
+
+@given(st.integers(2, 100), st.integers(0, 2**32))
+def test_what_two_workers_can_do_is_done_by_the_two_lowest_ordinals(count: int, seed: int) -> None:
+    assert set(ordinals(count, 2 * COMFORT - 1, 50, seed)) <= {0, 1}
+
+
+@given(st.integers(16, 100), st.integers(0, 2**32))
+@hypothesis.settings(deadline=None, max_examples=25)
+def test_under_low_steady_load_the_highest_ordinals_get_next_to_nothing(count: int, seed: int) -> None:
+    chosen = ordinals(count, count // 4, 300, seed)
+    assert sum(times for ordinal, times in chosen.items() if ordinal >= count * 3 // 4) <= 15
 
 
 @given(st.integers(2, 12), st.integers(0, 2**32))

@@ -4,7 +4,7 @@ A scrape changes nothing. Label values come from configuration, never from calle
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import Final
 
@@ -75,9 +75,11 @@ class RouterCollector(Collector):
         counters: Counters,
         snapshot: Callable[[], Fleet],
         inflight: Inflight,
+        ejections: Mapping[Group, int],
         clock: Callable[[], float],
         unix_clock: Callable[[], float],
     ) -> None:
+        self._ejections = ejections
         self._counters = counters
         self._snapshot = snapshot
         self._inflight = inflight
@@ -133,6 +135,12 @@ class RouterCollector(Collector):
         for group in (*fleet.configured, OTHER):
             recent.add_metric((group.profile, group.bundle), self._inflight.recent(group))
         yield recent
+        ejections = CounterMetricFamily(
+            "sie_router_ejections", "Times a worker of a group failed so often that its breaker opened", labels=_LABELS
+        )
+        for group in (*fleet.configured, OTHER):
+            ejections.add_metric((group.profile, group.bundle), self._ejections.get(group, 0))
+        yield ejections
 
     def _leases(self, fleet: Fleet) -> Iterator[Metric]:
         now = self._unix_clock()
@@ -158,14 +166,19 @@ def _workers(fleet: Fleet) -> Iterator[Metric]:
     memory = GaugeMetricFamily(
         "sie_router_worker_memory_used_bytes", "Device memory a connected worker uses", labels=labels
     )
+    breaker = GaugeMetricFamily(
+        "sie_router_worker_breaker_open", "1 while a connected worker is ejected because it fails", labels=labels
+    )
     connected = {worker.name: worker for worker in fleet.workers.values() if worker.is_connected}
     for name, worker in sorted(connected.items()):
         values = (name, worker.group.profile, worker.group.bundle)
         depth.add_metric(values, worker.queue_depth)
         memory.add_metric(values, worker.memory_used_bytes)
+        breaker.add_metric(values, worker.health.is_ejected)
     yield depth
+    yield breaker
     yield memory
-    healthy = sum(worker.is_healthy for worker in fleet.workers.values())
+    healthy = sum(worker.is_trusted for worker in fleet.workers.values())
     workers = GaugeMetricFamily("sie_router_workers", "Known workers", labels=("status",))
     workers.add_metric(("healthy",), healthy)
     workers.add_metric(("unhealthy",), len(fleet.workers) - healthy)
@@ -179,7 +192,7 @@ def _models(fleet: Fleet) -> Metric:
     listed = {model.sie_id.lower(): model.sie_id for model, _ in fleet.models.listed()}
     counts: dict[str, int] = {}
     for worker in fleet.workers.values():
-        for name in worker.loaded_models if worker.is_healthy else ():
+        for name in worker.loaded_models if worker.is_trusted else ():
             label = listed.get(name.lower(), "other") if listed else name
             label = label if label in counts or len(counts) < MAX_MODEL_SERIES else "other"
             counts[label] = counts.get(label, 0) + 1

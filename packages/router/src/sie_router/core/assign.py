@@ -71,6 +71,4 @@ def _taken(free: dict[GroupKey, list[Worker]], share: Share) -> Iterable[Worker]
 
 
 def _rank(worker: Worker) -> tuple[int, str, str]:
-    digits = len(worker.name) - len(worker.name.rstrip("0123456789"))
-    # Nobody's 20th digit tells workers apart, and a name is not to be a costly number.
-    return (int(worker.name[-digits:][-18:]) if digits else 0, worker.name, worker.url)
+    return (worker.ordinal, worker.name, worker.url)

@@ -9,10 +9,12 @@ from sie_protocol.status import STALE_AFTER_S, ModelStatus, WorkerStatus
 from sie_router.core.catalog import known_models
 from sie_router.core.demand import missed, pruned, unmet
 from sie_router.core.fleet import OTHER, Fleet, Group, Worker
+from sie_router.core.health import HEALTHY, Health, awaited, weight
 from sie_router.core.index import reindexed
 from sie_router.core.pools import Pool
 
 MAX_NAME: Final = 128
+MAX_ORDINAL_DIGITS: Final = 6  # more are a hash that happens to have no letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,14 @@ class WorkerGone:
     """A worker does not exist any more."""
 
     url: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerJudged:
+    """The breaker of a worker changed its phase."""
+
+    url: str
+    health: Health
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,7 @@ class Tick:
     """Time passed: the silent become stale, old wishes expire."""
 
 
-WorkerEvent = WorkerSeen | WorkerLost | WorkerGone
+WorkerEvent = WorkerSeen | WorkerLost | WorkerGone | WorkerJudged
 PoolEvent = PoolPut | PoolGone | PoolsListed
 Event = WorkerEvent | PoolEvent | Missed | CatalogPut | Tick
 
@@ -87,7 +97,7 @@ Event = WorkerEvent | PoolEvent | Missed | CatalogPut | Tick
 def apply(fleet: Fleet, event: Event, now: float) -> Fleet:
     """The fleet after an event at monotonic time `now` in seconds."""
     match event:
-        case WorkerSeen() | WorkerLost() | WorkerGone():
+        case WorkerSeen() | WorkerLost() | WorkerGone() | WorkerJudged():
             return _after_worker(fleet, event, now)
         case PoolPut() | PoolGone() | PoolsListed():
             return _with_pools(fleet, _pools_after(fleet, event))
@@ -104,10 +114,10 @@ def apply(fleet: Fleet, event: Event, now: float) -> Fleet:
 def _after_worker(fleet: Fleet, event: WorkerEvent, now: float) -> Fleet:
     match event:
         case WorkerSeen(url, status):
-            return _with_worker(fleet, _worker(fleet, url, status, now))
-        case WorkerLost(url):
+            return _with_worker(fleet, _worker(fleet, url, status, now), now)
+        case WorkerLost(url) | WorkerJudged(url):
             known = fleet.workers.get(url)
-            return fleet if known is None else _with_worker(fleet, replace(known, is_connected=False))
+            return fleet if known is None else _with_worker(fleet, _amended(known, event), now)
         case WorkerGone(url):
             rest = {each: worker for each, worker in fleet.workers.items() if each != url}
             return fleet if len(rest) == len(fleet.workers) else _without_met(reindexed(replace(fleet, workers=rest)))
@@ -115,8 +125,16 @@ def _after_worker(fleet: Fleet, event: WorkerEvent, now: float) -> Fleet:
             assert_never(event)
 
 
-def _with_worker(fleet: Fleet, worker: Worker) -> Fleet:
+def _amended(worker: Worker, event: WorkerLost | WorkerJudged) -> Worker:
+    if isinstance(event, WorkerLost):
+        return replace(worker, is_connected=False)
+    return replace(worker, health=event.health)
+
+
+def _with_worker(fleet: Fleet, worker: Worker, now: float) -> Fleet:
     before = fleet.workers.get(worker.url)
+    if before is not None and worker.is_trusted and not before.is_trusted:
+        worker = replace(worker, serving_since=now, weight=weight(0.0))
     after = replace(fleet, workers={**fleet.workers, worker.url: worker})
     if before is not None and before.membership == worker.membership:
         return after
@@ -148,13 +166,11 @@ def _reservations(fleet: Fleet) -> Mapping[str, object]:
 
 
 def _ticked(fleet: Fleet, now: float) -> Fleet:
-    silent = {
-        url: replace(worker, is_stale=True)
-        for url, worker in fleet.workers.items()
-        if not worker.is_stale and now - worker.seen_at > STALE_AFTER_S
-    }
-    if silent:
-        fleet = reindexed(replace(fleet, workers={**fleet.workers, **silent}))
+    changed = {url: after for url, worker in fleet.workers.items() if (after := _aged(worker, now)) is not worker}
+    if changed:
+        before, fleet = fleet, replace(fleet, workers={**fleet.workers, **changed})
+        if any(worker.membership != before.workers[url].membership for url, worker in changed.items()):
+            fleet = _without_met(reindexed(fleet))
     demand = pruned(fleet, now)
     return fleet if demand is fleet.demand else replace(fleet, demand=demand)
 
@@ -164,13 +180,25 @@ def _without_met(fleet: Fleet) -> Fleet:
     return fleet if demand is fleet.demand else replace(fleet, demand=demand)
 
 
+def _aged(worker: Worker, now: float) -> Worker:
+    """The worker after some time without news; itself where time makes no difference."""
+    is_stale = worker.is_stale or now - worker.seen_at > STALE_AFTER_S
+    health = awaited(worker.health, now)
+    share = weight(now - worker.serving_since) if worker.weight < 1 else 1.0
+    if (is_stale, share) == (worker.is_stale, worker.weight) and health is worker.health:
+        return worker
+    return replace(worker, is_stale=is_stale, health=health, weight=share)
+
+
 def _worker(fleet: Fleet, url: str, status: WorkerStatus, now: float) -> Worker:
+    name = _plain(status.name) or url
+    known = fleet.workers.get(url)
     said = _plain(status.machine_profile)
     profile = fleet.index.profiles.get(said.lower(), said)
     loaded = {name.lower() for name in status.loaded_models} | _in_state(status.models, "loaded")
     return Worker(
         url=url,
-        name=_plain(status.name) or url,
+        name=name,
         profile=profile,
         bundle=status.bundle,
         group=fleet.index.configured.get((profile.lower(), status.bundle.lower()), OTHER),
@@ -186,7 +214,17 @@ def _worker(fleet: Fleet, url: str, status: WorkerStatus, now: float) -> Worker:
         memory_used_bytes=sum(gpu.memory_used_bytes for gpu in status.gpus),
         memory_total_bytes=sum(gpu.memory_total_bytes for gpu in status.gpus),
         bundle_config_hash=status.bundle_config_hash,
+        ordinal=ordinal(name),
+        health=HEALTHY if known is None or known.name != name else known.health,
+        weight=1.0 if known is None else known.weight,
+        serving_since=now if known is None else known.serving_since,
     )
+
+
+def ordinal(name: str) -> int:
+    """The number of a pod within its StatefulSet, 3 of `worker-l4-3`; 0 for names without one."""
+    _, dash, digits = name.rpartition("-")
+    return int(digits) if dash and digits.isdecimal() and len(digits) <= MAX_ORDINAL_DIGITS else 0
 
 
 def _plain(text: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from sie_router.core.catalog import AnyModel, Models
+from sie_router.core.health import HEALTHY, Health
 from sie_router.core.pools import DEFAULT_POOL, Pool
 
 GroupKey = tuple[str, str]
@@ -36,7 +37,9 @@ class Worker:
 
     `group` holds the labels it is counted under: its configured group, or `OTHER`. `loaded` and `loading` are model
     ids in lower case; `loaded_models` keeps their spelling. `seen_at` is monotonic time in seconds. `is_connected`
-    turns false when the status stream or a request found the worker gone, `is_stale` when it fell silent.
+    turns false when the status stream or a request found the worker gone, `is_stale` when it fell silent. `ordinal` is
+    the number at the end of a pod's name: a StatefulSet removes the highest first. `weight` in (0, 1] is the share of
+    requests a worker takes that began to serve at `serving_since`.
     """
 
     url: str
@@ -58,11 +61,20 @@ class Worker:
     memory_used_bytes: int = 0
     memory_total_bytes: int = 0
     bundle_config_hash: str = ""
+    ordinal: int = 0
+    health: Health = HEALTHY
+    weight: float = 1.0
+    serving_since: float = 0.0
 
     @property
     def is_healthy(self) -> bool:
-        """True when the worker may be given new requests."""
+        """True when the worker takes new requests, by its own word and by its connection."""
         return self.is_ready and self.is_connected and not self.is_draining and not self.is_stale
+
+    @property
+    def is_trusted(self) -> bool:
+        """True when the worker is healthy and its requests succeed. Others get requests only for want of better."""
+        return self.is_healthy and not self.health.is_ejected
 
     @property
     def is_assignable(self) -> bool:
@@ -75,14 +87,14 @@ class Worker:
     @property
     def membership(self) -> tuple[object, ...]:
         """All that the index is made of; equal membership means an equal index."""
-        return (
-            self.is_healthy, self.is_assignable, self.name, self.profile, self.bundle, self.loaded, self.loading
-        )  # fmt: skip
+        ejected = self.health if self.health.is_ejected else None
+        places = (self.is_healthy, self.is_assignable, ejected, self.name, self.profile, self.bundle)
+        return (*places, self.loaded, self.loading)
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Healthy workers of one group or bundle, by URL, sorted; and those among them that hold or load a model."""
+    """Workers of one group or bundle in rotation, by URL, lowest ordinal first; who of them holds or loads a model."""
 
     urls: tuple[str, ...]
     loaded: Mapping[str, tuple[str, ...]]

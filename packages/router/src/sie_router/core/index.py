@@ -1,11 +1,12 @@
 """Builds the index of a fleet: who is healthy, who belongs to which pool, who has which model."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from sie_router.core.assign import assign
 from sie_router.core.fleet import Fleet, Group, GroupKey, Index, Ready, Scope, Worker
+from sie_router.core.health import in_rotation
 from sie_router.core.pools import DEFAULT_POOL, Pool
 
 
@@ -21,11 +22,11 @@ def reindexed(fleet: Fleet) -> Fleet:
     owners = assign(fleet.pools.values(), fleet.workers.values(), fleet.configured)
     spelling = {name.lower(): name for name in fleet.profiles}
     members: dict[str, list[Worker]] = defaultdict(list)
-    for url, worker in sorted(fleet.workers.items()):
+    for worker in sorted(fleet.workers.values(), key=lambda each: (each.ordinal, each.url)):
         if worker.profile:
             spelling.setdefault(worker.profile.lower(), worker.profile)
         if worker.is_healthy:
-            members[owners.get(url, DEFAULT_POOL)].append(worker)
+            members[owners.get(worker.url, DEFAULT_POOL)].append(worker)
     index = Index(
         scopes={pool: _scope(workers) for pool, workers in members.items()},
         owners=owners,
@@ -37,7 +38,7 @@ def reindexed(fleet: Fleet) -> Fleet:
 
 def members(fleet: Fleet, pool: str) -> tuple[Worker, ...]:
     """The healthy workers that serve a pool."""
-    return tuple(fleet.workers[url] for ready in fleet.scope(pool).by_bundle.values() for url in ready.urls)
+    return tuple(each for each in fleet.workers.values() if each.is_healthy and fleet.pool_of(each) == pool)
 
 
 def is_complete(fleet: Fleet, pool: Pool) -> bool:
@@ -59,11 +60,11 @@ def _scope(workers: Iterable[Worker]) -> Scope:
     )
 
 
-def _ready(workers: Iterable[Worker]) -> Ready:
+def _ready(members: Sequence[Worker]) -> Ready:
     urls: list[str] = []
     loaded: dict[str, list[str]] = defaultdict(list)
     loading: dict[str, list[str]] = defaultdict(list)
-    for worker in workers:
+    for worker in in_rotation(members):
         urls.append(worker.url)
         for model in worker.loaded:
             loaded[model].append(worker.url)

@@ -10,7 +10,7 @@ from sie_router.core.assign import shares
 from sie_router.core.catalog import Servable
 from sie_router.core.fleet import Fleet, Group, Ready, Scope, Worker
 from sie_router.core.pools import ANYONE, DEFAULT_POOL, Caller, Pool, known, pool_key
-from sie_router.core.score import lighter_of_two, load, spill_bound
+from sie_router.core.score import SPILL_SLACK, load, pick, spill_bound
 
 SPOT_SUFFIX: Final = "-spot"
 
@@ -148,19 +148,19 @@ def _choose(fleet: Fleet, ready: Ready, model: str, ask: Ask, inflight: Mapping[
     """
     loaded = _without(ready.loaded.get(model, ()), ask.avoid)
     if ask.loaded_only:
-        return lighter_of_two(loaded, fleet.workers, inflight, draw) if loaded else None
+        return pick(loaded, fleet.workers, inflight, draw) if loaded else None
     loading = _without(ready.loading.get(model, ()), ask.avoid)
     everyone = _without(ready.urls, ask.avoid)
     if not everyone:
         return None
     if not loaded:
-        return lighter_of_two(loading or everyone, fleet.workers, inflight, draw)
-    holder = lighter_of_two(loaded, fleet.workers, inflight, draw)
-    if loading or len(loaded) == len(everyone):
+        return pick(loading or everyone, fleet.workers, inflight, draw)
+    holder = pick(loaded, fleet.workers, inflight, draw)
+    busy = load(fleet.workers[holder], inflight)
+    if busy <= SPILL_SLACK or loading or len(loaded) == len(everyone):
         return holder
-    other = lighter_of_two(everyone, fleet.workers, inflight, draw)
-    too_busy = load(fleet.workers[holder], inflight) > spill_bound(load(fleet.workers[other], inflight))
-    return other if too_busy else holder
+    other = pick(everyone, fleet.workers, inflight, draw)
+    return other if busy > spill_bound(load(fleet.workers[other], inflight)) else holder
 
 
 def _without(urls: tuple[str, ...], avoid: tuple[str, ...]) -> tuple[str, ...]:
