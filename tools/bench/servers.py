@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -37,20 +38,22 @@ def serving(
 ) -> Iterator[float]:
     """A server that answers this request; gives the seconds from the start of the process to its first answer."""
     started = time.perf_counter()
-    process = subprocess.Popen(command, env=env, stdout=sys.stderr)
-    try:
-        while not _answers(port, path, body):
-            if process.poll() is not None or time.perf_counter() - started > START_S:
-                raise RuntimeError(f"{command[0]} did not start; its error is above")
-            time.sleep(0.05)
-        yield time.perf_counter() - started
-    finally:
-        process.send_signal(signal.SIGTERM)
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
         try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            while not _answers(port, path, body):
+                if process.poll() is not None or time.perf_counter() - started > START_S:
+                    log.seek(0)
+                    raise RuntimeError(f"{command[0]} did not start:\n{log.read()}")
+                time.sleep(0.05)
+            yield time.perf_counter() - started
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def native(model: str) -> tuple[str, object]:
