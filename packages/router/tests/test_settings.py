@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sie_router.core.fleet import Group
-from sie_router.settings import Flags, Settings, read_settings
+from sie_router.settings import Flags, Kubernetes, Settings, read_settings
 
 
 def test_nothing_said_means_the_defaults() -> None:
@@ -29,6 +29,21 @@ def test_flags_win_over_the_environment() -> None:
     assert (won.json_logs, won.log_level) == (False, "info")
 
 
+def test_kubernetes_is_described_by_flags_or_environment() -> None:
+    assert read_settings(Flags(kubernetes=True), {}).kubernetes == Kubernetes()
+    environ = {
+        "SIE_ROUTER_KUBERNETES": "true",
+        "SIE_ROUTER_K8S_NAMESPACE": "ml",
+        "SIE_ROUTER_K8S_SERVICE": "l4, a100",
+        "SIE_ROUTER_K8S_PORT": "http",
+        "KUBECONFIG": "/k",
+    }
+    assert read_settings(Flags(), environ).kubernetes == Kubernetes("ml", ("l4", "a100"), "http", Path("/k"))
+    flags = Flags(k8s_namespace="x", k8s_services=("y",), k8s_port="1", kubeconfig=Path("/z"))
+    assert read_settings(flags, environ).kubernetes == Kubernetes("x", ("y",), "1", Path("/z"))
+    assert read_settings(Flags(kubernetes=False), environ).kubernetes is None
+
+
 def test_configured_profiles_get_the_default_bundle() -> None:
     assert read_settings(Flags(), {"SIE_ROUTER_CONFIGURED_GPUS": "l4,a100"}).groups == (
         Group("l4", "default"),
@@ -47,6 +62,10 @@ def test_a_gpu_type_is_no_profile_where_profiles_are_described() -> None:
         (Flags(workers=("https://a",)), {}, "https://a"),
         (Flags(workers=("http://a:1/path",)), {}, "HOST:PORT"),
         (Flags(workers=("http://a:x",)), {}, "HOST:PORT"),
+        (Flags(workers=("dns+https://a:1",)), {}, "dns"),
+        (Flags(kubernetes=True, k8s_port="70000"), {}, "70000"),
+        (Flags(kubernetes=True, k8s_services=("a b",)), {}, "a b"),
+        (Flags(kubernetes=True, k8s_namespace="../x"), {}, "namespace"),
         (Flags(port=70000), {}, "70000"),
         (Flags(groups=(":default",)), {}, "PROFILE:BUNDLE"),
         (Flags(models_dir=Path("x")), {}, "go together"),

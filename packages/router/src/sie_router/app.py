@@ -22,8 +22,12 @@ from sie_router.api.models import model_routes
 from sie_router.api.page import page_routes
 from sie_router.api.views import cluster_status
 from sie_router.control.catalog_files import read_catalog
+from sie_router.control.discovery import Combined, Discovery
+from sie_router.control.discovery_dns import SCHEME, DnsDiscovery
+from sie_router.control.discovery_kube import KubeDiscovery
 from sie_router.control.discovery_static import StaticDiscovery
 from sie_router.control.feed import follow
+from sie_router.control.kube import KubeApi, connect
 from sie_router.control.store import FleetStore
 from sie_router.control.ticker import tick
 from sie_router.core.events import CatalogPut, Tick
@@ -57,6 +61,7 @@ class RouterApp:
         )
         self.counters = Counters()
         self._audit = audit
+        self._kube: KubeApi | None = None if settings.kubernetes is None else connect(settings.kubernetes.kubeconfig)
         if settings.models_dir is not None and settings.bundles_dir is not None:
             self.store.publish(CatalogPut(read_catalog(settings.models_dir, settings.bundles_dir)))
         self.asgi = VersionHeader(self._build())
@@ -107,13 +112,23 @@ class RouterApp:
             self.store.snapshot(), self.inflight.workers, self.inflight.sent_per_second(), time.time()
         )
 
+    def _sources(self) -> list[Discovery]:
+        settings, kube = self._settings, self._settings.kubernetes
+        named = [url for url in settings.workers if url.startswith(SCHEME)]
+        sources: list[Discovery] = [StaticDiscovery(url for url in settings.workers if url not in named)]
+        sources += [DnsDiscovery(url, random.random) for url in named]
+        if self._kube is not None and kube is not None:
+            sources.append(KubeDiscovery(self._kube, kube.namespace, kube.services, kube.port, random.random))
+        return sources
+
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.upstream.close)
-            discovery = StaticDiscovery(self._settings.workers)
+            if self._kube is not None:
+                stack.push_async_callback(self._kube.close)
             background = (
-                follow(discovery, self.store.publish, random.random),
+                follow(Combined(self._sources(), random.random), self.store.publish, random.random),
                 tick(lambda: self.store.publish(Tick()), self.upstream.close_idle),
             )
             for each in background:

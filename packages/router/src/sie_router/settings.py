@@ -1,6 +1,7 @@
 """What an operator can set. The only reader of the environment; flags win over it, and nothing is written to it."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,22 @@ from sie_router.core.fleet import Group
 LEVELS: Final = ("critical", "error", "warning", "info", "debug")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
+_SCHEMES: Final = frozenset({"http", "dns+http"})
+_DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Kubernetes:
+    """Where in a cluster the workers are. An empty namespace is the router's own; no file: the cluster it runs in.
+
+    `port` is a number, or the name of a port of the Services.
+    """
+
+    namespace: str = ""
+    services: tuple[str, ...] = ("sie-worker",)
+    port: str = "8080"
+    kubeconfig: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +49,11 @@ class Flags:
     estimated_wait_s: int | None = None
     log_level: str | None = None
     json_logs: bool | None = None
+    kubernetes: bool | None = None
+    k8s_namespace: str | None = None
+    k8s_services: tuple[str, ...] = ()
+    k8s_port: str | None = None
+    kubeconfig: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +63,7 @@ class Settings:
     host: str = "0.0.0.0"
     port: int = 8080
     workers: tuple[str, ...] = ()
+    kubernetes: Kubernetes | None = None
     groups: tuple[Group, ...] = ()
     profiles: tuple[str, ...] = ()
     models_dir: Path | None = None
@@ -82,6 +104,7 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
         host=flags.host or default.host,
         port=_port(default.port if flags.port is None else flags.port),
         workers=tuple(_worker(url) for url in flags.workers or env.list("SIE_ROUTER_WORKERS")),
+        kubernetes=_kubernetes(flags, env),
         groups=groups or tuple(Group(profile, DEFAULT_BUNDLE) for profile in profiles),
         profiles=profiles,
         models_dir=models_dir,
@@ -161,15 +184,33 @@ def _group(text: str) -> Group:
     return Group(profile.strip(), bundle.strip() or DEFAULT_BUNDLE)
 
 
+def _kubernetes(flags: Flags, env: _Environment) -> Kubernetes | None:
+    is_wanted = env.flag("SIE_ROUTER_KUBERNETES") if flags.kubernetes is None else flags.kubernetes
+    if not is_wanted:
+        return None
+    default = Kubernetes()
+    namespace = flags.k8s_namespace or env.text("SIE_ROUTER_K8S_NAMESPACE") or default.namespace
+    services = flags.k8s_services or env.list("SIE_ROUTER_K8S_SERVICE") or default.services
+    for name in (*services, *((namespace,) if namespace else ())):
+        if not _DNS_LABEL.fullmatch(name):
+            raise ValueError(
+                f"'{name}' is no name of a Kubernetes Service or namespace; expected letters, digits and -"
+            )
+    port = flags.k8s_port or env.text("SIE_ROUTER_K8S_PORT") or default.port
+    if not (0 < int(port) < 1 << 16 if port.isdecimal() else _DNS_LABEL.fullmatch(port)):
+        raise ValueError(f"worker port '{port}' is neither a number up to 65535 nor the name of a port")
+    return Kubernetes(namespace, services, port, flags.kubeconfig or env.path("KUBECONFIG"))
+
+
 def _worker(url: str) -> str:
     parts = urlsplit(url)
     try:
         port = parts.port
     except ValueError:
         port = 0
-    if parts.scheme != "http" or not parts.hostname or port == 0 or parts.path.strip("/") or parts.query:
-        raise ValueError(f"worker '{url}' is not usable; expected http://HOST:PORT")
-    return f"http://{parts.netloc}"
+    if parts.scheme not in _SCHEMES or not parts.hostname or port == 0 or parts.path.strip("/") or parts.query:
+        raise ValueError(f"worker '{url}' is not usable; expected http://HOST:PORT, or dns+http://HOST:PORT")
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _port(port: int) -> int:

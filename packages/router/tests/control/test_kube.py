@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from router_fakes import eventually
-from router_kube import FakeKube, slice_of
+from router_kube import FakeKube, kubeconfig, slice_of
 from sie_router.control.kube import Conflict, Gone, KubeApi, KubeError, NotFound, Pace, Unreachable, connect, follow
 from sie_router.control.kube_objects import CONFIG_MAPS, ENDPOINT_SLICES, LEASES, ConfigMap, Lease, LeaseSpec, Meta
 
@@ -224,20 +224,10 @@ def test_pauses_grow_to_a_limit_and_are_spread() -> None:
     assert pace.pause_s(99, 0.0) == 5
 
 
-def kubeconfig(folder: Path, server: str, token_file: Path) -> Path:
-    path = folder / "config"
-    path.write_text(
-        f"current-context: c\ncontexts: [{{name: c, context: {{cluster: k, user: u, namespace: sie}}}}]\n"
-        f"clusters: [{{name: k, cluster: {{server: '{server}'}}}}]\n"
-        f"users: [{{name: u, user: {{tokenFile: '{token_file}'}}}}]\n"
-    )
-    return path
-
-
 async def test_a_token_that_was_rotated_is_read_again(kube: FakeKube, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("first")
-    api = connect(kubeconfig(tmp_path, f"http://127.0.0.1:{kube.port}", token))
+    api = connect(kubeconfig(tmp_path, kube.port, token))
     assert api.namespace == "sie"
     await api.list(CONFIG_MAPS, namespace="default")
     token.write_text("second")

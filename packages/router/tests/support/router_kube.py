@@ -4,6 +4,7 @@ import asyncio
 import json
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -54,7 +55,7 @@ class FakeKube:
     page_size: int = 2
     port: int = 0
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-    writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    writers: dict[asyncio.StreamWriter, "asyncio.Task[None] | None"] = field(default_factory=dict)
     server: asyncio.Server | None = None
 
     async def start(self) -> "FakeKube":
@@ -73,8 +74,10 @@ class FakeKube:
 
     def cut(self) -> None:
         """Break every connection."""
-        for writer in self.writers:
+        for writer, task in self.writers.items():
             writer.transport.abort()
+            if task is not None:
+                task.cancel()
 
     def api(self) -> KubeApi:
         """A client of this server; close it."""
@@ -125,8 +128,8 @@ class FakeKube:
             self.changed.notify_all()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writers.add(writer)
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        self.writers[writer] = asyncio.current_task()
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):  # `cut` cancels
             asked = await _read(reader)
             self.asked.append(asked)
             if self.is_mute:
@@ -138,7 +141,7 @@ class FakeKube:
             else:
                 status, body = await self._obey(asked)
                 _answer(writer, status, body)
-        self.writers.discard(writer)
+        del self.writers[writer]
         writer.close()
 
     async def _watch(self, writer: asyncio.StreamWriter, asked: Asked) -> None:
@@ -219,6 +222,20 @@ def slice_of(*addresses: str, service: str = "sie-worker", port: int = 8080, **c
         "endpoints": [{"addresses": [address], "conditions": conditions} for address in addresses],
         "ports": [{"name": "http", "port": port}],
     }
+
+
+def kubeconfig(folder: Path, port: int, token_file: Path | None = None) -> Path:
+    """A file that leads to this server."""
+    user = {} if token_file is None else {"tokenFile": str(token_file)}
+    config = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u", "namespace": "sie"}}],
+        "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+        "users": [{"name": "u", "user": user}],
+    }
+    path = folder / "kubeconfig"
+    path.write_text(json.dumps(config))  # JSON is YAML
+    return path
 
 
 def _is_selected(body: Body, asked: Asked) -> bool:

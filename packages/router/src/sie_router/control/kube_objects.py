@@ -56,11 +56,19 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     terminating: bool | None = None
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Target(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The object an endpoint stands for; its `uid` is never used twice, unlike a name or an address."""
+
+    uid: str = ""
+    name: str = ""
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     """One pod behind a Service; all addresses are the same pod."""
 
     addresses: tuple[str, ...] = ()
     conditions: Conditions = Conditions()
+    target_ref: Target | None = None
 
 
 class EndpointPort(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
