@@ -6,8 +6,7 @@ No node and no controllers: objects are stored, validated, watched and guarded, 
 import ssl
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -15,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from lab.api import Api
+from lab.audit import POLICY, Asked, Right, asked_by, rights
 from lab.binaries import built
 from lab.daemon import Daemon, wait_until
 from lab.etcd import Etcd
@@ -39,9 +39,9 @@ class ServiceAccount:
     api: Api
     kubeconfig: Path
 
-    def may(self, verb: str, group: str, resource: str) -> bool:
-        """What the API would say to this request in the account's namespace."""
-        attributes = {"namespace": self.namespace, "verb": verb, "group": group, "resource": resource}
+    def may(self, right: Right) -> bool:
+        """What the API would say to such a request in the account's namespace."""
+        attributes = {"namespace": self.namespace, **asdict(right)}
         review = self.api.create(REVIEWS, {"spec": {"resourceAttributes": attributes}})
         return bool(review["status"]["allowed"])
 
@@ -54,6 +54,7 @@ class _Files:
     server: KeyPair
     admin: KeyPair
     token_key: Path
+    audit_policy: Path
 
 
 class Kubernetes:
@@ -67,6 +68,7 @@ class Kubernetes:
         self.url = f"https://{HOST}:{port}"
         self._data = data
         self._logs = logs
+        self._audit_log = data / "audit.log"
         self._files = _make_files(data)
         admin = self._files.admin
         tls = self._trust()
@@ -118,8 +120,16 @@ class Kubernetes:
         self.admin.create(f"{path}/roles", {"metadata": metadata, "rules": rules})
         binding = {"metadata": metadata, "roleRef": role, "subjects": [subject]}
         self.admin.create(f"{path}/rolebindings", binding)
-        wanted = [each for rule in rules for each in product(rule["verbs"], rule["apiGroups"], rule["resources"])]
-        wait_until(lambda: all(account.may(*each) for each in wanted))
+        wait_until(lambda: all(map(account.may, rights(rules))))
+
+    def asked_by(self, account: ServiceAccount) -> list[Asked]:
+        """What this account asked for in its namespace so far, allowed or not."""
+        return asked_by(self._audit_log, account.namespace, account.name)
+
+    def restart_api(self) -> None:
+        """A crash, and the next start."""
+        self.stop_api(crash=True)
+        self.start_api()
 
     def tail(self) -> str:
         """The last lines of both logs."""
@@ -163,6 +173,8 @@ class Kubernetes:
             f"--tls-cert-file={files.server.certificate}",
             f"--tls-private-key-file={files.server.key}",
             "--authorization-mode=RBAC",
+            f"--audit-policy-file={files.audit_policy}",
+            f"--audit-log-path={self._audit_log}",
             f"--service-account-issuer={ISSUER}",
             f"--service-account-key-file={files.token_key}",
             f"--service-account-signing-key-file={files.token_key}",
@@ -190,10 +202,12 @@ def kubernetes(logs: Path) -> Generator[Kubernetes]:
 
 
 def _make_files(folder: Path) -> _Files:
-    authority = make_authority(folder, "authority")
+    authority, audit_policy = make_authority(folder, "authority"), folder / "audit-policy.json"
+    audit_policy.write_bytes(msgspec.json.encode(POLICY))
     return _Files(
         authority=authority.files.certificate,
         server=authority.sign("kube-apiserver", addresses=[HOST, "localhost"]),
         admin=authority.sign("admin", groups=["system:masters"]),
         token_key=make_signing_key(folder / "service-account.key"),
+        audit_policy=audit_policy,
     )

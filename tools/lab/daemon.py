@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,9 @@ class DaemonError(RuntimeError):
 class Daemon:
     """A running server that cannot outlive this process."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self.log = log
         launcher = (sys.executable, "-I", "-S", child.__file__, str(os.getpid()))
@@ -37,6 +39,7 @@ class Daemon:
                 stdout=output,
                 stderr=output,
                 cwd=log.parent,
+                env=environment,
                 start_new_session=True,  # Ctrl-C in the terminal reaches the parent only, which stops things in order
             )
 
@@ -67,6 +70,14 @@ class Daemon:
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+    def pause(self) -> None:
+        """Take its time away, as a busy node may."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Give it back."""
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     def tail(self) -> str:
         """The last lines of the log."""
