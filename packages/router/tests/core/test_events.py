@@ -8,8 +8,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from router_builders import L4, MODEL, catalog, fleet, seen, url
 from sie_protocol.status import STALE_AFTER_S
 from sie_router.core.demand import wanted
-from sie_router.core.events import CatalogPut, Event, Missed, Tick, WorkerGone, WorkerLost, apply
+from sie_router.core.events import CatalogPut, Event, Missed, Tick, WorkerGone, WorkerJudged, WorkerLost, apply
 from sie_router.core.fleet import OTHER, Fleet, Group, build_index, empty_fleet
+from sie_router.core.health import Health, Phase
 
 A100 = Group("a100", "default")
 names = st.sampled_from(["a", "b", "c"])
@@ -27,6 +28,12 @@ events: st.SearchStrategy[Event] = st.one_of(
     ),
     st.builds(lambda name: WorkerLost(url(name)), names),
     st.builds(lambda name: WorkerGone(url(name)), names),
+    st.builds(
+        lambda name, phase, until: WorkerJudged(url(name), Health(phase=phase, until=until)),
+        names,
+        st.sampled_from(Phase),
+        st.floats(0, 100),
+    ),
     st.builds(
         Missed, st.sampled_from([L4, A100, Group("h100", "default")]), st.sampled_from(["default", "x"]), st.just(60.0)
     ),
@@ -75,9 +82,16 @@ class Cluster(RuleBasedStateMachine):
         assert fresh.by_bundle == self.fleet.index.by_bundle
 
     @invariant()
-    def only_healthy_workers_are_indexed(self) -> None:
-        indexed = {each for ready in self.fleet.index.by_group.values() for each in ready.urls}
-        assert indexed == {each for each, worker in self.fleet.workers.items() if worker.is_healthy}
+    def the_healthy_are_indexed_except_the_ejected_who_are_never_the_larger_half(self) -> None:
+        by_group = self.fleet.index.by_group
+        healthy = {each: worker for each, worker in self.fleet.workers.items() if worker.is_healthy}
+        indexed = {each for ready in by_group.values() for each in ready.urls}
+        assert indexed <= set(healthy)
+        assert all(healthy[each].health.is_ejected for each in healthy.keys() - indexed)
+        for key, ready in by_group.items():
+            members = [each for each in healthy.values() if (each.profile.lower(), each.bundle) == key]
+            assert 2 * len(ready.urls) >= len(members)
+        assert {(each.profile.lower(), each.bundle) for each in healthy.values()} == set(by_group)
 
     @invariant()
     def demand_is_bounded_by_configuration_and_unmet(self) -> None:
