@@ -12,7 +12,8 @@ import time
 from sie_protocol.status import WorkerStatus
 from sie_protocol.target import ModelRef
 from sie_router.core.events import WorkerSeen, apply
-from sie_router.core.fleet import Fleet, Group, empty_fleet
+from sie_router.core.fleet import Fleet, Group
+from sie_router.core.index import empty_fleet
 from sie_router.core.route import Ask, Forward, decide
 
 MODEL = "BAAI/bge-m3"

@@ -132,11 +132,11 @@ OPEN = Health(phase=Phase.OPEN, opened=1, until=20.0)
 
 def test_an_ejected_worker_is_out_of_rotation_and_its_group_still_has_somebody() -> None:
     state = fleet(seen("a"), seen("b"), WorkerJudged(url("a"), OPEN))
-    assert state.index.by_group[L4.key].urls == (url("b"),)
+    assert state.scope().by_group[L4.key].urls == (url("b"),)
     assert state.workers[url("a")].is_healthy
     assert not state.workers[url("a")].is_trusted
     alone = fleet(seen("a"), WorkerJudged(url("a"), OPEN))
-    assert alone.index.by_group[L4.key].urls == (url("a"),)
+    assert alone.scope().by_group[L4.key].urls == (url("a"),)
     assert alone.has_healthy(L4)
 
 
@@ -146,7 +146,7 @@ def test_time_lets_a_probe_pass_and_a_frame_does_not() -> None:
     assert state.workers[url("a")].health == OPEN
     state = apply(state, Tick(), 20.5)
     assert state.workers[url("a")].health.phase is Phase.HALF_OPEN
-    assert state.index.by_group[L4.key].urls == (url("a"), url("b"))
+    assert state.scope().by_group[L4.key].urls == (url("a"), url("b"))
 
 
 def test_another_worker_under_the_same_address_starts_without_guilt() -> None:
@@ -177,5 +177,5 @@ def test_the_ordinal_is_the_number_at_the_end_of_a_name(name: str, number: int) 
 
 def test_candidates_are_sorted_by_number_not_by_spelling() -> None:
     state = fleet(*(seen(f"worker-l4-{number}") for number in (10, 9, 2, 0)))
-    ordered = state.index.by_group[L4.key].urls
+    ordered = state.scope().by_group[L4.key].urls
     assert ordered == tuple(url(f"worker-l4-{number}") for number in (0, 2, 9, 10))

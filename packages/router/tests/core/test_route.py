@@ -1,15 +1,17 @@
 import random
 from collections import Counter
+from dataclasses import replace
 
 import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_builders import L4, MODEL, ask, catalog, fleet, seen, url
+from router_builders import L4, MODEL, ask, catalog, fleet, pool, seen, url
 from sie_protocol.errors import ErrorCode
-from sie_router.core.events import CatalogPut, WorkerSeen
+from sie_router.core.events import CatalogPut, PoolPut, WorkerSeen
 from sie_router.core.fleet import Fleet, Group
+from sie_router.core.pools import Caller
 from sie_router.core.route import Ask, Forward, Provision, Reject, decide
 from sie_router.core.score import COMFORT, SPILL_SLACK, load, spill_bound
 
@@ -232,7 +234,51 @@ def test_a_router_that_knows_nothing_refuses_no_profile() -> None:
     assert decision == Provision(Group("l4", "default"), False, MODEL)
 
 
-def decision_name(state: Fleet, draw: float) -> str:
-    decision = decide(state, ask(), {}, draw)
+def test_pool_and_shared_requests_never_share_a_worker() -> None:
+    state = fleet(seen("l4-0", loaded=[MODEL]), seen("l4-1"), PoolPut(pool("tenant")))
+    for step in range(10):
+        assert decision_name(state, step / 10, pool="tenant") == "l4-0"
+        assert decision_name(state, step / 10, pool="TENANT", profile="L4") == "l4-0"
+        assert decision_name(state, step / 10) == "l4-1"
+        assert decision_name(state, step / 10, pool="default") == "l4-1"
+
+
+def test_a_pool_without_workers_waits_for_its_own_and_never_takes_others() -> None:
+    a100 = Group("a100", "default")
+    state = fleet(seen("a100-0", profile="a100"), seen("l4-0"), PoolPut(pool("tenant", {"l4": 1})), groups=[a100, L4])
+    assert decide(state, ask(), {}, 0) == Forward(state.workers[url("a100-0")], MODEL)
+    assert decide(state, ask(profile="l4"), {}, 0) == Provision(L4, True, MODEL)
+    idle = fleet(seen("a100-0", profile="a100"), PoolPut(pool("tenant", {"l4": 1})), groups=[a100, L4])
+    assert decide(idle, ask(pool="tenant"), {}, 0) == Provision(L4, True, MODEL, "tenant")
+
+
+@pytest.mark.parametrize(("profile", "model"), [("a100", MODEL), ("l4", "org/clip"), (None, "org/clip")])
+def test_what_a_pool_does_not_reserve_is_refused_with_what_it_does(profile: str | None, model: str) -> None:
+    state = fleet(CatalogPut(catalog()), PoolPut(pool("tenant", {"l4": 1})), groups=GROUPS)
+    decision = decide(state, ask(model, profile=profile, pool="tenant"), {}, 0)
+    assert isinstance(decision, Reject)
+    assert decision.code is ErrorCode.GPU_NOT_CONFIGURED
+    assert decision.details == {"configured_gpu_types": ["l4"], "pool": "tenant"}
+    assert "it reserves: l4" in decision.message
+
+
+def test_within_a_pool_a_plain_profile_means_the_spot_variant_that_it_reserves() -> None:
+    spot = Group("l4-spot", "default")
+    state = fleet(PoolPut(pool("tenant", {"l4-spot": 1})), groups=[L4, spot])
+    assert decide(state, ask(pool="tenant", profile="l4"), {}, 0) == Provision(spot, True, MODEL, "tenant")
+
+
+def test_nobody_routes_into_the_pool_of_another_token() -> None:
+    state = fleet(seen(), PoolPut(pool("tenant", owner="alice")))
+    mine = replace(ask(pool="tenant"), caller=Caller("alice"))
+    assert isinstance(decide(state, mine, {}, 0), Forward)
+    assert isinstance(decide(state, replace(mine, caller=Caller("root", is_admin=True)), {}, 0), Forward)
+    decision = decide(state, replace(mine, caller=Caller("bob")), {}, 0)
+    assert isinstance(decision, Reject)
+    assert decision.code is ErrorCode.FORBIDDEN
+
+
+def decision_name(state: Fleet, draw: float, **wanted: str) -> str:
+    decision = decide(state, ask(**wanted), {}, draw)
     assert isinstance(decision, Forward)
     return decision.worker.name

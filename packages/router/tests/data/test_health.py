@@ -60,9 +60,9 @@ def test_one_probe_decides_about_the_return() -> None:
     bench = Bench()
     bench.report(*[Verdict.BAD] * IN_A_ROW)
     bench.wait(LONGEST_OPEN_S)
-    assert url("a") in bench.fleet.index.by_group[L4.key].urls
+    assert url("a") in bench.fleet.scope().by_group[L4.key].urls
     bench.book.sent(bench.fleet.workers[url("a")])
-    assert bench.fleet.index.by_group[L4.key].urls == (url("b"),)
+    assert bench.fleet.scope().by_group[L4.key].urls == (url("b"),)
     bench.book.report(bench.fleet.workers[url("a")], Verdict.BAD)
     assert bench.phase() is Phase.OPEN
     bench.wait(LONGEST_OPEN_S)

@@ -15,7 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from sie_protocol.headers import METRICS
-from sie_router.core.demand import wanted
+from sie_router.core.demand import reserved, wanted, warm
 from sie_router.core.fleet import OTHER, Fleet, Group
 from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
@@ -77,18 +77,21 @@ class RouterCollector(Collector):
         inflight: Inflight,
         ejections: Mapping[Group, int],
         clock: Callable[[], float],
+        unix_clock: Callable[[], float],
     ) -> None:
         self._ejections = ejections
         self._counters = counters
         self._snapshot = snapshot
         self._inflight = inflight
         self._clock = clock
+        self._unix_clock = unix_clock
 
     def collect(self) -> Iterator[Metric]:
         """All families of one scrape, from one snapshot."""
         fleet = self._snapshot()
         yield from self._traffic(fleet)
         yield from self._groups(fleet)
+        yield from self._leases(fleet)
         yield from _workers(fleet)
         yield _models(fleet)
 
@@ -138,6 +141,21 @@ class RouterCollector(Collector):
         for group in (*fleet.configured, OTHER):
             ejections.add_metric((group.profile, group.bundle), self._ejections.get(group, 0))
         yield ejections
+
+    def _leases(self, fleet: Fleet) -> Iterator[Metric]:
+        now = self._unix_clock()
+        families = (
+            ("sie_router_active_lease_gpus", "Workers that pools with a running lease reserve", reserved(fleet, now)),
+            ("sie_router_warm_floor_workers", "Workers that pools want to have at any time", warm(fleet, now)),
+        )
+        for name, text, counts in families:
+            family = GaugeMetricFamily(name, text, labels=_LABELS)
+            for group, count in counts.items():
+                family.add_metric((group.profile, group.bundle), count)
+            yield family
+        pools = GaugeMetricFamily("sie_router_pools", "Pools that exist, without the default one")
+        pools.add_metric((), len(fleet.pools))
+        yield pools
 
 
 def _workers(fleet: Fleet) -> Iterator[Metric]:

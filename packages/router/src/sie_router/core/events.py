@@ -1,14 +1,17 @@
 """What can happen to a cluster, and what it makes of the fleet. A log of events replays to the same fleet."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from sie_protocol.catalog import Catalog
 from sie_protocol.status import STALE_AFTER_S, ModelStatus, WorkerStatus
 from sie_router.core.catalog import known_models
-from sie_router.core.demand import missed, pruned
-from sie_router.core.fleet import OTHER, Fleet, Group, Worker, build_index
+from sie_router.core.demand import missed, pruned, unmet
+from sie_router.core.fleet import OTHER, Fleet, Group, Worker
 from sie_router.core.health import HEALTHY, Health, awaited, weight
+from sie_router.core.index import reindexed
+from sie_router.core.pools import Pool
 
 MAX_NAME: Final = 128
 MAX_ORDINAL_DIGITS: Final = 6  # more are a hash that happens to have no letters
@@ -54,6 +57,27 @@ class Missed:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolPut:
+    """A pool was made, changed or renewed."""
+
+    pool: Pool
+
+
+@dataclass(frozen=True, slots=True)
+class PoolGone:
+    """A pool does not exist any more."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolsListed:
+    """These pools exist, and no others."""
+
+    pools: tuple[Pool, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogPut:
     """The model catalogue was read."""
 
@@ -65,11 +89,29 @@ class Tick:
     """Time passed: the silent become stale, old wishes expire."""
 
 
-Event = WorkerSeen | WorkerLost | WorkerGone | WorkerJudged | Missed | CatalogPut | Tick
+WorkerEvent = WorkerSeen | WorkerLost | WorkerGone | WorkerJudged
+PoolEvent = PoolPut | PoolGone | PoolsListed
+Event = WorkerEvent | PoolEvent | Missed | CatalogPut | Tick
 
 
 def apply(fleet: Fleet, event: Event, now: float) -> Fleet:
     """The fleet after an event at monotonic time `now` in seconds."""
+    match event:
+        case WorkerSeen() | WorkerLost() | WorkerGone() | WorkerJudged():
+            return _after_worker(fleet, event, now)
+        case PoolPut() | PoolGone() | PoolsListed():
+            return _with_pools(fleet, _pools_after(fleet, event))
+        case Missed(group, pool, ttl_s):
+            return replace(fleet, demand=missed(fleet, group, pool, now + ttl_s))
+        case CatalogPut(catalog):
+            return replace(fleet, models=known_models(catalog))
+        case Tick():
+            return _ticked(fleet, now)
+        case _:
+            assert_never(event)
+
+
+def _after_worker(fleet: Fleet, event: WorkerEvent, now: float) -> Fleet:
     match event:
         case WorkerSeen(url, status):
             return _with_worker(fleet, _worker(fleet, url, status, now), now)
@@ -78,13 +120,7 @@ def apply(fleet: Fleet, event: Event, now: float) -> Fleet:
             return fleet if known is None else _with_worker(fleet, _amended(known, event), now)
         case WorkerGone(url):
             rest = {each: worker for each, worker in fleet.workers.items() if each != url}
-            return fleet if len(rest) == len(fleet.workers) else _reindexed(replace(fleet, workers=rest))
-        case Missed(group, pool, ttl_s):
-            return replace(fleet, demand=missed(fleet, group, pool, now + ttl_s))
-        case CatalogPut(catalog):
-            return replace(fleet, models=known_models(catalog))
-        case Tick():
-            return _ticked(fleet, now)
+            return fleet if len(rest) == len(fleet.workers) else _without_met(reindexed(replace(fleet, workers=rest)))
         case _:
             assert_never(event)
 
@@ -102,11 +138,31 @@ def _with_worker(fleet: Fleet, worker: Worker, now: float) -> Fleet:
     after = replace(fleet, workers={**fleet.workers, worker.url: worker})
     if before is not None and before.membership == worker.membership:
         return after
-    indexed = _reindexed(after)
-    if not worker.is_healthy:
-        return indexed
-    met = {wish: until for wish, until in indexed.demand.items() if not indexed.has_healthy(wish[0])}
-    return indexed if len(met) == len(indexed.demand) else replace(indexed, demand=met)
+    return _without_met(reindexed(after))
+
+
+def _pools_after(fleet: Fleet, event: PoolEvent) -> Mapping[str, Pool]:
+    match event:
+        case PoolPut(pool):
+            # A store's news may arrive after what this router wrote itself.
+            before = fleet.pools.get(pool.name)
+            is_old = before is not None and pool.is_before(before)
+            return fleet.pools if is_old else {**fleet.pools, pool.name: pool}
+        case PoolGone(name):
+            return {each: pool for each, pool in fleet.pools.items() if each != name}
+        case PoolsListed(pools):
+            return {pool.name: pool for pool in pools}
+        case _:
+            assert_never(event)
+
+
+def _with_pools(fleet: Fleet, pools: Mapping[str, Pool]) -> Fleet:
+    after = replace(fleet, pools=pools)
+    return after if _reservations(after) == _reservations(fleet) else _without_met(reindexed(after))
+
+
+def _reservations(fleet: Fleet) -> Mapping[str, object]:
+    return {name: pool.reservation for name, pool in fleet.pools.items()}
 
 
 def _ticked(fleet: Fleet, now: float) -> Fleet:
@@ -114,8 +170,13 @@ def _ticked(fleet: Fleet, now: float) -> Fleet:
     if changed:
         before, fleet = fleet, replace(fleet, workers={**fleet.workers, **changed})
         if any(worker.membership != before.workers[url].membership for url, worker in changed.items()):
-            fleet = _reindexed(fleet)
+            fleet = _without_met(reindexed(fleet))
     demand = pruned(fleet, now)
+    return fleet if demand is fleet.demand else replace(fleet, demand=demand)
+
+
+def _without_met(fleet: Fleet) -> Fleet:
+    demand = unmet(fleet)
     return fleet if demand is fleet.demand else replace(fleet, demand=demand)
 
 
@@ -127,10 +188,6 @@ def _aged(worker: Worker, now: float) -> Worker:
     if (is_stale, share) == (worker.is_stale, worker.weight) and health is worker.health:
         return worker
     return replace(worker, is_stale=is_stale, health=health, weight=share)
-
-
-def _reindexed(fleet: Fleet) -> Fleet:
-    return replace(fleet, index=build_index(fleet.workers, fleet.configured, fleet.profiles))
 
 
 def _worker(fleet: Fleet, url: str, status: WorkerStatus, now: float) -> Worker:

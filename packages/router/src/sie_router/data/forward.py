@@ -5,7 +5,7 @@ repeated on another worker when no connection could be made, when the connection
 said "not me": it is shutting down, its queue is full, or it has yet to load the model.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -47,12 +47,16 @@ class Tries:
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """What the data plane knows of the rest: the snapshot, and where to report what it notices."""
+    """What the data plane knows of the rest: the snapshot, where to report what it notices, and whom to ask for a pool.
+
+    `find_pool` returns once the snapshot knows the pool, if there is one. `draw` is uniform in [0, 1).
+    """
 
     snapshot: Callable[[], Fleet]
     publish: Callable[[Event], None]
     clock: Callable[[], float]
     draw: Callable[[], float]
+    find_pool: Callable[[str], Awaitable[None]]
 
 
 class Forwarder:
