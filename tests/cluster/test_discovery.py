@@ -70,6 +70,9 @@ def test_the_role_allows_exactly_what_routers_ask_for(site: Site, workers: list[
     router = site.start_router()
     site.add(workers[0])
     wait_for([router], workers[0])
+    for profiles in ({"l4": 1}, {"l4": 2}):
+        router.http.post("/v1/pools", json={"name": "tenant", "gpus": profiles}).raise_for_status()
+    router.http.delete("/v1/pools/tenant").raise_for_status()
     asked = site.kubernetes.asked_by(site.account)
     assert not {each.right for each in asked if not each.was_allowed}
     assert {each.right for each in asked} == rights(yaml.safe_load(ROLE.read_text())["rules"])
