@@ -1,6 +1,6 @@
 # Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-cluster check format bench lab clean
+.PHONY: help demo up test test-cluster check format bench bench-peers lab clean
 BIN := .venv/bin
 
 help: ## Show this list
@@ -42,9 +42,13 @@ lab: ## Run a real Kubernetes API on loopback until Ctrl-C
 	@$(BIN)/python tools/lab/binaries.py etcd kube-apiserver
 	@PYTHONPATH=tools $(BIN)/python -m lab.run
 
-bench: ## Measure the worker beside sentence-transformers and the router beside nginx
+bench: ## Measure the worker beside the hardware and sentence-transformers, the router beside nginx
 	@python3 tools/setup.py dev
 	$(BIN)/python tools/bench/run.py
+
+bench-peers: ## Measure the worker beside other servers (installs them: gigabytes, minutes, once)
+	@python3 tools/setup.py dev
+	$(BIN)/python tools/bench/peers.py
 
 clean: ## Remove the virtual environment and every cache
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sie_router.core.fleet import Group
-from sie_router.settings import Flags, Kubernetes, Settings, read_settings
+from sie_router.settings import AuthSettings, Flags, Kubernetes, Settings, read_settings
 
 
 def test_nothing_said_means_the_defaults() -> None:
@@ -75,8 +75,26 @@ def test_a_gpu_type_is_no_profile_where_profiles_are_described() -> None:
         (Flags(), {"SIE_LOG_JSON": "perhaps"}, "perhaps"),
         (Flags(), {"SIE_ROUTER_MACHINE_PROFILES": "[]"}, "SIE_ROUTER_MACHINE_PROFILES"),
         (Flags(), {"SIE_ROUTER_REQUEST_TIMEOUT_S": "nan"}, "SIE_ROUTER_REQUEST_TIMEOUT_S"),
+        (Flags(), {"SIE_AUTH_MODE": "statik", "SIE_AUTH_TOKENS": "a"}, "statik"),
+        (Flags(), {"SIE_AUTH_MODE": "static"}, "without a token"),
+        (Flags(), {"SIE_AUTH_MODE": "token", "SIE_AUTH_TOKENS": " , "}, "without a token"),
+        (Flags(), {"SIE_AUTH_TOKEN": "a"}, "SIE_AUTH_MODE is not"),
+        (Flags(), {"SIE_AUTH_MODE": "static", "SIE_AUTH_TOKENS": "a,b", "SIE_ADMIN_TOKEN": "b"}, "an admin"),
     ],
 )
 def test_what_cannot_be_used_is_named(flags: Flags, environ: dict[str, str], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         read_settings(flags, environ)
+
+
+@pytest.mark.parametrize("mode", ["static", "Token", " STATIC "])
+def test_tokens_are_read_from_either_variable(mode: str) -> None:
+    one = read_settings(Flags(), {"SIE_AUTH_MODE": mode, "SIE_AUTH_TOKEN": "a, b"}).auth
+    assert one == AuthSettings(("a", "b"))
+    environ = {"SIE_AUTH_MODE": mode, "SIE_AUTH_TOKENS": "c", "SIE_AUTH_TOKEN": "a", "SIE_ADMIN_TOKEN": "root"}
+    both = read_settings(Flags(), environ | {"SIE_AUTH_EXEMPT_OPERATIONAL": "true"}).auth
+    assert both == AuthSettings(("c",), "root", exempt_operational=True)
+
+
+def test_an_open_router_ignores_tokens_only_where_that_is_said() -> None:
+    assert read_settings(Flags(), {"SIE_AUTH_MODE": "none", "SIE_AUTH_TOKEN": "a"}).auth == AuthSettings()

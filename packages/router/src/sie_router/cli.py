@@ -32,6 +32,9 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     ] = None,
     retry_after_s: Annotated[int | None, typer.Option(help="Seconds a client is told to wait for a worker.")] = None,
     estimated_wait_s: Annotated[int | None, typer.Option(help="Seconds a new worker is expected to take.")] = None,
+    pools_file: Annotated[
+        Path | None, typer.Option(help="File that keeps pools over restarts, and shares them between routers.")
+    ] = None,
     log_level: Annotated[str | None, typer.Option("-l", "--log-level", help="critical ... debug [info].")] = None,
     json_logs: Annotated[bool | None, typer.Option("--json-logs", help="Log lines as JSON.")] = None,
 ) -> None:
@@ -50,6 +53,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each flag
         groups=tuple(group or ()),
         retry_after_s=retry_after_s,
         estimated_wait_s=estimated_wait_s,
+        pools_file=pools_file,
         log_level=log_level,
         json_logs=json_logs,
         kubernetes=kubernetes,

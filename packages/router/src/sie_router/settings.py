@@ -22,6 +22,18 @@ _DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 Number = TypeVar("Number", int, float)
 
 
+AUTH_MODES: Final = ("none", "static", "token")  # the last two are the same
+
+
+@dataclass(frozen=True, slots=True)
+class AuthSettings:
+    """Who may call; without tokens, everybody. `exempt_operational`: health, metrics and docs need no token."""
+
+    tokens: tuple[str, ...] = ()
+    admin_token: str | None = None
+    exempt_operational: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Kubernetes:
     """Where in a cluster the workers are. An empty namespace is the router's own; no file: the cluster it runs in.
@@ -47,6 +59,7 @@ class Flags:
     groups: tuple[str, ...] = ()
     retry_after_s: int | None = None
     estimated_wait_s: int | None = None
+    pools_file: Path | None = None
     log_level: str | None = None
     json_logs: bool | None = None
     kubernetes: bool | None = None
@@ -79,6 +92,10 @@ class Settings:
     max_connections_per_worker: int = 1024
     max_body_bytes: int = MAX_BODY_BYTES
     max_held_bytes: int = field(default=1 << 30)
+    pools_file: Path | None = None
+    max_pools: int = 100
+    max_pool_workers: int = 64
+    auth: AuthSettings = AuthSettings()
 
 
 def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
@@ -122,6 +139,10 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
         ),
         max_body_bytes=env.number("SIE_ROUTER_MAX_BODY_BYTES", default.max_body_bytes),
         max_held_bytes=env.number("SIE_ROUTER_MAX_HELD_BYTES", default.max_held_bytes),
+        pools_file=flags.pools_file or env.path("SIE_ROUTER_POOLS_FILE"),
+        max_pools=env.number("SIE_ROUTER_MAX_POOLS", default.max_pools),
+        max_pool_workers=env.number("SIE_ROUTER_MAX_POOL_WORKERS", default.max_pool_workers),
+        auth=_auth(env),
     )
 
 
@@ -163,6 +184,27 @@ class _Environment:
         if not least <= value < float("inf"):
             raise ValueError(f"{name}='{text}' is not usable; expected a positive {type(default).__name__}")
         return value
+
+
+def _auth(env: _Environment) -> AuthSettings:
+    """Open only where that is said, or where nothing at all is: a typo must not open a router."""
+    said = env.text("SIE_AUTH_MODE")
+    mode = (said or "none").lower()
+    if mode not in AUTH_MODES:
+        raise ValueError(f"SIE_AUTH_MODE='{said}' does not exist; choose one of: {', '.join(AUTH_MODES)}")
+    tokens = env.list("SIE_AUTH_TOKENS") or env.list("SIE_AUTH_TOKEN")
+    admin = env.text("SIE_ADMIN_TOKEN")
+    if mode == "none":
+        if said is None and (tokens or admin):
+            raise ValueError(
+                "tokens are set, but SIE_AUTH_MODE is not; set it to 'static', or to 'none' to ignore them"
+            )
+        return AuthSettings()
+    if not tokens and admin is None:
+        raise ValueError(f"SIE_AUTH_MODE is '{mode}' without a token; set SIE_AUTH_TOKENS or SIE_ADMIN_TOKEN")
+    if admin in tokens:
+        raise ValueError("SIE_ADMIN_TOKEN is one of SIE_AUTH_TOKENS as well; every holder of it would be an admin")
+    return AuthSettings(tokens, admin, env.flag("SIE_AUTH_EXEMPT_OPERATIONAL"))
 
 
 def _profiles(env: _Environment) -> tuple[str, ...]:

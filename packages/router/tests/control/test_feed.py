@@ -12,7 +12,7 @@ from sie_router.control.discovery import Endpoints
 from sie_router.control.discovery_static import StaticDiscovery
 from sie_router.control.feed import FIRST_PAUSE_S, LONGEST_PAUSE_S, follow, pause_s
 from sie_router.control.store import FleetStore
-from sie_router.core.fleet import empty_fleet
+from sie_router.core.index import empty_fleet
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
 
