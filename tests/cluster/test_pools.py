@@ -1,95 +1,85 @@
-"""Pools live in the API: what one router is told, all of them know, whatever happens to routers and to the API."""
+"""Pools against the real API: the same promises as every other store, and two routers that share them."""
 
-from concurrent.futures import ThreadPoolExecutor
+import random
+from collections.abc import AsyncIterator
 
 import pytest
 
-from kube_cluster import PROFILE, Router, Site, Worker
+from kube_cluster import MODEL, Router, Site, Worker
 from lab.api import Api, Refused
 from lab.daemon import wait_until
+from router_pool_contract import PoolStoreContract
+from sie_router.control.kube import connect
+from sie_router.control.pools import PoolStore
+from sie_router.control.pools_kube import KubePools
 
-AT_ONCE_S = 1.0
+TENANT = {"name": "tenant", "gpus": {"l4": 1}}
 SOON_S = 20.0
-BODY = {"name": "tenant", "gpus": {PROFILE: 1}}
 
 
-def pools(router: Router) -> set[str]:
-    return {pool["name"] for pool in router.http.get("/v1/pools").json()["pools"]} - {"default"}
+class TestKubePools(PoolStoreContract):
+    @pytest.fixture
+    async def stores(self, site: Site) -> AsyncIterator[tuple[PoolStore, PoolStore]]:
+        one, two = connect(site.account.kubeconfig), connect(site.account.kubeconfig)
+        yield KubePools(one, random.random), KubePools(two, random.random)
+        await one.close()
+        await two.close()
 
 
-def wait_for(routers: list[Router], *expected: str, within_s: float = SOON_S) -> None:
-    wait_until(lambda: all(pools(router) == set(expected) for router in routers), within_s)
+def encode(router: Router, pool: str) -> tuple[int, str | None]:
+    body = {"items": [{"text": "a test"}]}
+    answer = router.http.post(f"/v1/encode/{MODEL}", json=body, headers={"X-SIE-Pool": pool})
+    return answer.status_code, answer.headers.get("x-sie-worker")
 
 
-@pytest.fixture
-def routers(site: Site, workers: list[Worker]) -> list[Router]:
-    """Two replicas that know a worker, and have begun to watch."""
-    routers = [site.start_router(), site.start_router()]
+def test_a_pool_made_on_one_router_is_isolated_on_all_at_once(site: Site, workers: list[Worker]) -> None:
+    one, two = site.start_router(), site.start_router()
+    for worker in workers:
+        site.add(worker)
+    wait_until(lambda: len(one.workers()) == len(two.workers()) == len(workers))
+    assert one.http.post("/v1/pools", json=TENANT).status_code == 201
+    assert encode(two, "tenant")[0] == 200  # the next request may come to a router that was not told yet
+    wait_until(lambda: two.http.get("/v1/pools").json() == one.http.get("/v1/pools").json(), 1.0)
+    reserved = {encode(router, "tenant") for router in (one, two)}
+    shared = {encode(router, "default") for router in (one, two)}
+    assert len(reserved) == len(shared) == 1
+    assert reserved.isdisjoint(shared)
+    one.daemon.stop()
+    assert two.http.post("/v1/pools/tenant/renew").is_success
+    assert two.http.delete("/v1/pools/tenant").is_success
+    late = site.start_router()
+    wait_until(lambda: len(late.workers()) == len(workers))
+    assert encode(late, "tenant")[0] == 404
+
+
+def test_pools_outlive_the_api_and_the_routers(site: Site, workers: list[Worker]) -> None:
+    router = site.start_router()
     site.add(workers[0])
-    site.add(workers[1])
-    for name in ("warm-up-0", "warm-up-1"):
-        assert routers[0].http.post("/v1/pools", json={**BODY, "name": name}).status_code == 201
-    wait_for(routers, "warm-up-0", "warm-up-1")
-    for name in ("warm-up-0", "warm-up-1"):
-        assert routers[1].http.delete(f"/v1/pools/{name}").is_success
-    wait_for(routers)
-    wait_until(lambda: all(len(router.workers()) == len(workers) for router in routers))
-    return routers
-
-
-def test_a_pool_that_one_router_made_is_usable_on_the_other_at_once(routers: list[Router]) -> None:
-    one, other = routers
-    assert one.http.post("/v1/pools", json=BODY).status_code == 201
-    wait_until(lambda: other.encode(pool="tenant") == 200, AT_ONCE_S)
-    assert other.http.post("/v1/pools/tenant/renew").is_success
-    assert other.http.delete("/v1/pools/tenant").is_success
-    wait_for(routers, within_s=AT_ONCE_S)
-
-
-def test_both_routers_give_a_pool_the_same_worker(routers: list[Router]) -> None:
-    assert routers[0].http.post("/v1/pools", json=BODY).status_code == 201
-    wait_for(routers, "tenant")
-    wait_until(lambda: len({assigned(router) for router in routers}) == 1, AT_ONCE_S)
-    assert len(assigned(routers[0])) == 1
-
-
-def assigned(router: Router) -> tuple[str, ...]:
-    status = router.http.get("/v1/pools/tenant").json()["status"]
-    return tuple(worker["url"] for worker in status["assigned_workers"])
-
-
-def test_routers_that_renew_one_pool_at_the_same_moment_all_succeed(routers: list[Router]) -> None:
-    assert routers[0].http.post("/v1/pools", json=BODY).status_code == 201
-    with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda n: routers[n % 2].http.post("/v1/pools/tenant/renew").status_code, range(8)))
-    assert answers == [200] * 8
-
-
-def test_pools_outlive_an_outage_of_the_api_and_every_router(routers: list[Router], site: Site) -> None:
-    assert routers[0].http.post("/v1/pools", json=BODY).status_code == 201
-    wait_until(lambda: all(router.encode(pool="tenant") == 200 for router in routers))
+    wait_until(lambda: len(router.workers()) == 1)
+    assert router.http.post("/v1/pools", json=TENANT).status_code == 201
     site.kubernetes.stop_api(crash=True)
-    assert [router.encode(pool="tenant") for router in routers] == [200, 200]
-    refused = routers[0].http.post("/v1/pools", json={**BODY, "name": "too-early"})
-    assert refused.status_code == 503
+    assert encode(router, "tenant")[0] == 200
+    refused = router.http.post("/v1/pools/tenant/renew", timeout=30)
+    assert (refused.status_code, refused.headers["x-sie-error-code"]) == (503, "STORE_UNAVAILABLE")
     site.kubernetes.start_api()
-    for router in routers:
-        router.daemon.kill()
-    wait_for([site.start_router()], "tenant")
+    wait_until(lambda: router.http.post("/v1/pools/tenant/renew", timeout=30).is_success)
+    late = site.start_router()
+    wait_until(lambda: encode(late, "tenant")[0] == 200)
 
 
-def test_a_pool_that_changed_before_a_compaction_is_not_missed(routers: list[Router], site: Site) -> None:
-    one, other = routers
-    assert one.http.post("/v1/pools", json=BODY).status_code == 201
-    wait_for(routers, "tenant")
-    other.daemon.pause()
-    site.kubernetes.restart_api()
+def test_a_pool_that_changed_before_a_compaction_is_not_missed(site: Site, workers: list[Worker]) -> None:
+    one, two = site.start_router(), site.start_router()
+    site.add(workers[0])
+    assert one.http.post("/v1/pools", json=TENANT).status_code == 201
+    wait_until(lambda: pools(one) == pools(two) == {"default", "tenant"})
+    two.daemon.pause()
+    site.kubernetes.restart_api()  # cuts both watches, so that nothing of what follows waits in a socket
     assert one.http.delete("/v1/pools/tenant").is_success
-    assert one.http.post("/v1/pools", json={**BODY, "name": "next"}).status_code == 201
+    assert one.http.post("/v1/pools", json={**TENANT, "name": "next"}).status_code == 201
     site.kubernetes.etcd.compact()
     site.kubernetes.restart_api()
-    other.daemon.resume()
-    wait_for([other], "next")
+    two.daemon.resume()
+    wait_until(lambda: pools(two) == {"default", "next"}, SOON_S)
 
 
 def test_a_pool_that_nobody_renewed_disappears_from_the_api(site: Site) -> None:
@@ -100,7 +90,11 @@ def test_a_pool_that_nobody_renewed_disappears_from_the_api(site: Site) -> None:
     api.create(leases, {"metadata": name, "spec": {"renewTime": "2026-01-01T00:00:00.000000Z"}})
     site.start_router()
     wait_until(lambda: not is_there(api, f"{leases}/sie-pool-forgotten"), SOON_S)
-    wait_until(lambda: not is_there(api, f"{configs}/sie-pool-forgotten"), AT_ONCE_S)
+    wait_until(lambda: not is_there(api, f"{configs}/sie-pool-forgotten"), SOON_S)
+
+
+def pools(router: Router) -> set[str]:
+    return {pool["name"] for pool in router.http.get("/v1/pools").json()["pools"]}
 
 
 def is_there(api: Api, path: str) -> bool:

@@ -14,7 +14,6 @@ import httpx
 from lab.control_plane import Kubernetes, ServiceAccount
 from lab.daemon import Daemon
 from sie_cli.ports import Ports
-from sie_protocol.headers import POOL
 
 COMMANDS: Final = Path(sys.executable).parent
 ROLE: Final = Path(__file__).resolve().parents[2] / "deploy/rbac/router-role.yaml"
@@ -70,10 +69,10 @@ class Router:
         """URLs of the workers that are known and healthy."""
         return {each["url"] for each in self.http.get("/health").json()["workers"] if each["healthy"]}
 
-    def encode(self, pool: str = "default") -> int:
-        """Status of one request, sent to a pool."""
+    def encode(self) -> int:
+        """Status of one request."""
         body = {"items": [{"text": "a test"}]}
-        return self.http.post(f"/v1/encode/{MODEL}", json=body, headers={POOL: pool}).status_code
+        return self.http.post(f"/v1/encode/{MODEL}", json=body).status_code
 
 
 @dataclass(slots=True)
