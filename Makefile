@@ -1,6 +1,6 @@
 # Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-cluster check format bench bench-peers lab clean
+.PHONY: help demo up test test-cluster test-node check format bench bench-peers lab lab-node clean
 BIN := .venv/bin
 
 help: ## Show this list
@@ -37,10 +37,20 @@ format: ## Format the code and regenerate what is generated
 	$(BIN)/ruff check --fix .
 	$(BIN)/python tools/unasync.py
 
+test-node: ## Run the suite that needs a node with pods (root, Linux, containerd)
+	@python3 tools/setup.py dev
+	@$(BIN)/python tools/lab/binaries.py
+	@$(BIN)/python tools/lab/inside.py $(BIN)/pytest tests/node
+
 lab: ## Run a real Kubernetes API on loopback until Ctrl-C
 	@python3 tools/setup.py dev
 	@$(BIN)/python tools/lab/binaries.py etcd kube-apiserver
 	@PYTHONPATH=tools $(BIN)/python -m lab.run
+
+lab-node: ## The same with a node that runs pods (root, Linux, containerd)
+	@python3 tools/setup.py dev
+	@$(BIN)/python tools/lab/binaries.py
+	@PYTHONPATH=tools $(BIN)/python tools/lab/inside.py $(BIN)/python -m lab.run --node
 
 bench: ## Measure the worker beside the hardware and sentence-transformers, the router beside nginx
 	@python3 tools/setup.py dev

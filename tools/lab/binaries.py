@@ -35,7 +35,10 @@ class BuildError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One program: the package that holds its main function, the module that gives its version, our folder in `go/`."""
+    """One program: the package that holds its main function, the module that gives its version, our folder in `go/`.
+
+    No module: it is ours, and needs no version to be told from another.
+    """
 
     name: str
     package: str
@@ -50,6 +53,8 @@ class Tool:
     @property
     def version(self) -> str:
         """The pinned version, for example v1.36.2."""
+        if not self.module:
+            return "v0.0"
         found = re.search(
             rf"^\s*(?:require )?{re.escape(self.module)} (v\S+)", self.definition.read_text(), re.MULTILINE
         )
@@ -67,8 +72,10 @@ class Tool:
     @property
     def path(self) -> Path:
         """Where the binary lies once built: the name says everything that decides its bytes."""
-        pinned = (self.definition.read_bytes(), self.definition.with_suffix(".sum").read_bytes())
-        decides = b"\0".join((*pinned, " ".join(BUILD).encode(), self.linker_flags.encode()))
+        sources = sorted(self.definition.parent.iterdir())  # go.mod, go.sum, and for our own programs the code
+        decides = b"\0".join(
+            (*(file.read_bytes() for file in sources), " ".join(BUILD).encode(), self.linker_flags.encode())
+        )
         machine = f"{sys.platform}-{platform.machine()}"
         return cache_folder() / f"{self.name}-{self.version}-{machine}-{hashlib.sha256(decides).hexdigest()[:12]}"
 
@@ -81,6 +88,7 @@ KUBERNETES: Final = ("kube-apiserver", "kube-controller-manager", "kube-schedule
 TOOLS: Final = {
     "etcd": Tool("etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3", "kubernetes"),
     **{name: _kubernetes(name) for name in KUBERNETES},
+    "pause": Tool("pause", ".", "", "pause"),
 }
 
 
@@ -156,8 +164,8 @@ def _go_environment() -> dict[str, str]:
 
 def _compile(tool: Tool, environment: dict[str, str]) -> None:
     """Compile into a file beside the target, then rename: the target is whole or absent."""
-    began, partial = time.monotonic(), tool.path.with_suffix(".partial")
-    print(f"building {tool.name} {tool.version}; the first time takes minutes ...", flush=True)
+    began, partial = time.monotonic(), tool.path.with_name(f"{tool.path.name}.partial")
+    print(f"building {tool.name} {tool.version}; from nothing that takes minutes ...", flush=True)
     command = ["go", *BUILD, "-ldflags", tool.linker_flags, "-o", str(partial), tool.package]
     said: deque[str] = deque(maxlen=KEPT_LINES)
     with subprocess.Popen(

@@ -1,6 +1,7 @@
 """A real Kubernetes API on loopback ports: etcd and kube-apiserver with their own certificates, RBAC and tokens.
 
-No node and no controllers: objects are stored, validated, watched and guarded, and nothing acts on them.
+Without more there is no node and no controller: objects are stored, validated, watched and guarded, and nothing acts
+on them. `node` adds those.
 """
 
 import ssl
@@ -18,12 +19,14 @@ from lab.audit import POLICY, Asked, Right, asked_by, rights
 from lab.binaries import built
 from lab.daemon import Daemon, wait_until
 from lab.etcd import Etcd
-from lab.pki import KeyPair, make_authority, make_signing_key
+from lab.pki import Authority, KeyPair, make_authority, make_signing_key
 from sie_cli.ports import HOST, Ports
 
 PROGRAMS: Final = ("etcd", "kube-apiserver")
 ISSUER: Final = "https://kubernetes.default.svc"
 SERVICE_RANGE: Final = "10.96.0.0/16"
+FIRST_SERVICE: Final = "10.96.0.1"  # the API's own
+SERVICE_NAMES: Final = ("kubernetes.default", "kubernetes.default.svc")
 ADVERTISED: Final = "192.0.2.1"  # loopback is refused here; a documentation address, because nothing dials it
 TOKEN_LIFETIME_S: Final = 3600
 RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
@@ -47,10 +50,10 @@ class ServiceAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class _Files:
+class Files:
     """Certificates and keys."""
 
-    authority: Path
+    authority: Authority
     server: KeyPair
     admin: KeyPair
     token_key: Path
@@ -60,22 +63,23 @@ class _Files:
 class Kubernetes:
     """A running API server on a store. `kubernetes` below starts and stops both.
 
-    `admin` may do anything; `kubeconfig` is the same identity for other programs.
+    `admin` may do anything; `kubeconfig` is the same identity for other programs. `node` is the address at which pods
+    reach this server.
     """
 
-    def __init__(self, etcd: Etcd, port: int, data: Path, logs: Path) -> None:
+    def __init__(self, etcd: Etcd, port: int, data: Path, logs: Path, node: str | None = None) -> None:
         self.etcd = etcd
-        self.url = f"https://{HOST}:{port}"
+        self._node = node
+        self.url = f"https://{node or HOST}:{port}"
         self._data = data
         self._logs = logs
         self._audit_log = data / "audit.log"
-        self._files = _make_files(data)
-        admin = self._files.admin
+        self.files = _make_files(data, node or HOST)
+        admin = self.files.admin
         tls = self._trust()
         tls.load_cert_chain(admin.certificate, admin.key)
         self.admin = Api(self.url, tls)
-        credentials = {"client-certificate": str(admin.certificate), "client-key": str(admin.key)}
-        self.kubeconfig = self._write_kubeconfig("admin", credentials)
+        self.kubeconfig = self.certified_kubeconfig("admin", admin)
         self._clients = [self.admin]
         self._daemon = self._spawn()
 
@@ -104,6 +108,11 @@ class Kubernetes:
         token = self.admin.create(f"{path}/{name}/token", request)["status"]["token"]
         kubeconfig = self._write_kubeconfig(name, {"token": token}, namespace)
         return ServiceAccount(namespace, name, self.client(token), kubeconfig)
+
+    def certified_kubeconfig(self, user: str, keys: KeyPair) -> Path:
+        """A kubeconfig for the user whom this certificate names."""
+        credentials = {"client-certificate": str(keys.certificate), "client-key": str(keys.key)}
+        return self._write_kubeconfig(user, credentials)
 
     def client(self, token: str) -> Api:
         """A client for whoever this token stands for; closed with the control plane."""
@@ -142,10 +151,10 @@ class Kubernetes:
             api.close()
 
     def _trust(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=self._files.authority)
+        return ssl.create_default_context(cafile=self.files.authority.files.certificate)
 
     def _write_kubeconfig(self, user: str, credentials: dict[str, str], namespace: str = "default") -> Path:
-        cluster = {"server": self.url, "certificate-authority": str(self._files.authority)}
+        cluster = {"server": self.url, "certificate-authority": str(self.files.authority.files.certificate)}
         config: dict[str, Any] = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -154,36 +163,52 @@ class Kubernetes:
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": user, "namespace": namespace}}],
             "current-context": "lab",
         }
-        path = self._data / f"{user}.{namespace}.kubeconfig"
+        path = self._data / f"{user.replace(':', '-')}.{namespace}.kubeconfig"
         path.write_bytes(msgspec.json.encode(config))  # JSON is YAML
         return path
 
     def _spawn(self) -> Daemon:
-        files = self._files
+        files = self.files
         command = [
             str(built("kube-apiserver")),
             f"--etcd-servers={self.etcd.url}",
-            f"--bind-address={HOST}",
             f"--secure-port={self.url.rsplit(':', 1)[1]}",
-            f"--advertise-address={ADVERTISED}",
-            "--endpoint-reconciler-type=none",
             f"--service-cluster-ip-range={SERVICE_RANGE}",
             f"--cert-dir={self._data}",
-            f"--client-ca-file={files.authority}",
+            f"--client-ca-file={files.authority.files.certificate}",
             f"--tls-cert-file={files.server.certificate}",
             f"--tls-private-key-file={files.server.key}",
-            "--authorization-mode=RBAC",
+            "--authorization-mode=Node,RBAC",
             f"--audit-policy-file={files.audit_policy}",
             f"--audit-log-path={self._audit_log}",
             f"--service-account-issuer={ISSUER}",
             f"--service-account-key-file={files.token_key}",
             f"--service-account-signing-key-file={files.token_key}",
+            *(_for_nobody() if self._node is None else _for_a_node(self._node, files)),
         ]
         return Daemon("kube-apiserver", command, self._logs / "kube-apiserver.log")
 
 
+def _for_nobody() -> list[str]:
+    return [f"--bind-address={HOST}", f"--advertise-address={ADVERTISED}", "--endpoint-reconciler-type=none"]
+
+
+def _for_a_node(address: str, files: Files) -> list[str]:
+    return [
+        f"--bind-address={address}",
+        f"--advertise-address={address}",
+        "--allow-privileged=true",
+        "--enable-admission-plugins=NodeRestriction",
+        "--kubelet-preferred-address-types=InternalIP",
+        f"--kubelet-certificate-authority={files.authority.files.certificate}",
+        f"--kubelet-client-certificate={files.admin.certificate}",
+        f"--kubelet-client-key={files.admin.key}",
+        "--enable-aggregator-routing=true",
+    ]
+
+
 @contextmanager
-def kubernetes(logs: Path) -> Generator[Kubernetes]:
+def kubernetes(logs: Path, node: str | None = None) -> Generator[Kubernetes]:
     """Run a control plane until the block ends. Logs stay in the folder; processes, keys and data do not.
 
     Raises:
@@ -196,17 +221,17 @@ def kubernetes(logs: Path) -> Generator[Kubernetes]:
         etcd = Etcd(data, logs, ports)
         stack.callback(etcd.daemon.stop)
         etcd.daemon.wait_until(etcd.is_ready)
-        plane = stack.enter_context(closing(Kubernetes(etcd, ports.take(), data, logs)))
+        plane = stack.enter_context(closing(Kubernetes(etcd, ports.take(), data, logs, node)))
         plane.wait_until_ready()
         yield plane
 
 
-def _make_files(folder: Path) -> _Files:
+def _make_files(folder: Path, address: str) -> Files:
     authority, audit_policy = make_authority(folder, "authority"), folder / "audit-policy.json"
     audit_policy.write_bytes(msgspec.json.encode(POLICY))
-    return _Files(
-        authority=authority.files.certificate,
-        server=authority.sign("kube-apiserver", addresses=[HOST, "localhost"]),
+    return Files(
+        authority=authority,
+        server=authority.sign("kube-apiserver", addresses=[address, "localhost", FIRST_SERVICE, *SERVICE_NAMES]),
         admin=authority.sign("admin", groups=["system:masters"]),
         token_key=make_signing_key(folder / "service-account.key"),
         audit_policy=audit_policy,
