@@ -1,14 +1,16 @@
+import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router_builders import L4, status
-from router_fakes import FakeWorker, eventually, served, settings
+from router_fakes import Exchange, FakeWorker, eventually, served, settings
 from router_kube import FakeKube, kubeconfig, slice_of
 from sie_router.app import RouterApp
 from sie_router.control.discovery import Endpoints
@@ -127,6 +129,31 @@ async def test_endpoints_that_come_and_go_reach_routing(
         await kube.put(ENDPOINT_SLICES, "other", slice_of("127.0.0.1", service="db", port=one.port))
         await kube.drop(ENDPOINT_SLICES, "b")
         await eventually(lambda: not router.app.store.snapshot().workers)
+
+
+async def test_a_request_under_way_outlives_its_worker_s_endpoint(
+    kube: FakeKube, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    release = asyncio.Event()
+
+    async def slow(exchange: Exchange) -> None:
+        await release.wait()
+        exchange.reply(200, b"done")
+
+    worker = await make_worker(status("one"), slow)
+    await kube.put(ENDPOINT_SLICES, "a", slice_of("127.0.0.1", port=worker.port))
+    async with served(in_cluster(kube, tmp_path)) as router, httpx.AsyncClient(base_url=router.url) as client:
+        await eventually(lambda: router.healthy() == 1)
+        request = asyncio.create_task(client.post("/v1/encode/m", content=b"{}"))
+        await eventually(lambda: len(worker.seen) == 1)
+        await kube.put(ENDPOINT_SLICES, "a", slice_of("127.0.0.1", port=worker.port, terminating=True))
+        await eventually(lambda: router.healthy() == 0)
+        assert (await client.post("/v1/encode/m", content=b"{}")).status_code == 202
+        await kube.drop(ENDPOINT_SLICES, "a")
+        await eventually(lambda: not router.app.store.snapshot().workers)
+        release.set()
+        assert (await request).content == b"done"
+    assert len(worker.seen) == 1
 
 
 async def test_neither_an_absent_api_nor_its_loss_costs_a_worker(

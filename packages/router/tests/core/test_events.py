@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
@@ -17,10 +18,12 @@ from sie_router.core.events import (
     PoolsListed,
     Tick,
     WorkerGone,
+    WorkerJudged,
     WorkerLost,
     apply,
 )
 from sie_router.core.fleet import OTHER, Fleet, Group
+from sie_router.core.health import Health, Phase
 from sie_router.core.index import empty_fleet, reindexed
 from sie_router.core.route import Forward, Provision, Reject, decide
 
@@ -50,6 +53,12 @@ events: st.SearchStrategy[Event] = st.one_of(
     ),
     st.builds(lambda name: WorkerLost(url(name)), names),
     st.builds(lambda name: WorkerGone(url(name)), names),
+    st.builds(
+        lambda name, phase, until: WorkerJudged(url(name), Health(phase=phase, until=until)),
+        names,
+        st.sampled_from(Phase),
+        st.floats(0, 100),
+    ),
     st.builds(
         Missed, st.sampled_from([L4, A100, Group("h100", "default")]), st.sampled_from(["default", "x"]), st.just(60.0)
     ),
@@ -100,14 +109,18 @@ class Cluster(RuleBasedStateMachine):
         assert (fresh.scopes, fresh.owners) == (self.fleet.index.scopes, self.fleet.index.owners)
 
     @invariant()
-    def every_healthy_worker_is_in_exactly_one_scope(self) -> None:
-        indexed = [
-            each
-            for scope in self.fleet.index.scopes.values()
-            for ready in scope.by_group.values()
-            for each in ready.urls
-        ]
-        assert sorted(indexed) == sorted(each for each, worker in self.fleet.workers.items() if worker.is_healthy)
+    def every_healthy_worker_is_in_one_scope_except_the_ejected_who_are_never_the_larger_half(self) -> None:
+        healthy = {each: worker for each, worker in self.fleet.workers.items() if worker.is_healthy}
+        indexed: list[str] = []
+        groups = Counter((self.fleet.pool_of(each), each.profile.lower(), each.bundle) for each in healthy.values())
+        for pool_name, scope in self.fleet.index.scopes.items():
+            for (profile, bundle), ready in scope.by_group.items():
+                assert 2 * len(ready.urls) >= groups.pop((pool_name, profile, bundle))
+                indexed.extend(ready.urls)
+        assert not groups
+        assert len(indexed) == len(set(indexed))
+        assert set(indexed) <= set(healthy)
+        assert all(healthy[each].health.is_ejected for each in healthy.keys() - set(indexed))
 
     @invariant()
     def a_request_never_leaves_its_pool(self) -> None:

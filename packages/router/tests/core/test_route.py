@@ -119,6 +119,7 @@ def test_without_a_holder_those_that_load_the_model_come_first() -> None:
 
 
 @given(st.integers(2, 40), draws)
+@hypothesis.settings(deadline=None, max_examples=25)
 def test_what_one_worker_can_do_is_done_by_the_lowest_ordinal(count: int, draw: float) -> None:
     state = fleet(*(seen(f"worker-l4-{number}", loaded=[MODEL]) for number in range(count)))
     assert decision_name(state, draw) == "worker-l4-0"
@@ -141,6 +142,7 @@ def ordinals(count: int, under_way: int, requests: int, seed: int) -> Counter[in
 
 
 @given(st.integers(2, 100), st.integers(0, 2**32))
+@hypothesis.settings(deadline=None, max_examples=25)
 def test_what_two_workers_can_do_is_done_by_the_two_lowest_ordinals(count: int, seed: int) -> None:
     assert set(ordinals(count, 2 * COMFORT - 1, 50, seed)) <= {0, 1}
 

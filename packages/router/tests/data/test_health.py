@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from router_builders import L4, MODEL, fleet, seen, status, url
 from router_fakes import Exchange, FakeWorker, Served, eventually, served, settings
 from sie_router.control.store import FleetStore
-from sie_router.core.events import Tick
+from sie_router.core.events import Event, Tick, WorkerGone
 from sie_router.core.fleet import Fleet
 from sie_router.core.health import IN_A_ROW, LONGEST_OPEN_S, Phase, Verdict
 from sie_router.data.health import HealthBook
@@ -24,9 +24,9 @@ class Bench:
         self.publications = 0
         self.book = HealthBook(self.publish, lambda: self.now, lambda: 0.5)
 
-    def publish(self, event: object) -> None:
+    def publish(self, event: Event) -> None:
         self.publications += 1
-        self.store.publish(event)  # type: ignore[arg-type]
+        self.store.publish(event)
 
     @property
     def fleet(self) -> Fleet:
@@ -76,8 +76,20 @@ def test_one_probe_decides_about_the_return() -> None:
 def test_the_book_forgets_workers_that_are_gone() -> None:
     bench = Bench()
     bench.report(*[Verdict.BAD] * (IN_A_ROW - 1))
-    bench.book.forget({url("b")})
+    bench.book.forget({})
     bench.report(Verdict.BAD)
+    assert bench.phase() is Phase.CLOSED
+
+
+def test_a_worker_that_went_while_ejected_and_came_back_is_judged_anew() -> None:
+    bench = Bench()
+    for ejections in (1, 2):
+        bench.report(*[Verdict.BAD] * IN_A_ROW)
+        bench.book.forget(bench.fleet.workers)
+        assert (bench.phase(), bench.book.ejections) == (Phase.OPEN, {L4: ejections})
+        bench.store.publish(WorkerGone(url("a")))
+        bench.store.publish(seen("a"))
+        bench.book.forget(bench.fleet.workers)
     assert bench.phase() is Phase.CLOSED
 
 

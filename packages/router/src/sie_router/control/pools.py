@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
 from typing import Final, Protocol
 
 from sie_protocol.errors import ErrorCode, Problem
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 class PoolStore(Protocol):
     """Keeps pools, for one router or for many. No method holds a lock while it waits for others."""
 
-    def watch(self) -> AsyncIterator[PoolEvent]:
+    def watch(self) -> AsyncGenerator[PoolEvent]:
         """Yield `PoolsListed` first and then every change, whoever made it; never ends."""
         ...
 
@@ -61,8 +62,9 @@ async def follow_pools(store: PoolStore, publish: Callable[[Event], None]) -> No
     """Tell the fleet of every pool; never returns, cancel it."""
     while True:
         try:
-            async for event in store.watch():
-                publish(event)
+            async with aclosing(store.watch()) as events:
+                async for event in events:
+                    publish(event)
         except Exception:
             logger.exception("the pools cannot be followed, trying again in %g s", AGAIN_S)
         await asyncio.sleep(AGAIN_S)

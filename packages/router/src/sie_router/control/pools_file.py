@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,7 @@ class FilePools:
         self._path = path
         self._lock = path.with_name(path.name + ".lock")
 
-    async def watch(self) -> AsyncIterator[PoolEvent]:
+    async def watch(self) -> AsyncGenerator[PoolEvent]:
         """As the protocol says. A file that cannot be read changes nothing, the last pools stand."""
         seen, complained, last = Snapshots(), False, (-1, -1, -1)
         while True:

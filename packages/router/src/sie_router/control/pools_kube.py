@@ -7,7 +7,7 @@ ConfigMap without a Lease is half a deletion or half a creation; the next pool o
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -66,18 +66,20 @@ class KubePools:
         self._draw = draw
         self._pace = pace
 
-    async def watch(self) -> AsyncIterator[PoolEvent]:
+    async def watch(self) -> AsyncGenerator[PoolEvent]:
         """As the protocol says; while the API is away the last pools stand."""
         seen, sets = Snapshots(), _Sets()
         tasks = (
             asyncio.create_task(self._follow(CONFIG_MAPS, sets.put_configs)),
             asyncio.create_task(self._follow(LEASES, sets.put_leases)),
         )
+        for task in tasks:
+            task.add_done_callback(sets.end)
         try:
-            while not any(task.done() for task in tasks):
-                for event in seen.events(await sets.next()):
+            while (pools := await sets.next()) is not None:
+                for event in seen.events(pools):
                     yield event
-            await asyncio.gather(*tasks)
+            await asyncio.gather(*tasks)  # neither ever ends, so this tells why one did
         finally:
             for task in tasks:
                 task.cancel()
@@ -142,12 +144,18 @@ class KubePools:
 
 
 class _Sets:
-    """The last ConfigMaps and Leases that were told, and a signal that there are new ones."""
+    """The last ConfigMaps and Leases that were told, and a signal that there are new ones. One reader."""
 
     def __init__(self) -> None:
         self._configs: Mapping[str, ConfigMap] | None = None
         self._leases: Mapping[str, Lease] | None = None
         self._changed = asyncio.Event()
+        self._is_over = False
+
+    def end(self, _: asyncio.Task[None]) -> None:
+        """Nothing more will be told of one half."""
+        self._is_over = True
+        self._changed.set()
 
     def put_configs(self, configs: Mapping[str, ConfigMap]) -> None:
         self._configs = configs
@@ -157,16 +165,21 @@ class _Sets:
         self._leases = leases
         self._changed.set()
 
-    async def next(self) -> dict[str, Pool]:
-        """The pools, once something changed and both halves are known."""
+    async def next(self) -> dict[str, Pool] | None:
+        """The pools, once something changed and both halves are known; None when there will be no more."""
         while True:
             await self._changed.wait()
             self._changed.clear()
+            if self._is_over:
+                return None
             if self._configs is not None and self._leases is not None:
-                break
-        pairs = ((config, self._leases.get(name)) for name, config in self._configs.items())
-        pools = (_pool(config, lease) for config, lease in pairs if lease is not None)
-        return {pool.name: pool for pool in pools if pool is not None}
+                return _joined(self._configs, self._leases)
+
+
+def _joined(configs: Mapping[str, ConfigMap], leases: Mapping[str, Lease]) -> dict[str, Pool]:
+    pairs = ((config, leases.get(name)) for name, config in configs.items())
+    pools = (_pool(config, lease) for config, lease in pairs if lease is not None)
+    return {pool.name: pool for pool in pools if pool is not None}
 
 
 def _pool(config: ConfigMap, lease: Lease) -> Pool | None:

@@ -1,7 +1,7 @@
 """Pools of one router that keeps them for itself: they end with its process."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from sie_router.control.pools import Snapshots, Step
 from sie_router.core.events import PoolEvent
@@ -15,7 +15,7 @@ class MemoryPools:
         self._pools: dict[str, Pool] = {}
         self._changed = asyncio.Event()
 
-    async def watch(self) -> AsyncIterator[PoolEvent]:
+    async def watch(self) -> AsyncGenerator[PoolEvent]:
         """As the protocol says; a slow reader misses versions in between, never the last one."""
         seen = Snapshots()
         while True:

@@ -27,8 +27,8 @@ MAX_TRIES: Final = 3
 MAX_REFUSALS: Final = 2  # a full cluster must not see every request three times
 _UNAVAILABLE: Final = 503
 _ERROR_CODE: Final = ERROR_CODE.lower().encode()
-# What to pass on when two workers refuse, most useful first: a model on its way beats a full queue.
 _ABOUT_MODEL: Final = ErrorCode.MODEL_LOAD_FAILED.encode()
+# What to pass on when two workers refuse, most useful first: a model on its way beats a full queue.
 _USEFUL: Final = (b"MODEL_LOADING", b"QUEUE_FULL", b"SHUTTING_DOWN")
 
 

@@ -1,6 +1,6 @@
 """Remembers how the requests to each worker ended. Silent until a breaker changes its phase."""
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Mapping
 
 from sie_router.core.events import WorkerJudged
 from sie_router.core.fleet import Group, Worker
@@ -37,10 +37,13 @@ class HealthBook:
             before = HEALTHY  # another worker had this address
         self._put(worker, before, judged(before, said, self._clock(), self._draw()))
 
-    def forget(self, living: Container[str]) -> None:
-        """Drop every worker that is not among these URLs."""
-        for url in [url for url in self._known if url not in living]:
-            del self._known[url]
+    def forget(self, workers: Mapping[str, Worker]) -> None:
+        """Drop every worker that is not among these, and every one that went and came back as a new one."""
+        for url, (_, health) in tuple(self._known.items()):
+            worker = workers.get(url)
+            is_new = worker is not None and worker.health.phase is Phase.CLOSED is not health.phase
+            if worker is None or is_new:
+                del self._known[url]
 
     def _put(self, worker: Worker, before: Health, after: Health) -> None:
         if after is HEALTHY:
