@@ -33,6 +33,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory, ports: Ports) -> Generator
 
 @pytest.fixture
 def namespace(kubernetes: Kubernetes) -> str:
+    kubernetes.start_api()  # a test that failed in the middle of an outage must not fail the others
     created = kubernetes.admin.create("/api/v1/namespaces", {"metadata": {"generateName": "test-"}})
     return str(created["metadata"]["name"])
 

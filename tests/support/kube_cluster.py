@@ -18,6 +18,7 @@ from sie_cli.ports import Ports
 COMMANDS: Final = Path(sys.executable).parent
 ROLE: Final = Path(__file__).resolve().parents[2] / "deploy/rbac/router-role.yaml"
 MODEL: Final = "sie/hash-64"
+BODY: Final = {"items": [{"text": "a test"}]}
 PROFILE: Final = "l4"
 SERVICE: Final = "sie-worker"
 PORT_NAME: Final = "http"
@@ -47,6 +48,10 @@ class Worker:
         """Where routers find it."""
         return f"http://{self.address}:{self.port}"
 
+    def has_answered(self) -> bool:
+        """True once the model is loaded, so that no test meets a worker that is still loading."""
+        return httpx.post(f"{self.url}/v1/encode/{MODEL}", json=BODY).is_success
+
     def endpoint_slice(self, *, terminating: bool = False) -> dict[str, Any]:
         """What a cluster says about a pod of this worker; ports differ here, addresses do not."""
         conditions = {"ready": not terminating, "serving": True, "terminating": terminating}
@@ -71,8 +76,7 @@ class Router:
 
     def encode(self) -> int:
         """Status of one request."""
-        body = {"items": [{"text": "a test"}]}
-        return self.http.post(f"/v1/encode/{MODEL}", json=body).status_code
+        return self.http.post(f"/v1/encode/{MODEL}", json=BODY).status_code
 
 
 @dataclass(slots=True)
@@ -144,7 +148,7 @@ def run_workers(count: int, logs: Path, ports: Ports) -> Generator[list[Worker]]
             daemons.append(Daemon(worker.name, command, logs / f"{worker.name}.log", environment))
             workers.append(worker)
         for daemon, worker in zip(daemons, workers, strict=True):
-            daemon.wait_until(lambda url=worker.url: httpx.get(f"{url}/readyz").is_success)  # type: ignore[misc]
+            daemon.wait_until(worker.has_answered)
         yield workers
     finally:
         for daemon in daemons:

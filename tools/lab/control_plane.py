@@ -96,8 +96,9 @@ class Kubernetes:
         (self._daemon.kill if crash else self._daemon.stop)()
 
     def start_api(self) -> None:
-        """Start the API server again at the same address; returns once it serves."""
-        self._daemon = self._spawn()
+        """Start the API server again at the same address, if it does not run; returns once it serves."""
+        if not self._daemon.is_running:
+            self._daemon = self._spawn()
         self.wait_until_ready()
 
     def service_account(self, namespace: str, name: str) -> ServiceAccount:

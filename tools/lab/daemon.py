@@ -43,6 +43,11 @@ class Daemon:
                 start_new_session=True,  # Ctrl-C in the terminal reaches the parent only, which stops things in order
             )
 
+    @property
+    def is_running(self) -> bool:
+        """True until the process ends."""
+        return self._process.poll() is None
+
     def wait_until(self, ready: Callable[[], bool]) -> None:
         """Return once the claim holds.
 
@@ -50,15 +55,15 @@ class Daemon:
             DaemonError: the process ended, or is not ready in time.
         """
         try:
-            wait_until(lambda: self._process.poll() is not None or _holds(ready))
+            wait_until(lambda: not self.is_running or _holds(ready))
         except TimeoutError as error:
             raise DaemonError(f"{self.name}: {error}\n{self.tail()}") from error
-        if self._process.returncode is not None:
+        if not self.is_running:
             raise DaemonError(f"{self.name} ended with status {self._process.returncode}\n{self.tail()}")
 
     def stop(self) -> None:
-        """End the process and whatever it started; harmless when it is gone."""
-        if self._process.poll() is None:
+        """End the process, in peace if it can; harmless when it is gone."""
+        if self.is_running:
             self._process.terminate()
             try:
                 self._process.wait(GRACE_S)
@@ -67,7 +72,7 @@ class Daemon:
 
     def kill(self) -> None:
         """End it as a crash would."""
-        if self._process.poll() is None:
+        if self.is_running:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
