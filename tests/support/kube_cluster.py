@@ -143,7 +143,7 @@ def run_workers(count: int, logs: Path, ports: Ports) -> Generator[list[Worker]]
         for number in range(count):
             worker = Worker(f"worker-{number}", address, ports.take())
             command = [str(COMMANDS / "sie-server"), "serve", "--host", address, "--port", str(worker.port)]
-            environment = {**OWN, "SIE_MACHINE_PROFILE": PROFILE}
+            environment = {**OWN, "SIE_MACHINE_PROFILE": PROFILE, "POD_NAME": worker.name}
             command += ["--device", "cpu", "--models", MODEL]
             daemons.append(Daemon(worker.name, command, logs / f"{worker.name}.log", environment))
             workers.append(worker)
