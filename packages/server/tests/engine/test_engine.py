@@ -28,7 +28,7 @@ async def test_results_come_in_the_order_of_the_items_across_batches() -> None:
         texts = [" ".join(["w"] * (1 + at % 7)) for at in range(30)]  # more tokens than one batch takes
         encoded = await kit.encode(*texts)
     assert rows(encoded) == [[len(text.split()), len(text)] for text in texts]
-    assert encoded.input_tokens == sum(len(text.split()) for text in texts)
+    assert encoded.cost.input_tokens == sum(len(text.split()) for text in texts)
     assert len(kit.records) > 1
     assert sum(record.items for record in kit.records) == 30
 

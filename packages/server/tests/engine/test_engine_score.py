@@ -5,12 +5,13 @@ import pytest
 from gated_adapter import Kit, engine_of, until
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import Item
+from sie_server.engine import scoring
 from sie_server.engine.loop import QueueLimits
 from sie_server.engine.results import Scored
 
 
 def score(kit: Kit, query: str, *texts: str) -> asyncio.Task[Scored]:
-    return asyncio.create_task(kit.engine.score("a", Item(text=query), [Item(text=text) for text in texts]))
+    return asyncio.create_task(scoring.score(kit.engine, "a", Item(text=query), [Item(text=text) for text in texts]))
 
 
 async def test_scores_and_vectors_share_a_queue_and_its_batches() -> None:
@@ -32,7 +33,7 @@ async def test_items_are_ranked_and_the_query_is_counted_once() -> None:
         scored = await score(kit, "x", "xxxxxxxxx", "x", "xx")  # vectors are [words, characters]
     assert scored.order == (1, 2, 0)
     assert scored.scores[1] == pytest.approx(1)
-    assert (scored.model, scored.input_tokens, scored.truncated_items) == ("a", 4, 0)
+    assert (scored.model, scored.cost.input_tokens, scored.cost.truncated_items) == ("a", 4, 0)
 
 
 async def test_a_cancelled_score_call_is_not_computed() -> None:

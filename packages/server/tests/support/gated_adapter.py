@@ -12,6 +12,7 @@ from sie_protocol.catalog import EncodeTask, ModelConfig, ProfileConfig, Tasks, 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item
 from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, single_texts
+from sie_server.engine import encoding
 from sie_server.engine.device import Device
 from sie_server.engine.engine import Engine, EngineLimits, EnginePorts
 from sie_server.engine.loop import BatchRecord, QueueLimits
@@ -96,7 +97,7 @@ class Kit:
     def send(self, *texts: str, model: str = "a") -> asyncio.Task[Encoded]:
         """Start an encode call."""
         items = [Item(text=text) for text in texts]
-        return asyncio.create_task(self.engine.encode(model, items, EncodeParams()))
+        return asyncio.create_task(encoding.encode(self.engine, model, items, EncodeParams()))
 
     async def encode(self, *texts: str, model: str = "a") -> Encoded:
         """Make an encode call."""

@@ -4,7 +4,7 @@ An adapter knows its weights, its tokenizer and its arithmetic. It knows nothing
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from sie_protocol.arrays import Array
@@ -64,7 +64,25 @@ class Pair(NamedTuple):
     second: str
 
 
-Input = str | Pair
+class Picture(NamedTuple):
+    """One encoded image: the bytes of a PNG, JPEG or WebP file."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A text to extract from: which labels to look for, in the caller's order, and the family's options, resolved.
+
+    `labels` is empty for models that have labels of their own.
+    """
+
+    text: str
+    labels: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+Input = str | Pair | Picture | Labelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +93,28 @@ class SparseVector:
     values: Array
 
 
-Output = Array | SparseVector  # of one input
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A piece of a text: `text[start:end]`, in characters, with its label and a score from 0 to 1."""
+
+    text: str
+    label: str
+    score: float
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """One label of a whole text and its score from 0 to 1."""
+
+    label: str
+    score: float
+
+
+Vector = Array | SparseVector  # of one input, as are all outputs
+Findings = tuple[Entity, ...] | tuple[Classification, ...]
+Output = Vector | Findings
 Outputs = Mapping[str, Array | Sequence[Output]]  # of a batch: by name, one entry for each input
 
 
@@ -114,7 +153,8 @@ class Adapter(Protocol):
 
         Returns each output on the CPU, one entry for each input in order: `dense` is a float32 array of shape
         [batch, dims], `score` one of shape [batch], `sparse` a list of SparseVector, `multivector` a list of float32
-        arrays of shape [tokens, dims].
+        arrays of shape [tokens, dims], `entities` a list of tuples of Entity by start, `classifications` a list of
+        tuples of Classification, the best first.
         """
 
     def unload(self) -> None:
@@ -141,7 +181,19 @@ def single_texts(inputs: Sequence[Input]) -> list[str]:
     """
     texts = [each for each in inputs if isinstance(each, str)]
     if len(texts) < len(inputs):
-        raise UnsupportedInputError("the model reads single texts, not pairs of them")
+        raise UnsupportedInputError("the model reads single texts only")
+    return texts
+
+
+def labelled_texts(inputs: Sequence[Input]) -> list[Labelled]:
+    """The inputs of a model that extracts from texts.
+
+    Raises:
+        UnsupportedInputError: one of them is something else.
+    """
+    texts = [each for each in inputs if isinstance(each, Labelled)]
+    if len(texts) < len(inputs):
+        raise UnsupportedInputError("the model extracts from texts and does nothing else")
     return texts
 
 
@@ -153,5 +205,5 @@ def text_pairs(inputs: Sequence[Input]) -> list[Pair]:
     """
     pairs = [each for each in inputs if isinstance(each, Pair)]
     if len(pairs) < len(inputs):
-        raise UnsupportedInputError("the model reads pairs of texts, not single ones")
+        raise UnsupportedInputError("the model reads pairs of texts only")
     return pairs

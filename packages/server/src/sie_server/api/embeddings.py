@@ -12,6 +12,7 @@ from sie_protocol.items import EncodeParams, Item
 from sie_server.api.compat import about, decoded, written, wrong
 from sie_server.api.tasks import Outcome, Reply, TaskContext, timing_headers
 from sie_server.core.dimensions import check_dimensions, shortened
+from sie_server.engine import encoding
 from sie_server.engine.results import Encoded
 
 DENSE = EncodeParams(output_types=["dense"], output_dtype="float32")
@@ -38,10 +39,10 @@ async def embeddings(context: TaskContext, _: Scope, body: bytes, outcome: Outco
             check_dimensions(model, request.dimensions)
     with about("input"):
         texts = await _texts(context, request)
-    encoded = await context.engine.encode(request.model, [Item(text=text) for text in texts], DENSE)
-    outcome.phases.update(queue=encoded.queue_s, tokenize=encoded.tokenization_s, inference=encoded.inference_s)
+    encoded = await encoding.encode(context.engine, request.model, [Item(text=text) for text in texts], DENSE)
+    outcome.spent(encoded.cost)
     size = JSON_BYTES_PER_NUMBER * sum(row["dense"].values.size for row in encoded.rows)
-    return JSON, await written(context, size, lambda: _reply(request, encoded)), timing_headers(encoded)
+    return JSON, await written(context, size, lambda: _reply(request, encoded)), timing_headers(encoded.cost)
 
 
 async def _texts(context: TaskContext, request: EmbeddingsRequest) -> list[str]:
@@ -69,7 +70,7 @@ def _reply(request: EmbeddingsRequest, encoded: Encoded) -> dict[str, Any]:
             for at, each in enumerate(vectors)
         ],
         "model": encoded.model,
-        "usage": {"prompt_tokens": encoded.input_tokens, "total_tokens": encoded.input_tokens},
+        "usage": {"prompt_tokens": encoded.cost.input_tokens, "total_tokens": encoded.cost.input_tokens},
     }
 
 

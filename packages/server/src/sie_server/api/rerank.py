@@ -10,6 +10,7 @@ from sie_protocol.items import Item
 from sie_server.api.compat import about, decoded, written, wrong
 from sie_server.api.edge import REQUEST_ID_KEY
 from sie_server.api.tasks import Outcome, Reply, TaskContext, timing_headers
+from sie_server.engine import scoring
 from sie_server.engine.results import Scored
 
 
@@ -39,11 +40,12 @@ async def rerank(context: TaskContext, scope: Scope, body: bytes, outcome: Outco
     if not request.documents:
         raise wrong("documents", "is empty; send at least one document")
     texts = [each if isinstance(each, str) else each.text for each in request.documents]
-    scored = await context.engine.score(request.model, Item(text=request.query), [Item(text=text) for text in texts])
-    outcome.phases.update(queue=scored.queue_s, tokenize=scored.tokenization_s, inference=scored.inference_s)
+    items = [Item(text=text) for text in texts]
+    scored = await scoring.score(context.engine, request.model, Item(text=request.query), items)
+    outcome.spent(scored.cost)
     size = sum(map(len, texts)) if request.return_documents else 0
     payload = await written(context, size, lambda: _reply(scope[REQUEST_ID_KEY], request, texts, scored))
-    return JSON, payload, timing_headers(scored)
+    return JSON, payload, timing_headers(scored.cost)
 
 
 def _reply(request_id: str, request: RerankRequest, texts: list[str], scored: Scored) -> dict[str, Any]:
@@ -55,6 +57,6 @@ def _reply(request_id: str, request: RerankRequest, texts: list[str], scored: Sc
         "id": request_id,
         "model": scored.model,
         "results": results,
-        "usage": {"prompt_tokens": scored.input_tokens, "total_tokens": scored.input_tokens},
-        "meta": {"tokens": {"input_tokens": scored.input_tokens}},  # where Cohere's client looks for the usage
+        "usage": {"prompt_tokens": scored.cost.input_tokens, "total_tokens": scored.cost.input_tokens},
+        "meta": {"tokens": {"input_tokens": scored.cost.input_tokens}},  # where Cohere's client looks for the usage
     }

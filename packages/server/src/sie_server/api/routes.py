@@ -14,10 +14,11 @@ from sie_protocol.versions import VERSION
 from sie_server.api.compat import compat_error
 from sie_server.api.edge import Edge, on_bug, on_http_error, on_problem
 from sie_server.api.embeddings import embeddings
+from sie_server.api.encode import encode
 from sie_server.api.rerank import rerank
 from sie_server.api.score import score
 from sie_server.api.status_ws import StatusFeed
-from sie_server.api.tasks import TaskContext, TaskEndpoint, encode, no_task
+from sie_server.api.tasks import TaskContext, TaskEndpoint, no_task
 
 
 def build_api(context: TaskContext, feed: StatusFeed) -> Edge:

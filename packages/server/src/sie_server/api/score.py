@@ -7,7 +7,8 @@ from starlette.types import Scope
 from sie_protocol.codec import decode_body, encode_body
 from sie_protocol.items import Item, ScoreRequest, ScoreResult
 from sie_server.api.edge import header
-from sie_server.api.tasks import OFF_LOOP_BYTES, Outcome, Reply, TaskContext, timing_headers
+from sie_server.api.tasks import OFF_LOOP_BYTES, Outcome, Reply, TaskContext, timing_headers, usage
+from sie_server.engine import scoring
 from sie_server.engine.results import Scored
 
 
@@ -17,10 +18,12 @@ async def score(context: TaskContext, scope: Scope, body: bytes, outcome: Outcom
     outcome.model = context.engine.lookup(name).model.sie_id
     decode = partial(decode_body, body, header(scope, b"content-type"), ScoreRequest)
     request = decode() if len(body) < OFF_LOOP_BYTES else await context.pipeline.run(decode)
-    scored = await context.engine.score(name, request.query, request.items, request.instruction, request.options or {})
-    outcome.phases.update(queue=scored.queue_s, tokenize=scored.tokenization_s, inference=scored.inference_s)
+    scored = await scoring.score(
+        context.engine, name, request.query, request.items, request.instruction, request.options or {}
+    )
+    outcome.spent(scored.cost)
     media, payload = encode_body(score_reply(request, scored), header(scope, b"accept"))
-    return media, payload, timing_headers(scored)
+    return media, payload, timing_headers(scored.cost)
 
 
 def score_reply(request: ScoreRequest, scored: Scored) -> ScoreResult:
@@ -32,7 +35,7 @@ def score_reply(request: ScoreRequest, scored: Scored) -> ScoreResult:
             {"item_id": _id(request.items[at], at), "score": scored.scores[at], "rank": rank}
             for rank, at in enumerate(scored.order)
         ],
-        "usage": {"input_tokens": scored.input_tokens, "truncated_items": scored.truncated_items},
+        "usage": usage(scored.cost),
     }
 
 

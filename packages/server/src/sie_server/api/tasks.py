@@ -1,34 +1,28 @@
-"""What all inference routes share, `POST /v1/encode/{model}`, and the clear refusal of tasks that no model has."""
+"""What all inference routes share, and the clear refusal of tasks that no model has."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
 from time import perf_counter
-from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from sie_protocol import arrays, headers
-from sie_protocol.codec import decode_body, encode_body
+from sie_protocol import headers
 from sie_protocol.errors import ErrorCode, Problem
-from sie_protocol.items import EncodeParams, EncodeRequest
+from sie_protocol.items import Usage
 from sie_protocol.target import parse_target
 from sie_server.api.body import ClientGoneError, read_body, when_gone
 from sie_server.api.edge import REQUEST_ID_KEY, error_response, header
 from sie_server.api.metrics import Metrics, RequestRecord
 from sie_server.engine.engine import Engine
 from sie_server.engine.pipeline import Pipeline
-from sie_server.engine.quantize import Finished
-from sie_server.engine.results import Encoded, Scored
+from sie_server.engine.results import Cost
 
 # Decoding or encoding this many bytes takes about a millisecond, which is as long as the event loop may be held.
 OFF_LOOP_BYTES = 1024 * 1024
 CLIENT_GONE = 499  # only in metrics: there is nobody to hear it
-
-NO_PARAMS = EncodeParams()
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +34,10 @@ class Outcome:
     model: str | None = None
     status: int = 500
     phases: dict[str, float] = field(default_factory=dict)
+
+    def spent(self, cost: Cost) -> None:
+        """Note what the engine took."""
+        self.phases.update(queue=cost.queue_s, tokenize=cost.tokenization_s, inference=cost.inference_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,56 +106,6 @@ Reply = tuple[str, bytes, tuple[tuple[str, str], ...]]
 Answer = Callable[[TaskContext, Scope, bytes, Outcome], Awaitable[Reply]]
 
 
-async def encode(context: TaskContext, scope: Scope, body: bytes, outcome: Outcome) -> Reply:
-    """Answer one encode request."""
-    started = perf_counter()
-    name: str = scope["path_params"]["model"]
-    outcome.model = context.engine.lookup(name).model.sie_id
-    decode = partial(decode_body, body, header(scope, b"content-type"), EncodeRequest)
-    request = decode() if len(body) < OFF_LOOP_BYTES else await context.pipeline.run(decode)
-    encoded = await context.engine.encode(name, request.items, request.params or NO_PARAMS)
-    outcome.phases.update(queue=encoded.queue_s, tokenize=encoded.tokenization_s, inference=encoded.inference_s)
-    accept = header(scope, b"accept")
-    value = encode_reply(request, encoded, perf_counter() - started)
-    write = partial(encode_body, value, accept, arrays.hook_for(accept))
-    size = sum(each.size_bytes for row in encoded.rows for each in row.values())
-    media, payload = write() if size < OFF_LOOP_BYTES else await context.pipeline.run(write)
-    return media, payload, timing_headers(encoded)
-
-
-def encode_reply(request: EncodeRequest, encoded: Encoded, total_s: float) -> dict[str, Any]:
-    """The body of an encode answer."""
-    items: list[dict[str, Any]] = []
-    for item, row in zip(request.items, encoded.rows, strict=True):
-        reply: dict[str, Any] = {kind: output_form(kind, encoded.dims[kind], found) for kind, found in row.items()}
-        if (identity := item.get("id")) is not None:
-            reply["id"] = identity
-        items.append(reply)
-    return {
-        "model": encoded.model,
-        "items": items,
-        "timing": {
-            "total_ms": total_s * 1000,
-            "queue_ms": encoded.queue_s * 1000,
-            "tokenization_ms": encoded.tokenization_s * 1000,
-            "inference_ms": encoded.inference_s * 1000,
-        },
-        "usage": {"input_tokens": encoded.input_tokens, "truncated_items": encoded.truncated_items},
-    }
-
-
-def output_form(kind: str, dims: int, found: Finished) -> dict[str, Any]:
-    """One output as it travels; `dims` counts components, however they are packed."""
-    form: dict[str, Any] = {"dtype": found.dtype, "values": found.values}
-    if kind == "multivector":
-        form |= {"token_dims": dims, "num_tokens": len(found.values)}
-    else:
-        form["dims"] = dims
-    extra = {"indices": found.indices, "scale": found.scale, "offset": found.offset}
-    present = {name: value for name, value in extra.items() if value is not None}
-    return form | {name: value if value.ndim else value.item() for name, value in present.items()}
-
-
 async def no_task(name: str, context: TaskContext, scope: Scope, _: bytes, outcome: Outcome) -> Reply:
     """Refuse a task that the adapters of this worker do not have."""
     model: str = scope["path_params"]["model"]
@@ -165,13 +113,18 @@ async def no_task(name: str, context: TaskContext, scope: Scope, _: bytes, outco
     raise context.engine.refuse(model, name)
 
 
-def timing_headers(answer: Encoded | Scored) -> tuple[tuple[str, str], ...]:
+def timing_headers(cost: Cost) -> tuple[tuple[str, str], ...]:
     """The measured phases of a request."""
     return (
-        (headers.QUEUE_TIME, milliseconds(answer.queue_s)),
-        (headers.TOKENIZATION_TIME, milliseconds(answer.tokenization_s)),
-        (headers.INFERENCE_TIME, milliseconds(answer.inference_s)),
+        (headers.QUEUE_TIME, milliseconds(cost.queue_s)),
+        (headers.TOKENIZATION_TIME, milliseconds(cost.tokenization_s)),
+        (headers.INFERENCE_TIME, milliseconds(cost.inference_s)),
     )
+
+
+def usage(cost: Cost) -> Usage:
+    """What a request cost, as it travels."""
+    return {"input_tokens": cost.input_tokens, "truncated_items": cost.truncated_items}
 
 
 def milliseconds(seconds: float) -> str:

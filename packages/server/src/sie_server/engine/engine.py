@@ -1,39 +1,31 @@
-"""What the API asks of the worker. Knows models, queues and the device; nothing of HTTP."""
+"""The models of one worker and the way of a request through them. Knows no task and nothing of HTTP."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
-from typing import Any
 
-from sie_protocol.arrays import Array
 from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
-from sie_protocol.items import EncodeParams, Item, ModelInfo
+from sie_protocol.items import ModelInfo
 from sie_protocol.status import GpuStatus, ModelStatus
 from sie_server.adapters.base import (
     Adapter,
     Input,
     LoadError,
-    Pair,
-    Prepared,
     ReadsTokens,
-    SparseVector,
     UnsupportedInputError,
 )
 from sie_server.adapters.registry import find
 from sie_server.core.batching import Limits
 from sie_server.core.lifecycle import ErrorClass
-from sie_server.core.options import EncodeOptions, invalid, no_such_task, resolve_encode
-from sie_server.core.scoring import check_candidates, compare, ranked, resolve_score
+from sie_server.core.options import invalid, no_such_task
 from sie_server.engine.device import Device
-from sie_server.engine.loop import Answer, BatchRecord, Clock, ModelLoop, Ports, QueueLimits, Row
+from sie_server.engine.loop import BatchRecord, Clock, ModelLoop, Ports, QueueLimits, Row
 from sie_server.engine.models import Models, Slot, spec_of
 from sie_server.engine.pipeline import Pipeline
-from sie_server.engine.quantize import Finished, finish
-from sie_server.engine.results import Encoded, Scored
+from sie_server.engine.results import Cost
 from sie_server.engine.signal import Signal
 
 # On padding devices a batch prefers texts of similar length, but not at the price of more than this much waiting.
@@ -51,6 +43,14 @@ class EngineLimits:
     cpu_batch_tokens: int
     max_text_chars: int
     queue: QueueLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a request's inputs came to: a row for each, in order, and the cost of all."""
+
+    rows: Sequence[Row]
+    cost: Cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,78 +78,33 @@ class Engine:
         self.draining = False
         self._adapters = adapters
         self._device = device
-        self._pipeline = pipeline
-        self._limits = limits
+        self.pipeline = pipeline
+        self.limits = limits
         self._memory = ports.memory
         self._queue_ports = Ports(ports.clock, self.changed.notify, ports.record)
         self._models = Models(models, self._load, self._open_loop, clock=ports.clock, changed=self.changed.notify)
 
-    async def encode(self, name: str, items: Sequence[Item], params: EncodeParams) -> Encoded:
-        """Encode the items of one request; cancelling it drops what has not started.
+    async def run(self, slot: Slot, inputs: Sequence[Input], *, is_query: bool = False) -> Ran:
+        """One request's inputs through tokenizer and device; cancelling it drops what has not started.
 
         Raises:
-            Problem: any refusal of an encode call.
+            Problem: INVALID_INPUT, MODEL_LOADING, MODEL_LOAD_FAILED, or any refusal of the model's queue.
         """
-        slot = self.lookup(name)
-        options = resolve_encode(slot.model, params)
-        texts = [options.prompt.apply(self._text(slot.model, f"item {at}", item)) for at, item in enumerate(items)]
-        if not texts:
-            raise Problem(ErrorCode.INVALID_INPUT, "items is empty; send at least one item")
-        prepared, tokenization_s, answer = await self._run(slot, texts, is_query=options.is_query)
-        work = partial(_finish, answer.rows, options)
-        # What adapters compute in already needs no work, and so no thread.
-        rows = work() if options.output_dtype == "float32" else await self._pipeline.run(work)
-        return Encoded(
-            model=slot.model.sie_id,
-            rows=rows,
-            dims=slot.model.dims,
-            options=options,
+        loop = self._models.ready(slot)
+        with loop.admit(len(inputs)):
+            try:
+                prepared, tokenization_s = await self.pipeline.prepare(loop.adapter, inputs, is_query=is_query)
+            except UnsupportedInputError as error:
+                raise invalid(f"model '{slot.model.sie_id}': {error}") from error
+            answer = await loop.submit(prepared)
+        cost = Cost(
             queue_s=answer.queue_s,
             tokenization_s=tokenization_s,
             inference_s=answer.inference_s,
             input_tokens=sum(item.tokens for item in prepared),
             truncated_items=sum(item.truncated for item in prepared),
         )
-
-    async def score(
-        self,
-        name: str,
-        query: Item,
-        items: Sequence[Item],
-        instruction: str | None = None,
-        options: Mapping[str, Any] = MappingProxyType({}),
-    ) -> Scored:
-        """Score the items of one request against its query; cancelling it drops what has not started.
-
-        A model without a score task compares vectors, and the query is then one more input of the request.
-
-        Raises:
-            Problem: any refusal of a score call.
-        """
-        slot = self.lookup(name)
-        wanted = resolve_score(slot.model, instruction, options)
-        check_candidates(len(items))
-        asked = wanted.query_prompt.apply(self._text(slot.model, "the query", query))
-        texts = [
-            wanted.document_prompt.apply(self._text(slot.model, f"item {at}", item)) for at, item in enumerate(items)
-        ]
-        inputs: list[Input] = [Pair(asked, text) for text in texts] if wanted.reads_pairs else [asked, *texts]
-        prepared, tokenization_s, answer = await self._run(slot, inputs)
-        if wanted.reads_pairs:
-            scores = [float(_array(row, "score")) for row in answer.rows]
-        else:
-            first, *rest = (_array(row, "dense") for row in answer.rows)
-            scores = await self._pipeline.run(partial(compare, first, rest, wanted.similarity))
-        return Scored(
-            model=slot.model.sie_id,
-            scores=scores,
-            order=ranked(scores),
-            queue_s=answer.queue_s,
-            tokenization_s=tokenization_s,
-            inference_s=answer.inference_s,
-            input_tokens=sum(item.tokens for item in prepared),
-            truncated_items=sum(item.truncated for item in prepared),
-        )
+        return Ran(answer.rows, cost)
 
     async def texts_of(self, name: str, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The texts of lists of token ids of a model's own tokenizer.
@@ -162,7 +117,7 @@ class Engine:
         if not isinstance(adapter, ReadsTokens):
             raise invalid(f"model '{slot.model.sie_id}' cannot read token ids; send text")
         try:
-            return await self._pipeline.run(partial(adapter.texts_of, tokens))
+            return await self.pipeline.run(partial(adapter.texts_of, tokens))
         except UnsupportedInputError as error:
             raise invalid(f"model '{slot.model.sie_id}': {error}") from error
 
@@ -227,30 +182,6 @@ class Engine:
         """Refuse what waits, finish what runs, drop all weights."""
         await self._models.close()
 
-    async def _run(
-        self, slot: Slot, inputs: Sequence[Input], *, is_query: bool = False
-    ) -> tuple[list[Prepared], float, Answer]:
-        """One request's inputs through tokenizer and device; the float is the seconds of tokenising."""
-        loop = self._models.ready(slot)
-        with loop.admit(len(inputs)):
-            try:
-                prepared, tokenization_s = await self._pipeline.prepare(loop.adapter, inputs, is_query=is_query)
-            except UnsupportedInputError as error:
-                raise invalid(f"model '{slot.model.sie_id}': {error}") from error
-            return prepared, tokenization_s, await loop.submit(prepared)
-
-    def _text(self, model: ModelConfig, place: str, item: Item) -> str:
-        text = item.get("text")
-        if item.get("images"):
-            message = f"{place} has images, but model '{model.sie_id}' reads text only"
-            raise Problem(ErrorCode.INVALID_INPUT, message)
-        if text is None:
-            raise Problem(ErrorCode.INVALID_INPUT, f"{place} has no text, which model '{model.sie_id}' needs")
-        if len(text) > self._limits.max_text_chars:
-            message = f"the text of {place} has {len(text)} characters, the limit is {self._limits.max_text_chars}"
-            raise Problem(ErrorCode.INPUT_TOO_LONG, message)
-        return text
-
     def _load(self, model: ModelConfig) -> Adapter:
         adapter = find(model.profiles[DEFAULT_PROFILE].adapter, self._adapters)(spec_of(model))
         adapter.load(self._device.kind)
@@ -264,26 +195,16 @@ class Engine:
     def _open_loop(self, model: ModelConfig, adapter: Adapter) -> ModelLoop:
         tokens = model.profiles[DEFAULT_PROFILE].max_batch_tokens
         if self._device.kind == "cpu":
-            tokens = min(tokens, self._limits.cpu_batch_tokens)
+            tokens = min(tokens, self.limits.cpu_batch_tokens)
         patience_s = PATIENCE_S if adapter.capabilities.pads else 0.0
         return ModelLoop(
             model.sie_id,
             adapter,
             self._device,
-            Limits(tokens, self._limits.max_batch_items, patience_s),
-            self._limits.queue,
+            Limits(tokens, self.limits.max_batch_items, patience_s),
+            self.limits.queue,
             self._queue_ports,
         )
-
-
-def _array(row: Row, kind: str) -> Array:
-    output = row[kind]
-    assert not isinstance(output, SparseVector), f"'{kind}' is dense"  # noqa: S101 - a bug of the adapter
-    return output
-
-
-def _finish(rows: Sequence[Row], options: EncodeOptions) -> list[dict[str, Finished]]:
-    return [{kind: finish(row[kind], options.output_dtype) for kind in options.output_types} for row in rows]
 
 
 def _info(slot: Slot) -> ModelInfo:

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.base import Output, SparseVector
+from sie_server.adapters.base import SparseVector, Vector
 
 INT8_STEPS: Final = 127  # on either side of 0, so that x and -x are quantised alike
 UINT8_STEPS: Final = 255
@@ -36,7 +36,7 @@ class Finished:
         return self.values.nbytes + (0 if self.indices is None else self.indices.nbytes)
 
 
-def finish(output: Output, dtype: str) -> Finished:
+def finish(output: Vector, dtype: str) -> Finished:
     """An output in a dtype; weights of sparse vectors are never less than float16."""
     if isinstance(output, SparseVector):
         kind = "float16" if dtype == "float16" else "float32"

@@ -8,13 +8,9 @@ from sie_server.engine.quantize import Finished
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """One encode answer: per item its outputs, how many components each has, and what it cost. Times in seconds."""
+class Cost:
+    """What one request took: times in seconds, tokens as the model read them, inputs that were cut at its limit."""
 
-    model: str
-    rows: Sequence[Mapping[str, Finished]]
-    dims: Mapping[str, int]
-    options: EncodeOptions
     queue_s: float
     tokenization_s: float
     inference_s: float
@@ -23,14 +19,21 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
+class Encoded:
+    """One encode answer: per item its outputs, and how many components each has."""
+
+    model: str
+    rows: Sequence[Mapping[str, Finished]]
+    dims: Mapping[str, int]
+    options: EncodeOptions
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
-    """One score answer: each item's score, and the items' places from the best to the worst. Times in seconds."""
+    """One score answer: each item's score, and the items' places from the best to the worst."""
 
     model: str
     scores: Sequence[float]
     order: Sequence[int]
-    queue_s: float
-    tokenization_s: float
-    inference_s: float
-    input_tokens: int
-    truncated_items: int
+    cost: Cost

@@ -1,0 +1,42 @@
+"""The task encode: items to vectors."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from sie_protocol.items import EncodeParams, Item
+from sie_server.adapters.base import Vector
+from sie_server.core.options import EncodeOptions, invalid, resolve_encode
+from sie_server.engine.engine import Engine
+from sie_server.engine.inputs import text_of
+from sie_server.engine.loop import Row
+from sie_server.engine.quantize import Finished, finish
+from sie_server.engine.results import Encoded
+
+
+async def encode(engine: Engine, name: str, items: Sequence[Item], params: EncodeParams) -> Encoded:
+    """Encode the items of one request; cancelling it drops what has not started.
+
+    Raises:
+        Problem: any refusal of an encode call.
+    """
+    slot = engine.lookup(name)
+    options = resolve_encode(slot.model, params)
+    limit = engine.limits.max_text_chars
+    texts = [options.prompt.apply(text_of(slot.model, f"item {at}", item, limit)) for at, item in enumerate(items)]
+    if not texts:
+        raise invalid("items is empty; send at least one item")
+    ran = await engine.run(slot, texts, is_query=options.is_query)
+    work = partial(_finish, ran.rows, options)
+    # What adapters compute in already needs no work, and so no thread.
+    rows = work() if options.output_dtype == "float32" else await engine.pipeline.run(work)
+    return Encoded(slot.model.sie_id, rows, slot.model.dims, options, ran.cost)
+
+
+def _finish(rows: Sequence[Row], options: EncodeOptions) -> list[dict[str, Finished]]:
+    return [{kind: finish(_vector(row, kind), options.output_dtype) for kind in options.output_types} for row in rows]
+
+
+def _vector(row: Row, kind: str) -> Vector:
+    output = row[kind]
+    assert not isinstance(output, tuple), f"'{kind}' is a vector"  # noqa: S101 - a bug of the adapter
+    return output
