@@ -30,11 +30,15 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What a configuration promises: components per vector, the longest input, and the encoder for its tensors."""
+    """What a configuration promises: components per vector, the longest input, and the encoder for its tensors.
+
+    `relative`: longer inputs can be computed, though the model was not trained on them.
+    """
 
     width: int
     positions: int
     build: Callable[[Tensors, str, torch.dtype], Encoder]
+    relative: bool = False
 
 
 def read_architecture(config: Mapping[str, Any]) -> Architecture:
@@ -66,7 +70,7 @@ def _deberta(config: Mapping[str, Any]) -> Architecture:
     def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
         return PackedDeberta(shape, deberta_weights.read_weights(tensors, shape, device, dtype), device)
 
-    return Architecture(shape.width, shape.positions, build)
+    return Architecture(shape.width, shape.positions, build, relative=True)
 
 
 def _modernbert(config: Mapping[str, Any]) -> Architecture:
