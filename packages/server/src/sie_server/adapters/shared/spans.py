@@ -35,9 +35,10 @@ def join(parts: Sequence[tuple[int, Spans]]) -> Spans:
     )
     if len(parts) == 1:
         return whole
-    best = np.argsort(-whole.scores, kind="stable")
-    keys = np.stack([whole.firsts, whole.lasts, whole.labels], 1)[best]
-    return whole.at(best[np.unique(keys, axis=0, return_index=True)[1]])
+    ranked = whole.at(np.argsort(-whole.scores, kind="stable"))
+    words, labels = (int(each.max(initial=-1)) + 1 for each in (ranked.lasts, ranked.labels))
+    keys = (ranked.firsts * words + ranked.lasts) * labels + ranked.labels
+    return ranked.at(np.unique(keys, return_index=True)[1])
 
 
 def choose(spans: Spans, *, flat: bool, multi_label: bool) -> Spans:
