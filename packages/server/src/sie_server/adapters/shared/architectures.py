@@ -50,7 +50,7 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
     model_type = config.get("model_type")
     read = READERS.get(str(model_type))
     if read is None:
-        message = f"the model has model_type {model_type!r}; the adapter 'dense' runs {', '.join(sorted(READERS))}"
+        message = f"the model has model_type {model_type!r}; this worker runs {', '.join(sorted(READERS))}"
         raise LoadError(ErrorClass.DEPENDENCY, message)
     return read(config)
 

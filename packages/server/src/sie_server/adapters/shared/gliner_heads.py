@@ -6,7 +6,8 @@ TOKENS (NuNER Zero, arXiv:2402.15343): each word may be the first of a label's p
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import islice
+from typing import Final, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from sie_server.adapters.shared.gliner_config import SPANS, GlinerConfig
 from sie_server.adapters.shared.spans import Spans
 
 Get = Callable[..., torch.Tensor]
+# A threshold near 0 proposes nearly every piece with every label; then these many of each window must do.
+MAX_PROPOSALS: Final = 100_000
 Counts = Sequence[tuple[int, int]]  # words and labels of each window
 
 
@@ -91,7 +94,10 @@ class SpanHead:
         """In order of first word, width, label."""
         scores = logits.sigmoid().cpu().numpy()
         firsts, widths, labels = np.nonzero(scores > threshold)
-        return Spans(firsts, firsts + widths, labels, scores[firsts, widths, labels])
+        spans = Spans(firsts, firsts + widths, labels, scores[firsts, widths, labels])
+        if len(spans) <= MAX_PROPOSALS:
+            return spans
+        return spans.at(np.sort(np.argpartition(-spans.scores, MAX_PROPOSALS)[:MAX_PROPOSALS]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +128,15 @@ class TokenHead:
     def spans(self, logits: torch.Tensor, threshold: float) -> Spans:
         """A piece is a first and a last word with only inside words from one to the other; its score is the least."""
         starts, ends, inside = logits.sigmoid().permute(2, 1, 0).cpu().numpy()
-        found = [
-            (first, last, label, min(starts[first, label], ends[last, label], least))
-            for first, label in np.argwhere(starts > threshold)
-            for last, least in _run(inside[first:, label], ends[first:, label], int(first), threshold)
-        ]
-        firsts, lasts, labels = np.array([each[:3] for each in found], np.int64).reshape(-1, 3).T
+        places = np.argwhere(starts > threshold)
+        ranked = places[np.argsort(-starts[tuple(places.T)], kind="stable")].tolist()  # a piece is no better than that
+        pieces = (
+            (first, label, last, min(starts[first, label], ends[last, label], least))
+            for first, label in ranked
+            for last, least in _run(inside[first:, label], ends[first:, label], first, threshold)
+        )
+        found = sorted(islice(pieces, MAX_PROPOSALS))
+        firsts, labels, lasts = np.array([each[:3] for each in found], np.int64).reshape(-1, 3).T
         return Spans(firsts, lasts, labels, np.array([each[3] for each in found], np.float32))
 
 
