@@ -1,17 +1,16 @@
 """BERT checkpoints as the packed encoder wants them: fused, transposed and scaled once, at load time."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
+from sie_server.adapters.shared.checkpoint import Checkpoint, Get, expect, read_numbers
 
 # RoBERTa counts its positions from the one after the padding token's id; the rows before it are never used.
 _FIRST_POSITION_AFTER_PAD = ("roberta", "xlm-roberta")
-Get = Callable[..., torch.Tensor]  # of `Checkpoint`
 _OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
 
 

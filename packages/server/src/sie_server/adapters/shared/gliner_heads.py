@@ -4,7 +4,7 @@ SPANS (Zaratiana et al., arXiv:2311.08526): a piece is told by its first and las
 TOKENS (NuNER Zero, arXiv:2402.15343): each word may be the first of a label's piece, the last, and inside one.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Protocol
@@ -15,11 +15,10 @@ from torch import nn
 from torch.nn import functional
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.shared.checkpoint import Checkpoint
+from sie_server.adapters.shared.checkpoint import Checkpoint, Get
 from sie_server.adapters.shared.gliner_config import SPANS, GlinerConfig
 from sie_server.adapters.shared.spans import Spans
 
-Get = Callable[..., torch.Tensor]
 # A threshold near 0 proposes nearly every piece with every label; then these many of each window must do.
 MAX_PROPOSALS: Final = 100_000
 Counts = Sequence[tuple[int, int]]  # words and labels of each window
