@@ -15,6 +15,7 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
         "colbert": "sie_server.adapters.colbert:ColbertAdapter",
         "cross_encoder": "sie_server.adapters.cross_encoder:CrossEncoderAdapter",
         "dense": "sie_server.adapters.dense:DenseAdapter",
+        "gliner": "sie_server.adapters.gliner:GlinerAdapter",
         "hash": "sie_server.adapters.hash:HashAdapter",
         "sparse": "sie_server.adapters.sparse:SparseAdapter",
         "vision": "sie_server.adapters.vision:VisionAdapter",

@@ -9,7 +9,8 @@ import torch
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError
-from sie_server.adapters.shared import bert_weights, decoder, modernbert
+from sie_server.adapters.shared import bert_weights, deberta_weights, decoder, modernbert
+from sie_server.adapters.shared.deberta import PackedDeberta
 from sie_server.adapters.shared.prenorm import PackedPreNorm
 from sie_server.adapters.shared.varlen import PackedBert
 from sie_server.core.lifecycle import ErrorClass
@@ -29,11 +30,15 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What a configuration promises: components per vector, the longest input, and the encoder for its tensors."""
+    """What a configuration promises: components per vector, the longest input, and the encoder for its tensors.
+
+    `relative`: longer inputs can be computed, though the model was not trained on them.
+    """
 
     width: int
     positions: int
     build: Callable[[Tensors, str, torch.dtype], Encoder]
+    relative: bool = False
 
 
 def read_architecture(config: Mapping[str, Any]) -> Architecture:
@@ -45,7 +50,7 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
     model_type = config.get("model_type")
     read = READERS.get(str(model_type))
     if read is None:
-        message = f"the model has model_type {model_type!r}; the adapter 'dense' runs {', '.join(sorted(READERS))}"
+        message = f"the model has model_type {model_type!r}; this worker runs {', '.join(sorted(READERS))}"
         raise LoadError(ErrorClass.DEPENDENCY, message)
     return read(config)
 
@@ -57,6 +62,15 @@ def _bert(config: Mapping[str, Any]) -> Architecture:
         return PackedBert(shape, bert_weights.read_weights(tensors, shape, device, dtype), device)
 
     return Architecture(shape.width, shape.positions, build)
+
+
+def _deberta(config: Mapping[str, Any]) -> Architecture:
+    shape = deberta_weights.read_shape(config)
+
+    def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
+        return PackedDeberta(shape, deberta_weights.read_weights(tensors, shape, device, dtype), device)
+
+    return Architecture(shape.width, shape.positions, build, relative=True)
 
 
 def _modernbert(config: Mapping[str, Any]) -> Architecture:
@@ -80,6 +94,7 @@ def _decoder(config: Mapping[str, Any]) -> Architecture:
 READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Architecture]]] = MappingProxyType(
     {
         "bert": _bert,
+        "deberta-v2": _deberta,
         "mistral": _decoder,
         "modernbert": _modernbert,
         "qwen3": _decoder,
