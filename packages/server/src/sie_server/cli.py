@@ -32,7 +32,7 @@ def serve(  # noqa: PLR0913 - one parameter per flag
     models: Annotated[str | None, typer.Option("--models", "-m", help="Serve only these, separated by ','.")] = None,
     local_cache: Annotated[Path | None, typer.Option(help="Folder of downloaded models; default ~/.cache/sie.")] = None,
     cluster_cache: Annotated[
-        str | None, typer.Option(help="Models near the workers: gs://, s3://, az:// or a path.")
+        str | None, typer.Option(help="Models near the workers: gs://, s3://, abfss:// or a path.")
     ] = None,
     cache_max_bytes: Annotated[int | None, typer.Option(min=1, help="Most that the local cache holds.")] = None,
     hf_fallback: Annotated[

@@ -1,5 +1,6 @@
-"""A model hub on loopback that answers as the real one does, for as much of it as a download needs, and fails on demand."""
+"""A model hub on loopback that answers as the real one does, as far as a download needs it, and fails on demand."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,8 +20,8 @@ class FakeHub:
     """Repositories by id; a status instead of a folder is what the hub says about it. `asked` are the paths it saw.
 
     By the name of a file: `cuts` end a response after so many bytes, one after the other; `sizes` are what the listing
-    says instead of the truth; `damaged` are sent with another last byte; `gates` hold the second half back. `ranges` are
-    the first bytes that were asked for, `leaks` the paths at which another host saw the token.
+    says instead of the truth; `damaged` are sent with another last byte; `gates` hold the second half back. `ranges`
+    are the first bytes that were asked for, `leaks` the paths at which another host saw the token.
     """
 
     url: str = ""
@@ -53,7 +54,7 @@ class FakeHub:
 def fake_hub(repositories: Mapping[str, Path | tuple[int, str]]) -> Iterator[FakeHub]:
     """Serve until the test ends."""
     hub = FakeHub(repositories=repositories)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
+    server = _Server(hub)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -67,69 +68,69 @@ def fake_hub(repositories: Mapping[str, Path | tuple[int, str]]) -> Iterator[Fak
         server.server_close()
 
 
-def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            hub.asked.append(self.path)
-            path = self.path.partition("?")[0].strip("/").removeprefix("api/models/").removeprefix("cdn/")
-            name = next((each for each in hub.repositories if path.startswith(each)), None)
-            found = hub.repositories.get(name or "", (404, "RepoNotFound"))
-            if isinstance(found, tuple):
-                self._say(found[0], b"{}", {"X-Error-Code": found[1]})
-                return
-            rest = path.removeprefix(f"{name}/")
-            if rest.startswith("revision/") or rest == name:
-                self._say(200, hub.listing(name or "", found), {"content-type": "application/json"})
-                return
-            file = found / rest.split("/", 2)[2]
-            if self.path.startswith("/cdn/"):
-                hub.leaks.extend([self.path] if "authorization" in self.headers else [])
-            elif file.name.endswith(LARGE):
-                cdn = f"http://localhost:{self.server.server_address[1]}/cdn{self.path}"
-                self._say(302, b"", {"location": cdn, "X-Repo-Commit": COMMIT})
-                return
-            self._send(file)
+class _Server(ThreadingHTTPServer):
+    def __init__(self, hub: FakeHub) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.hub = hub
 
-        do_HEAD = do_GET  # noqa: N815 - the base class wants this name
 
-        def _send(self, file: Path) -> None:
-            body = file.read_bytes()
-            if file.name in hub.damaged:
-                body = body[:-1] + bytes([body[-1] ^ 1])
-            start = int(self.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
-            hub.ranges.setdefault(file.name, []).append(start)
-            headers = {"content-range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if start else {}
-            cut = hub.cuts[file.name].pop(0) if hub.cuts.get(file.name) else None
-            gate = hub.gates.get(file.name)
-            self._say(206 if start else 200, body[start:], headers, cut, gate)
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
 
-        def _say(
-            self,
-            status: int,
-            body: bytes,
-            headers: Mapping[str, str],
-            cut: int | None = None,
-            gate: threading.Event | None = None,
-        ) -> None:
-            self.send_response(status)
-            for name, value in {**headers, "content-length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "HEAD":
-                return
+    def do_GET(self) -> None:
+        hub = self.server.hub
+        hub.asked.append(self.path)
+        path = self.path.partition("?")[0].strip("/").removeprefix("api/models/").removeprefix("cdn/")
+        name = next((each for each in hub.repositories if path.startswith(each)), "")
+        found = hub.repositories.get(name, (404, "RepoNotFound"))
+        rest = path.removeprefix(f"{name}/")
+        if isinstance(found, tuple):
+            self._say(found[0], b"{}", {"X-Error-Code": found[1]})
+        elif rest.startswith("revision/"):
+            self._say(200, hub.listing(name, found), {"content-type": "application/json"})
+        else:
+            self._send(found / rest.split("/", 2)[2])
+
+    do_HEAD = do_GET  # noqa: N815 - the base class wants this name
+
+    def _send(self, file: Path) -> None:
+        hub, is_elsewhere = self.server.hub, self.path.startswith("/cdn/")
+        if file.name.endswith(LARGE) and not is_elsewhere:
+            self._say(302, b"", {"location": f"http://localhost:{self.server.server_address[1]}/cdn{self.path}"})
+            return
+        if is_elsewhere and "authorization" in self.headers:
+            hub.leaks.append(self.path)
+        body = file.read_bytes()
+        if file.name in hub.damaged:
+            body = body[:-1] + bytes([body[-1] ^ 1])
+        start = int(self.headers.get("range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        hub.ranges.setdefault(file.name, []).append(start)
+        headers = {"content-range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if start else {}
+        cut = hub.cuts[file.name].pop(0) if hub.cuts.get(file.name) else None
+        self._say(206 if start else 200, body[start:], headers, cut, hub.gates.get(file.name))
+
+    def _say(
+        self,
+        status: int,
+        body: bytes,
+        headers: Mapping[str, str],
+        cut: int | None = None,
+        gate: threading.Event | None = None,
+    ) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "content-length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        half = len(body) // 2 if gate is not None else 0
+        self.close_connection = self.close_connection or cut is not None
+        with contextlib.suppress(OSError):  # the client was killed, which is what the test wants
+            self.wfile.write(body[:half])
+            self.wfile.flush()
             if gate is not None:
-                half = len(body) // 2
-                self.wfile.write(body[:half])
-                self.wfile.flush()
                 gate.wait(WAIT_S)
-                body = body[half:]
-            try:
-                self.wfile.write(body[:cut])
-            except OSError:  # the client was killed, which is what the test wants
-                self.close_connection = True
-            self.close_connection = self.close_connection or cut is not None
+            self.wfile.write(body[half:cut])
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class wants this name
-            """Say nothing."""
-
-    return Handler
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class wants this name
+        """Say nothing."""

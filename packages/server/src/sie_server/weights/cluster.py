@@ -28,7 +28,7 @@ RETRY_FOR_S: Final = 30.0
 
 
 class ClusterCache:
-    """Models below a URL (`gs://`, `s3://`, `az://`, `file://`) or a path."""
+    """Models below a URL (`gs://`, `s3://`, `abfss://`, `file://`) or a path."""
 
     kind = "cluster"
 
@@ -106,11 +106,11 @@ class ClusterCache:
         try:
             yield
         except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-            message = f"the cache {self._url} refuses this worker: its service account needs the right to read objects"
+            message = f"the cache {self._url} refuses this worker: its service account needs the right to objects there"
             raise LoadError(ErrorClass.GATED, message) from error
         except (BaseError, OSError) as error:
             raise LoadError(
-                ErrorClass.NETWORK, f"the cache {self._url} cannot be read ({type(error).__name__})"
+                ErrorClass.NETWORK, f"the cache {self._url} cannot be used ({type(error).__name__})"
             ) from error
 
 
@@ -131,7 +131,7 @@ def open_cluster_cache(url: str) -> ClusterCache:
         retry = {"retry_timeout": timedelta(seconds=RETRY_FOR_S)}
         return ClusterCache(url, from_url(url, retry_config=retry))  # type: ignore[call-overload]  # by scheme
     except (BaseError, ValueError) as error:
-        raise ValueError(f"the cluster cache '{url}' is neither a path nor a URL of a bucket: {error}") from error
+        raise ValueError(f"the cluster cache '{url}' cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def _path(snapshot: Snapshot, name: str) -> str:
