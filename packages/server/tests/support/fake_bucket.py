@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
@@ -14,14 +15,20 @@ from sie_server.weights.cluster import ClusterCache
 
 @dataclass(slots=True)
 class FakeBucket:
-    """Objects by key. `status` is what every request gets instead; `cuts` end that many responses in the middle."""
+    """Objects by key. `status` is what every request gets instead; `cuts` end that many responses in the middle.
+
+    Ranges that begin at `broken_from` or later get a server error. `starts` are the first bytes of the ranges that
+    were sent whole.
+    """
 
     url: str = ""
     objects: dict[str, bytes] = field(default_factory=dict)
     parts: dict[str, dict[int, bytes]] = field(default_factory=dict)
     status: int | None = None
     cuts: int = 0
+    broken_from: int | None = None
     asked: list[tuple[str, str]] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
 
     def cache(self) -> ClusterCache:
         """The bucket as a cluster cache."""
@@ -33,7 +40,7 @@ class FakeBucket:
             secret_access_key="secret",  # noqa: S106 - nobody checks it
             virtual_hosted_style_request=False,
             client_options={"allow_http": True},
-            retry_config={"max_retries": 2},
+            retry_config={"max_retries": 2, "backoff": {"init_backoff": timedelta(milliseconds=5)}},
         )
         return ClusterCache("s3://models", store)
 
@@ -75,6 +82,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         wanted = self.headers.get("range")
         start, _, end = (wanted or "bytes=0-").removeprefix("bytes=").partition("-")
+        if self._bucket.broken_from is not None and int(start) >= self._bucket.broken_from:
+            self._say(500, b"")
+            return
         part = body[int(start) : int(end) + 1 if end else None]
         found = {"content-range": f"bytes {start}-{int(start) + len(part) - 1}/{len(body)}"} if wanted else {}
         self._say(206 if wanted else 200, part, found)
@@ -125,6 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.wfile.write(body)
+        if headers:
+            self._bucket.starts.append(int(headers["content-range"].removeprefix("bytes ").partition("-")[0]))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class wants this name
         """Say nothing."""

@@ -11,7 +11,9 @@ from sie_server.core.lifecycle import ErrorClass
 from sie_server.weights.cluster import ClusterCache
 from sie_server.weights.download import Source
 from sie_server.weights.local_cache import LocalCache
-from sie_server.weights.store import Fetched, StorePorts, WeightsStore
+from sie_server.weights.selection import select
+from sie_server.weights.snapshot import File, Manifest, Snapshot, digest_of
+from sie_server.weights.store import FetchRecord, StorePorts, WeightsStore
 
 MIB = 1 << 20
 LARGE_DISK = Disk(1 << 50, 1 << 50)
@@ -37,7 +39,7 @@ class Kit:
     publisher: ClusterCache | None = None
     limits: DiskLimits | None = field(default_factory=DiskLimits)
     disk: Callable[[Path], Disk] = lambda _: LARGE_DISK
-    fetched: list[Fetched] = field(default_factory=list)
+    fetched: list[FetchRecord] = field(default_factory=list)
     evicted: list[int] = field(default_factory=list)
     now: float = 1_000_000.0
 
@@ -73,6 +75,13 @@ def files_of(folder: Path) -> Mapping[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file() and not path.name.startswith(".sie-")
     }
+
+
+def manifest_of(folder: Path, snapshot: Snapshot) -> Manifest:
+    """The manifest of what is needed of a folder."""
+    chosen = select(list(files_of(folder)), allow_pickle=snapshot.allow_pickle)
+    listed = (File(path, (folder / path).stat().st_size, digest_of(folder / path, "sha256:")) for path in chosen)
+    return Manifest(snapshot.repo, snapshot.revision, None, tuple(listed))
 
 
 def refused(store: WeightsStore, wanted: WeightsSource) -> tuple[ErrorClass, str]:

@@ -6,25 +6,19 @@ import msgspec
 import pytest
 
 from fake_bucket import FakeBucket, fake_bucket
-from fake_hub import COMMIT, fake_hub
+from fake_hub import fake_hub
 from sie_server.core.lifecycle import ErrorClass
 from sie_server.weights.cluster import open_cluster_cache
 from sie_server.weights.hub import Hub
-from sie_server.weights.snapshot import MANIFEST, File, Manifest, Snapshot, digest_of
-from weights_kit import MIB, Kit, files_of, refused, source, write_model
+from sie_server.weights.snapshot import MANIFEST, File, Manifest, Snapshot
+from weights_kit import MIB, Kit, files_of, manifest_of, refused, source, write_model
 
 SNAPSHOT = Snapshot("org/m", "v1")
 WANTED = source(revision="v1")
 
 
-def manifest_of(folder: Path) -> Manifest:
-    files = [(name, folder / name) for name in sorted(files_of(folder))]
-    listed = (File(name, path.stat().st_size, digest_of(path, "sha256:")) for name, path in files)
-    return Manifest("org/m", "v1", COMMIT, tuple(listed))
-
-
 def filled(bucket: FakeBucket, folder: Path) -> None:
-    assert bucket.cache().publish(SNAPSHOT, manifest_of(folder), folder)
+    assert bucket.cache().publish(SNAPSHOT, manifest_of(folder, SNAPSHOT), folder)
 
 
 def test_what_one_worker_publishes_another_one_fetches_without_the_hub(tmp_path: Path) -> None:
@@ -69,6 +63,24 @@ def test_responses_that_break_are_asked_for_again(tmp_path: Path) -> None:
     hold.release()
 
 
+def test_a_fetch_that_failed_goes_on_where_it_was(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "repo", 40 * MIB)
+    with fake_bucket() as bucket:
+        filled(bucket, model)
+        kit = Kit(tmp_path / "cache", [bucket.cache()])
+        part = kit.root / ".partial" / "org--m@v1" / "model.safetensors.part"
+        bucket.broken_from = 20 * MIB
+        assert refused(kit.store(), WANTED)[0] is ErrorClass.NETWORK
+        kept = part.stat().st_size
+        assert 0 < kept < 40 * MIB
+        bucket.broken_from = None
+        bucket.starts.clear()
+        hold = kit.store().hold(WANTED)
+        assert min(bucket.starts) == kept
+    assert files_of(hold.folder) == files_of(model)
+    hold.release()
+
+
 @pytest.mark.parametrize("damage", [b"x", b""])
 def test_an_object_that_is_not_as_listed_never_counts_and_the_hub_helps(tmp_path: Path, damage: bytes) -> None:
     model = write_model(tmp_path / "repo")
@@ -109,8 +121,8 @@ def test_a_manifest_that_lists_what_is_not_needed_is_refused(tmp_path: Path, pat
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_a_shared_disk_is_a_cluster_cache_too(tmp_path: Path, scheme: str) -> None:
     model, url = write_model(tmp_path / "repo"), f"{scheme}{tmp_path / 'shared'}"
-    assert open_cluster_cache(url).publish(SNAPSHOT, manifest_of(model), model)
-    assert not open_cluster_cache(url).publish(SNAPSHOT, manifest_of(model), model)
+    assert open_cluster_cache(url).publish(SNAPSHOT, manifest_of(model, SNAPSHOT), model)
+    assert not open_cluster_cache(url).publish(SNAPSHOT, manifest_of(model, SNAPSHOT), model)
     hold = Kit(tmp_path / "cache", [open_cluster_cache(url)]).store().hold(WANTED)
     assert files_of(hold.folder) == files_of(model)
     hold.release()

@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from sie_protocol.status import ModelStatus
 from sie_server.engine.loop import BatchRecord
-from sie_server.weights.store import Fetched
+from sie_server.weights.store import FetchRecord
 
 OTHER = "other"  # the label of every model that is not in the catalogue: callers do not make label values
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -85,7 +85,7 @@ class Metrics:
         self._batch_tokens.labels(record.model).observe(record.tokens)
         self._tokens.labels(record.model).inc(record.tokens)
 
-    def on_fetched(self, fetched: Fetched) -> None:
+    def on_fetched(self, fetched: FetchRecord) -> None:
         """Count one fetched model; from any thread."""
         self._fetched.labels(fetched.kind).inc(fetched.size)
         self._fetching.labels(fetched.kind).observe(fetched.seconds)

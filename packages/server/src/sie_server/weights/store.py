@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchRecord:
     """One finished download. `kind` is that of its source."""
 
     kind: str
@@ -62,7 +62,7 @@ class StorePorts:
     limits: DiskLimits | None = field(default_factory=DiskLimits)
     disk: Callable[[Path], Disk] = usage
     clock: Callable[[], float] = time.monotonic
-    fetched: Callable[[Fetched], None] = lambda _: None
+    fetched: Callable[[FetchRecord], None] = lambda _: None
     evicted: Callable[[int], None] = lambda _: None
 
 
@@ -155,7 +155,7 @@ class WeightsStore:
         log.info("%s: fetched from the %s in %.1f s", snapshot, source.kind, seconds)
         if snapshot.revision == UNPINNED and manifest.commit:
             log.warning("%s is not pinned; its catalogue file should say hf_revision: %s", snapshot, manifest.commit)
-        self._ports.fetched(Fetched(source.kind, missing, seconds))
+        self._ports.fetched(FetchRecord(source.kind, missing, seconds))
         if self._publisher is not None:
             self._publish(self._publisher, snapshot, manifest, adopted)
 
