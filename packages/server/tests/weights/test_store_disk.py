@@ -40,7 +40,7 @@ def small_disk(models: float) -> Callable[[Path], Disk]:
 @pytest.fixture
 def kit(tmp_path: Path) -> Kit:
     """A store beside a cluster cache with three models of 3 MiB."""
-    cluster = open_cluster_cache(str(tmp_path / "cluster"))
+    cluster = open_cluster_cache(str(tmp_path / "cluster"), create=True)
     for seed, name in enumerate(NAMES):
         folder = write_model(tmp_path / name, seed=seed)
         assert cluster.publish(Snapshot(name), manifest_of(folder, Snapshot(name)), folder)
@@ -151,6 +151,16 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(kit: Kit) -> None:
     found, message = refused(kit.store(), source("org/a"))
     assert found is ErrorClass.OOM
     assert "SIE_LOCAL_CACHE" in message
+
+
+def test_a_complete_model_in_a_cache_without_locks_is_served(kit: Kit) -> None:
+    use(kit, "org/a")
+    shutil.rmtree(kit.root / ".locks")
+    (kit.root / ".locks").touch()  # as on a read-only disk, no lock can be made
+    hold = kit.store().hold(source("org/a"))
+    assert hold.folder == kit.root / "org--a@main"
+    hold.release()
+    assert refused(kit.store(), source("org/b"))[0] is ErrorClass.OOM
 
 
 def test_an_entry_s_manifest_is_that_of_what_was_asked_for(kit: Kit) -> None:

@@ -14,7 +14,7 @@ import pytest
 from fake_hub import COMMIT, FakeHub, fake_hub
 from sie_server.core.lifecycle import ErrorClass
 from sie_server.weights.hub import Hub
-from sie_server.weights.locks import StoppedError
+from sie_server.weights.locks import EntryLock, StoppedError
 from weights_kit import MIB, Kit, files_of, refused, source, write_model
 
 FETCH = """
@@ -47,7 +47,7 @@ def wait_for(path: Path, size: int) -> None:
 
 
 def test_a_fetch_takes_what_is_needed_once_and_neither_pickles_nor_code(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "repo", **{"idf.json": "{}", "spm.model": "s"})
+    model = write_model(tmp_path / "repo", more={"idf.json": "{}", "spm.model": "s"})
     wanted = files_of(model)
     for unwanted in ("pytorch_model.bin", "modeling_evil.py", "README.md", "model.onnx"):
         (model / unwanted).write_text("no")
@@ -129,7 +129,7 @@ def test_a_file_that_is_not_as_announced_never_counts(tmp_path: Path, fault: str
 
 
 def test_pickles_are_refused_before_anything_is_fetched_and_fetched_where_allowed(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "repo", **{"sparse_linear.pt": "s", "optimizer.pt": "no"})
+    model = write_model(tmp_path / "repo", more={"sparse_linear.pt": "s", "optimizer.pt": "no"})
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
     with fake_hub({"org/m": model}) as hub:
         kit = kit_of(tmp_path, hub)
@@ -172,6 +172,20 @@ def test_two_processes_that_want_one_model_fetch_it_once(tmp_path: Path) -> None
         assert hub.ranges["model.safetensors"] == [0]
     folders = {out.strip() for out, _ in outputs}
     assert folders == {str(tmp_path / "cache" / "org--m@main")}
+
+
+def test_locks_that_were_shared_never_wait_for_each_other(tmp_path: Path) -> None:
+    locks, stop = [EntryLock(tmp_path / "lock") for _ in range(4)], threading.Event()
+    for lock in locks:
+        lock.share(stop)
+
+    def change(lock: EntryLock) -> None:
+        lock.exclude(stop)
+        lock.release()
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(change, lock) for lock in locks]:
+            done.result(BOUND_S)
 
 
 def test_threads_that_want_one_model_fetch_it_once(tmp_path: Path) -> None:

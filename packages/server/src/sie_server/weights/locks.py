@@ -33,6 +33,9 @@ class EntryLock:
         Raises:
             StoppedError: `stop` was set first.
         """
+        assert self._descriptor is not None, "the lock is released"  # noqa: S101 - a bug of the caller
+        # Not every kernel gives up the share when the exclusive lock is not to be had: two would wait for each other.
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         self._wait(fcntl.LOCK_EX, stop)
 
     def try_exclude(self) -> bool:
