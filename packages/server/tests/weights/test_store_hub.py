@@ -14,7 +14,7 @@ import pytest
 from fake_hub import COMMIT, FakeHub, fake_hub
 from sie_server.core.lifecycle import ErrorClass
 from sie_server.weights.hub import Hub
-from sie_server.weights.locks import EntryLock, StoppedError
+from sie_server.weights.locks import StoppedError
 from weights_kit import MIB, Kit, files_of, refused, source, write_model
 
 FETCH = """
@@ -172,20 +172,6 @@ def test_two_processes_that_want_one_model_fetch_it_once(tmp_path: Path) -> None
         assert hub.ranges["model.safetensors"] == [0]
     folders = {out.strip() for out, _ in outputs}
     assert folders == {str(tmp_path / "cache" / "org--m@main")}
-
-
-def test_locks_that_were_shared_never_wait_for_each_other(tmp_path: Path) -> None:
-    locks, stop = [EntryLock(tmp_path / "lock") for _ in range(4)], threading.Event()
-    for lock in locks:
-        lock.share(stop)
-
-    def change(lock: EntryLock) -> None:
-        lock.exclude(stop)
-        lock.release()
-
-    with ThreadPoolExecutor(4) as pool:
-        for done in [pool.submit(change, lock) for lock in locks]:
-            done.result(BOUND_S)
 
 
 def test_threads_that_want_one_model_fetch_it_once(tmp_path: Path) -> None:

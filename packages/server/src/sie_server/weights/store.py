@@ -15,7 +15,7 @@ from sie_server.core.disk import Disk, DiskLimits, NoRoom, make_room
 from sie_server.core.lifecycle import ErrorClass
 from sie_server.weights.download import Source, download
 from sie_server.weights.local_cache import LocalCache, size_of
-from sie_server.weights.locks import EntryLock
+from sie_server.weights.locks import POLL_S, EntryLock, StoppedError
 from sie_server.weights.snapshot import UNPINNED, Manifest, Snapshot, snapshot_of
 
 GIB: Final = 1 << 30
@@ -125,9 +125,11 @@ class WeightsStore:
             if folder is not None:
                 self._cache.stamp(folder)
                 return folder
-            lock.exclude(self._stop)
-            if self._cache.find(snapshot) is None:
-                self._fetch(snapshot)
+            if lock.try_exclude():
+                if self._cache.find(snapshot) is None:
+                    self._fetch(snapshot)
+            elif self._stop.wait(POLL_S):
+                raise StoppedError
 
     def _fetch(self, snapshot: Snapshot) -> None:
         failures: list[LoadError] = []
