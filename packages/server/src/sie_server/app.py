@@ -18,12 +18,18 @@ from sie_server.api.routes import build_api
 from sie_server.api.status_ws import Identity, StatusFeed
 from sie_server.api.tasks import TaskContext
 from sie_server.catalog_files import read_catalog, select
+from sie_server.core.disk import DiskLimits
 from sie_server.engine.device import Device
 from sie_server.engine.engine import Engine, EngineLimits, EnginePorts
 from sie_server.engine.loop import QueueLimits
 from sie_server.engine.pipeline import Pipeline
 from sie_server.server import GRACE_FOR_REPLIES_S, KEEP_ALIVE_S, WorkerServer
 from sie_server.settings import Settings
+from sie_server.weights.cluster import ClusterCache, open_cluster_cache
+from sie_server.weights.download import Source
+from sie_server.weights.hub import Hub
+from sie_server.weights.local_cache import LocalCache
+from sie_server.weights.store import StorePorts, WeightsStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +63,11 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         stack.push_async_callback(pipeline.close)
         device = Device(await asyncio.to_thread(choose, settings.device), settings.cores)
         stack.push_async_callback(device.close)
-        ports = EnginePorts(time.monotonic, memory, metrics.on_batch)
+        weights = await asyncio.to_thread(_open_weights, settings, metrics)
+        ports = EnginePorts(time.monotonic, memory, metrics.on_batch, weights.hold)
         engine = Engine(models, adapters, device, pipeline, limits, ports)
         stack.push_async_callback(engine.close)
+        stack.callback(weights.close)  # before the engine's, which waits for loads
         metrics.watch(engine.statuses)
         identity = Identity(
             settings.name,
@@ -72,6 +80,28 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         feed = StatusFeed(identity, engine, settings.max_watchers)
         context = TaskContext(engine, pipeline, metrics, settings.machine_profile, settings.max_body_bytes)
         yield Worker(build_api(context, feed), engine, feed, metrics)
+
+
+def _open_weights(settings: Settings, metrics: Metrics) -> WeightsStore:
+    cluster = _cluster_cache(settings)
+    sources: list[Source] = [cluster] if cluster else []
+    if settings.hf_fallback:
+        sources.append(Hub(settings.hf_token))
+    limits = DiskLimits(settings.disk_pressure_percent, settings.cache_max_bytes) if settings.evict_from_disk else None
+    store = WeightsStore(
+        LocalCache(settings.local_cache),
+        sources,
+        cluster if settings.cluster_cache_write else None,
+        StorePorts(limits, fetched=metrics.on_fetched, evicted=metrics.on_evicted),
+    )
+    store.clean()
+    return store
+
+
+def _cluster_cache(settings: Settings) -> ClusterCache | None:
+    if not settings.cluster_cache:
+        return None
+    return open_cluster_cache(settings.cluster_cache, create=settings.cluster_cache_write)
 
 
 async def serve(settings: Settings) -> None:

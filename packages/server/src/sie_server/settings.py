@@ -2,8 +2,9 @@
 
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -16,12 +17,21 @@ DEVICES: Final = ("auto", "cpu", "cuda", "mps")
 T = TypeVar("T")
 
 
+def home_cache() -> Path:
+    """Where downloaded models go unless told otherwise; users without a home have a place for temporary files."""
+    try:
+        return Path.home() / ".cache" / "sie"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "sie"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything a worker can be told. Times in seconds; `models` empty means every model of the bundle.
 
     `cpu_batch_tokens`: what fits the cache of a CPU core; profiles may ask for less, and accelerators take the
-    profile's own. `drain_linger_s`: how long a worker that shuts down still answers, so that routers hear of it.
+    profile's own. `cache_max_bytes` None: as much as the disk holds. `drain_linger_s`: how long a worker that shuts
+    down still answers, so that routers hear of it.
     """
 
     host: str = "0.0.0.0"
@@ -36,6 +46,14 @@ class Settings:
     name: str = ""
     machine_profile: str = ""
     pool: str = ""
+    local_cache: Path = field(default_factory=home_cache)
+    cluster_cache: str = ""
+    cluster_cache_write: bool = False
+    hf_fallback: bool = True
+    hf_token: str | None = field(default=None, repr=False)
+    evict_from_disk: bool = True
+    disk_pressure_percent: float = 85.0
+    cache_max_bytes: int | None = None
     cores: int = 1
     max_batch_items: int = 64
     cpu_batch_tokens: int = 512
@@ -90,6 +108,14 @@ def read(env: Mapping[str, str]) -> Settings:
         name=env.get("POD_NAME") or env.get("HOSTNAME") or socket.gethostname(),
         machine_profile=get("SIE_MACHINE_PROFILE", str, default.machine_profile),
         pool=get("SIE_POOL", str, default.pool),
+        local_cache=get("SIE_LOCAL_CACHE", Path, get("HF_HOME", _beside_hub, default.local_cache)),
+        cluster_cache=get("SIE_CLUSTER_CACHE", str, default.cluster_cache),
+        cluster_cache_write=get("SIE_CLUSTER_CACHE_WRITE", _truth, default.cluster_cache_write),
+        hf_fallback=get("SIE_HF_FALLBACK", _truth, default.hf_fallback),
+        hf_token=get("HF_TOKEN", str, default.hf_token),
+        evict_from_disk=get("SIE_DISK_CACHE_ENABLED", _truth, default.evict_from_disk),
+        disk_pressure_percent=get("SIE_DISK_PRESSURE_THRESHOLD_PERCENT", _percent, default.disk_pressure_percent),
+        cache_max_bytes=get("SIE_CACHE_MAX_BYTES", _count, default.cache_max_bytes),
         cores=get("SIE_TORCH_NUM_THREADS", _count, usable_cores()),
         max_batch_items=get("SIE_MAX_BATCH_REQUESTS", _count, default.max_batch_items),
         cpu_batch_tokens=get("SIE_CPU_BATCH_TOKENS", _count, default.cpu_batch_tokens),
@@ -142,6 +168,16 @@ def _count(text: str) -> int:
     if int(text) < 1:
         raise ValueError("expected a whole number of at least 1")
     return int(text)
+
+
+def _beside_hub(text: str) -> Path:
+    return Path(text) / "sie"
+
+
+def _percent(text: str) -> float:
+    if not 0 < float(text) <= 100:  # noqa: PLR2004 - a percentage
+        raise ValueError("expected a percentage above 0, at most 100")
+    return float(text)
 
 
 def _seconds(text: str) -> float:

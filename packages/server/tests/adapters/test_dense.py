@@ -107,7 +107,7 @@ def extra_module(folder: Path) -> None:
         (break_config, ErrorClass.DEPENDENCY, "hidden_act 'relu'"),
         (break_tokenizer, ErrorClass.NOT_FOUND, "tokenizer.json"),
         (break_weights, ErrorClass.UNKNOWN, "cannot be read"),
-        (only_pickles, ErrorClass.NOT_FOUND, "pickled weights are not read"),
+        (only_pickles, ErrorClass.DEPENDENCY, "allow_pickle: true"),
         (extra_module, ErrorClass.DEPENDENCY, "Dense"),
     ],
 )

@@ -57,7 +57,10 @@ class ColbertAdapter:
             LoadError: what is missing or wrong.
         """
         folder = locate(self._spec.source)
-        shape, tensors = read_shape(read_json(folder / "config.json")), read_tensors(folder)
+        shape, tensors = (
+            read_shape(read_json(folder / "config.json")),
+            read_tensors(folder, allow_pickle=self._spec.source.allow_pickle),
+        )
         dtype = precision(self._spec.precision, device)
         options = self._spec.options
         query_length = min(options.get("query_length", QUERY_TOKENS), shape.positions)

@@ -67,7 +67,7 @@ class CrossEncoderAdapter:
         tokenizer = TextTokenizer(
             folder, min(self._spec.max_sequence_length or shape.positions, shape.positions), lower_case=False
         )
-        tensors = read_tensors(folder)
+        tensors = read_tensors(folder, allow_pickle=self._spec.source.allow_pickle)
         try:
             weights = read_weights(tensors, shape, device, precision(self._spec.precision, device))
             head = read_head(tensors, shape.width, read_activation(config), device)

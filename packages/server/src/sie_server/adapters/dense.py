@@ -49,7 +49,11 @@ class DenseAdapter:
         length = min(wanted, architecture.positions)
         tokenizer = TextTokenizer(folder, length, lower_case=layout.lower_case, end_token=layout.end_token)
         try:
-            encoder = architecture.build(read_tensors(folder), device, precision(self._spec.precision, device))
+            encoder = architecture.build(
+                read_tensors(folder, allow_pickle=self._spec.source.allow_pickle),
+                device,
+                precision(self._spec.precision, device),
+            )
         except torch.OutOfMemoryError as error:
             raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
         self._pads = device != "cpu"

@@ -74,7 +74,9 @@ class SparseAdapter:
             LoadError: what is missing or wrong.
         """
         folder = locate(self._spec.source)
-        config, tensors = as_bert(read_json(folder / "config.json"), read_tensors(folder))
+        config, tensors = as_bert(
+            read_json(folder / "config.json"), read_tensors(folder, allow_pickle=self._spec.source.allow_pickle)
+        )
         shape, dtype = read_shape(config), precision(self._spec.precision, device)
         wanted = self._spec.max_sequence_length or shape.positions
         tokenizer = TextTokenizer(folder, min(wanted, shape.positions), lower_case=False)

@@ -16,17 +16,20 @@ from sie_server.adapters.base import (
     LoadError,
     ReadsTokens,
     UnsupportedInputError,
+    WeightsSource,
 )
 from sie_server.adapters.registry import find
 from sie_server.core.batching import Limits
 from sie_server.core.lifecycle import ErrorClass
 from sie_server.core.options import invalid, no_such_task
 from sie_server.engine.device import Device
+from sie_server.engine.loading import load
 from sie_server.engine.loop import BatchRecord, Clock, ModelLoop, Ports, QueueLimits, Row
 from sie_server.engine.models import Models, Slot, spec_of
 from sie_server.engine.pipeline import Pipeline
 from sie_server.engine.results import Cost
 from sie_server.engine.signal import Signal
+from sie_server.weights.store import Hold, local_only
 
 # On padding devices a batch prefers texts of similar length, but not at the price of more than this much waiting.
 PATIENCE_S = 0.05
@@ -55,11 +58,15 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class EnginePorts:
-    """What the engine needs of the outside: the time, the memory of its device, somebody to tell of each batch."""
+    """What the engine needs of the outside: the time, the memory of its device, somebody to tell of each batch.
+
+    `hold` blocks until a model's files are in a folder, and keeps them there.
+    """
 
     clock: Clock
     memory: Callable[[str], tuple[GpuStatus, ...]]
     record: Callable[[BatchRecord], None]
+    hold: Callable[[WeightsSource], Hold] = local_only
 
 
 class Engine:
@@ -81,6 +88,7 @@ class Engine:
         self.pipeline = pipeline
         self.limits = limits
         self._memory = ports.memory
+        self._hold = ports.hold
         self._queue_ports = Ports(ports.clock, self.changed.notify, ports.record)
         self._models = Models(models, self._load, self._open_loop, clock=ports.clock, changed=self.changed.notify)
 
@@ -183,10 +191,9 @@ class Engine:
         await self._models.close()
 
     def _load(self, model: ModelConfig) -> Adapter:
-        adapter = find(model.profiles[DEFAULT_PROFILE].adapter, self._adapters)(spec_of(model))
-        adapter.load(self._device.kind)
+        name = model.profiles[DEFAULT_PROFILE].adapter
+        adapter = load(find(name, self._adapters), spec_of(model), self._hold, self._device.kind)
         if model.tasks.score is not None and "score" not in adapter.capabilities.outputs:
-            name = model.profiles[DEFAULT_PROFILE].adapter
             raise LoadError(
                 ErrorClass.UNKNOWN, f"the catalogue gives the model a score task, adapter '{name}' has none"
             )
