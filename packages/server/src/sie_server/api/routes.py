@@ -1,7 +1,5 @@
 """The worker's routes: inference as plain ASGI, the rest through FastAPI, one error shape for all."""
 
-from functools import partial
-
 import msgspec
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import PlainTextResponse, Response
@@ -15,10 +13,11 @@ from sie_server.api.compat import compat_error
 from sie_server.api.edge import Edge, on_bug, on_http_error, on_problem
 from sie_server.api.embeddings import embeddings
 from sie_server.api.encode import encode
+from sie_server.api.extract import extract
 from sie_server.api.rerank import rerank
 from sie_server.api.score import score
 from sie_server.api.status_ws import StatusFeed
-from sie_server.api.tasks import TaskContext, TaskEndpoint, no_task
+from sie_server.api.tasks import TaskContext, TaskEndpoint
 
 
 def build_api(context: TaskContext, feed: StatusFeed) -> Edge:
@@ -26,7 +25,7 @@ def build_api(context: TaskContext, feed: StatusFeed) -> Edge:
     app = FastAPI(title="SIE worker", version=VERSION)
     app.router.routes[:0] = [_task("encode", TaskEndpoint("encode", context, encode))]
     app.router.routes.append(_task("score", TaskEndpoint("score", context, score)))
-    app.router.routes.append(_task("extract", TaskEndpoint("extract", context, partial(no_task, "extract"))))
+    app.router.routes.append(_task("extract", TaskEndpoint("extract", context, extract)))
     app.router.routes.extend(_compat_routes(context))
     _add_reads(app, context, feed)
     app.add_exception_handler(Problem, on_problem)
