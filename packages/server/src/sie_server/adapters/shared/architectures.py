@@ -9,7 +9,8 @@ import torch
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError
-from sie_server.adapters.shared import bert_weights, decoder, modernbert
+from sie_server.adapters.shared import bert_weights, deberta_weights, decoder, modernbert
+from sie_server.adapters.shared.deberta import PackedDeberta
 from sie_server.adapters.shared.prenorm import PackedPreNorm
 from sie_server.adapters.shared.varlen import PackedBert
 from sie_server.core.lifecycle import ErrorClass
@@ -59,6 +60,15 @@ def _bert(config: Mapping[str, Any]) -> Architecture:
     return Architecture(shape.width, shape.positions, build)
 
 
+def _deberta(config: Mapping[str, Any]) -> Architecture:
+    shape = deberta_weights.read_shape(config)
+
+    def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
+        return PackedDeberta(shape, deberta_weights.read_weights(tensors, shape, device, dtype), device)
+
+    return Architecture(shape.width, shape.positions, build)
+
+
 def _modernbert(config: Mapping[str, Any]) -> Architecture:
     shape = modernbert.read_shape(config)
 
@@ -80,6 +90,7 @@ def _decoder(config: Mapping[str, Any]) -> Architecture:
 READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Architecture]]] = MappingProxyType(
     {
         "bert": _bert,
+        "deberta-v2": _deberta,
         "mistral": _decoder,
         "modernbert": _modernbert,
         "qwen3": _decoder,
