@@ -1,10 +1,12 @@
 """Finds the folder that holds a model: a path, an installed package, or the Hugging Face hub.
 
-Only safetensors are read. Pickled weights are not even downloaded, and no code of a model repository ever runs.
+Weights are safetensors, or ONNX graphs for adapters that run those. Pickled weights are not even downloaded, and no
+code of a model repository ever runs.
 """
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,8 +28,10 @@ HUB_FILES: Final = (
 HUB_WEIGHTS: Final = ("model*.safetensors", "model.safetensors.index.json", "*_Dense/model.safetensors")
 
 
-def locate(source: WeightsSource) -> Path:
+def locate(source: WeightsSource, weights: Sequence[str] = HUB_WEIGHTS) -> Path:
     """The folder with `config.json`, `tokenizer.json` and the weights of a model.
+
+    `weights` are the patterns of files that hold them, of which nothing else is downloaded.
 
     Raises:
         LoadError: what was looked for and what to do.
@@ -38,7 +42,7 @@ def locate(source: WeightsSource) -> Path:
     if packaged is not None:
         return packaged
     if source.hf_id is not None:
-        return _download(source.hf_id, source.hf_revision)
+        return _download(source.hf_id, source.hf_revision, weights)
     asked = f"package '{source.package}' is not installed" if source.package else "the model names no weights"
     raise LoadError(ErrorClass.NOT_FOUND, f"{asked}; set weights_path, weights_package or hf_id in the catalogue")
 
@@ -96,12 +100,12 @@ def _in_package(reference: str) -> Path | None:
     return _existing(Path(found.submodule_search_locations[0], folder), f"weights_package '{reference}'")
 
 
-def _download(hf_id: str, revision: str | None) -> Path:
+def _download(hf_id: str, revision: str | None, weights: Sequence[str]) -> Path:
     from huggingface_hub import errors, snapshot_download  # noqa: PLC0415 - only loads from the hub pay for it
 
     pinned = f"{hf_id}@{revision}" if revision else hf_id
     try:
-        return Path(snapshot_download(hf_id, revision=revision, allow_patterns=[*HUB_FILES, *HUB_WEIGHTS]))
+        return Path(snapshot_download(hf_id, revision=revision, allow_patterns=[*HUB_FILES, *weights]))
     except errors.GatedRepoError as error:
         message = f"'{pinned}' is gated: accept its terms on the hub and give the worker HF_TOKEN"
         raise LoadError(ErrorClass.GATED, message) from error
