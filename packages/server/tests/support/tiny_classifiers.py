@@ -10,7 +10,7 @@ import torch
 from tokenizers import BertWordPieceTokenizer, Tokenizer, processors
 
 from tiny_bert import SPECIAL, WORDS
-from tiny_families import COMMON, CONFIGS, TOKENIZERS
+from tiny_families import COMMON, CONFIGS, MAX_LENGTH, TOKENIZERS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the oracle's own
@@ -74,12 +74,19 @@ def pipeline_entities(
         return [[each for raw in pipeline(text) if (each := _trimmed(text, raw)) is not None] for text in texts]
 
 
-def pipeline_classes(folder: Path, family: str, text: str, labels: Sequence[str], **options: Any) -> dict[str, float]:
-    """The score of each label as transformers gives it."""
+def pipeline_classes(
+    folder: Path, family: str, texts: Sequence[str], labels: Sequence[str], **options: Any
+) -> list[dict[str, float]]:
+    """The score of each label of each text as transformers gives it."""
     model = AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").eval()
     pipeline = ZeroShotClassificationPipeline(model=model, tokenizer=_fast(folder, family), device="cpu")
-    found = pipeline(text, list(labels), **options)
-    return dict(zip(found["labels"], found["scores"], strict=True))
+    found = [pipeline(text, list(labels), **options) for text in texts]
+    return [dict(zip(each["labels"], each["scores"], strict=True)) for each in found]
+
+
+def max_length(family: str) -> int:
+    """Tokens that a classifier of this family reads here."""
+    return POSITIONS if family in {"bert", "distilbert"} else MAX_LENGTH
 
 
 def _trimmed(text: str, raw: Mapping[str, Any]) -> tuple[str, float, int, int] | None:
@@ -125,6 +132,6 @@ def _fast(folder: Path, family: str) -> Any:
         sep_token=last,
         pad_token=pad,
         unk_token=unknown,
-        model_max_length=POSITIONS if family in {"bert", "distilbert"} else 512,
+        model_max_length=max_length(family),
         model_input_names=names,
     )

@@ -1,8 +1,8 @@
-"""Labels for a text without training: does the text entail "This text is about X."? (Yin et al., arXiv:1909.00161)
+"""Labels for a text that no model was trained for: one that is entailed by the text, as "This text is about X.", fits.
 
-Runs classifiers of natural language inference, a pair of texts for each label. With one label per text (the default)
-scores are the softmax of entailment over the labels; with `multi_label` each label has the softmax of entailment against
-contradiction, as has a label that stands alone.
+The way of Yin et al., arXiv:1909.00161: a classifier of natural language inference reads a pair of texts a label.
+By default a text has one label, and scores are the softmax of entailment over the labels. With `multi_label` each label
+has the softmax of entailment against contradiction, as has a label that stands alone.
 
 Options of a request: `multi_label` (false), `hypothesis_template` ("This text is about {}."), `threshold` (0).
 """
@@ -198,9 +198,7 @@ def _hypotheses(tokenizer: PairTokenizer, labels: tuple[str, ...], template: str
     return Hypotheses(labels, tuple(ids))
 
 
-def _prepared(
-    tokenizer: PairTokenizer, premise: Array, hypotheses: Hypotheses, options: Mapping[str, Any]
-) -> Prepared:
+def _prepared(tokenizer: PairTokenizer, premise: Array, hypotheses: Hypotheses, options: Mapping[str, Any]) -> Prepared:
     question = Question(
         premise, hypotheses, bool(options.get("multi_label", False)), float(options.get("threshold", 0.0))
     )

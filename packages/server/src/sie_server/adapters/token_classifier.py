@@ -32,7 +32,7 @@ class Loaded:
     @torch.inference_mode()
     def classify(self, sequences: list[Array]) -> Sequence[Array]:
         """Probabilities [tokens, classes] of each sequence of ids."""
-        hidden, lengths = self.encoder.encode(sequences, first_only=False)
+        hidden, lengths = self.encoder.encode(sequences)
         probabilities = self.head.logits(hidden).softmax(1).cpu()
         return [each.numpy() for each in probabilities.split(lengths)]
 
@@ -60,8 +60,7 @@ class TokenClassifierAdapter:
         folder = locate(self._spec.source)
         config = read_json(folder / "config.json")
         architecture = read_architecture(config)
-        longest = architecture.positions
-        reader = TokenReader(folder, config, min(self._spec.max_sequence_length or longest, longest))
+        reader = TokenReader(folder, config, architecture.length(self._spec.max_sequence_length))
         tensors = read_tensors(folder)
         try:
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
