@@ -20,6 +20,7 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
         "onnx_token_classifier": "sie_server.adapters.onnx_token_classifier:OnnxTokenClassifierAdapter",
         "sparse": "sie_server.adapters.sparse:SparseAdapter",
         "token_classifier": "sie_server.adapters.token_classifier:TokenClassifierAdapter",
+        "vision": "sie_server.adapters.vision:VisionAdapter",
     }
 )
 # What a worker may be installed without, and the extra of sie-server that brings it.
