@@ -143,7 +143,7 @@ class NliAdapter:
         logits = torch.empty(len(pairs), len(loaded.verdicts))
         for places in chunks([loaded.tokenizer.length(*pair) for pair in pairs], loaded.limit):
             logits[places] = loaded.logits([pairs[at] for at in places])
-        parts = logits.split([len(each.hypotheses.labels) for each in questions])
+        parts = torch.split_with_sizes(logits, [len(each.hypotheses.labels) for each in questions])
         return {"classifications": [judge(*each) for each in zip(questions, parts, strict=True)]}
 
     def unload(self) -> None:

@@ -34,7 +34,7 @@ class Loaded:
         """Probabilities [tokens, classes] of each sequence of ids."""
         hidden, lengths = self.encoder.encode(sequences)
         probabilities = self.head.logits(hidden).softmax(1).cpu()
-        return [each.numpy() for each in probabilities.split(lengths)]
+        return [each.numpy() for each in torch.split_with_sizes(probabilities, lengths)]
 
 
 class TokenClassifierAdapter:
