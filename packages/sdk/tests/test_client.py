@@ -101,7 +101,7 @@ def test_an_extract_call_sends_what_it_is_told_and_gives_one_result_an_item(serv
         options={"threshold": 0.5},
         gpu="tenant/l4",
     )
-    nothing = {"relations": [], "classifications": [], "objects": []}
+    nothing: dict[str, list[str]] = {"relations": [], "classifications": [], "objects": []}
     assert results == [
         {**nothing, "id": "x", "entities": [cat], "data": {}},
         {**nothing, "id": "item-1", "entities": [], "data": {"a": 1}},

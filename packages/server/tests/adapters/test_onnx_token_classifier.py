@@ -40,7 +40,7 @@ def loaded() -> OnnxTokenClassifierAdapter:
 
 def entities(loaded: OnnxTokenClassifierAdapter, texts: list[str], *labels: str) -> list[tuple[Entity, ...]]:
     prepared = loaded.prepare([Labelled(text, labels, {"threshold": 0.5}) for text in texts])
-    return list(loaded.run(prepared, threads=1)["entities"])  # type: ignore[arg-type]
+    return list(loaded.run(prepared, threads=1)["entities"])
 
 
 def test_personal_data_of_a_real_text_is_found_where_it_stands(loaded: OnnxTokenClassifierAdapter) -> None:

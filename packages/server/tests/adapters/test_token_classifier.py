@@ -1,8 +1,9 @@
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from sie_server.adapters.base import Labelled, LoadError, ModelSpec, WeightsSource
+from sie_server.adapters.base import Entity, Labelled, LoadError, ModelSpec, WeightsSource
 from sie_server.adapters.token_classifier import TokenClassifierAdapter
 from sie_server.core.lifecycle import ErrorClass
 from tiny_classifiers import BIO, FAMILIES, POSITIONS, change_config, pipeline_entities, write_classifier
@@ -22,12 +23,16 @@ def adapter(folder: Path, max_length: int | None = None) -> TokenClassifierAdapt
     return built
 
 
+def find(loaded: TokenClassifierAdapter, texts: list[str], **options: Any) -> list[tuple[Entity, ...]]:
+    prepared = loaded.prepare([Labelled(text, (), options) for text in texts])
+    return cast("list[tuple[Entity, ...]]", loaded.run(prepared, threads=1)["entities"])
+
+
 def entities(
     loaded: TokenClassifierAdapter, texts: list[str], strategy: str
 ) -> list[list[tuple[str, float, int, int]]]:
-    prepared = loaded.prepare([Labelled(text, (), {"aggregation_strategy": strategy}) for text in texts])
-    found = loaded.run(prepared, threads=1)["entities"]
-    return [[(each.label, each.score, each.start, each.end) for each in entry] for entry in found]  # type: ignore[union-attr,misc]
+    found = find(loaded, texts, aggregation_strategy=strategy)
+    return [[(each.label, each.score, each.start, each.end) for each in entry] for entry in found]
 
 
 def assert_same(
@@ -63,9 +68,9 @@ def test_a_text_longer_than_the_model_is_read_to_its_end(tmp_path: Path) -> None
     [prepared] = loaded.prepare([Labelled(text)])
     assert (prepared.tokens > 300, prepared.truncated) == (True, False)
     assert all(len(each) <= POSITIONS for each in prepared.payload.windowed.sequences)
-    [found] = loaded.run([prepared], threads=1)["entities"]
-    assert all(text[each.start : each.end] == each.text for each in found)  # type: ignore[union-attr]
-    assert found[-1].end > len(text) - 40  # type: ignore[union-attr]
+    [found] = find(loaded, [text])
+    assert all(text[each.start : each.end] == each.text for each in found)
+    assert found[-1].end > len(text) - 40
 
 
 def test_weights_with_other_labels_than_the_configuration_are_refused(tmp_path: Path) -> None:

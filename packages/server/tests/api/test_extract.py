@@ -17,7 +17,7 @@ NOTHING: dict[str, Any] = {"entities": [], "relations": [], "classifications": [
 
 @pytest.fixture
 async def worker(tmp_path: Path) -> Any:
-    tasks = {"extract": {}}
+    tasks: dict[str, Any] = {"extract": {}}
     models: dict[str, dict[str, Any]] = {
         FINDER: {"adapter": "finder", "tasks": tasks},
         SHARES: {"adapter": "finder", "tasks": tasks, "options": {"gives": "classifications"}},

@@ -25,6 +25,7 @@ DEFAULT_LENGTH: Final = 512
 ERRORS_ONLY: Final = 3  # ONNX Runtime's own scale
 UNREADABLE: Final = (Fail, InvalidGraph, InvalidProtobuf, NotImplemented_)  # they share no base class of their own
 READS: Final = frozenset({"input_ids", "attention_mask", "token_type_ids"})
+OUTPUT: Final = "logits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Loaded:
         for row, each in enumerate(sequences):
             ids[row, : len(each)], mask[row, : len(each)] = each, 1
         feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        [logits] = self.session.run(["logits"], {name: feed[name] for name in self.inputs})
+        [logits] = self.session.run([OUTPUT], {name: feed[name] for name in self.inputs})
         return [_softmax(row[:length]) for row, length in zip(logits, lengths, strict=True)]
 
 
@@ -76,10 +77,7 @@ class OnnxTokenClassifierAdapter:
         if not {"input_ids"} <= inputs <= READS:
             message = f"{file} reads {', '.join(sorted(inputs))}; known: {', '.join(sorted(READS))}"
             raise LoadError(ErrorClass.DEPENDENCY, message)
-        classes = {each.name: each.shape for each in session.get_outputs()}.get("logits", [None])[-1]
-        if classes != reader.classes:
-            message = f"{file} gives logits of {classes} labels, config.json names {reader.classes}"
-            raise LoadError(ErrorClass.UNKNOWN, message)
+        _check_outputs(file, {each.name: each.shape for each in session.get_outputs()}, reader.classes)
         self._loaded = Loaded(reader, session, inputs)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
@@ -104,6 +102,15 @@ def _positions(config: Mapping[str, Any]) -> int:
     """How many tokens a model reads where the catalogue does not say: RoBERTa never uses the first of its positions."""
     unused = int(config.get("pad_token_id") or 0) + 1 if "roberta" in str(config.get("model_type")) else 0
     return int(config.get("max_position_embeddings", DEFAULT_LENGTH)) - unused
+
+
+def _check_outputs(file: str, shapes: Mapping[str, Sequence[int | str]], classes: int) -> None:
+    """Refuse a graph without logits, or with those of another number of labels; a size that varies has a name."""
+    if OUTPUT not in shapes:
+        raise LoadError(ErrorClass.DEPENDENCY, f"{file} gives {', '.join(shapes)}; expected {OUTPUT}")
+    found = shapes[OUTPUT][-1]
+    if isinstance(found, int) and found != classes:
+        raise LoadError(ErrorClass.UNKNOWN, f"{file} gives logits of {found} labels, config.json names {classes}")
 
 
 def _open(path: str) -> onnxruntime.InferenceSession:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.base import Entity, Labelled, UnsupportedInputError
+from sie_server.adapters.base import Entity, Labelled, LoadError, UnsupportedInputError
 from sie_server.adapters.shared.token_reader import TokenReader
 from tiny_bert import WORDS
 from tiny_classifiers import BIO, write_classifier
@@ -78,6 +78,11 @@ def test_only_the_labels_asked_for_are_told(folder: Path) -> None:
         (each.start, each.score) for each in every if each.label == "LOC"
     ]
     assert {each.label for each in some} == {"loc"}
+
+
+def test_a_length_that_leaves_no_room_for_a_text_is_refused(folder: Path) -> None:
+    with pytest.raises(LoadError, match="2 tokens leaves no room"):
+        TokenReader(folder, CONFIG, 2)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ class WindowTokenizer:
         self._tokenizer.no_truncation()
         self._before, self._after = _ends(self._tokenizer)
         self.room = max_length - len(self._before) - len(self._after)
+        if self.room < 1:
+            raise LoadError(ErrorClass.UNKNOWN, f"a length of {max_length} tokens leaves no room for a text")
 
     def read(self, texts: Sequence[str], strides: Sequence[int]) -> list[WindowedText]:
         """Tokenise in one call; may be called from several threads."""
