@@ -74,6 +74,13 @@ def test_spaces_at_the_ends_of_an_entity_are_not_part_of_it() -> None:
     assert (entity.text, entity.start, entity.end) == ("é", 2, 3)
 
 
+def test_probabilities_that_are_no_numbers_are_not_told_as_nothing_found() -> None:
+    rows = np.array([[1.0, 0.0], [np.nan, np.nan]])
+    spans, words = np.array([[0, 2], [2, 4]]), np.array([0, 1])
+    [entity] = find_entities("abcd", spans, words, rows, tags("O", "X"), Wanted({"X": "X"}, 0.5, "first"))
+    assert np.isnan(entity.score)
+
+
 def test_labels_are_found_in_any_spelling_and_told_in_the_callers() -> None:
     own = tags("O", "B-GIVEN_NAME", "I-GIVEN_NAME", "B-CITY")
     assert wanted_labels(own, ()) == {"GIVEN_NAME": "GIVEN_NAME", "CITY": "CITY"}

@@ -7,6 +7,7 @@ one label are one entity unless one begins or the other ends it; its score is th
 probabilities. So does the token classification pipeline of transformers; here spaces at the ends are trimmed off.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,9 +82,12 @@ def find_entities(
     """The entities of a text by their start.
 
     `spans` [tokens, 2] are places in characters, `words` [tokens] numbers of words, `probabilities` [tokens, classes].
+    Where one of these is no number, the whole text is told with a score that is none: "nothing found" would be a lie.
     """
     if not len(spans):
         return ()
+    if not np.isfinite(probabilities).all():
+        return (Entity(text, OUTSIDE, math.nan, 0, len(text)),)
     starts, ends, rows = judged(spans, words, probabilities, wanted.strategy)
     classes = rows.argmax(1)
     scores = rows[np.arange(len(rows)), classes].tolist()
