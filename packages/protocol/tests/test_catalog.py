@@ -101,6 +101,16 @@ def test_every_file_of_the_shipped_catalogue_is_valid_and_runnable() -> None:
     assert all(shipped.bundles_of(each) for each in models)
 
 
+@pytest.mark.parametrize("labels", ["required", "optional", "none"])
+def test_a_model_says_whether_it_reads_labels(labels: str) -> None:
+    text = b"sie_id: a\ntasks: {extract: {labels: %s}}\nprofiles: {default: {adapter: nli}}" % labels.encode()
+    extract = decode_model(text).tasks.extract
+    assert extract is not None
+    assert extract.labels == labels
+    with pytest.raises(ValueError, match="labels"):
+        decode_model(text.replace(labels.encode(), b"sometimes"))
+
+
 def test_a_model_may_say_how_short_its_vectors_can_be() -> None:
     text = model("org/m").replace(b"dim: 8", b"dim: 8, min_dim: 4")
     encode = decode_model(text).tasks.encode

@@ -6,7 +6,7 @@ are refused, so a typo never silently means "default".
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -43,6 +43,16 @@ class EncodeTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     multivector: VectorTask | None = None
 
 
+class ExtractTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What callers of an extracting model say about labels.
+
+    `required`: the model looks for what the caller names. `optional`: it has labels of its own, and the caller may name
+    those that matter. `none`: it reads no labels.
+    """
+
+    labels: Literal["required", "optional", "none"] = "required"
+
+
 class EmptyTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A task without parameters of its own; written `{}`."""
 
@@ -52,7 +62,7 @@ class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     encode: EncodeTask | None = None
     score: EmptyTask | None = None
-    extract: EmptyTask | None = None
+    extract: ExtractTask | None = None
 
 
 class ProfileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -51,6 +51,16 @@ def test_pickles_are_fetched_where_allowed_and_nothing_safer_is_there() -> None:
         select(half_safe, allow_pickle=False)
 
 
+def test_a_graph_is_fetched_in_place_of_tensors_with_the_file_it_keeps_its_numbers_in() -> None:
+    graph = "onnx/model_q4.onnx"
+    published = [*BERT, "model.safetensors", graph, f"{graph}_data", "onnx/model.onnx", "../up.onnx"]
+    assert set(select(published, allow_pickle=False, graph=graph)) == {*BERT, graph, f"{graph}_data"}
+    with pytest.raises(LoadError, match=r"no onnx/other\.onnx") as refused:
+        select(published, allow_pickle=False, graph="onnx/other.onnx")
+    assert refused.value.error_class is ErrorClass.NOT_FOUND
+    assert not is_needed("../up.onnx", allow_pickle=False, graph="../up.onnx")
+
+
 def test_a_repository_without_weights_is_refused() -> None:
     with pytest.raises(LoadError, match=r"no model\.safetensors") as refused:
         select(BERT, allow_pickle=True)

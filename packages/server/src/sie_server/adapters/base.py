@@ -28,7 +28,8 @@ class WeightsSource:
     """Where weights may be found; the first that is set and present wins.
 
     An adapter is always given a `path`: whoever loads it has fetched the files before. `allow_pickle`: may the model's
-    `.bin` and `.pt` files be read, with torch's reader that builds tensors only.
+    `.bin` and `.pt` files be read, with torch's reader that builds tensors only. `graph` is the file of an ONNX graph,
+    for models that are read from one instead of from tensors.
     """
 
     path: str | None = None
@@ -36,6 +37,7 @@ class WeightsSource:
     hf_id: str | None = None
     hf_revision: str | None = None
     allow_pickle: bool = False
+    graph: str | None = None
 
     @property
     def is_named(self) -> bool:

@@ -1,7 +1,5 @@
 """The worker's routes: inference as plain ASGI, the rest through FastAPI, one error shape for all."""
 
-from functools import partial
-
 import msgspec
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import PlainTextResponse, Response
@@ -10,21 +8,25 @@ from starlette.routing import Route
 
 from sie_protocol import headers
 from sie_protocol.errors import Problem
-from sie_protocol.items import EncodeRequest, ScoreRequest
+from sie_protocol.items import EncodeRequest, ExtractRequest, ScoreRequest
 from sie_protocol.versions import VERSION
 from sie_server.api.compat import compat_error
 from sie_server.api.edge import Edge, on_bug, on_http_error, on_problem
 from sie_server.api.embeddings import EmbeddingsRequest, embeddings
 from sie_server.api.encode import encode
+from sie_server.api.extract import extract
 from sie_server.api.openapi import Described, describe
 from sie_server.api.rerank import RerankRequest, rerank
 from sie_server.api.score import score
 from sie_server.api.status_ws import StatusFeed
-from sie_server.api.tasks import TaskContext, TaskEndpoint, no_task
+from sie_server.api.tasks import TaskContext, TaskEndpoint
 
 DESCRIBED = (
     Described(headers.operation_path("encode", "{model}"), "Items to vectors", EncodeRequest, speaks_msgpack=True),
     Described(headers.operation_path("score", "{model}"), "Items by relevance", ScoreRequest, speaks_msgpack=True),
+    Described(
+        headers.operation_path("extract", "{model}"), "What is in each item", ExtractRequest, speaks_msgpack=True
+    ),
     Described(headers.EMBEDDINGS, "Embeddings, as OpenAI's clients ask for them", EmbeddingsRequest),
     Described(headers.RERANK, "Reranking, as Cohere's and Jina's clients ask for it", RerankRequest),
     Described(headers.RERANK_V2, "The same under Cohere's newer path", RerankRequest),
@@ -36,7 +38,7 @@ def build_api(context: TaskContext, feed: StatusFeed) -> Edge:
     app = FastAPI(title="SIE worker", version=VERSION)
     app.router.routes[:0] = [_task("encode", TaskEndpoint("encode", context, encode))]
     app.router.routes.append(_task("score", TaskEndpoint("score", context, score)))
-    app.router.routes.append(_task("extract", TaskEndpoint("extract", context, partial(no_task, "extract"))))
+    app.router.routes.append(_task("extract", TaskEndpoint("extract", context, extract)))
     app.router.routes.extend(_compat_routes(context))
     _add_reads(app, context, feed)
     describe(app, DESCRIBED)

@@ -11,9 +11,13 @@ from sie_protocol.items import EncodeParams
 
 DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 REQUEST_OPTIONS: Final = frozenset({"profile", "is_query"})
+# Of the task extract; `core.extraction` says what each may be.
+EXTRACT_OPTIONS: Final = frozenset(
+    {"aggregation_strategy", "flat_ner", "hypothesis_template", "multi_label", "stride", "threshold"}
+)
 # Runtime options: a profile may set them, and a request may override them. One set for all tasks, because clients have
 # defaults for all their calls: what belongs to another task changes nothing.
-RUNTIME_OPTIONS: Final = frozenset(
+RUNTIME_OPTIONS: Final = EXTRACT_OPTIONS | frozenset(
     {
         "query_template",
         "doc_template",

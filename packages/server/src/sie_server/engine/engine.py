@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
+from typing import Final
 
 from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
@@ -21,7 +23,7 @@ from sie_server.adapters.base import (
 from sie_server.adapters.registry import find
 from sie_server.core.batching import Limits
 from sie_server.core.lifecycle import ErrorClass
-from sie_server.core.options import invalid, no_such_task
+from sie_server.core.options import invalid
 from sie_server.engine.device import Device
 from sie_server.engine.loading import load
 from sie_server.engine.loop import BatchRecord, Clock, ModelLoop, Ports, QueueLimits, Row
@@ -33,7 +35,10 @@ from sie_server.weights.store import Hold, local_only
 
 # On padding devices a batch prefers texts of similar length, but not at the price of more than this much waiting.
 PATIENCE_S = 0.05
-
+# Outputs of an adapter, one of which each of these tasks needs; encode is checked by the dimensions of its vectors.
+TASK_OUTPUTS: Final = MappingProxyType(
+    {"score": frozenset({"score"}), "extract": frozenset({"entities", "classifications"})}
+)
 
 log = logging.getLogger(__name__)
 
@@ -139,10 +144,6 @@ class Engine:
             raise Problem(ErrorCode.SHUTTING_DOWN, "this worker is shutting down; send the request to another one")
         return self._models.find(name)
 
-    def refuse(self, name: str, task: str) -> Problem:
-        """Why a model does not do a task."""
-        return no_such_task(self.lookup(name).model, task)
-
     def info(self) -> list[ModelInfo]:
         """Every model of this worker."""
         return [_info(slot) for slot in self._models.slots]
@@ -193,10 +194,7 @@ class Engine:
     def _load(self, model: ModelConfig) -> Adapter:
         name = model.profiles[DEFAULT_PROFILE].adapter
         adapter = load(find(name, self._adapters), spec_of(model), self._hold, self._device.kind)
-        if model.tasks.score is not None and "score" not in adapter.capabilities.outputs:
-            raise LoadError(
-                ErrorClass.UNKNOWN, f"the catalogue gives the model a score task, adapter '{name}' has none"
-            )
+        _check_tasks(model, adapter)
         return adapter
 
     def _open_loop(self, model: ModelConfig, adapter: Adapter) -> ModelLoop:
@@ -212,6 +210,15 @@ class Engine:
             self.limits.queue,
             self._queue_ports,
         )
+
+
+def _check_tasks(model: ModelConfig, adapter: Adapter) -> None:
+    """Refuse a catalogue entry that promises a task which its adapter does not do."""
+    for task, outputs in TASK_OUTPUTS.items():
+        if getattr(model.tasks, task) is not None and not outputs & adapter.capabilities.outputs:
+            name = model.profiles[DEFAULT_PROFILE].adapter
+            message = f"the catalogue gives the model a task '{task}', adapter '{name}' has none"
+            raise LoadError(ErrorClass.UNKNOWN, message)
 
 
 def _info(slot: Slot) -> ModelInfo:

@@ -23,13 +23,19 @@ log = logging.getLogger(__name__)
 def spec_of(model: ModelConfig) -> ModelSpec:
     """What an adapter is told about a model of the catalogue."""
     profile = model.profiles[DEFAULT_PROFILE]
+    options = load_options(profile)
     return ModelSpec(
         name=model.sie_id,
         source=WeightsSource(
-            model.weights_path, model.weights_package, model.hf_id, model.hf_revision, model.allow_pickle
+            model.weights_path,
+            model.weights_package,
+            model.hf_id,
+            model.hf_revision,
+            model.allow_pickle,
+            options.get("graph"),
         ),
         dims=model.dims,
-        options=load_options(profile),
+        options=options,
         max_sequence_length=model.max_sequence_length,
         precision=profile.compute_precision,
     )

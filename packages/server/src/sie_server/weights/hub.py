@@ -40,7 +40,7 @@ class Hub:
                 snapshot.repo, revision=snapshot.revision, files_metadata=True, timeout=LISTING_TIMEOUT_S
             )
         found = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-        chosen = select(found, allow_pickle=snapshot.allow_pickle)
+        chosen = select(found, allow_pickle=snapshot.allow_pickle, graph=snapshot.graph)
         return Manifest(snapshot.repo, snapshot.revision, info.sha, tuple(_file(found[path]) for path in chosen))
 
     def fetch(self, snapshot: Snapshot, manifest: Manifest, file: File, sink: Sink) -> None:

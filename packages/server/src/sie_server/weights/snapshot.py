@@ -20,16 +20,19 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}|git-sha1:[0-9a-f]{40}")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A model of the hub at a revision, with its pickles or without."""
+    """A model of the hub at a revision, with its pickles or without, or with an ONNX graph for its weights."""
 
     repo: str
     revision: str = UNPINNED
     allow_pickle: bool = False
+    graph: str | None = None
 
     @property
     def entry(self) -> str:
         """Its name in every cache."""
         name = f"{self.repo}@{self.revision}".replace("/", "--")
+        if self.graph is not None:
+            return f"{name}+{self.graph}".replace("/", "--")
         return f"{name}+pickle" if self.allow_pickle else name
 
     def __str__(self) -> str:
@@ -68,7 +71,7 @@ def snapshot_of(source: WeightsSource) -> Snapshot:
     for name in (source.hf_id or "", revision):
         if not _NAME.fullmatch(name):
             raise LoadError(ErrorClass.NOT_FOUND, f"'{name}' is neither a model of the hub nor a revision of one")
-    return Snapshot(source.hf_id or "", revision, source.allow_pickle)
+    return Snapshot(source.hf_id or "", revision, source.allow_pickle, source.graph)
 
 
 def decode_manifest(text: bytes, snapshot: Snapshot) -> Manifest:
@@ -81,7 +84,7 @@ def decode_manifest(text: bytes, snapshot: Snapshot) -> Manifest:
     if (manifest.repo, manifest.revision) != (snapshot.repo, snapshot.revision):
         raise ValueError(f"the manifest is that of {manifest.repo}@{manifest.revision}")
     for file in manifest.files:
-        if not is_needed(file.path, allow_pickle=snapshot.allow_pickle):
+        if not is_needed(file.path, allow_pickle=snapshot.allow_pickle, graph=snapshot.graph):
             raise ValueError(f"the manifest lists '{file.path}', which is no file of a model that is read here")
         if file.size < 0 or not _DIGEST.fullmatch(file.digest):
             raise ValueError(f"the manifest's entry of '{file.path}' is wrong")

@@ -95,11 +95,18 @@ class PackedPreNorm:
         )
 
     @torch.inference_mode()
-    def encode(self, sequences: Sequence[Array], *, first_only: bool) -> tuple[torch.Tensor, list[int]]:
-        """Normalised hidden states of the last block for int64 token id arrays.
+    def encode(
+        self,
+        sequences: Sequence[Array],
+        *,
+        first_only: bool = False,
+        types: Sequence[Array] | None = None,
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Normalised hidden states of the last block for int64 token id arrays; there are no token types.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
+        assert types is None, "an encoder without token types gets none"  # noqa: S101 - a bug of the caller
         weights, packed = self._weights, pack(sequences, self._device)
         hidden = functional.embedding(packed.ids, weights.words)
         if weights.embedding_norm is not None:
