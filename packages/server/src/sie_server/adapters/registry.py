@@ -12,6 +12,7 @@ AdapterFactory = Callable[[ModelSpec], Adapter]
 
 ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "bge_m3": "sie_server.adapters.bge_m3:BgeM3Adapter",
         "colbert": "sie_server.adapters.colbert:ColbertAdapter",
         "cross_encoder": "sie_server.adapters.cross_encoder:CrossEncoderAdapter",
         "dense": "sie_server.adapters.dense:DenseAdapter",

@@ -23,7 +23,14 @@ HUB_FILES: Final = (
     "tokenizer.json",
     "idf.json",
 )
-HUB_WEIGHTS: Final = ("model*.safetensors", "model.safetensors.index.json", "*_Dense/model.safetensors")
+HUB_WEIGHTS: Final = (
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "*_Dense/model.safetensors",
+    # The heads of BGE-M3, of which the published ones are small pickles.
+    "sparse_linear.*",
+    "colbert_linear.*",
+)
 
 
 def locate(source: WeightsSource) -> Path:
