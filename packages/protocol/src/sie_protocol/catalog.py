@@ -71,7 +71,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model of the catalogue.
 
     Weights come from the first of `weights_path` (a directory), `weights_package` (an installed Python package and a
-    folder inside it, `package:folder`) and `hf_id` (Hugging Face hub, at `hf_revision`).
+    folder inside it, `package:folder`) and `hf_id` (Hugging Face hub, at `hf_revision`). `allow_pickle` is for models
+    that are published as `.bin` or `.pt` files only: those are neither fetched nor read otherwise.
     """
 
     sie_id: str
@@ -81,6 +82,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hf_revision: str | None = None
     weights_path: str | None = None
     weights_package: str | None = None
+    allow_pickle: bool = False
     inputs: Inputs = Inputs()
     max_sequence_length: int | None = None
 

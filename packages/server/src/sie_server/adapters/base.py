@@ -25,12 +25,17 @@ class UnsupportedInputError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WeightsSource:
-    """Where weights may be found; the first that is set and present wins. See `shared.weights.locate`."""
+    """Where weights may be found; the first that is set and present wins.
+
+    An adapter is always given a `path`: whoever loads it has fetched the files before. `allow_pickle`: may the model's
+    `.bin` and `.pt` files be read, with torch's reader that builds tensors only.
+    """
 
     path: str | None = None
     package: str | None = None
     hf_id: str | None = None
     hf_revision: str | None = None
+    allow_pickle: bool = False
 
 
 @dataclass(frozen=True, slots=True)

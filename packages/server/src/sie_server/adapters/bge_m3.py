@@ -5,7 +5,6 @@ token vectors are a projection of all states but the first. Only what was asked 
 may ask for different things. Published as "M3-Embedding" (Chen et al. 2024, arXiv 2402.03216).
 """
 
-import pickle  # noqa: TID251 - only for the name of what torch raises
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.base import (
     Capabilities,
     Input,
-    LoadError,
     ModelSpec,
     Output,
     Outputs,
@@ -28,15 +26,15 @@ from sie_server.adapters.base import (
 )
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
-from sie_server.adapters.shared.held import Held, check_dims, fitting
+from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
 from sie_server.adapters.shared.linear import Dense
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
-from sie_server.adapters.shared.weights import locate, read_json, read_tensors
-from sie_server.core.lifecycle import ErrorClass
+from sie_server.adapters.shared.weights import read_pickle, read_safetensors
 
 OUTPUTS: Final = frozenset({"dense", "sparse", "multivector"})
+HEADS: Final = (("sparse", "sparse_linear"), ("multivector", "colbert_linear"))
 WORDLESS: Final = ("<s>", "</s>", "<pad>", "<unk>")
 
 
@@ -70,16 +68,19 @@ class BgeM3Adapter:
         Raises:
             LoadError: what is missing or wrong.
         """
-        folder = locate(self._spec.source)
-        config = read_json(folder / "config.json")
+        folder, config, tensors = read_model(self._spec.source)
         expect(config, "model_type", "xlm-roberta")
         architecture, dtype = read_architecture(config), precision(self._spec.precision, device)
         width = architecture.width
         tokenizer = TextTokenizer(folder, architecture.length(self._spec.max_sequence_length), lower_case=False)
         with fitting(device):
-            encoder = architecture.build(read_tensors(folder), device, dtype)
-            sparse = read_linear(folder, "sparse_linear", width, device) if "sparse" in self._outputs else None
-            multi = read_linear(folder, "colbert_linear", width, device) if "multivector" in self._outputs else None
+            encoder = architecture.build(tensors, device, dtype)
+            sparse, multi = (
+                read_linear(folder, name, width, device, allow_pickle=self._spec.source.allow_pickle)
+                if output in self._outputs
+                else None
+                for output, name in HEADS
+            )
         found = {
             "dense": width,
             "sparse": config.get("vocab_size", 0),
@@ -124,26 +125,16 @@ class BgeM3Adapter:
         self._held.drop()
 
 
-def read_linear(folder: Path, name: str, width: int, device: str) -> Dense:
-    """A head in a file of its own, in float32: `{name}.safetensors`, or as published `{name}.pt`.
-
-    The latter is a pickle, and read with torch's `weights_only`, which builds tensors and nothing else.
+def read_linear(folder: Path, name: str, width: int, device: str, *, allow_pickle: bool) -> Dense:
+    """A head in a file of its own, in float32: `{name}.safetensors`, or as published `{name}.pt`, which is a pickle.
 
     Raises:
-        LoadError: NOT_FOUND without either file, UNKNOWN when it holds something else than a linear layer.
+        LoadError: the file is missing, is a pickle where none is allowed, or holds something else than a linear layer.
     """
-    from safetensors import SafetensorError  # noqa: PLC0415 - only loads need it
-    from safetensors.torch import load_file  # noqa: PLC0415 - the same
-
-    safe, published = folder / f"{name}.safetensors", folder / f"{name}.pt"
-    if not safe.is_file() and not published.is_file():
-        raise LoadError(ErrorClass.NOT_FOUND, f"the model folder has neither {safe.name} nor {published.name}")
-    try:
-        tensors = load_file(safe) if safe.is_file() else torch.load(published, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise LoadError(ErrorClass.UNKNOWN, f"{name} cannot be read as a file of tensors only") from error
-    if not isinstance(tensors, dict):
-        raise LoadError(ErrorClass.UNKNOWN, f"{name} holds a {type(tensors).__name__}, not tensors by name")
+    safe = folder / f"{name}.safetensors"
+    tensors = (
+        read_safetensors(safe) if safe.is_file() else read_pickle(folder / f"{name}.pt", allow_pickle=allow_pickle)
+    )
     get = Checkpoint(tensors, lambda own: own, device).get
     bias = get("bias")
     return Dense(get("weight", len(bias), width), bias)

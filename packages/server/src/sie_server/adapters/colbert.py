@@ -15,12 +15,11 @@ import torch
 from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, single_texts
 from sie_server.adapters.shared.architectures import BERT_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
-from sie_server.adapters.shared.held import Held, check_dims, fitting
+from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
 from sie_server.adapters.shared.marked import Side, read_documents, read_queries
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.projection import Chain, read_projection
 from sie_server.adapters.shared.torch_use import precision
-from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 
 QUERY_TOKENS: Final = 32
 
@@ -53,8 +52,8 @@ class ColbertAdapter:
         Raises:
             LoadError: what is missing or wrong.
         """
-        folder = locate(self._spec.source)
-        config, tensors, options = read_json(folder / "config.json"), read_tensors(folder), self._spec.options
+        folder, config, tensors = read_model(self._spec.source)
+        options = self._spec.options
         expect(config, "model_type", *BERT_TYPES, "modernbert")
         architecture, dtype = read_architecture(config), precision(self._spec.precision, device)
         with fitting(device):

@@ -15,12 +15,11 @@ from sie_server.adapters.base import Capabilities, Input, LoadError, ModelSpec, 
 from sie_server.adapters.shared.architectures import BERT_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.classifier_heads import Head, read_head
-from sie_server.adapters.shared.held import Held, fitting
+from sie_server.adapters.shared.held import Held, fitting, read_model
 from sie_server.adapters.shared.linear import Activation, identity
 from sie_server.adapters.shared.pooling import pool
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
-from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 from sie_server.core.lifecycle import ErrorClass
 
 ACTIVATIONS: Final[Mapping[str, Activation]] = {"Identity": identity, "Sigmoid": torch.sigmoid, "Tanh": torch.tanh}
@@ -57,8 +56,7 @@ class CrossEncoderAdapter:
         Raises:
             LoadError: what is missing or wrong.
         """
-        folder = locate(self._spec.source)
-        config, tensors = read_json(folder / "config.json"), read_tensors(folder)
+        folder, config, tensors = read_model(self._spec.source)
         expect(config, "model_type", *BERT_TYPES, "modernbert")
         architecture, activation = read_architecture(config), read_activation(config)
         if architecture.types is not None and architecture.types < PAIR_TYPES:

@@ -10,13 +10,12 @@ import torch
 
 from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, single_texts
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
-from sie_server.adapters.shared.held import Held, check_dims, fitting
+from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
 from sie_server.adapters.shared.layout import Layout, read_layout
 from sie_server.adapters.shared.pooling import pool, unit
 from sie_server.adapters.shared.projection import Chain, linked, read_dense
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
-from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +46,15 @@ class DenseAdapter:
         Raises:
             LoadError: what is missing or wrong.
         """
-        folder = locate(self._spec.source)
-        architecture = read_architecture(read_json(folder / "config.json"))
+        folder, config, tensors = read_model(self._spec.source)
+        architecture = read_architecture(config)
         layout = read_layout(folder, self._spec.options)
         length = architecture.length(self._spec.max_sequence_length or layout.max_length)
         tokenizer = TextTokenizer(folder, length, lower_case=layout.lower_case, end_token=layout.end_token)
         chain = linked([read_dense(path) for path in layout.dense], architecture.width, device, torch.float32)
         check_dims(self._spec, "dense", len(chain[-1].weight) if chain else architecture.width)
         with fitting(device):
-            encoder = architecture.build(read_tensors(folder), device, precision(self._spec.precision, device))
+            encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
         self._held.fill(Loaded(tokenizer, encoder, layout, chain), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike

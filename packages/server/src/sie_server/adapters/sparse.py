@@ -26,12 +26,12 @@ from sie_server.adapters.base import (
 from sie_server.adapters.shared.architectures import BERT_TYPES
 from sie_server.adapters.shared.bert_weights import read_shape, read_weights
 from sie_server.adapters.shared.distilbert import as_bert
-from sie_server.adapters.shared.held import Held, check_dims, fitting
+from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
 from sie_server.adapters.shared.mlm_head import MlmHead, read_head
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
 from sie_server.adapters.shared.varlen import PackedBert
-from sie_server.adapters.shared.weights import locate, read_json, read_tensors
+from sie_server.adapters.shared.weights import read_json
 from sie_server.core.lifecycle import ErrorClass
 
 
@@ -72,8 +72,8 @@ class SparseAdapter:
         Raises:
             LoadError: what is missing or wrong.
         """
-        folder = locate(self._spec.source)
-        config, tensors = as_bert(read_json(folder / "config.json"), read_tensors(folder))
+        folder, own_config, own_tensors = read_model(self._spec.source)
+        config, tensors = as_bert(own_config, own_tensors)
         shape, dtype = read_shape(config, BERT_TYPES), precision(self._spec.precision, device)
         wanted = self._spec.max_sequence_length or shape.positions
         tokenizer = TextTokenizer(folder, min(wanted, shape.positions), lower_case=False)

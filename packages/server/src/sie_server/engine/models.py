@@ -25,7 +25,9 @@ def spec_of(model: ModelConfig) -> ModelSpec:
     profile = model.profiles[DEFAULT_PROFILE]
     return ModelSpec(
         name=model.sie_id,
-        source=WeightsSource(model.weights_path, model.weights_package, model.hf_id, model.hf_revision),
+        source=WeightsSource(
+            model.weights_path, model.weights_package, model.hf_id, model.hf_revision, model.allow_pickle
+        ),
         dims=model.dims,
         options=load_options(profile),
         max_sequence_length=model.max_sequence_length,

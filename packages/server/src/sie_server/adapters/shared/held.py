@@ -3,12 +3,14 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
-from sie_server.adapters.base import LoadError, ModelSpec
+from sie_server.adapters.base import LoadError, ModelSpec, WeightsSource
 from sie_server.adapters.shared.torch_use import use_threads
+from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 from sie_server.core.lifecycle import ErrorClass
 
 T = TypeVar("T")
@@ -40,6 +42,25 @@ class Held(Generic[T]):
     def drop(self) -> None:
         """Let the parts go."""
         self._parts = None
+
+
+class Stored(NamedTuple):
+    """A model on disk: its folder, its config.json and its tensors by name."""
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+
+
+def read_model(source: WeightsSource) -> Stored:
+    """Find a model and map its tensors.
+
+    Raises:
+        LoadError: what was looked for and what to do.
+    """
+    folder = locate(source)
+    config = read_json(folder / "config.json")
+    return Stored(folder, config, read_tensors(folder, allow_pickle=source.allow_pickle))
 
 
 @contextmanager
