@@ -98,7 +98,9 @@ def only_pickles(folder: Path) -> None:
 
 
 def extra_module(folder: Path) -> None:
-    (folder / "modules.json").write_text('[{"type": "x.Transformer", "path": ""}, {"type": "x.WordWeights", "path": "2"}]')
+    (folder / "modules.json").write_text(
+        '[{"type": "x.Transformer", "path": ""}, {"type": "x.WordWeights", "path": "2"}]'
+    )
 
 
 @pytest.mark.parametrize(

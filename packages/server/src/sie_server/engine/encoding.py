@@ -6,6 +6,7 @@ from functools import partial
 from sie_protocol.items import EncodeParams, Item
 from sie_server.adapters.base import Vector
 from sie_server.core.options import EncodeOptions, invalid, resolve_encode
+from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
 from sie_server.engine.inputs import text_of
 from sie_server.engine.loop import Row
@@ -25,7 +26,8 @@ async def encode(engine: Engine, name: str, items: Sequence[Item], params: Encod
     texts = [options.prompt.apply(text_of(slot.model, f"item {at}", item, limit)) for at, item in enumerate(items)]
     if not texts:
         raise invalid("items is empty; send at least one item")
-    ran = await engine.run(slot, texts, is_query=options.is_query)
+    wants = Wants(frozenset(options.output_types), options.may_cut)
+    ran = await engine.run(slot, texts, is_query=options.is_query, wants=wants)
     work = partial(_finish, ran.rows, options)
     # What adapters compute in already needs no work, and so no thread.
     rows = work() if options.output_dtype == "float32" else await engine.pipeline.run(work)
