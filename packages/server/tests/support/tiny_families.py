@@ -17,6 +17,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the oracle's own
     from transformers import (
         AutoModel,
+        DistilBertConfig,
         MistralConfig,
         ModernBertConfig,
         Qwen3Config,
@@ -65,7 +66,7 @@ def write_family(folder: Path, family: Family) -> Path:
     """A sentence-transformers folder with random weights, norms and biases included."""
     torch.manual_seed(family.seed)
     tokenizer = TOKENIZERS[family.model_type]()
-    config = CONFIGS[family.model_type](vocab_size=tokenizer.get_vocab_size(), **{**COMMON, **family.config})
+    config = CONFIGS[family.model_type](**{**COMMON, "vocab_size": tokenizer.get_vocab_size(), **family.config})
     model = AutoModel.from_config(config)
     for parameter in model.parameters():
         if parameter.dim() == 1:
@@ -129,6 +130,7 @@ def _bytes(template: str, *special: str) -> Tokenizer:
 
 
 TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {
+    "distilbert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "xlm-roberta": _unigram,
     "roberta": lambda: _bytes("<s> $A </s>", "<s>", "<pad>", "</s>"),
     "modernbert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
@@ -139,6 +141,18 @@ TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {
 
 def _roberta(**values: Any) -> Any:
     return RobertaConfig(**{"max_position_embeddings": MAX_LENGTH + 2, "type_vocab_size": 1, **values})
+
+
+def _distilbert(**values: Any) -> Any:
+    return DistilBertConfig(
+        vocab_size=values["vocab_size"],
+        dim=values["hidden_size"],
+        n_layers=values["num_hidden_layers"],
+        n_heads=values["num_attention_heads"],
+        hidden_dim=values["intermediate_size"],
+        max_position_embeddings=MAX_LENGTH,
+        initializer_range=values["initializer_range"],
+    )
 
 
 def _xlm_roberta(**values: Any) -> Any:
@@ -153,6 +167,7 @@ def _modernbert(**values: Any) -> Any:
 
 
 CONFIGS: Mapping[str, Callable[..., Any]] = {
+    "distilbert": _distilbert,
     "xlm-roberta": _xlm_roberta,
     "roberta": _roberta,
     "modernbert": _modernbert,

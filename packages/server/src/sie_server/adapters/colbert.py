@@ -58,7 +58,9 @@ class ColbertAdapter:
         architecture, dtype = read_architecture(config), precision(self._spec.precision, device)
         with fitting(device):
             encoder = architecture.build(tensors, device, dtype)
-            projection = read_projection(folder, tensors, architecture.width, device, dtype)
+            projection = read_projection(
+                folder, tensors, architecture.width, device, dtype, allow_pickle=self._spec.source.allow_pickle
+            )
         check_dims(self._spec, "multivector", len(projection[-1].weight))
         queries = read_queries(folder, options, architecture.length(options.get("query_length", QUERY_TOKENS)))
         documents = read_documents(folder, options, architecture.length(self._spec.max_sequence_length))

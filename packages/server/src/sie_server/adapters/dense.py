@@ -51,7 +51,8 @@ class DenseAdapter:
         layout = read_layout(folder, self._spec.options)
         length = architecture.length(self._spec.max_sequence_length or layout.max_length)
         tokenizer = TextTokenizer(folder, length, lower_case=layout.lower_case, end_token=layout.end_token)
-        chain = linked([read_dense(path) for path in layout.dense], architecture.width, device, torch.float32)
+        layers = [read_dense(path, allow_pickle=self._spec.source.allow_pickle) for path in layout.dense]
+        chain = linked(layers, architecture.width, device, torch.float32)
         check_dims(self._spec, "dense", len(chain[-1].weight) if chain else architecture.width)
         with fitting(device):
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))

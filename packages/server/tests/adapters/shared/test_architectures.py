@@ -30,6 +30,7 @@ TEXTS = [
 TINY: dict[str, Family] = {
     "xlm-roberta": Family("xlm-roberta", {"num_hidden_layers": 3}),
     "xlm-roberta, first token": Family("xlm-roberta", {"num_hidden_layers": 2}, "cls", normalize=False, seed=1),
+    "distilbert": Family("distilbert", {"num_hidden_layers": 2}, "cls", normalize=False, seed=9),
     "roberta, prefixed": Family("roberta", {"num_hidden_layers": 2}, seed=2, prefix="roberta."),
     "modernbert, windows within a text": Family("modernbert", {"num_hidden_layers": 6, "local_attention": 8}, seed=3),
     "modernbert, first token": Family(

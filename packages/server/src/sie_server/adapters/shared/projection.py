@@ -18,7 +18,13 @@ Chain = tuple[Dense, ...]
 
 
 def read_projection(
-    folder: Path, tensors: Mapping[str, torch.Tensor], width: int, device: str, dtype: torch.dtype
+    folder: Path,
+    tensors: Mapping[str, torch.Tensor],
+    width: int,
+    device: str,
+    dtype: torch.dtype,
+    *,
+    allow_pickle: bool,
 ) -> Chain:
     """What makes token vectors of hidden states: the checkpoint's `linear.weight`, or the folder's Dense modules.
 
@@ -28,19 +34,19 @@ def read_projection(
     if NATIVE in tensors:
         return linked([Dense(tensors[NATIVE].float())], width, device, dtype)
     modules = read_modules(folder, {"Transformer", "Dense", "Normalize"})
-    layers = [read_dense(folder / path) for kind, path in modules if kind == "Dense"]
+    layers = [read_dense(folder / path, allow_pickle=allow_pickle) for kind, path in modules if kind == "Dense"]
     if not layers:
         raise LoadError(ErrorClass.UNKNOWN, f"the model has neither '{NATIVE}' nor Dense modules, so no token vectors")
     return linked(layers, width, device, dtype)
 
 
-def read_dense(folder: Path) -> Dense:
+def read_dense(folder: Path, *, allow_pickle: bool) -> Dense:
     """One Dense module, in float32. With a residual, what goes in is added to what comes out (PyLate).
 
     Raises:
         LoadError: a tensor is missing or unknown, or there is a residual around an activation.
     """
-    config, tensors = read_json(folder / "config.json"), read_tensors(folder)
+    config, tensors = read_json(folder / "config.json"), read_tensors(folder, allow_pickle=allow_pickle)
     unknown = sorted(set(tensors) - KNOWN)
     if unknown or NATIVE not in tensors:
         message = f"module '{folder.name}' has {', '.join(sorted(tensors))}; known: {', '.join(sorted(KNOWN))}"

@@ -24,14 +24,7 @@ HUB_FILES: Final = (
     "tokenizer.json",
     "idf.json",
 )
-HUB_WEIGHTS: Final = (
-    "model*.safetensors",
-    "model.safetensors.index.json",
-    "*_Dense/model.safetensors",
-    # The heads of BGE-M3, of which the published ones are small pickles.
-    "sparse_linear.*",
-    "colbert_linear.*",
-)
+HUB_WEIGHTS: Final = ("model*.safetensors", "model.safetensors.index.json", "*_Dense/model.safetensors")
 
 
 def locate(source: WeightsSource) -> Path:
