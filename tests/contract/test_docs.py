@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import models_table
 import pytest
 
 from sie_protocol import headers
@@ -17,6 +18,10 @@ def test_the_table_of_refusals_is_the_table_of_the_code(code: ErrorCode) -> None
     rule = RULES[code]
     retry = f"{rule.retry_after_s} s" if rule.retryable else "no"
     assert f"| `{code}` | {rule.status} | {retry} |" in WIRE
+
+
+def test_the_table_of_models_is_that_of_the_catalogue() -> None:
+    assert models_table.main(["--check"]) == 0, "run `make format`"
 
 
 @pytest.mark.parametrize("name", [value for value in vars(headers).values() if str(value).startswith("X-")])

@@ -2,12 +2,14 @@ from pathlib import Path
 
 import pytest
 
+from sie_protocol.catalog import VectorTask
 from sie_protocol.items import EncodeParams
 from sie_server.catalog_files import read_catalog, select
 from sie_server.core.options import resolve_encode
 from sie_server.settings import Settings
 
 FOR_QUERIES = "Represent this sentence for searching relevant passages: T"
+FOR_CHINESE = "为这个句子生成表示以用于检索相关文章：T"  # noqa: RUF001 - a full-width colon, as published
 TASK = "Given a web search query, retrieve relevant passages that answer the query"
 # id: dense dim, pooling, what becomes of a query "T", and of a document
 FAMILY = {
@@ -23,6 +25,19 @@ FAMILY = {
     "Snowflake/snowflake-arctic-embed-s": (384, "cls", FOR_QUERIES, "T"),
     "WhereIsAI/UAE-Large-V1": (1024, "cls", FOR_QUERIES, "T"),
     "mixedbread-ai/mxbai-embed-large-v1": (1024, "cls", FOR_QUERIES, "T"),
+    "BAAI/bge-small-zh-v1.5": (512, "cls", FOR_CHINESE, "T"),
+    "BAAI/bge-base-zh-v1.5": (768, "cls", FOR_CHINESE, "T"),
+    "BAAI/bge-large-zh-v1.5": (1024, "cls", FOR_CHINESE, "T"),
+    "Snowflake/snowflake-arctic-embed-xs": (384, "cls", FOR_QUERIES, "T"),
+    "Snowflake/snowflake-arctic-embed-m": (768, "cls", FOR_QUERIES, "T"),
+    "Snowflake/snowflake-arctic-embed-m-v1.5": (768, "cls", FOR_QUERIES, "T"),
+    "Snowflake/snowflake-arctic-embed-l": (1024, "cls", FOR_QUERIES, "T"),
+    "sentence-transformers/multi-qa-MiniLM-L6-cos-v1": (384, "mean", "T", "T"),
+    "sentence-transformers/all-distilroberta-v1": (768, "mean", "T", "T"),
+    "ibm-granite/granite-embedding-30m-english": (384, "cls", "T", "T"),
+    "ibm-granite/granite-embedding-125m-english": (768, "cls", "T", "T"),
+    "ibm-granite/granite-embedding-107m-multilingual": (384, "cls", "T", "T"),
+    "ibm-granite/granite-embedding-278m-multilingual": (768, "cls", "T", "T"),
 }
 # The same of families beyond BERT; and the length in front.
 BEYOND = {
@@ -39,6 +54,29 @@ BEYOND = {
     "Qwen/Qwen3-Embedding-4B": (32768, 2560, "last", f"Instruct: {TASK}\nQuery:T", "T"),
     "Qwen/Qwen3-Embedding-8B": (32768, 4096, "last", f"Instruct: {TASK}\nQuery:T", "T"),
     "intfloat/e5-mistral-7b-instruct": (4096, 4096, "last", f"Instruct: {TASK}\nQuery: T", "T"),
+    "Linq-AI-Research/Linq-Embed-Mistral": (32768, 4096, "last", f"Instruct: {TASK}\nQuery: T", "T"),
+    "Salesforce/SFR-Embedding-Mistral": (4096, 4096, "last", f"Instruct: {TASK}\nQuery: T", "T"),
+    "Salesforce/SFR-Embedding-2_R": (32768, 4096, "last", f"Instruct: {TASK}\nQuery: T", "T"),
+    "lightonai/modernbert-embed-large": (8192, 1024, "mean", "search_query: T", "search_document: T"),
+    "sentence-transformers/all-MiniLM-L6-v2": (256, 384, "mean", "T", "T"),
+    "sentence-transformers/all-MiniLM-L12-v2": (128, 384, "mean", "T", "T"),
+    "sentence-transformers/LaBSE": (256, 768, "cls", "T", "T"),
+    "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2": (128, 384, "mean", "T", "T"),
+    "sentence-transformers/msmarco-distilbert-base-tas-b": (512, 768, "cls", "T", "T"),
+}
+# Published without normalisation; of all others the vectors have unit length.
+AS_THEY_ARE = {
+    "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+    "sentence-transformers/msmarco-distilbert-base-tas-b",
+}
+# The shortest good beginning of a vector, for models trained so that there is one.
+SHORTEST = {
+    "mixedbread-ai/mxbai-embed-large-v1": 512,
+    "Qwen/Qwen3-Embedding-0.6B": 32,
+    "Qwen/Qwen3-Embedding-4B": 32,
+    "Qwen/Qwen3-Embedding-8B": 32,
+    "Snowflake/snowflake-arctic-embed-m-v1.5": 256,
+    "lightonai/modernbert-embed-large": 256,
 }
 RECIPES = {name: (512, *facts) for name, facts in FAMILY.items()} | BEYOND
 
@@ -50,8 +88,11 @@ def test_published_models_keep_their_published_recipe(name: str, facts: tuple[in
     assert model is not None
     length, dim, pooling, query, document = facts
     options = model.profiles["default"].adapter_options
-    assert (model.dims, options["pooling"], options["normalize"]) == ({"dense": dim}, pooling, True)
+    assert (model.dims, options["pooling"], options["normalize"]) == ({"dense": dim}, pooling, name not in AS_THEY_ARE)
     assert model.max_sequence_length == length
+    assert model.tasks.encode is not None
+    assert model.tasks.encode.dense == VectorTask(dim, SHORTEST.get(name))
+    assert options.get("similarity", "cosine") == ("dot" if name.endswith("tas-b") else "cosine")
     as_query = EncodeParams(options={"is_query": True})
     assert resolve_encode(model, as_query).prompt.apply("T") == query
     assert resolve_encode(model, EncodeParams()).prompt.apply("T") == document
@@ -67,7 +108,11 @@ def test_an_instruction_of_the_caller_takes_the_place_of_the_default_one() -> No
 
 OPENSEARCH = "opensearch-project/opensearch-neural-sparse-encoding"
 # id: longest input, how often the logarithm is taken, special words left out, where queries get their weights
-SPARSE = {
+SPARSE: dict[str, tuple[int, int, bool, str | None]] = {
+    "naver/splade-v3-distilbert": (512, 1, False, None),
+    "prithivida/Splade_PP_en_v1": (128, 1, False, None),
+    "ibm-granite/granite-embedding-30m-sparse": (512, 1, False, None),
+    f"{OPENSEARCH}-doc-v1": (512, 1, True, "idf.json"),
     "naver/splade-v3": (512, 1, False, None),
     "naver/splade-cocondenser-selfdistil": (512, 1, False, None),
     "prithivida/Splade_PP_en_v2": (128, 1, False, None),
@@ -79,8 +124,26 @@ SPARSE = {
     f"{OPENSEARCH}-doc-v2-mini": (512, 1, True, "idf.json"),
     f"{OPENSEARCH}-doc-v3-distill": (512, 2, True, "idf.json"),
 }
+WORD_PIECES, ROBERTA_WORDS = 30522, 50265
+# id: longest pair
+RERANKERS = {
+    "cross-encoder/ms-marco-TinyBERT-L-2-v2": 512,
+    "cross-encoder/ms-marco-MiniLM-L-2-v2": 512,
+    "cross-encoder/ms-marco-MiniLM-L-4-v2": 512,
+    "cross-encoder/ms-marco-MiniLM-L-6-v2": 512,
+    "cross-encoder/ms-marco-MiniLM-L-12-v2": 512,
+    "cross-encoder/stsb-roberta-base": 512,
+    "BAAI/bge-reranker-base": 512,
+    "BAAI/bge-reranker-large": 512,
+    "BAAI/bge-reranker-v2-m3": 8192,
+    "Alibaba-NLP/gte-reranker-modernbert-base": 8192,
+}
+BERT_MARKERS, PYLATE_MARKERS = ("[unused0]", "[unused1]"), ("[Q] ", "[D] ")
 # id: components of a token, longest document, longest query, whether queries are expanded
 COLBERT = {
+    "lightonai/GTE-ModernColBERT-v1": (128, 8192, 48, True),
+    "lightonai/Reason-ModernColBERT": (128, 8192, 128, True),
+    "mixedbread-ai/mxbai-edge-colbert-v0-32m": (64, 8192, 32, True),
     "colbert-ir/colbertv2.0": (128, 300, 32, True),
     "answerdotai/answerai-colbert-small-v1": (96, 300, 32, False),
     "mixedbread-ai/mxbai-colbert-large-v1": (128, 256, 128, False),
@@ -95,7 +158,7 @@ def test_published_sparse_models_keep_their_recipe(name: str, facts: tuple[int, 
     options = model.profiles["default"].adapter_options
     found = options.get("log1p", 1), options.get("drop_special", False), options.get("query_weights")
     assert (model.max_sequence_length, *found) == facts
-    assert model.dims == {"sparse": 30522}
+    assert model.dims == {"sparse": ROBERTA_WORDS if name.startswith("ibm-granite") else WORD_PIECES}
 
 
 @pytest.mark.parametrize(("name", "facts"), COLBERT.items())
@@ -107,7 +170,36 @@ def test_published_late_interaction_models_keep_their_recipe(name: str, facts: t
     options = model.profiles["default"].adapter_options
     assert (model.dims, model.max_sequence_length) == ({"multivector": dim}, document_tokens)
     assert (options["query_length"], options["query_expansion"]) == (query_tokens, expansion)
-    assert (options["query_marker"], options["doc_marker"]) == ("[unused0]", "[unused1]")
+    markers = BERT_MARKERS if document_tokens < 512 else PYLATE_MARKERS
+    assert (options["query_marker"], options["doc_marker"]) == markers
+
+
+@pytest.mark.parametrize(("name", "length"), RERANKERS.items())
+def test_published_rerankers_keep_their_length_and_have_no_other_task(name: str, length: int) -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
+    assert model is not None
+    assert (model.max_sequence_length, model.outputs) == (length, ("score",))
+    assert model.adapters == {"cross_encoder"}
+
+
+def test_bge_m3_has_three_outputs_and_a_profile_for_each() -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find("BAAI/bge-m3")
+    assert model is not None
+    assert model.dims == {"dense": 1024, "sparse": 250002, "multivector": 1024}
+    assert (model.max_sequence_length, model.allow_pickle) == (8192, True)
+    for profile, outputs in (("default", ("dense",)), *((kind, (kind,)) for kind in model.dims)):
+        options = resolve_encode(model, EncodeParams(options={"profile": profile}))
+        assert (options.output_types, options.prompt.apply("T")) == (outputs, "T")
+
+
+def test_every_model_that_encodes_or_scores_text_has_its_recipe_here() -> None:
+    own = Settings()
+    families = {"dense", "sparse", "colbert", "cross_encoder", "bge_m3"}
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    listed = {model.sie_id for model in catalog.models.values() if model.adapters & families}
+    assert listed == {*RECIPES, *SPARSE, *COLBERT, *RERANKERS, "BAAI/bge-m3"}
 
 
 def test_our_own_catalogue_is_served_by_its_default_bundle() -> None:
