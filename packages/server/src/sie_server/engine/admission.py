@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import accumulate
 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.adapters.base import CountsTokens, Input, Pair, Prepared, UnsupportedInputError
@@ -15,10 +16,20 @@ from sie_server.engine.results import Cost
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """What a request wants of its inputs: some outputs or all, and whether an input that is too long loses its end."""
+    """What a request wants of its inputs: some outputs or all, and whether an input that is too long loses its end.
+
+    `counts`: how many inputs each item of the request has become; None: one.
+    """
 
     outputs: frozenset[str] | None = None
     may_cut: bool = True
+    counts: Sequence[int] | None = None
+
+    def item_of(self, at: int) -> int:
+        """The item that an input belongs to."""
+        if self.counts is None:
+            return at
+        return next(item for item, end in enumerate(accumulate(self.counts)) if at < end)
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +89,7 @@ async def admitted(
             except UnsupportedInputError as error:
                 raise invalid(f"model '{loop.name}': {error}") from error
             if not wants.may_cut:
-                await _check_lengths(loop, pipeline, place, some, ready, is_query=as_query)
+                await _check_lengths(loop, pipeline, place, wants, some, ready, is_query=as_query)
             prepared += ready
             tokenization_s += spent_s
         if wants.outputs is not None and len(loop.adapter.capabilities.outputs) > 1:
@@ -90,6 +101,7 @@ async def _check_lengths(
     loop: ModelLoop,
     pipeline: Pipeline,
     place: str,
+    wants: Wants,
     inputs: Sequence[Input],
     prepared: Sequence[Prepared],
     *,
@@ -103,7 +115,7 @@ async def _check_lengths(
     found = f"more than {limit}"
     if isinstance(adapter, CountsTokens):
         found = str(await pipeline.run(partial(adapter.tokens_of, inputs[at], is_query=is_query)))
-    which = f"the query with item {at}" if isinstance(inputs[at], Pair) else place.replace("{}", str(at))
+    which = f"the query with item {at}" if isinstance(inputs[at], Pair) else place.format(wants.item_of(at))
     raise Problem(
         ErrorCode.INPUT_TOO_LONG,
         f"{which} has {found} tokens, model '{loop.name}' reads at most {limit}; shorten it, or have it cut with "

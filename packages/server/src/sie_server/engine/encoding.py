@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
+
+import numpy as np
 
 from sie_protocol.items import EncodeParams, Item
 from sie_server.adapters.base import Vector
 from sie_server.core.options import EncodeOptions, invalid, resolve_encode
 from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
-from sie_server.engine.inputs import text_of
+from sie_server.engine.inputs import inputs_of
 from sie_server.engine.loop import Row
 from sie_server.engine.quantize import Finished, finish
 from sie_server.engine.results import Encoded
@@ -23,15 +26,24 @@ async def encode(engine: Engine, name: str, items: Sequence[Item], params: Encod
     slot = engine.lookup(name)
     options = resolve_encode(slot.model, params)
     limit = engine.limits.max_text_chars
-    texts = [options.prompt.apply(text_of(slot.model, f"item {at}", item, limit)) for at, item in enumerate(items)]
-    if not texts:
+    inputs = [inputs_of(slot.model, f"item {at}", item, options.prompt, limit) for at, item in enumerate(items)]
+    if not inputs:
         raise invalid("items is empty; send at least one item")
-    wants = Wants(frozenset(options.output_types), options.may_cut)
-    ran = await engine.run(slot, texts, is_query=options.is_query, wants=wants)
-    work = partial(_finish, ran.rows, options)
+    counts = [len(of_item) for of_item in inputs]
+    wants = Wants(frozenset(options.output_types), options.may_cut, counts)
+    all_inputs = [each for of_item in inputs for each in of_item]
+    ran = await engine.run(slot, all_inputs, is_query=options.is_query, wants=wants)
+    found = ran.rows if len(ran.rows) == len(inputs) else _averaged(ran.rows, counts)
+    work = partial(_finish, found, options)
     # What adapters compute in already needs no work, and so no thread.
     rows = work() if options.output_dtype == "float32" else await engine.pipeline.run(work)
     return Encoded(slot.model.sie_id, rows, slot.model.dims, options, ran.cost)
+
+
+def _averaged(rows: Sequence[Row], counts: Sequence[int]) -> list[Row]:
+    """The mean of the dense vectors of each item's images. It is shorter than 1 where they differ, and stays so."""
+    left = iter(rows)
+    return [{"dense": np.mean([np.asarray(row["dense"]) for row in islice(left, count)], axis=0)} for count in counts]
 
 
 def _finish(rows: Sequence[Row], options: EncodeOptions) -> list[dict[str, Finished]]:

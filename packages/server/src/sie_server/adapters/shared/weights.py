@@ -23,6 +23,7 @@ HUB_FILES: Final = (
     "sentence_bert_config.json",
     "tokenizer.json",
     "idf.json",
+    "preprocessor_config.json",
 )
 HUB_WEIGHTS: Final = ("model*.safetensors", "model.safetensors.index.json", "*_Dense/model.safetensors")
 
