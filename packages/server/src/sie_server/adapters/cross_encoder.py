@@ -16,13 +16,12 @@ from sie_server.adapters.shared.architectures import BERT_TYPES, Encoder, read_a
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.classifier_heads import Head, read_head
 from sie_server.adapters.shared.held import Held, fitting, read_model
-from sie_server.adapters.shared.linear import Activation, identity
+from sie_server.adapters.shared.linear import Activation, activation_named
 from sie_server.adapters.shared.pooling import pool
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
 from sie_server.core.lifecycle import ErrorClass
 
-ACTIVATIONS: Final[Mapping[str, Activation]] = {"Identity": identity, "Sigmoid": torch.sigmoid, "Tanh": torch.tanh}
 PAIR_TYPES: Final = 2  # the first text and the second
 
 
@@ -111,15 +110,9 @@ def read_activation(config: Mapping[str, Any]) -> Activation:
     """What a checkpoint wants done with its one logit; a sigmoid where it says nothing.
 
     Raises:
-        LoadError: DEPENDENCY when it wants something else than torch's Identity, Sigmoid or Tanh.
+        LoadError: DEPENDENCY when it wants something else than a known function of torch.
     """
     section = config.get("sentence_transformers")
     own = section.get("activation_fn") if isinstance(section, Mapping) else None
     path = own or config.get("sbert_ce_default_activation_function")
-    if path is None:
-        return torch.sigmoid
-    package, _, name = str(path).rpartition(".")
-    if not package.startswith("torch.nn") or name not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
-        raise LoadError(ErrorClass.DEPENDENCY, f"the model's activation {path!r} is not supported; supported: {known}")
-    return ACTIVATIONS[name]
+    return torch.sigmoid if path is None else activation_named(str(path))

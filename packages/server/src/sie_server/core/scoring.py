@@ -13,10 +13,9 @@ from sie_server.core.options import Prompt, invalid, may_cut, merged_options, no
 from sie_server.core.similarity import SIMILARITIES
 
 HYBRID: Final = "hybrid"
-SCORE_MODES: Final[Mapping[str, str]] = MappingProxyType(
-    {"dense": "dense", "sparse": "sparse", "multivector": "multivector", "colbert": "multivector", HYBRID: HYBRID}
-)
-# How much dense, sparse and multivector count in a hybrid score: what BGE-M3 was published with.
+KINDS: Final = ("dense", "sparse", "multivector")
+SCORE_MODES: Final = MappingProxyType({**{kind: kind for kind in KINDS}, "colbert": "multivector", HYBRID: HYBRID})
+# How much each of the kinds counts in a hybrid score: what BGE-M3 was published with.
 HYBRID_WEIGHTS: Final = (0.4, 0.2, 0.4)
 
 
@@ -126,13 +125,11 @@ def _weights(model: ModelConfig, mode: str | None, asked: object) -> Mapping[str
     if mode != HYBRID:
         return {mode: 1.0}
     numbers = asked if isinstance(asked, list | tuple) else ()
-    if len(numbers) != len(HYBRID_WEIGHTS) or not all(_is_weight(each) for each in numbers):
+    if len(numbers) != len(KINDS) or not all(_is_weight(each) for each in numbers):
         raise invalid(
             f"options.score_weights is {asked!r}; expected three numbers of at least 0: for dense, sparse, multivector"
         )
-    own = {
-        kind: float(number) for kind, number in zip(SCORE_MODES, numbers, strict=False) if kind in model.dims and number
-    }
+    own = {kind: float(number) for kind, number in zip(KINDS, numbers, strict=True) if kind in model.dims and number}
     total = sum(own.values())
     if not total:
         raise invalid(f"options.score_weights is {asked!r}; an output of model '{model.sie_id}' must count")

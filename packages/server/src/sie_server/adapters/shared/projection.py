@@ -8,7 +8,7 @@ import torch
 
 from sie_server.adapters.base import LoadError
 from sie_server.adapters.shared.layout import read_modules
-from sie_server.adapters.shared.linear import Dense, identity, read_activation
+from sie_server.adapters.shared.linear import Dense, activation_named, identity
 from sie_server.adapters.shared.weights import read_json, read_tensors
 from sie_server.core.lifecycle import ErrorClass
 
@@ -52,7 +52,7 @@ def read_dense(folder: Path, *, allow_pickle: bool) -> Dense:
         message = f"module '{folder.name}' has {', '.join(sorted(tensors))}; known: {', '.join(sorted(KNOWN))}"
         raise LoadError(ErrorClass.DEPENDENCY, message)
     weight, bias = tensors[NATIVE].float(), tensors.get("linear.bias")
-    activation = read_activation(str(config.get("activation_function", "identity")))
+    activation = activation_named(str(config.get("activation_function", "identity")))
     if config.get("use_residual", False):
         if activation is not identity:
             message = f"module '{folder.name}' has a residual around an activation, which is not supported"
