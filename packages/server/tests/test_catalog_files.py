@@ -6,6 +6,7 @@ from sie_protocol.catalog import VectorTask
 from sie_protocol.items import EncodeParams
 from sie_server.catalog_files import read_catalog, select
 from sie_server.core.options import resolve_encode
+from sie_server.core.scoring import resolve_score
 from sie_server.settings import Settings
 
 FOR_QUERIES = "Represent this sentence for searching relevant passages: T"
@@ -138,6 +139,7 @@ RERANKERS = {
     "BAAI/bge-reranker-v2-m3": 8192,
     "Alibaba-NLP/gte-reranker-modernbert-base": 8192,
 }
+JUDGES = ("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-4B", "Qwen/Qwen3-Reranker-8B")
 BERT_MARKERS, PYLATE_MARKERS = ("[unused0]", "[unused1]"), ("[Q] ", "[D] ")
 # id: components of a token, longest document, longest query, whether queries are expanded
 COLBERT = {
@@ -183,6 +185,23 @@ def test_published_rerankers_keep_their_length_and_have_no_other_task(name: str,
     assert model.adapters == {"cross_encoder"}
 
 
+@pytest.mark.parametrize("name", JUDGES)
+def test_published_judges_are_asked_in_their_own_words(name: str) -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
+    assert model is not None
+    options, wanted = model.profiles["default"].adapter_options, resolve_score(model, None, {})
+    question = f"{wanted.query_prompt.apply('Q')}\n{wanted.document_prompt.apply('D')}"
+    assert question == f"<Instruct>: {TASK}\n<Query>: Q\n<Document>: D"
+    assert resolve_score(model, "Find it", {}).query_prompt.apply("Q") == "<Instruct>: Find it\n<Query>: Q"
+    assert options["prefix"] == (
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+        'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+    )
+    assert options["suffix"] == "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert (model.max_sequence_length, model.outputs) == (8192, ("score",))
+
+
 def test_bge_m3_has_three_outputs_and_a_profile_for_each() -> None:
     own = Settings()
     model = read_catalog(own.models_dir, own.bundles_dir).find("BAAI/bge-m3")
@@ -198,6 +217,7 @@ def test_every_model_that_encodes_or_scores_text_has_its_recipe_here() -> None:
     own = Settings()
     families = {"dense", "sparse", "colbert", "cross_encoder", "bge_m3"}
     catalog = read_catalog(own.models_dir, own.bundles_dir)
+    assert {model.sie_id for model in catalog.models.values() if "judge" in model.adapters} == set(JUDGES)
     listed = {model.sie_id for model in catalog.models.values() if model.adapters & families}
     assert listed == {*RECIPES, *SPARSE, *COLBERT, *RERANKERS, "BAAI/bge-m3"}
 

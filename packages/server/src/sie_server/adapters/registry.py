@@ -17,6 +17,7 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
         "cross_encoder": "sie_server.adapters.cross_encoder:CrossEncoderAdapter",
         "dense": "sie_server.adapters.dense:DenseAdapter",
         "hash": "sie_server.adapters.hash:HashAdapter",
+        "judge": "sie_server.adapters.judge:JudgeAdapter",
         "sparse": "sie_server.adapters.sparse:SparseAdapter",
         "vision": "sie_server.adapters.vision:VisionAdapter",
     }

@@ -37,6 +37,10 @@ class TextTokenizer:
         """The id of a word of the vocabulary."""
         return self._tokenizer.token_to_id(word)
 
+    def plain_ids(self, text: str) -> list[int]:
+        """The ids of a text without special tokens around it."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
         """Tokenise in one call; may be called from several threads."""
         wanted = [text.lower() for text in texts] if self._lower_case else list(texts)
