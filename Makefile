@@ -1,10 +1,10 @@
 # Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format bench bench-peers clean
+.PHONY: help demo up test test-cluster test-node check format bench bench-peers lab lab-node clean
 BIN := .venv/bin
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: ## Start a local cluster scaled to zero, embed a real text through the SDK, stop it all
 	@python3 tools/setup.py demo
@@ -17,6 +17,11 @@ up: ## Run the same cluster on port 8080 until Ctrl-C
 test: ## Run the whole fast suite
 	@python3 tools/setup.py dev
 	@$(BIN)/pytest
+
+test-cluster: ## Run the suite that needs a real Kubernetes API (built from source the first time)
+	@python3 tools/setup.py dev
+	@$(BIN)/python tools/lab/binaries.py etcd kube-apiserver
+	@$(BIN)/pytest tests/cluster
 
 check: ## Lint, formatting, types, import contracts, generated files
 	@python3 tools/setup.py dev
@@ -33,6 +38,21 @@ format: ## Format the code and regenerate what is generated
 	$(BIN)/ruff check --fix .
 	$(BIN)/python tools/unasync.py
 	$(BIN)/python tools/models_table.py
+
+test-node: ## Run the suite that needs a node with pods (root, Linux, containerd)
+	@python3 tools/setup.py dev
+	@$(BIN)/python tools/lab/binaries.py
+	@$(BIN)/python tools/lab/inside.py $(BIN)/pytest tests/node
+
+lab: ## Run a real Kubernetes API on loopback until Ctrl-C
+	@python3 tools/setup.py dev
+	@$(BIN)/python tools/lab/binaries.py etcd kube-apiserver
+	@PYTHONPATH=tools $(BIN)/python -m lab.run
+
+lab-node: ## The same with a node that runs pods (root, Linux, containerd)
+	@python3 tools/setup.py dev
+	@$(BIN)/python tools/lab/binaries.py
+	@PYTHONPATH=tools $(BIN)/python tools/lab/inside.py $(BIN)/python -m lab.run --node
 
 bench: ## Measure the worker beside the hardware and sentence-transformers, the router beside nginx
 	@python3 tools/setup.py dev

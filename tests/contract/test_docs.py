@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-import models_table
 import pytest
 
+import models_table
 from sie_protocol import headers
 from sie_protocol.errors import RULES, ErrorCode
 

@@ -75,8 +75,8 @@ async def test_sigterm_finishes_what_was_begun_and_exits_with_zero(make_worker: 
 
 async def test_sigkill_of_a_worker_in_the_middle_of_requests_is_invisible() -> None:
     async with (
-        process(sys.executable, str(FAKES), "0", "one") as one,
-        process(sys.executable, str(FAKES), "0", "two") as two,
+        process(sys.executable, str(FAKES), "0", "worker-0") as one,  # the lowest ordinal works first
+        process(sys.executable, str(FAKES), "0", "worker-1") as two,
     ):
         ports = [(await line(each.stdout, r"^(\d+)$"))[1] for each in (one, two)]
         urls = [flag for port in ports for flag in ("-w", f"http://127.0.0.1:{port}")]

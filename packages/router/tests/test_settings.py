@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sie_router.core.fleet import Group
-from sie_router.settings import Flags, Settings, read_settings
+from sie_router.settings import AuthSettings, Flags, Kubernetes, Settings, read_settings
 
 
 def test_nothing_said_means_the_defaults() -> None:
@@ -29,6 +29,21 @@ def test_flags_win_over_the_environment() -> None:
     assert (won.json_logs, won.log_level) == (False, "info")
 
 
+def test_kubernetes_is_described_by_flags_or_environment() -> None:
+    assert read_settings(Flags(kubernetes=True), {}).kubernetes == Kubernetes()
+    environ = {
+        "SIE_ROUTER_KUBERNETES": "true",
+        "SIE_ROUTER_K8S_NAMESPACE": "ml",
+        "SIE_ROUTER_K8S_SERVICE": "l4, a100",
+        "SIE_ROUTER_K8S_PORT": "http",
+        "KUBECONFIG": "/k",
+    }
+    assert read_settings(Flags(), environ).kubernetes == Kubernetes("ml", ("l4", "a100"), "http", Path("/k"))
+    flags = Flags(k8s_namespace="x", k8s_services=("y",), k8s_port="1", kubeconfig=Path("/z"))
+    assert read_settings(flags, environ).kubernetes == Kubernetes("x", ("y",), "1", Path("/z"))
+    assert read_settings(Flags(kubernetes=False), environ).kubernetes is None
+
+
 def test_configured_profiles_get_the_default_bundle() -> None:
     assert read_settings(Flags(), {"SIE_ROUTER_CONFIGURED_GPUS": "l4,a100"}).groups == (
         Group("l4", "default"),
@@ -47,6 +62,10 @@ def test_a_gpu_type_is_no_profile_where_profiles_are_described() -> None:
         (Flags(workers=("https://a",)), {}, "https://a"),
         (Flags(workers=("http://a:1/path",)), {}, "HOST:PORT"),
         (Flags(workers=("http://a:x",)), {}, "HOST:PORT"),
+        (Flags(workers=("dns+https://a:1",)), {}, "dns"),
+        (Flags(kubernetes=True, k8s_port="70000"), {}, "70000"),
+        (Flags(kubernetes=True, k8s_services=("a b",)), {}, "a b"),
+        (Flags(kubernetes=True, k8s_namespace="../x"), {}, "namespace"),
         (Flags(port=70000), {}, "70000"),
         (Flags(groups=(":default",)), {}, "PROFILE:BUNDLE"),
         (Flags(models_dir=Path("x")), {}, "go together"),
@@ -56,8 +75,26 @@ def test_a_gpu_type_is_no_profile_where_profiles_are_described() -> None:
         (Flags(), {"SIE_LOG_JSON": "perhaps"}, "perhaps"),
         (Flags(), {"SIE_ROUTER_MACHINE_PROFILES": "[]"}, "SIE_ROUTER_MACHINE_PROFILES"),
         (Flags(), {"SIE_ROUTER_REQUEST_TIMEOUT_S": "nan"}, "SIE_ROUTER_REQUEST_TIMEOUT_S"),
+        (Flags(), {"SIE_AUTH_MODE": "statik", "SIE_AUTH_TOKENS": "a"}, "statik"),
+        (Flags(), {"SIE_AUTH_MODE": "static"}, "without a token"),
+        (Flags(), {"SIE_AUTH_MODE": "token", "SIE_AUTH_TOKENS": " , "}, "without a token"),
+        (Flags(), {"SIE_AUTH_TOKEN": "a"}, "SIE_AUTH_MODE is not"),
+        (Flags(), {"SIE_AUTH_MODE": "static", "SIE_AUTH_TOKENS": "a,b", "SIE_ADMIN_TOKEN": "b"}, "an admin"),
     ],
 )
 def test_what_cannot_be_used_is_named(flags: Flags, environ: dict[str, str], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         read_settings(flags, environ)
+
+
+@pytest.mark.parametrize("mode", ["static", "Token", " STATIC "])
+def test_tokens_are_read_from_either_variable(mode: str) -> None:
+    one = read_settings(Flags(), {"SIE_AUTH_MODE": mode, "SIE_AUTH_TOKEN": "a, b"}).auth
+    assert one == AuthSettings(("a", "b"))
+    environ = {"SIE_AUTH_MODE": mode, "SIE_AUTH_TOKENS": "c", "SIE_AUTH_TOKEN": "a", "SIE_ADMIN_TOKEN": "root"}
+    both = read_settings(Flags(), environ | {"SIE_AUTH_EXEMPT_OPERATIONAL": "true"}).auth
+    assert both == AuthSettings(("c",), "root", exempt_operational=True)
+
+
+def test_an_open_router_ignores_tokens_only_where_that_is_said() -> None:
+    assert read_settings(Flags(), {"SIE_AUTH_MODE": "none", "SIE_AUTH_TOKEN": "a"}).auth == AuthSettings()

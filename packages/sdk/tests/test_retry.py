@@ -83,6 +83,7 @@ def test_no_capacity_is_raised_at_once_for_callers_who_do_not_wait(reply: Reply,
         (ErrorCode.RATE_LIMITED, 1),
         (ErrorCode.SHUTTING_DOWN, 1),
         (ErrorCode.WORKER_UNAVAILABLE, 1),
+        (ErrorCode.STORE_UNAVAILABLE, 1),
         (ErrorCode.RESOURCE_EXHAUSTED, 5),
     ],
 )

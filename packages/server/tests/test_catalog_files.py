@@ -4,6 +4,7 @@ import pytest
 
 from sie_protocol.catalog import VectorTask
 from sie_protocol.items import EncodeParams
+from sie_server.adapters.gliner import Choice, read_choice
 from sie_server.catalog_files import read_catalog, select
 from sie_server.core.options import resolve_encode
 from sie_server.core.scoring import resolve_score
@@ -220,6 +221,35 @@ def test_every_model_that_encodes_or_scores_text_has_its_recipe_here() -> None:
     assert {model.sie_id for model in catalog.models.values() if "judge" in model.adapters} == set(JUDGES)
     listed = {model.sie_id for model in catalog.models.values() if model.adapters & families}
     assert listed == {*RECIPES, *SPARSE, *COLBERT, *RERANKERS, "BAAI/bge-m3"}
+
+
+# id: whether neighbouring entities become one
+GLINER = {
+    "EmergentMethods/gliner_large_news-v2.1": False,
+    "Ihor/gliner-biomed-large-v1.0": False,
+    "NeuML/gliner-bert-tiny": True,
+    "gliner-community/gliner_large-v2.5": False,
+    "gliner-community/gliner_medium-v2.5": False,
+    "gliner-community/gliner_small-v2.5": False,
+    "numind/NuNER_Zero": True,
+    "numind/NuNER_Zero-span": False,
+    "urchade/gliner_large-v2.1": False,
+    "urchade/gliner_medium-v2.1": False,
+    "urchade/gliner_multi-v2.1": False,
+    "urchade/gliner_multi_pii-v1": False,
+    "urchade/gliner_small-v2.1": False,
+}
+
+
+@pytest.mark.parametrize(("name", "merges"), GLINER.items())
+def test_published_gliner_models_keep_their_recipe(name: str, merges: bool) -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
+    assert model is not None
+    profile = model.profiles["default"]
+    assert (model.hf_id, model.outputs, profile.adapter) == (name, ("json",), "gliner")
+    choice = read_choice(profile.adapter_options)
+    assert choice == Choice(threshold=0.5, flat_ner=True, multi_label=False, merge_adjacent_entities=merges)
 
 
 def test_our_own_catalogue_is_served_by_its_default_bundle() -> None:

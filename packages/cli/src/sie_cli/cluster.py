@@ -125,7 +125,8 @@ class Cluster:
             pools=self.pools,
             retry_after_s=self._file.router.retry_after_seconds,
             catalog=None if self._settings.has_models_dir else packaged_catalog(),
-            inherited=self._settings.inherited,
+            # All routers share their resource pools, and find them again when one restarts.
+            inherited={"SIE_ROUTER_POOLS_FILE": str(self.run_dir / "pools.json"), **self._settings.inherited},
         )
         return self._slot(f"router-{number}", port, lambda: program, SHUTDOWN_GRACE_S)
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from sie_protocol.headers import ERROR_CODE, RETRY_AFTER
+from sie_protocol.headers import ERROR_CODE, RETRY_AFTER, WWW_AUTHENTICATE
 
 
 class ErrorCode(StrEnum):
@@ -37,6 +37,7 @@ class ErrorCode(StrEnum):
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
     SHUTTING_DOWN = "SHUTTING_DOWN"
     WORKER_UNAVAILABLE = "WORKER_UNAVAILABLE"
+    STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
 
 
@@ -74,6 +75,7 @@ RULES: Final[Mapping[ErrorCode, Rule]] = MappingProxyType(
         # behind a retry on another worker and answer with PROVISIONING when there is none.
         ErrorCode.SHUTTING_DOWN: Rule(503, retryable=True, retry_after_s=1),
         ErrorCode.WORKER_UNAVAILABLE: Rule(503, retryable=True, retry_after_s=1),
+        ErrorCode.STORE_UNAVAILABLE: Rule(503, retryable=True, retry_after_s=1),
         ErrorCode.DEADLINE_EXCEEDED: Rule(504, retryable=True, retry_after_s=1),
     }
 )
@@ -125,4 +127,6 @@ def envelope(problem: Problem) -> Envelope:
     headers = [(ERROR_CODE, str(problem.code))]
     if problem.retry_after_s is not None:
         headers.append((RETRY_AFTER, str(problem.retry_after_s)))
+    if problem.code is ErrorCode.UNAUTHENTICATED:
+        headers.append((WWW_AUTHENTICATE, "Bearer"))
     return Envelope(problem.status, tuple(headers), {"error": inner, "detail": inner})

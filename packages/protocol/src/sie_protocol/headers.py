@@ -7,12 +7,14 @@ MACHINE_PROFILE: Final = "X-SIE-MACHINE-PROFILE"
 POOL: Final = "X-SIE-Pool"
 SDK_VERSION: Final = "X-SIE-SDK-Version"
 REQUEST_ID: Final = "X-Request-ID"
+AUTHORIZATION: Final = "Authorization"
 
 # Response
 SERVER_VERSION: Final = "X-SIE-Server-Version"
 ERROR_CODE: Final = "X-SIE-Error-Code"
 WORKER: Final = "X-SIE-Worker"
 RETRY_AFTER: Final = "Retry-After"
+WWW_AUTHENTICATE: Final = "WWW-Authenticate"
 
 # Response, timings in milliseconds with two decimals
 QUEUE_TIME: Final = "X-Queue-Time"
@@ -32,6 +34,7 @@ EMBEDDINGS: Final = "/v1/embeddings"
 RERANK: Final = "/v1/rerank"
 RERANK_V2: Final = "/v2/rerank"
 POOLS: Final = "/v1/pools"
+ROUTE_EXPLAIN: Final = "/v1/route/explain"
 HEALTH: Final = "/health"
 HEALTHZ: Final = "/healthz"
 READYZ: Final = "/readyz"

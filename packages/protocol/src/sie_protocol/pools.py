@@ -34,3 +34,12 @@ class PoolInfo(TypedDict):
     name: str
     spec: PoolSpec
     status: PoolStatus
+
+
+class PoolListItem(TypedDict):
+    """One pool of `GET /v1/pools`; `worker_count` are the healthy workers that serve it."""
+
+    name: str
+    state: str
+    gpus: dict[str, int]
+    worker_count: int

@@ -15,26 +15,39 @@ from fastapi.telemetry import TelemetryConfig
 from sie_protocol.status import ClusterStatus
 from sie_protocol.versions import VERSION
 from sie_router.api.cluster_ws import ClusterWatch
+from sie_router.api.explain import explain_routes
 from sie_router.api.health import Phase, health_routes
 from sie_router.api.inference import InferenceRoute, describe
 from sie_router.api.metrics import Counters, RouterCollector, metric_routes
 from sie_router.api.models import model_routes
 from sie_router.api.page import page_routes
+from sie_router.api.pools import Limits, Pools, pool_routes
 from sie_router.api.views import cluster_status
 from sie_router.control.catalog_files import read_catalog
+from sie_router.control.discovery import Combined, Discovery
+from sie_router.control.discovery_dns import SCHEME, DnsDiscovery
+from sie_router.control.discovery_kube import KubeDiscovery
 from sie_router.control.discovery_static import StaticDiscovery
 from sie_router.control.feed import follow
+from sie_router.control.kube import KubeApi, connect
+from sie_router.control.pools import PoolFinder, PoolStore, follow_pools
+from sie_router.control.pools_file import FilePools
+from sie_router.control.pools_kube import KubePools
+from sie_router.control.pools_memory import MemoryPools
+from sie_router.control.reaper import Reaper
 from sie_router.control.store import FleetStore
 from sie_router.control.ticker import tick
 from sie_router.core.events import CatalogPut, Tick
-from sie_router.core.fleet import empty_fleet
+from sie_router.core.index import empty_fleet
 from sie_router.data.admission import Admission
 from sie_router.data.forward import Forwarder, Plane
+from sie_router.data.health import HealthBook
 from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
 from sie_router.data.proxy import Proxy, Terms
 from sie_router.data.upstream import Upstream
 from sie_router.edge import errors
+from sie_router.edge.auth import Auth, Tokens
 from sie_router.edge.version import VersionHeader
 from sie_router.settings import Settings
 
@@ -50,6 +63,7 @@ class RouterApp:
         self.phase = Phase.STARTING
         self.store = FleetStore(empty_fleet(settings.groups, settings.profiles), time.monotonic)
         self.inflight = Inflight(time.monotonic)
+        self.health = HealthBook(self.store.publish, time.monotonic, random.random)
         self.upstream = Upstream(
             connect_timeout_s=settings.connect_timeout_s,
             max_per_worker=settings.max_connections_per_worker,
@@ -57,9 +71,13 @@ class RouterApp:
         )
         self.counters = Counters()
         self._audit = audit
+        self._kube: KubeApi | None = None if settings.kubernetes is None else connect(settings.kubernetes.kubeconfig)
+        self.pools = self._pool_store()
         if settings.models_dir is not None and settings.bundles_dir is not None:
             self.store.publish(CatalogPut(read_catalog(settings.models_dir, settings.bundles_dir)))
-        self.asgi = VersionHeader(self._build())
+        tokens = Tokens(settings.auth.tokens, settings.auth.admin_token)
+        exempt = settings.auth.exempt_operational
+        self.asgi = VersionHeader(Auth(self._build(), tokens, exempt_operational=exempt))
 
     @property
     def is_draining(self) -> bool:
@@ -76,7 +94,12 @@ class RouterApp:
         snapshot = self.store.snapshot
         app.include_router(health_routes(snapshot, self._status, lambda: self.phase))
         app.include_router(model_routes(snapshot))
-        collector = RouterCollector(self.counters, snapshot, self.inflight, time.monotonic)
+        app.include_router(explain_routes(snapshot, lambda: self.inflight.workers, random.random))
+        limits = Limits(self._settings.max_pools, self._settings.max_pool_workers)
+        app.include_router(pool_routes(Pools(self.pools, snapshot, self.store.publish, time.time, limits)))
+        collector = RouterCollector(
+            self.counters, snapshot, self.inflight, self.health.ejections, time.monotonic, time.time
+        )
         app.include_router(metric_routes(collector))
         app.include_router(page_routes(self._status))
         app.router.routes.append(ClusterWatch(self._status, time.monotonic).route())
@@ -84,13 +107,19 @@ class RouterApp:
         describe(app)
         return app
 
+    def _pool_store(self) -> PoolStore:
+        if self._kube is not None:
+            return KubePools(self._kube, random.random)
+        return MemoryPools() if self._settings.pools_file is None else FilePools(self._settings.pools_file)
+
     def _proxy(self) -> Proxy:
         settings = self._settings
-        plane = Plane(self.store.snapshot, self.store.publish, time.monotonic, random.random)
+        find_pool = PoolFinder(self.pools, self.store.publish).find
+        plane = Plane(self.store.snapshot, self.store.publish, time.monotonic, random.random, find_pool)
         prefix, numbers = secrets.token_hex(6), itertools.count(1)
         return Proxy(
             plane=plane,
-            forwarder=Forwarder(plane, self.inflight, self.upstream, settings.request_timeout_s),
+            forwarder=Forwarder(plane, self.inflight, self.health, self.upstream, settings.request_timeout_s),
             inflight=self.inflight,
             admission=Admission(settings.max_concurrency, settings.max_held_bytes),
             terms=Terms(settings.retry_after_s, settings.estimated_wait_s, settings.max_body_bytes),
@@ -107,14 +136,30 @@ class RouterApp:
             self.store.snapshot(), self.inflight.workers, self.inflight.sent_per_second(), time.time()
         )
 
+    def _pass_time(self) -> None:
+        self.store.publish(Tick())
+        self.health.forget(self.store.snapshot().workers)
+
+    def _sources(self) -> list[Discovery]:
+        settings, kube = self._settings, self._settings.kubernetes
+        named = [url for url in settings.workers if url.startswith(SCHEME)]
+        sources: list[Discovery] = [StaticDiscovery(url for url in settings.workers if url not in named)]
+        sources += [DnsDiscovery(url, random.random) for url in named]
+        if self._kube is not None and kube is not None:
+            sources.append(KubeDiscovery(self._kube, kube.namespace, kube.services, kube.port, random.random))
+        return sources
+
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.upstream.close)
-            discovery = StaticDiscovery(self._settings.workers)
+            if self._kube is not None:
+                stack.push_async_callback(self._kube.close)
             background = (
-                follow(discovery, self.store.publish, random.random),
-                tick(lambda: self.store.publish(Tick()), self.upstream.close_idle),
+                follow(Combined(self._sources(), random.random), self.store.publish, random.random),
+                follow_pools(self.pools, self.store.publish),
+                Reaper(self.pools, self.store.snapshot, self.store.publish, time.time).run(),
+                tick(self._pass_time, self.upstream.close_idle),
             )
             for each in background:
                 task = asyncio.create_task(each)

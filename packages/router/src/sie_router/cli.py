@@ -15,7 +15,16 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="The router o
 def serve(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     host: Annotated[str | None, typer.Option("-h", "--host", help="Address to listen on [0.0.0.0].")] = None,
     port: Annotated[int | None, typer.Option("-p", "--port", help="Port to listen on [8080]; 0: any free.")] = None,
-    worker: Annotated[list[str] | None, typer.Option("-w", "--worker", help="URL of a worker; repeat.")] = None,
+    worker: Annotated[
+        list[str] | None, typer.Option("-w", "--worker", help="URL of a worker; dns+http: all behind a name; repeat.")
+    ] = None,
+    kubernetes: Annotated[
+        bool | None, typer.Option("-k", "--kubernetes", help="Find workers by their Service.")
+    ] = None,
+    k8s_namespace: Annotated[str | None, typer.Option(help="Namespace of the workers [the router's own].")] = None,
+    k8s_service: Annotated[list[str] | None, typer.Option(help="Service of workers [sie-worker]; repeat.")] = None,
+    k8s_port: Annotated[str | None, typer.Option(help="Port of the workers, a number or a name [8080].")] = None,
+    kubeconfig: Annotated[Path | None, typer.Option(help="Cluster to use [the one the router runs in].")] = None,
     models_dir: Annotated[Path | None, typer.Option(help="Folder of model files.")] = None,
     bundles_dir: Annotated[Path | None, typer.Option(help="Folder of bundle files.")] = None,
     group: Annotated[
@@ -23,6 +32,9 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     ] = None,
     retry_after_s: Annotated[int | None, typer.Option(help="Seconds a client is told to wait for a worker.")] = None,
     estimated_wait_s: Annotated[int | None, typer.Option(help="Seconds a new worker is expected to take.")] = None,
+    pools_file: Annotated[
+        Path | None, typer.Option(help="File that keeps pools over restarts, and shares them between routers.")
+    ] = None,
     log_level: Annotated[str | None, typer.Option("-l", "--log-level", help="critical ... debug [info].")] = None,
     json_logs: Annotated[bool | None, typer.Option("--json-logs", help="Log lines as JSON.")] = None,
 ) -> None:
@@ -41,8 +53,14 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each flag
         groups=tuple(group or ()),
         retry_after_s=retry_after_s,
         estimated_wait_s=estimated_wait_s,
+        pools_file=pools_file,
         log_level=log_level,
         json_logs=json_logs,
+        kubernetes=kubernetes,
+        k8s_namespace=k8s_namespace,
+        k8s_services=tuple(k8s_service or ()),
+        k8s_port=k8s_port,
+        kubeconfig=kubeconfig,
     )
     try:
         settings = settings_of_process(flags)

@@ -1,6 +1,7 @@
 """What an operator can set. The only reader of the environment; flags win over it, and nothing is written to it."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,34 @@ from sie_router.core.fleet import Group
 LEVELS: Final = ("critical", "error", "warning", "info", "debug")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
+_SCHEMES: Final = frozenset({"http", "dns+http"})
+_DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 Number = TypeVar("Number", int, float)
+
+
+AUTH_MODES: Final = ("none", "static", "token")  # the last two are the same
+
+
+@dataclass(frozen=True, slots=True)
+class AuthSettings:
+    """Who may call; without tokens, everybody. `exempt_operational`: health, metrics and docs need no token."""
+
+    tokens: tuple[str, ...] = ()
+    admin_token: str | None = None
+    exempt_operational: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kubernetes:
+    """Where in a cluster the workers are. An empty namespace is the router's own; no file: the cluster it runs in.
+
+    `port` is a number, or the name of a port of the Services.
+    """
+
+    namespace: str = ""
+    services: tuple[str, ...] = ("sie-worker",)
+    port: str = "8080"
+    kubeconfig: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +59,14 @@ class Flags:
     groups: tuple[str, ...] = ()
     retry_after_s: int | None = None
     estimated_wait_s: int | None = None
+    pools_file: Path | None = None
     log_level: str | None = None
     json_logs: bool | None = None
+    kubernetes: bool | None = None
+    k8s_namespace: str | None = None
+    k8s_services: tuple[str, ...] = ()
+    k8s_port: str | None = None
+    kubeconfig: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +76,7 @@ class Settings:
     host: str = "0.0.0.0"
     port: int = 8080
     workers: tuple[str, ...] = ()
+    kubernetes: Kubernetes | None = None
     groups: tuple[Group, ...] = ()
     profiles: tuple[str, ...] = ()
     models_dir: Path | None = None
@@ -57,6 +92,10 @@ class Settings:
     max_connections_per_worker: int = 1024
     max_body_bytes: int = MAX_BODY_BYTES
     max_held_bytes: int = field(default=1 << 30)
+    pools_file: Path | None = None
+    max_pools: int = 100
+    max_pool_workers: int = 64
+    auth: AuthSettings = AuthSettings()
 
 
 def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
@@ -82,6 +121,7 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
         host=flags.host or default.host,
         port=_port(default.port if flags.port is None else flags.port),
         workers=tuple(_worker(url) for url in flags.workers or env.list("SIE_ROUTER_WORKERS")),
+        kubernetes=_kubernetes(flags, env),
         groups=groups or tuple(Group(profile, DEFAULT_BUNDLE) for profile in profiles),
         profiles=profiles,
         models_dir=models_dir,
@@ -99,6 +139,10 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
         ),
         max_body_bytes=env.number("SIE_ROUTER_MAX_BODY_BYTES", default.max_body_bytes),
         max_held_bytes=env.number("SIE_ROUTER_MAX_HELD_BYTES", default.max_held_bytes),
+        pools_file=flags.pools_file or env.path("SIE_ROUTER_POOLS_FILE"),
+        max_pools=env.number("SIE_ROUTER_MAX_POOLS", default.max_pools),
+        max_pool_workers=env.number("SIE_ROUTER_MAX_POOL_WORKERS", default.max_pool_workers),
+        auth=_auth(env),
     )
 
 
@@ -142,6 +186,27 @@ class _Environment:
         return value
 
 
+def _auth(env: _Environment) -> AuthSettings:
+    """Open only where that is said, or where nothing at all is: a typo must not open a router."""
+    said = env.text("SIE_AUTH_MODE")
+    mode = (said or "none").lower()
+    if mode not in AUTH_MODES:
+        raise ValueError(f"SIE_AUTH_MODE='{said}' does not exist; choose one of: {', '.join(AUTH_MODES)}")
+    tokens = env.list("SIE_AUTH_TOKENS") or env.list("SIE_AUTH_TOKEN")
+    admin = env.text("SIE_ADMIN_TOKEN")
+    if mode == "none":
+        if said is None and (tokens or admin):
+            raise ValueError(
+                "tokens are set, but SIE_AUTH_MODE is not; set it to 'static', or to 'none' to ignore them"
+            )
+        return AuthSettings()
+    if not tokens and admin is None:
+        raise ValueError(f"SIE_AUTH_MODE is '{mode}' without a token; set SIE_AUTH_TOKENS or SIE_ADMIN_TOKEN")
+    if admin in tokens:
+        raise ValueError("SIE_ADMIN_TOKEN is one of SIE_AUTH_TOKENS as well; every holder of it would be an admin")
+    return AuthSettings(tokens, admin, env.flag("SIE_AUTH_EXEMPT_OPERATIONAL"))
+
+
 def _profiles(env: _Environment) -> tuple[str, ...]:
     """Real profiles. Where machine profiles are described, other configured names are mere GPU types."""
     text = env.text("SIE_ROUTER_MACHINE_PROFILES")
@@ -161,15 +226,33 @@ def _group(text: str) -> Group:
     return Group(profile.strip(), bundle.strip() or DEFAULT_BUNDLE)
 
 
+def _kubernetes(flags: Flags, env: _Environment) -> Kubernetes | None:
+    is_wanted = env.flag("SIE_ROUTER_KUBERNETES") if flags.kubernetes is None else flags.kubernetes
+    if not is_wanted:
+        return None
+    default = Kubernetes()
+    namespace = flags.k8s_namespace or env.text("SIE_ROUTER_K8S_NAMESPACE") or default.namespace
+    services = flags.k8s_services or env.list("SIE_ROUTER_K8S_SERVICE") or default.services
+    for name in (*services, *((namespace,) if namespace else ())):
+        if not _DNS_LABEL.fullmatch(name):
+            raise ValueError(
+                f"'{name}' is no name of a Kubernetes Service or namespace; expected letters, digits and -"
+            )
+    port = flags.k8s_port or env.text("SIE_ROUTER_K8S_PORT") or default.port
+    if not (0 < int(port) < 1 << 16 if port.isdecimal() else _DNS_LABEL.fullmatch(port)):
+        raise ValueError(f"worker port '{port}' is neither a number up to 65535 nor the name of a port")
+    return Kubernetes(namespace, services, port, flags.kubeconfig or env.path("KUBECONFIG"))
+
+
 def _worker(url: str) -> str:
     parts = urlsplit(url)
     try:
         port = parts.port
     except ValueError:
         port = 0
-    if parts.scheme != "http" or not parts.hostname or port == 0 or parts.path.strip("/") or parts.query:
-        raise ValueError(f"worker '{url}' is not usable; expected http://HOST:PORT")
-    return f"http://{parts.netloc}"
+    if parts.scheme not in _SCHEMES or not parts.hostname or port == 0 or parts.path.strip("/") or parts.query:
+        raise ValueError(f"worker '{url}' is not usable; expected http://HOST:PORT, or dns+http://HOST:PORT")
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _port(port: int) -> int:

@@ -1,4 +1,5 @@
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -101,6 +102,33 @@ async def test_the_series_of_a_dead_worker_disappear(make_worker: MakeWorker) ->
     assert value(series, "worker_memory_used_bytes", worker="w", **L4) is None
     assert value(series, "model_workers", model=MODEL) is None
     assert value(series, "workers", status="unhealthy") == 1
+
+
+async def test_every_router_exports_the_same_leases_and_they_die_with_the_pool(tmp_path: Path) -> None:
+    more = {"pools_file": tmp_path / "pools.json", "groups": (Group("l4", "default"), Group("a100", "default"))}
+    asked = {"name": "t", "gpus": {"l4": 2, "a100": 1}, "minimum_worker_count": 3}
+    async with served(settings(**more)) as one, served(settings(**more)) as two:
+        async with httpx.AsyncClient(base_url=one.url) as client:
+            await client.post("/v1/pools", json=asked)
+        await eventually(lambda: "t" in two.app.store.snapshot().pools)
+        for router in (one, two):
+            series = await scrape(router)
+            leases = [value(series, "active_lease_gpus", **labels) for labels in (L4, A100)]
+            floors = [value(series, "warm_floor_workers", **labels) for labels in (L4, A100)]
+            assert (leases, floors) == ([2, 1], [2, 1])
+            assert value(series, "pending_demand", pool="t", **L4) == 0
+            assert value(series, "pools") == 1
+        assert await post(two, X_SIE_Pool="t", X_SIE_MACHINE_PROFILE="a100") == 202
+        series = await scrape(two)
+        assert value(series, "pending_demand", pool="t", **A100) == 1
+        assert value(series, "pending_demand", pool="default", **A100) == 0
+        async with httpx.AsyncClient(base_url=two.url) as client:
+            await client.delete("/v1/pools/t")
+        await eventually(lambda: not one.app.store.snapshot().pools)
+        for router in (one, two):
+            series = await scrape(router)
+            assert value(series, "active_lease_gpus", **L4) == 0
+            assert value(series, "pending_demand", pool="t", **A100) is None
 
 
 async def test_callers_cannot_make_series() -> None:

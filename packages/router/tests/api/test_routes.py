@@ -81,6 +81,44 @@ async def test_every_error_has_the_one_envelope(
         assert not router.app.store.snapshot().demand
 
 
+async def test_a_route_is_explained_and_nothing_comes_of_it(
+    make_worker: MakeWorker, catalogue: dict[str, Path]
+) -> None:
+    worker = await make_worker(status("l4-0", loaded=[MODEL]))
+    async with served(settings(worker, **catalogue)) as router, httpx.AsyncClient(base_url=router.url) as client:
+        await eventually(lambda: router.healthy() == 1)
+        found = (await client.get("/v1/route/explain", params={"model": MODEL.lower(), "profile": "L4"})).json()
+        assert found == {
+            "decision": {"action": "forward", "worker": "l4-0", "url": worker.url},
+            "model": MODEL,
+            "bundles": ["default"],
+            "profile": "l4",
+            "pool": "default",
+            "counts": {"eligible": 1},
+            "workers": [
+                {
+                    "name": "l4-0",
+                    "url": worker.url,
+                    "profile": "l4",
+                    "bundle": "default",
+                    "why": "eligible",
+                    "has_model": True,
+                    "load": 0,
+                }
+            ],
+            "workers_left_out": 0,
+        }
+        await client.post("/v1/pools", json={"name": "t", "gpus": {"l4": 1}})
+        empty = (await client.get("/v1/route/explain", params={"model": MODEL})).json()
+        assert (empty["decision"]["action"], empty["counts"]) == ("provision", {"other_pool": 1})
+        assert empty["decision"]["creates_demand"]
+        refused = (await client.get("/v1/route/explain", params={"model": "no/such"})).json()
+        assert refused["decision"]["code"] == "MODEL_NOT_FOUND"
+        assert (await client.get("/v1/route/explain")).status_code == 400
+        assert not router.app.store.snapshot().demand
+        assert not worker.seen
+
+
 async def test_readiness_needs_no_worker_but_ends_with_draining() -> None:
     async with served(settings()) as router, httpx.AsyncClient(base_url=router.url) as client:
         assert (await client.get("/healthz")).json() == {"status": "ok"}

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from router_builders import L4, status
 from router_fakes import FakeWorker, eventually
+from sie_router.control.discovery import Endpoints
 from sie_router.control.discovery_static import StaticDiscovery
 from sie_router.control.feed import FIRST_PAUSE_S, LONGEST_PAUSE_S, follow, pause_s
 from sie_router.control.store import FleetStore
-from sie_router.core.fleet import empty_fleet
+from sie_router.core.index import empty_fleet
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
 
@@ -20,9 +21,9 @@ class Named:
     """A discovery that says what it is told to."""
 
     def __init__(self) -> None:
-        self.sets: asyncio.Queue[frozenset[str]] = asyncio.Queue()
+        self.sets: asyncio.Queue[Endpoints] = asyncio.Queue()
 
-    async def watch(self) -> AsyncIterator[frozenset[str]]:
+    async def watch(self) -> AsyncIterator[Endpoints]:
         while True:
             yield await self.sets.get()
 
@@ -98,11 +99,44 @@ async def test_discovery_adds_and_removes_workers(make_worker: MakeWorker) -> No
     one, two = await make_worker(status("one")), await make_worker(status("two"))
     names = Named()
     async with following(names) as store:
-        names.sets.put_nowait(frozenset({one.url}))
+        names.sets.put_nowait(Endpoints(frozenset({one.url})))
         await eventually(lambda: set(store.snapshot().workers) == {one.url})
-        names.sets.put_nowait(frozenset({two.url}))
+        names.sets.put_nowait(Endpoints(frozenset({two.url})))
         await eventually(lambda: set(store.snapshot().workers) == {two.url})
         await eventually(lambda: not one.streams)
+
+
+async def test_a_worker_that_leaves_gets_nothing_new_whatever_it_says(make_worker: MakeWorker) -> None:
+    worker = await make_worker(status("one"))
+    names, url = Named(), frozenset({worker.url})
+    async with following(names) as store:
+        names.sets.put_nowait(Endpoints(url))
+        await eventually(lambda: store.snapshot().has_healthy(L4))
+        names.sets.put_nowait(Endpoints(leaving=url))
+        await eventually(lambda: not store.snapshot().has_healthy(L4))
+        worker.tell(status("one", depth=5))
+        await eventually(lambda: store.snapshot().workers[worker.url].queue_depth == 5)
+        assert not store.snapshot().has_healthy(L4)
+        names.sets.put_nowait(Endpoints())
+        await eventually(lambda: not store.snapshot().workers)
+
+
+async def test_a_worker_that_was_leaving_before_the_router_came_is_not_dialled(make_worker: MakeWorker) -> None:
+    old, new = await make_worker(status("old")), await make_worker(status("new"))
+    names = Named()
+    async with following(names) as store:
+        names.sets.put_nowait(Endpoints(frozenset({new.url}), frozenset({old.url})))
+        await eventually(lambda: set(store.snapshot().workers) == {new.url})
+        assert not old.streams
+
+
+async def test_a_worker_under_the_address_of_one_that_left_is_a_new_one(make_worker: MakeWorker) -> None:
+    worker = await make_worker(status("one"))
+    names, url = Named(), frozenset({worker.url})
+    async with following(names) as store:
+        for endpoints in (Endpoints(url), Endpoints(leaving=url), Endpoints(url)):
+            names.sets.put_nowait(endpoints)
+        await eventually(lambda: store.snapshot().has_healthy(L4))
 
 
 @given(st.integers(0, 10**6), st.floats(0, 1))

@@ -1,10 +1,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_builders import L4, fleet, seen, url
-from sie_router.core.demand import SLACK_S, ttl_s, wanted
-from sie_router.core.events import Missed, Tick, WorkerLost, apply
-from sie_router.core.fleet import DEFAULT_POOL, Group
+from router_builders import L4, fleet, pool, seen, url
+from sie_router.core.demand import SLACK_S, reserved, ttl_s, wanted, warm
+from sie_router.core.events import Missed, PoolGone, PoolPut, Tick, WorkerGone, WorkerLost, apply
+from sie_router.core.fleet import Group
+from sie_router.core.leases import LEASE_S, MAX_SKEW_S
+from sie_router.core.pools import DEFAULT_POOL
 
 KEY = (L4, DEFAULT_POOL)
 A100 = Group("a100", "default")
@@ -57,3 +59,43 @@ def test_many_misses_are_one_wish() -> None:
     state = fleet(*(Missed(L4, DEFAULT_POOL, 60) for _ in range(100)))
     assert len(state.demand) == 1
     assert wanted(state, 0)[KEY] == 1
+
+
+def test_each_pool_has_a_wish_of_its_own() -> None:
+    state = fleet(seen("l4-0"), PoolPut(pool("a")), Missed(L4, "default", 60), Missed(L4, "a", 60))
+    assert wanted(state, 0) == {KEY: 1, (L4, "a"): 0}
+    dead = apply(apply(state, WorkerGone(url("l4-0")), 0), Missed(L4, "a", 60), 0)
+    assert wanted(dead, 0) == {KEY: 1, (L4, "a"): 1}
+    one = apply(dead, seen("l4-1"), 1)
+    assert wanted(one, 1) == {KEY: 1, (L4, "a"): 0}
+    assert wanted(apply(one, seen("l4-2"), 1), 1) == {KEY: 0, (L4, "a"): 0}
+
+
+def test_the_series_of_a_pool_die_with_it() -> None:
+    state = fleet(PoolPut(pool("a")), Missed(L4, "a", 60))
+    gone = apply(state, PoolGone("a"), 1)
+    assert not gone.demand
+    assert wanted(gone, 1) == {KEY: 0}
+    assert wanted(apply(gone, PoolPut(pool("a", created_at=2)), 2), 2) == {KEY: 0, (L4, "a"): 0}
+
+
+def test_a_pool_wants_only_what_it_reserves() -> None:
+    state = fleet(PoolPut(pool("a", {"a100": 1})), Missed(L4, "a", 60), groups=[L4, A100])
+    assert not state.demand
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 20), st.floats(-60, 2 * LEASE_S))
+def test_running_leases_count_and_ended_ones_do_not(l4: int, a100: int, minimum: int, age: float) -> None:
+    leased = pool("a", {"l4": l4, "a100": a100}, minimum_worker_count=minimum, last_renewed=1000.0)
+    state = fleet(PoolPut(leased), PoolPut(pool("b", {"h100": 9}, last_renewed=1000.0)), groups=[L4, A100])
+    running = age <= LEASE_S + MAX_SKEW_S
+    assert reserved(state, 1000.0 + age) == ({L4: l4, A100: a100} if running else {L4: 0, A100: 0})
+    floor = warm(state, 1000.0 + age)
+    assert sum(floor.values()) == (min(minimum, l4 + a100) if running else 0)
+    assert floor[A100] == 0 or floor[L4] == l4
+
+
+def test_a_pool_without_a_bundle_counts_for_one_group_only() -> None:
+    vision = Group("l4", "vision")
+    state = fleet(PoolPut(pool("a", {"l4": 2})), PoolPut(pool("b", bundle="vision")), groups=[L4, vision])
+    assert reserved(state, 0) == {L4: 2, vision: 1}

@@ -1,18 +1,44 @@
-from dataclasses import FrozenInstanceError
+from collections import Counter
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from router_builders import L4, MODEL, catalog, fleet, seen, url
+from router_builders import L4, MODEL, ask, catalog, fleet, pool, seen, url
 from sie_protocol.status import STALE_AFTER_S
 from sie_router.core.demand import wanted
-from sie_router.core.events import CatalogPut, Event, Missed, Tick, WorkerGone, WorkerLost, apply
-from sie_router.core.fleet import OTHER, Fleet, Group, build_index, empty_fleet
+from sie_router.core.events import (
+    CatalogPut,
+    Event,
+    Missed,
+    PoolGone,
+    PoolPut,
+    PoolsListed,
+    Tick,
+    WorkerGone,
+    WorkerJudged,
+    WorkerLost,
+    apply,
+)
+from sie_router.core.fleet import OTHER, Fleet, Group
+from sie_router.core.health import Health, Phase
+from sie_router.core.index import empty_fleet, reindexed
+from sie_router.core.route import Forward, Provision, Reject, decide
 
 A100 = Group("a100", "default")
 names = st.sampled_from(["a", "b", "c"])
+pools = st.builds(
+    lambda name, gpus, bundle, created, renewed: pool(
+        name, gpus, bundle=bundle, created_at=created, last_renewed=created + renewed
+    ),
+    st.sampled_from(["x", "y"]),
+    st.dictionaries(st.sampled_from(["l4", "a100", "h100"]), st.integers(1, 2), min_size=1),
+    st.sampled_from([None, "default", "vision"]),
+    st.sampled_from([1.0, 2.0]),
+    st.floats(0, 10),
+)
 events: st.SearchStrategy[Event] = st.one_of(
     st.builds(
         lambda name, profile, ready, draining, loaded, depth: seen(
@@ -28,8 +54,17 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(lambda name: WorkerLost(url(name)), names),
     st.builds(lambda name: WorkerGone(url(name)), names),
     st.builds(
+        lambda name, phase, until: WorkerJudged(url(name), Health(phase=phase, until=until)),
+        names,
+        st.sampled_from(Phase),
+        st.floats(0, 100),
+    ),
+    st.builds(
         Missed, st.sampled_from([L4, A100, Group("h100", "default")]), st.sampled_from(["default", "x"]), st.just(60.0)
     ),
+    st.builds(PoolPut, pools),
+    st.builds(PoolGone, st.sampled_from(["x", "y"])),
+    st.lists(pools, max_size=2, unique_by=lambda each: each.name).map(lambda each: PoolsListed(tuple(each))),
     st.just(Tick()),
 )
 
@@ -66,24 +101,61 @@ class Cluster(RuleBasedStateMachine):
     def restart_everything(self) -> None:
         for address in list(self.fleet.workers):
             self.fleet = apply(self.fleet, WorkerGone(address), self.now)
-        assert not self.fleet.index.by_group
+        assert not self.fleet.index.scopes
 
     @invariant()
     def the_index_is_what_a_fresh_one_would_be(self) -> None:
-        fresh = build_index(self.fleet.workers, self.fleet.configured, self.fleet.profiles)
-        assert fresh.by_group == self.fleet.index.by_group
-        assert fresh.by_bundle == self.fleet.index.by_bundle
+        fresh = reindexed(self.fleet).index
+        assert (fresh.scopes, fresh.owners) == (self.fleet.index.scopes, self.fleet.index.owners)
 
     @invariant()
-    def only_healthy_workers_are_indexed(self) -> None:
-        indexed = {each for ready in self.fleet.index.by_group.values() for each in ready.urls}
-        assert indexed == {each for each, worker in self.fleet.workers.items() if worker.is_healthy}
+    def every_healthy_worker_is_in_one_scope_except_the_ejected_who_are_never_the_larger_half(self) -> None:
+        healthy = {each: worker for each, worker in self.fleet.workers.items() if worker.is_healthy}
+        indexed: list[str] = []
+        groups = Counter((self.fleet.pool_of(each), each.profile.lower(), each.bundle) for each in healthy.values())
+        for pool_name, scope in self.fleet.index.scopes.items():
+            for (profile, bundle), ready in scope.by_group.items():
+                assert 2 * len(ready.urls) >= groups.pop((pool_name, profile, bundle))
+                indexed.extend(ready.urls)
+        assert not groups
+        assert len(indexed) == len(set(indexed))
+        assert set(indexed) <= set(healthy)
+        assert all(healthy[each].health.is_ejected for each in healthy.keys() - set(indexed))
 
     @invariant()
-    def demand_is_bounded_by_configuration_and_unmet(self) -> None:
-        assert {group for group, _ in self.fleet.demand} <= {L4, A100}
-        for (group, _), value in wanted(self.fleet, self.now).items():
-            assert value == 0 or not self.fleet.has_healthy(group)
+    def a_request_never_leaves_its_pool(self) -> None:
+        for name in ("default", "x", "y"):
+            for profile in (None, "l4", "a100"):
+                decision = decide(self.fleet, ask(pool=name, profile=profile), {}, 0.5)
+                if isinstance(decision, Forward):
+                    assert self.fleet.pool_of(decision.worker) == name
+                if isinstance(decision, Provision):
+                    assert decision.pool == name
+                    assert not self.fleet.has_healthy(decision.group, name)
+                if name not in self.fleet.pools and name != "default":
+                    assert isinstance(decision, Reject)
+
+    @invariant()
+    def only_pools_that_exist_own_workers(self) -> None:
+        assert set(self.fleet.index.owners.values()) <= set(self.fleet.pools)
+        for url_of, owner in self.fleet.index.owners.items():
+            assert self.fleet.workers[url_of].profile.lower() in self.fleet.pools[owner].gpus
+
+    @invariant()
+    def the_same_intent_and_workers_in_another_order_give_the_same_assignment(self) -> None:
+        other = empty_fleet([L4, A100])
+        listed = PoolsListed(tuple(self.fleet.pools.values())[::-1])
+        workers = dict(list(self.fleet.workers.items())[::-1])
+        assert apply(replace(other, workers=workers), listed, self.now).index.owners == self.fleet.index.owners
+
+    @invariant()
+    def demand_is_bounded_by_what_is_configured_and_reserved_and_unmet(self) -> None:
+        series = wanted(self.fleet, self.now)
+        assert set(self.fleet.demand) <= set(series)
+        assert {group for group, _ in series} == {L4, A100}
+        assert {name for _, name in series} <= {"default", *self.fleet.pools}
+        for wish, value in series.items():
+            assert value == 0 or not self.fleet.has_healthy(*wish)
 
     @invariant()
     def labels_are_configured_or_other(self) -> None:
@@ -141,3 +213,17 @@ def test_a_name_that_would_break_a_header_is_cleaned() -> None:
 def test_the_catalogue_is_replaced_as_a_whole() -> None:
     state = fleet(CatalogPut(catalog()))
     assert [model.sie_id for model, _ in state.models.listed()] == [MODEL, "org/clip"]
+
+
+def test_a_renewal_keeps_the_index() -> None:
+    before = fleet(seen(), PoolPut(pool("a", last_renewed=1)))
+    after = apply(before, PoolPut(pool("a", last_renewed=2)), 1)
+    assert after.pools["a"].last_renewed == 2
+    assert after.index is before.index
+
+
+def test_late_news_of_a_pool_changes_nothing() -> None:
+    state = fleet(PoolPut(pool("a", {"l4": 2}, last_renewed=2)))
+    assert apply(state, PoolPut(pool("a", {"l4": 1}, last_renewed=1)), 1).pools["a"].gpus == {"l4": 2}
+    remade = pool("a", created_at=3, last_renewed=1)
+    assert apply(state, PoolPut(remade), 1).pools["a"] == remade

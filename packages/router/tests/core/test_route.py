@@ -1,16 +1,19 @@
 import random
 from collections import Counter
+from dataclasses import replace
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router_builders import L4, MODEL, ask, catalog, fleet, seen, url
+from router_builders import L4, MODEL, ask, catalog, fleet, pool, seen, url
 from sie_protocol.errors import ErrorCode
-from sie_router.core.events import CatalogPut, WorkerSeen
+from sie_router.core.events import CatalogPut, PoolPut, WorkerSeen
 from sie_router.core.fleet import Fleet, Group
+from sie_router.core.pools import Caller
 from sie_router.core.route import Ask, Forward, Provision, Reject, decide
-from sie_router.core.score import SPILL_SLACK, load, spill_bound
+from sie_router.core.score import COMFORT, SPILL_SLACK, load, spill_bound
 
 GROUPS = (L4, Group("a100", "default"), Group("l4-spot", "vision"))
 
@@ -115,11 +118,40 @@ def test_without_a_holder_those_that_load_the_model_come_first() -> None:
     assert decision_name(state, 0.3) == "loader"
 
 
-def test_idle_workers_share_sequential_requests() -> None:
-    state = fleet(*(seen(f"w{number}", loaded=[MODEL]) for number in range(4)))
-    draw = random.Random(1)
-    counts = Counter(decision_name(state, draw.random()) for _ in range(400))
-    assert min(counts.values()) > 60
+@given(st.integers(2, 40), draws)
+@hypothesis.settings(deadline=None, max_examples=25)
+def test_what_one_worker_can_do_is_done_by_the_lowest_ordinal(count: int, draw: float) -> None:
+    state = fleet(*(seen(f"worker-l4-{number}", loaded=[MODEL]) for number in range(count)))
+    assert decision_name(state, draw) == "worker-l4-0"
+
+
+def ordinals(count: int, under_way: int, requests: int, seed: int) -> Counter[int]:
+    """How often each ordinal was chosen, with never more than so many requests under way besides the new one."""
+    state = fleet(*(seen(f"worker-l4-{number}", loaded=[MODEL]) for number in range(count)))
+    draw, inflight, chosen = random.Random(seed), Counter[str](), Counter[int]()
+    unanswered: list[str] = []
+    for _ in range(requests):
+        decision = decide(state, ask(), inflight, draw.random())
+        assert isinstance(decision, Forward)
+        chosen[decision.worker.ordinal] += 1
+        inflight[decision.worker.url] += 1
+        unanswered.append(decision.worker.url)
+        if len(unanswered) > under_way:
+            inflight[unanswered.pop(draw.randrange(len(unanswered)))] -= 1
+    return chosen
+
+
+@given(st.integers(2, 100), st.integers(0, 2**32))
+@hypothesis.settings(deadline=None, max_examples=25)
+def test_what_two_workers_can_do_is_done_by_the_two_lowest_ordinals(count: int, seed: int) -> None:
+    assert set(ordinals(count, 2 * COMFORT - 1, 50, seed)) <= {0, 1}
+
+
+@given(st.integers(16, 100), st.integers(0, 2**32))
+@hypothesis.settings(deadline=None, max_examples=25)
+def test_under_low_steady_load_the_highest_ordinals_get_next_to_nothing(count: int, seed: int) -> None:
+    chosen = ordinals(count, count // 4, 300, seed)
+    assert sum(times for ordinal, times in chosen.items() if ordinal >= count * 3 // 4) <= 15
 
 
 @given(st.integers(2, 12), st.integers(0, 2**32))
@@ -202,7 +234,51 @@ def test_a_router_that_knows_nothing_refuses_no_profile() -> None:
     assert decision == Provision(Group("l4", "default"), False, MODEL)
 
 
-def decision_name(state: Fleet, draw: float) -> str:
-    decision = decide(state, ask(), {}, draw)
+def test_pool_and_shared_requests_never_share_a_worker() -> None:
+    state = fleet(seen("l4-0", loaded=[MODEL]), seen("l4-1"), PoolPut(pool("tenant")))
+    for step in range(10):
+        assert decision_name(state, step / 10, pool="tenant") == "l4-0"
+        assert decision_name(state, step / 10, pool="TENANT", profile="L4") == "l4-0"
+        assert decision_name(state, step / 10) == "l4-1"
+        assert decision_name(state, step / 10, pool="default") == "l4-1"
+
+
+def test_a_pool_without_workers_waits_for_its_own_and_never_takes_others() -> None:
+    a100 = Group("a100", "default")
+    state = fleet(seen("a100-0", profile="a100"), seen("l4-0"), PoolPut(pool("tenant", {"l4": 1})), groups=[a100, L4])
+    assert decide(state, ask(), {}, 0) == Forward(state.workers[url("a100-0")], MODEL)
+    assert decide(state, ask(profile="l4"), {}, 0) == Provision(L4, True, MODEL)
+    idle = fleet(seen("a100-0", profile="a100"), PoolPut(pool("tenant", {"l4": 1})), groups=[a100, L4])
+    assert decide(idle, ask(pool="tenant"), {}, 0) == Provision(L4, True, MODEL, "tenant")
+
+
+@pytest.mark.parametrize(("profile", "model"), [("a100", MODEL), ("l4", "org/clip"), (None, "org/clip")])
+def test_what_a_pool_does_not_reserve_is_refused_with_what_it_does(profile: str | None, model: str) -> None:
+    state = fleet(CatalogPut(catalog()), PoolPut(pool("tenant", {"l4": 1})), groups=GROUPS)
+    decision = decide(state, ask(model, profile=profile, pool="tenant"), {}, 0)
+    assert isinstance(decision, Reject)
+    assert decision.code is ErrorCode.GPU_NOT_CONFIGURED
+    assert decision.details == {"configured_gpu_types": ["l4"], "pool": "tenant"}
+    assert "it reserves: l4" in decision.message
+
+
+def test_within_a_pool_a_plain_profile_means_the_spot_variant_that_it_reserves() -> None:
+    spot = Group("l4-spot", "default")
+    state = fleet(PoolPut(pool("tenant", {"l4-spot": 1})), groups=[L4, spot])
+    assert decide(state, ask(pool="tenant", profile="l4"), {}, 0) == Provision(spot, True, MODEL, "tenant")
+
+
+def test_nobody_routes_into_the_pool_of_another_token() -> None:
+    state = fleet(seen(), PoolPut(pool("tenant", owner="alice")))
+    mine = replace(ask(pool="tenant"), caller=Caller("alice"))
+    assert isinstance(decide(state, mine, {}, 0), Forward)
+    assert isinstance(decide(state, replace(mine, caller=Caller("root", is_admin=True)), {}, 0), Forward)
+    decision = decide(state, replace(mine, caller=Caller("bob")), {}, 0)
+    assert isinstance(decision, Reject)
+    assert decision.code is ErrorCode.FORBIDDEN
+
+
+def decision_name(state: Fleet, draw: float, **wanted: str) -> str:
+    decision = decide(state, ask(**wanted), {}, draw)
     assert isinstance(decision, Forward)
     return decision.worker.name

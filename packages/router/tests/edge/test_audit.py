@@ -19,6 +19,7 @@ OUTCOME = Outcome(
     latency_s=0.0123456,
     body_bytes=2,
     request_id="r-1",
+    caller="c0ffee",
     provisioning=False,
 )
 FIELDS = {
@@ -33,6 +34,7 @@ FIELDS = {
     "latency_ms": 12.35,
     "body_bytes": 2,
     "request_id": "r-1",
+    "caller": "c0ffee",
 }
 
 

@@ -1,6 +1,6 @@
 """Values for the router's tests, with everything beside the point filled in."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sie_protocol.catalog import (
@@ -17,7 +17,9 @@ from sie_protocol.catalog import (
 from sie_protocol.status import ModelStatus, WorkerStatus
 from sie_protocol.target import ModelRef
 from sie_router.core.events import Event, WorkerSeen, apply
-from sie_router.core.fleet import Fleet, Group, empty_fleet
+from sie_router.core.fleet import Fleet, Group
+from sie_router.core.index import empty_fleet
+from sie_router.core.pools import Pool
 from sie_router.core.route import Ask
 
 MODEL = "BAAI/bge-m3"
@@ -59,6 +61,11 @@ def url(name: str) -> str:
 def seen(name: str = "w", **facts: Any) -> WorkerSeen:
     """An event; see `status`."""
     return WorkerSeen(url(name), status(name, **facts))
+
+
+def pool(name: str, gpus: Mapping[str, int] | None = None, **facts: Any) -> Pool:
+    """A pool, of one L4 if nothing else is said."""
+    return Pool(name, {"l4": 1} if gpus is None else gpus, **facts)
 
 
 def fleet(*events: Event, groups: Iterable[Group] = (L4,), profiles: Iterable[str] = (), now: float = 0.0) -> Fleet:

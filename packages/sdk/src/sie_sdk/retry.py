@@ -88,6 +88,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         ErrorCode.RATE_LIMITED: _SHED,
         ErrorCode.SHUTTING_DOWN: _SHED,
         ErrorCode.WORKER_UNAVAILABLE: _SHED,
+        ErrorCode.STORE_UNAVAILABLE: _SHED,
         ErrorCode.RESOURCE_EXHAUSTED: Rule(5, growth=2, limit=3),
         ErrorCode.DEADLINE_EXCEEDED: Rule(1, patient=True),
         Loss.CONNECT_FAILED: _TRANSPORT,

@@ -17,6 +17,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the oracle's own
     from transformers import (
         AutoModel,
+        DebertaV2Config,
         DistilBertConfig,
         MistralConfig,
         ModernBertConfig,
@@ -133,6 +134,7 @@ TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {
     "distilbert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "xlm-roberta": _unigram,
     "roberta": lambda: _bytes("<s> $A </s>", "<s>", "<pad>", "</s>"),
+    "deberta-v2": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "modernbert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "qwen3": lambda: _bytes("$A <|endoftext|>", "<|endoftext|>"),
     "mistral": lambda: _bytes("<s> $A", "<unk>", "<s>", "</s>"),
@@ -161,6 +163,20 @@ def _xlm_roberta(**values: Any) -> Any:
     )
 
 
+def _deberta(**values: Any) -> Any:
+    published = {
+        "relative_attention": True,
+        "position_biased_input": False,
+        "position_buckets": 32,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": "p2c|c2p",
+        "max_position_embeddings": MAX_LENGTH,
+        "type_vocab_size": 0,
+    }
+    return DebertaV2Config(**{**published, **values})
+
+
 def _modernbert(**values: Any) -> Any:
     ids = {"pad_token_id": 0, "bos_token_id": 1, "cls_token_id": 1, "eos_token_id": 2, "sep_token_id": 2}
     return ModernBertConfig(**{**ids, **values})
@@ -170,6 +186,7 @@ CONFIGS: Mapping[str, Callable[..., Any]] = {
     "distilbert": _distilbert,
     "xlm-roberta": _xlm_roberta,
     "roberta": _roberta,
+    "deberta-v2": _deberta,
     "modernbert": _modernbert,
     "qwen3": Qwen3Config,
     "mistral": MistralConfig,

@@ -38,7 +38,7 @@ def health_routes(
         """Tell 200 also without any worker: only a router that gets requests can ask for one."""
         if phase() is not Phase.SERVING:
             raise Problem(ErrorCode.SHUTTING_DOWN, f"this router is {phase().value}; use another one")
-        healthy = sum(worker.is_healthy for worker in snapshot().workers.values())
+        healthy = sum(worker.is_trusted for worker in snapshot().workers.values())
         return _json({"status": "ready", "healthy_workers": healthy})
 
     @routes.get(HEALTH)

@@ -4,7 +4,7 @@ A scrape changes nothing. Label values come from configuration, never from calle
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import Final
 
@@ -15,7 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from sie_protocol.headers import METRICS
-from sie_router.core.demand import wanted
+from sie_router.core.demand import reserved, wanted, warm
 from sie_router.core.fleet import OTHER, Fleet, Group
 from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
@@ -71,18 +71,27 @@ class RouterCollector(Collector):
     """Reads counters and snapshot; owns nothing."""
 
     def __init__(
-        self, counters: Counters, snapshot: Callable[[], Fleet], inflight: Inflight, clock: Callable[[], float]
+        self,
+        counters: Counters,
+        snapshot: Callable[[], Fleet],
+        inflight: Inflight,
+        ejections: Mapping[Group, int],
+        clock: Callable[[], float],
+        unix_clock: Callable[[], float],
     ) -> None:
+        self._ejections = ejections
         self._counters = counters
         self._snapshot = snapshot
         self._inflight = inflight
         self._clock = clock
+        self._unix_clock = unix_clock
 
     def collect(self) -> Iterator[Metric]:
         """All families of one scrape, from one snapshot."""
         fleet = self._snapshot()
         yield from self._traffic(fleet)
         yield from self._groups(fleet)
+        yield from self._leases(fleet)
         yield from _workers(fleet)
         yield _models(fleet)
 
@@ -126,6 +135,27 @@ class RouterCollector(Collector):
         for group in (*fleet.configured, OTHER):
             recent.add_metric((group.profile, group.bundle), self._inflight.recent(group))
         yield recent
+        ejections = CounterMetricFamily(
+            "sie_router_ejections", "Times a worker of a group failed so often that its breaker opened", labels=_LABELS
+        )
+        for group in (*fleet.configured, OTHER):
+            ejections.add_metric((group.profile, group.bundle), self._ejections.get(group, 0))
+        yield ejections
+
+    def _leases(self, fleet: Fleet) -> Iterator[Metric]:
+        now = self._unix_clock()
+        families = (
+            ("sie_router_active_lease_gpus", "Workers that pools with a running lease reserve", reserved(fleet, now)),
+            ("sie_router_warm_floor_workers", "Workers that pools want to have at any time", warm(fleet, now)),
+        )
+        for name, text, counts in families:
+            family = GaugeMetricFamily(name, text, labels=_LABELS)
+            for group, count in counts.items():
+                family.add_metric((group.profile, group.bundle), count)
+            yield family
+        pools = GaugeMetricFamily("sie_router_pools", "Pools that exist, without the default one")
+        pools.add_metric((), len(fleet.pools))
+        yield pools
 
 
 def _workers(fleet: Fleet) -> Iterator[Metric]:
@@ -136,14 +166,19 @@ def _workers(fleet: Fleet) -> Iterator[Metric]:
     memory = GaugeMetricFamily(
         "sie_router_worker_memory_used_bytes", "Device memory a connected worker uses", labels=labels
     )
+    breaker = GaugeMetricFamily(
+        "sie_router_worker_breaker_open", "1 while a connected worker is ejected because it fails", labels=labels
+    )
     connected = {worker.name: worker for worker in fleet.workers.values() if worker.is_connected}
     for name, worker in sorted(connected.items()):
         values = (name, worker.group.profile, worker.group.bundle)
         depth.add_metric(values, worker.queue_depth)
         memory.add_metric(values, worker.memory_used_bytes)
+        breaker.add_metric(values, worker.health.is_ejected)
     yield depth
+    yield breaker
     yield memory
-    healthy = sum(worker.is_healthy for worker in fleet.workers.values())
+    healthy = sum(worker.is_trusted for worker in fleet.workers.values())
     workers = GaugeMetricFamily("sie_router_workers", "Known workers", labels=("status",))
     workers.add_metric(("healthy",), healthy)
     workers.add_metric(("unhealthy",), len(fleet.workers) - healthy)
@@ -157,7 +192,7 @@ def _models(fleet: Fleet) -> Metric:
     listed = {model.sie_id.lower(): model.sie_id for model, _ in fleet.models.listed()}
     counts: dict[str, int] = {}
     for worker in fleet.workers.values():
-        for name in worker.loaded_models if worker.is_healthy else ():
+        for name in worker.loaded_models if worker.is_trusted else ():
             label = listed.get(name.lower(), "other") if listed else name
             label = label if label in counts or len(counts) < MAX_MODEL_SERIES else "other"
             counts[label] = counts.get(label, 0) + 1

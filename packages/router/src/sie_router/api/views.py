@@ -10,8 +10,8 @@ from sie_router.core.fleet import Fleet, Worker
 
 
 def cluster_status(fleet: Fleet, inflight: Mapping[str, int], total_qps: float, timestamp: float) -> ClusterStatus:
-    """One frame: totals over healthy workers, every known worker, every loaded model. `timestamp` is Unix seconds."""
-    healthy = [worker for worker in _sorted(fleet) if worker.is_healthy]
+    """One frame: totals over trusted workers, every known worker, every loaded model. `timestamp` is Unix seconds."""
+    healthy = [worker for worker in _sorted(fleet) if worker.is_trusted]
     models = tuple(_summary(name, holders, inflight) for name, holders in sorted(_holders(healthy).items()))
     return ClusterStatus(
         timestamp=timestamp,
@@ -28,12 +28,12 @@ def cluster_status(fleet: Fleet, inflight: Mapping[str, int], total_qps: float, 
 
 def live_profiles(fleet: Fleet) -> list[str]:
     """Machine profiles of healthy workers."""
-    return sorted({worker.profile for worker in fleet.workers.values() if worker.is_healthy and worker.profile})
+    return sorted({worker.profile for worker in fleet.workers.values() if worker.is_trusted and worker.profile})
 
 
 def model_infos(fleet: Fleet) -> list[ModelInfo]:
     """The catalogue joined with what workers have loaded; without a catalogue only the latter."""
-    healthy = [worker for worker in _sorted(fleet) if worker.is_healthy]
+    healthy = [worker for worker in _sorted(fleet) if worker.is_trusted]
     listed = fleet.models.listed()
     if not listed:
         return [_seen(name, holders) for name, holders in sorted(_holders(healthy).items())]
@@ -86,7 +86,7 @@ def _info(worker: Worker, inflight: Mapping[str, int]) -> WorkerInfo:
         queue_depth=queue_depth(worker, inflight),
         memory_used_bytes=worker.memory_used_bytes,
         memory_total_bytes=worker.memory_total_bytes,
-        healthy=worker.is_healthy,
+        healthy=worker.is_trusted,
         bundle=worker.bundle,
         bundle_config_hash=worker.bundle_config_hash,
     )

@@ -2,13 +2,15 @@
 
 from collections.abc import AsyncIterator, Iterable
 
+from sie_router.control.discovery import Endpoints
+
 
 class StaticDiscovery:
     """A set of URLs that never changes."""
 
     def __init__(self, urls: Iterable[str]) -> None:
-        self._urls = frozenset(urls)
+        self._endpoints = Endpoints(frozenset(urls))
 
-    async def watch(self) -> AsyncIterator[frozenset[str]]:
+    async def watch(self) -> AsyncIterator[Endpoints]:
         """Yield the set once."""
-        yield self._urls
+        yield self._endpoints

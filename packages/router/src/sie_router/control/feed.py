@@ -40,6 +40,15 @@ class Feed:
         self._draw = draw
         self._decoder = msgspec.json.Decoder(WorkerStatus)
         self._failures = 0
+        self._last: WorkerStatus | None = None
+        self._is_leaving = False
+
+    def leave(self) -> None:
+        """The worker will end soon: whatever its frames say, it gets nothing new."""
+        if not self._is_leaving:
+            self._is_leaving = True
+            if self._last is not None:
+                self._tell(self._last)
 
     async def run(self) -> None:
         """Follow the worker for as long as it may come back."""
@@ -50,6 +59,7 @@ class Feed:
                 logger.debug("status stream of %s ended: %s", self._url, error)
             except Exception:
                 logger.exception("status stream of %s ended unexpectedly", self._url)
+            self._last = None
             self._publish(WorkerLost(self._url))
             await asyncio.sleep(pause_s(self._failures, self._draw()))
             self._failures += 1
@@ -81,17 +91,31 @@ class Feed:
             logger.warning("unreadable status frame from %s: %s", self._url, error)
             return
         self._failures = 0
-        self._publish(WorkerSeen(self._url, status))
+        self._last = status
+        self._tell(status)
+
+    def _tell(self, status: WorkerStatus) -> None:
+        told = msgspec.structs.replace(status, draining=True) if self._is_leaving else status
+        self._publish(WorkerSeen(self._url, told))
 
 
 async def follow(discovery: Discovery, publish: Publish, draw: Callable[[], float]) -> None:
-    """Keep exactly one feed for each URL the discovery names; never returns, cancel it."""
+    """Keep exactly one feed for each URL the discovery names; never returns, cancel it.
+
+    A worker that leaves keeps the feed it has. One that serves again under the URL of one that left is another one.
+    """
     async with asyncio.TaskGroup() as group:
-        feeds: dict[str, asyncio.Task[None]] = {}
-        async for urls in discovery.watch():
-            for url in feeds.keys() - urls:
-                feeds.pop(url).cancel()
+        feeds: dict[str, tuple[Feed, asyncio.Task[None]]] = {}
+        leaving: frozenset[str] = frozenset()
+        async for endpoints in discovery.watch():
+            staying = endpoints.leaving | (endpoints.serving - leaving)
+            for url in feeds.keys() - staying:
+                feeds.pop(url)[1].cancel()
                 publish(WorkerGone(url))
-            for url in urls - feeds.keys():
-                feeds[url] = group.create_task(Feed(url, publish, draw).run(), name=f"feed {url}")
+            for url in endpoints.leaving & feeds.keys():
+                feeds[url][0].leave()
+            for url in endpoints.serving - feeds.keys():
+                feed = Feed(url, publish, draw)
+                feeds[url] = feed, group.create_task(feed.run(), name=f"feed {url}")
+            leaving = endpoints.leaving
         await asyncio.Event().wait()

@@ -4,10 +4,13 @@ A wish outlives the Retry-After its client was given, so that it is still there 
 autoscaler that polls slowly would see the wish vanish between two attempts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-from sie_router.core.fleet import DEFAULT_POOL, Fleet, Group
+from sie_router.core.assign import shares
+from sie_router.core.fleet import Fleet, Group
+from sie_router.core.leases import is_expired
+from sie_router.core.pools import DEFAULT_POOL, Pool
 
 SLACK_S: Final = 30.0  # scrape plus poll of a typical autoscaler
 Wish = tuple[Group, str]
@@ -21,25 +24,84 @@ def ttl_s(retry_after_s: float) -> float:
 def missed(fleet: Fleet, group: Group, pool: str, expires_at: float) -> Mapping[Wish, float]:
     """The demand after one request found nobody in a group.
 
-    Only configured groups count, whatever callers ask for, and only while no healthy worker of the group exists.
+    Only what a pool reserves of configured groups counts, whatever callers ask for, and only while the pool has no
+    healthy worker of the group.
     """
-    if group not in fleet.configured or pool != DEFAULT_POOL or fleet.has_healthy(group):
-        return fleet.demand
     wish = (group, pool)
+    if not _is_possible(fleet, wish) or fleet.has_healthy(group, pool):
+        return fleet.demand
     return {**fleet.demand, wish: max(expires_at, fleet.demand.get(wish, expires_at))}
 
 
 def pruned(fleet: Fleet, now: float) -> Mapping[Wish, float]:
-    """The demand without what expired or was met; the same object when nothing changed."""
-    kept = {wish: until for wish, until in fleet.demand.items() if until > now and not fleet.has_healthy(wish[0])}
+    """The demand without what expired; the same object when nothing changed."""
+    kept = {wish: until for wish, until in fleet.demand.items() if until > now}
+    return fleet.demand if len(kept) == len(fleet.demand) else kept
+
+
+def unmet(fleet: Fleet) -> Mapping[Wish, float]:
+    """The demand without what was met, and without pools that are gone; the same object when nothing changed."""
+    kept = {
+        wish: until
+        for wish, until in fleet.demand.items()
+        if _is_possible(fleet, wish) and not fleet.has_healthy(*wish)
+    }
     return fleet.demand if len(kept) == len(fleet.demand) else kept
 
 
 def wanted(fleet: Fleet, now: float) -> Mapping[Wish, int]:
-    """For each configured group and pool: 1 when somebody waits for its first worker, else 0."""
-    return {
-        (group, DEFAULT_POOL): int(
-            fleet.demand.get((group, DEFAULT_POOL), now) > now and not fleet.has_healthy(group),
-        )
-        for group in fleet.configured
-    }
+    """For each group and pool that could be in want: 1 when somebody waits for its first worker, else 0."""
+    return {wish: int(fleet.demand.get(wish, now) > now and not fleet.has_healthy(*wish)) for wish in _possible(fleet)}
+
+
+def reserved(fleet: Fleet, unix_now: float) -> Mapping[Group, int]:
+    """For each configured group: the workers that pools with a running lease reserve."""
+    return _summed(
+        fleet, ((group, count) for pool in _leased(fleet, unix_now) for group, count in _groups(fleet, pool))
+    )
+
+
+def warm(fleet: Fleet, unix_now: float) -> Mapping[Group, int]:
+    """For each configured group: the workers that pools with a running lease want to have at any time."""
+    return _summed(fleet, (floor for pool in _leased(fleet, unix_now) for floor in _floors(fleet, pool)))
+
+
+def _floors(fleet: Fleet, pool: Pool) -> Iterator[tuple[Group, int]]:
+    """A pool's floor, spread over its groups in configured order: the cheapest first."""
+    left = pool.minimum_worker_count
+    by_group = dict(_groups(fleet, pool))
+    for group in fleet.configured:
+        here = min(left, by_group.get(group, 0))
+        left -= here
+        yield group, here
+
+
+def _summed(fleet: Fleet, parts: Iterator[tuple[Group, int]]) -> Mapping[Group, int]:
+    totals = dict.fromkeys(fleet.configured, 0)
+    for group, count in parts:
+        totals[group] += count
+    return totals
+
+
+def _leased(fleet: Fleet, unix_now: float) -> Iterator[Pool]:
+    return (pool for pool in fleet.pools.values() if not is_expired(pool, unix_now))
+
+
+def _groups(fleet: Fleet, pool: Pool) -> Iterator[tuple[Group, int]]:
+    return ((share.group, share.count) for share in shares(pool, fleet.configured) if share.group is not None)
+
+
+def _possible(fleet: Fleet) -> Iterator[Wish]:
+    for group in fleet.configured:
+        yield group, DEFAULT_POOL
+    for pool in fleet.pools.values():
+        for group, _ in _groups(fleet, pool):
+            yield group, pool.name
+
+
+def _is_possible(fleet: Fleet, wish: Wish) -> bool:
+    group, name = wish
+    if name == DEFAULT_POOL:
+        return group in fleet.configured
+    pool = fleet.pools.get(name)
+    return pool is not None and any(group == each for each, _ in _groups(fleet, pool))

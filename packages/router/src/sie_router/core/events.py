@@ -1,15 +1,20 @@
 """What can happen to a cluster, and what it makes of the fleet. A log of events replays to the same fleet."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from sie_protocol.catalog import Catalog
 from sie_protocol.status import STALE_AFTER_S, ModelStatus, WorkerStatus
 from sie_router.core.catalog import known_models
-from sie_router.core.demand import missed, pruned
-from sie_router.core.fleet import OTHER, Fleet, Group, Worker, build_index
+from sie_router.core.demand import missed, pruned, unmet
+from sie_router.core.fleet import OTHER, Fleet, Group, Worker
+from sie_router.core.health import HEALTHY, Health, awaited, weight
+from sie_router.core.index import reindexed
+from sie_router.core.pools import Pool
 
 MAX_NAME: Final = 128
+MAX_ORDINAL_DIGITS: Final = 6  # more are a hash that happens to have no letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +40,41 @@ class WorkerGone:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerJudged:
+    """The breaker of a worker changed its phase."""
+
+    url: str
+    health: Health
+
+
+@dataclass(frozen=True, slots=True)
 class Missed:
     """A request found nobody in this group; the wish counts for `ttl_s` seconds."""
 
     group: Group
     pool: str
     ttl_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPut:
+    """A pool was made, changed or renewed."""
+
+    pool: Pool
+
+
+@dataclass(frozen=True, slots=True)
+class PoolGone:
+    """A pool does not exist any more."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolsListed:
+    """These pools exist, and no others."""
+
+    pools: tuple[Pool, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +89,18 @@ class Tick:
     """Time passed: the silent become stale, old wishes expire."""
 
 
-Event = WorkerSeen | WorkerLost | WorkerGone | Missed | CatalogPut | Tick
+WorkerEvent = WorkerSeen | WorkerLost | WorkerGone | WorkerJudged
+PoolEvent = PoolPut | PoolGone | PoolsListed
+Event = WorkerEvent | PoolEvent | Missed | CatalogPut | Tick
 
 
 def apply(fleet: Fleet, event: Event, now: float) -> Fleet:
     """The fleet after an event at monotonic time `now` in seconds."""
     match event:
-        case WorkerSeen(url, status):
-            return _with_worker(fleet, _worker(fleet, url, status, now))
-        case WorkerLost(url):
-            known = fleet.workers.get(url)
-            return fleet if known is None else _with_worker(fleet, replace(known, is_connected=False))
-        case WorkerGone(url):
-            rest = {each: worker for each, worker in fleet.workers.items() if each != url}
-            return fleet if len(rest) == len(fleet.workers) else _reindexed(replace(fleet, workers=rest))
+        case WorkerSeen() | WorkerLost() | WorkerGone() | WorkerJudged():
+            return _after_worker(fleet, event, now)
+        case PoolPut() | PoolGone() | PoolsListed():
+            return _with_pools(fleet, _pools_after(fleet, event))
         case Missed(group, pool, ttl_s):
             return replace(fleet, demand=missed(fleet, group, pool, now + ttl_s))
         case CatalogPut(catalog):
@@ -79,41 +111,94 @@ def apply(fleet: Fleet, event: Event, now: float) -> Fleet:
             assert_never(event)
 
 
-def _with_worker(fleet: Fleet, worker: Worker) -> Fleet:
+def _after_worker(fleet: Fleet, event: WorkerEvent, now: float) -> Fleet:
+    match event:
+        case WorkerSeen(url, status):
+            return _with_worker(fleet, _worker(fleet, url, status, now), now)
+        case WorkerLost(url) | WorkerJudged(url):
+            known = fleet.workers.get(url)
+            return fleet if known is None else _with_worker(fleet, _amended(known, event), now)
+        case WorkerGone(url):
+            rest = {each: worker for each, worker in fleet.workers.items() if each != url}
+            return fleet if len(rest) == len(fleet.workers) else _without_met(reindexed(replace(fleet, workers=rest)))
+        case _:
+            assert_never(event)
+
+
+def _amended(worker: Worker, event: WorkerLost | WorkerJudged) -> Worker:
+    if isinstance(event, WorkerLost):
+        return replace(worker, is_connected=False)
+    return replace(worker, health=event.health)
+
+
+def _with_worker(fleet: Fleet, worker: Worker, now: float) -> Fleet:
     before = fleet.workers.get(worker.url)
+    if before is not None and worker.is_trusted and not before.is_trusted:
+        worker = replace(worker, serving_since=now, weight=weight(0.0))
     after = replace(fleet, workers={**fleet.workers, worker.url: worker})
     if before is not None and before.membership == worker.membership:
         return after
-    indexed = _reindexed(after)
-    if not worker.is_healthy:
-        return indexed
-    met = {wish: until for wish, until in indexed.demand.items() if not indexed.has_healthy(wish[0])}
-    return indexed if len(met) == len(indexed.demand) else replace(indexed, demand=met)
+    return _without_met(reindexed(after))
+
+
+def _pools_after(fleet: Fleet, event: PoolEvent) -> Mapping[str, Pool]:
+    match event:
+        case PoolPut(pool):
+            # A store's news may arrive after what this router wrote itself.
+            before = fleet.pools.get(pool.name)
+            is_old = before is not None and pool.is_before(before)
+            return fleet.pools if is_old else {**fleet.pools, pool.name: pool}
+        case PoolGone(name):
+            return {each: pool for each, pool in fleet.pools.items() if each != name}
+        case PoolsListed(pools):
+            return {pool.name: pool for pool in pools}
+        case _:
+            assert_never(event)
+
+
+def _with_pools(fleet: Fleet, pools: Mapping[str, Pool]) -> Fleet:
+    after = replace(fleet, pools=pools)
+    return after if _reservations(after) == _reservations(fleet) else _without_met(reindexed(after))
+
+
+def _reservations(fleet: Fleet) -> Mapping[str, object]:
+    return {name: pool.reservation for name, pool in fleet.pools.items()}
 
 
 def _ticked(fleet: Fleet, now: float) -> Fleet:
-    silent = {
-        url: replace(worker, is_stale=True)
-        for url, worker in fleet.workers.items()
-        if not worker.is_stale and now - worker.seen_at > STALE_AFTER_S
-    }
-    if silent:
-        fleet = _reindexed(replace(fleet, workers={**fleet.workers, **silent}))
+    changed = {url: after for url, worker in fleet.workers.items() if (after := _aged(worker, now)) is not worker}
+    if changed:
+        before, fleet = fleet, replace(fleet, workers={**fleet.workers, **changed})
+        if any(worker.membership != before.workers[url].membership for url, worker in changed.items()):
+            fleet = _without_met(reindexed(fleet))
     demand = pruned(fleet, now)
     return fleet if demand is fleet.demand else replace(fleet, demand=demand)
 
 
-def _reindexed(fleet: Fleet) -> Fleet:
-    return replace(fleet, index=build_index(fleet.workers, fleet.configured, fleet.profiles))
+def _without_met(fleet: Fleet) -> Fleet:
+    demand = unmet(fleet)
+    return fleet if demand is fleet.demand else replace(fleet, demand=demand)
+
+
+def _aged(worker: Worker, now: float) -> Worker:
+    """The worker after some time without news; itself where time makes no difference."""
+    is_stale = worker.is_stale or now - worker.seen_at > STALE_AFTER_S
+    health = awaited(worker.health, now)
+    share = weight(now - worker.serving_since) if worker.weight < 1 else 1.0
+    if (is_stale, share) == (worker.is_stale, worker.weight) and health is worker.health:
+        return worker
+    return replace(worker, is_stale=is_stale, health=health, weight=share)
 
 
 def _worker(fleet: Fleet, url: str, status: WorkerStatus, now: float) -> Worker:
+    name = _plain(status.name) or url
+    known = fleet.workers.get(url)
     said = _plain(status.machine_profile)
     profile = fleet.index.profiles.get(said.lower(), said)
     loaded = {name.lower() for name in status.loaded_models} | _in_state(status.models, "loaded")
     return Worker(
         url=url,
-        name=_plain(status.name) or url,
+        name=name,
         profile=profile,
         bundle=status.bundle,
         group=fleet.index.configured.get((profile.lower(), status.bundle.lower()), OTHER),
@@ -129,7 +214,17 @@ def _worker(fleet: Fleet, url: str, status: WorkerStatus, now: float) -> Worker:
         memory_used_bytes=sum(gpu.memory_used_bytes for gpu in status.gpus),
         memory_total_bytes=sum(gpu.memory_total_bytes for gpu in status.gpus),
         bundle_config_hash=status.bundle_config_hash,
+        ordinal=ordinal(name),
+        health=HEALTHY if known is None or known.name != name else known.health,
+        weight=1.0 if known is None else known.weight,
+        serving_since=now if known is None else known.serving_since,
     )
+
+
+def ordinal(name: str) -> int:
+    """The number of a pod within its StatefulSet, 3 of `worker-l4-3`; 0 for names without one."""
+    _, dash, digits = name.rpartition("-")
+    return int(digits) if dash and digits.isdecimal() and len(digits) <= MAX_ORDINAL_DIGITS else 0
 
 
 def _plain(text: str) -> str:

@@ -1,16 +1,17 @@
-"""The router's picture of the cluster: workers, what is configured, what is wanted. Frozen; `apply` builds the next.
+"""The router's picture of the cluster: workers, pools, what is configured and wanted. Frozen; `apply` builds the next.
 
 The index answers "who can take this?" with lookups. It holds membership only, never load: most status frames change
 a queue depth and nothing else, and those must not rebuild it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from sie_router.core.catalog import AnyModel, Models
+from sie_router.core.health import HEALTHY, Health
+from sie_router.core.pools import DEFAULT_POOL, Pool
 
-DEFAULT_POOL: Final = "default"
 GroupKey = tuple[str, str]
 
 
@@ -36,7 +37,9 @@ class Worker:
 
     `group` holds the labels it is counted under: its configured group, or `OTHER`. `loaded` and `loading` are model
     ids in lower case; `loaded_models` keeps their spelling. `seen_at` is monotonic time in seconds. `is_connected`
-    turns false when the status stream or a request found the worker gone, `is_stale` when it fell silent.
+    turns false when the status stream or a request found the worker gone, `is_stale` when it fell silent. `ordinal` is
+    the number at the end of a pod's name: a StatefulSet removes the highest first. `weight` in (0, 1] is the share of
+    requests a worker takes that began to serve at `serving_since`.
     """
 
     url: str
@@ -58,21 +61,40 @@ class Worker:
     memory_used_bytes: int = 0
     memory_total_bytes: int = 0
     bundle_config_hash: str = ""
+    ordinal: int = 0
+    health: Health = HEALTHY
+    weight: float = 1.0
+    serving_since: float = 0.0
 
     @property
     def is_healthy(self) -> bool:
-        """True when the worker may be given new requests."""
+        """True when the worker takes new requests, by its own word and by its connection."""
         return self.is_ready and self.is_connected and not self.is_draining and not self.is_stale
 
     @property
-    def membership(self) -> tuple[bool, str, str, frozenset[str], frozenset[str]]:
+    def is_trusted(self) -> bool:
+        """True when the worker is healthy and its requests succeed. Others get requests only for want of better."""
+        return self.is_healthy and not self.health.is_ejected
+
+    @property
+    def is_assignable(self) -> bool:
+        """True when the worker may belong to a pool.
+
+        One whose connection broke stays until it has been silent for long, so that a short break moves no tenant.
+        """
+        return self.is_ready and not self.is_draining and not self.is_stale
+
+    @property
+    def membership(self) -> tuple[object, ...]:
         """All that the index is made of; equal membership means an equal index."""
-        return (self.is_healthy, self.profile, self.bundle, self.loaded, self.loading)
+        ejected = self.health if self.health.is_ejected else None
+        places = (self.is_healthy, self.is_assignable, ejected, self.name, self.profile, self.bundle)
+        return (*places, self.loaded, self.loading)
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Healthy workers of one group or bundle, by URL, sorted; and those among them that hold or load a model."""
+    """Workers of one group or bundle in rotation, by URL, lowest ordinal first; who of them holds or loads a model."""
 
     urls: tuple[str, ...]
     loaded: Mapping[str, tuple[str, ...]]
@@ -80,11 +102,26 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
-    """Lookups of one fleet. `profiles` maps each real profile in lower case to its spelling."""
+class Scope:
+    """The healthy workers that requests of one pool may run on, and no others."""
 
     by_group: Mapping[GroupKey, Ready] = field(default_factory=dict)
     by_bundle: Mapping[str, Ready] = field(default_factory=dict)
+
+
+NOBODY: Final = Scope()
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Lookups of one fleet. `profiles` maps each real profile in lower case to its spelling.
+
+    `scopes` are by pool name; that of `DEFAULT_POOL` holds the workers that nobody reserved. A pool without healthy
+    workers has none. `owners` maps the URL of each reserved worker to its pool.
+    """
+
+    scopes: Mapping[str, Scope] = field(default_factory=dict)
+    owners: Mapping[str, str] = field(default_factory=dict)
     profiles: Mapping[str, str] = field(default_factory=dict)
     configured: Mapping[GroupKey, Group] = field(default_factory=dict)
 
@@ -93,59 +130,26 @@ class Index:
 class Fleet:
     """One snapshot. `configured` is ordered: the first group is the default, by convention the cheapest.
 
-    `demand` maps (group, pool) to the monotonic time at which the wish expires.
+    `pools` are by name, without the default one, which is whatever they leave. `demand` maps (group, pool) to the
+    monotonic time at which the wish expires.
     """
 
     configured: tuple[Group, ...] = ()
     profiles: tuple[str, ...] = ()
     models: Models = field(default_factory=AnyModel)
     workers: Mapping[str, Worker] = field(default_factory=dict)
+    pools: Mapping[str, Pool] = field(default_factory=dict)
     demand: Mapping[tuple[Group, str], float] = field(default_factory=dict)
     index: Index = field(default_factory=Index)
 
-    def has_healthy(self, group: Group) -> bool:
-        """True when a healthy worker of this group exists."""
-        return group.key in self.index.by_group
+    def scope(self, pool: str = DEFAULT_POOL) -> Scope:
+        """Who may serve a pool now."""
+        return self.index.scopes.get(pool, NOBODY)
 
+    def has_healthy(self, group: Group, pool: str = DEFAULT_POOL) -> bool:
+        """True when a pool has a healthy worker of this group."""
+        return group.key in self.scope(pool).by_group
 
-def empty_fleet(configured: Iterable[Group] = (), profiles: Iterable[str] = ()) -> Fleet:
-    """A fleet without workers. Profiles of configured groups are real profiles as well."""
-    groups = tuple(dict.fromkeys(configured))
-    names = {name.lower(): name for name in (*profiles, *(group.profile for group in groups))}
-    spelled = tuple(names.values())
-    return Fleet(configured=groups, profiles=spelled, index=build_index({}, groups, spelled))
-
-
-def build_index(workers: Mapping[str, Worker], configured: Iterable[Group], profiles: Iterable[str]) -> Index:
-    """Index a fleet; independent of the order of workers."""
-    by_group: dict[GroupKey, list[Worker]] = {}
-    by_bundle: dict[str, list[Worker]] = {}
-    spelling = {name.lower(): name for name in profiles}
-    for _, worker in sorted(workers.items()):
-        if worker.profile:
-            spelling.setdefault(worker.profile.lower(), worker.profile)
-        if worker.is_healthy:
-            bundle = worker.bundle.lower()
-            by_group.setdefault((worker.profile.lower(), bundle), []).append(worker)
-            by_bundle.setdefault(bundle, []).append(worker)
-    return Index(
-        by_group={key: _ready(members) for key, members in by_group.items()},
-        by_bundle={key: _ready(members) for key, members in by_bundle.items()},
-        profiles=spelling,
-        configured={group.key: group for group in configured},
-    )
-
-
-def _ready(workers: list[Worker]) -> Ready:
-    loaded: dict[str, list[str]] = {}
-    loading: dict[str, list[str]] = {}
-    for worker in workers:
-        for model in worker.loaded:
-            loaded.setdefault(model, []).append(worker.url)
-        for model in worker.loading:
-            loading.setdefault(model, []).append(worker.url)
-    return Ready(
-        urls=tuple(worker.url for worker in workers),
-        loaded={model: tuple(urls) for model, urls in loaded.items()},
-        loading={model: tuple(urls) for model, urls in loading.items()},
-    )
+    def pool_of(self, worker: Worker) -> str:
+        """The pool whose requests a worker gets."""
+        return self.index.owners.get(worker.url, DEFAULT_POOL)

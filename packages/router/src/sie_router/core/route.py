@@ -1,14 +1,16 @@
 """Who gets a request. Knows nothing of HTTP, clocks or Kubernetes; randomness comes in as a number."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.target import ModelRef
+from sie_router.core.assign import shares
 from sie_router.core.catalog import Servable
-from sie_router.core.fleet import DEFAULT_POOL, Fleet, Group, Ready, Worker
-from sie_router.core.score import lighter_of_two, load, spill_bound
+from sie_router.core.fleet import Fleet, Group, Ready, Scope, Worker
+from sie_router.core.pools import ANYONE, DEFAULT_POOL, Caller, Pool, known, pool_key
+from sie_router.core.score import SPILL_SLACK, load, pick, spill_bound
 
 SPOT_SUFFIX: Final = "-spot"
 
@@ -18,7 +20,7 @@ class Ask:
     """What one request wants. None means: the caller did not say.
 
     `avoid` are URLs that already failed this request; with `loaded_only`, nobody else than a holder of the model will
-    do (a second worker that would have to load it first is no help).
+    do (a second worker that would have to load it first is no help). `caller` must be allowed to use the pool.
     """
 
     model: ModelRef
@@ -26,6 +28,7 @@ class Ask:
     pool: str | None = None
     avoid: tuple[str, ...] = ()
     loaded_only: bool = False
+    caller: Caller = ANYONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,15 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Provision:
-    """Nobody can take it now; a worker of this group could. Only a configured group may create demand."""
+    """Nobody can take it now; another worker of this group, in this pool, could.
+
+    Only a configured group may create demand.
+    """
 
     group: Group
     is_configured: bool
     model_id: str
+    pool: str = DEFAULT_POOL
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +64,65 @@ class Reject:
 Decision = Forward | Provision | Reject
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a request may run on, before anybody is chosen: `scope` is its pool's workers, and it sees no others.
+
+    `pool` is None for requests of the default pool. `profile` is in lower case; None: any.
+    """
+
+    model: Servable
+    pool: Pool | None
+    profile: str | None
+    scope: Scope
+
+    def candidates(self) -> Iterator[Ready]:
+        """Healthy workers that could take it, by bundle, preferred first."""
+        for bundle in self.model.bundles:
+            by_bundle, by_group = self.scope.by_bundle, self.scope.by_group
+            ready = by_bundle.get(bundle) if self.profile is None else by_group.get((self.profile, bundle))
+            if ready is not None:
+                yield ready
+
+
 def decide(fleet: Fleet, ask: Ask, inflight: Mapping[str, int], draw: float) -> Decision:
     """Choose a worker for a request, or say what is missing.
 
     Cost does not grow with the fleet, except for retries (`avoid`). `draw` is uniform in [0, 1).
     """
+    plan = make_plan(fleet, ask)
+    if isinstance(plan, Reject):
+        return plan
+    for ready in plan.candidates():
+        url = _choose(fleet, ready, plan.model.key, ask, inflight, draw)
+        if url is not None:
+            return Forward(fleet.workers[url], plan.model.model_id)
+    return _provision(fleet, plan, ask)
+
+
+def make_plan(fleet: Fleet, ask: Ask) -> Plan | Reject:
+    """Resolve model, pool and machine profile. Cost does not grow with the fleet."""
     try:
         model = fleet.models.resolve(ask.model)
+        pool = _pool(fleet, ask)
     except Problem as problem:
         return Reject(problem.code, problem.message, problem.details)
-    if ask.pool is not None and ask.pool.lower() != DEFAULT_POOL:
-        return Reject(ErrorCode.POOL_NOT_FOUND, f"pool '{ask.pool}' does not exist; the pools are: {DEFAULT_POOL}")
+    if pool is not None:
+        profile = None if ask.profile is None else _spelled(ask.profile, {each.lower() for each in pool.gpus})
+        if profile is None and ask.profile is not None:
+            return _not_reserved(pool, f"machine profile '{ask.profile}'")
+        return Plan(model, pool, profile, fleet.scope(pool.name))
     profile = None if ask.profile is None else real_profile(fleet, ask.profile)
-    if profile is None and ask.profile is not None and (fleet.profiles or fleet.workers):
-        return _not_configured(fleet, f"machine profile '{ask.profile}' is not configured")
-    for bundle in model.bundles:
-        ready = fleet.index.by_bundle.get(bundle) if profile is None else fleet.index.by_group.get((profile, bundle))
-        url = None if ready is None else _choose(fleet, ready, model.key, ask, inflight, draw)
-        if url is not None:
-            return Forward(fleet.workers[url], model.model_id)
-    return _provision(fleet, ask.profile if profile is None else profile, model)
+    if profile is None and ask.profile is not None:
+        if fleet.profiles or fleet.workers:
+            return _not_configured(fleet, f"machine profile '{ask.profile}' is not configured")
+        profile = ask.profile
+    return Plan(model, None, profile, fleet.scope())
+
+
+def _pool(fleet: Fleet, ask: Ask) -> Pool | None:
+    name = DEFAULT_POOL if ask.pool is None else pool_key(ask.pool)
+    return None if name == DEFAULT_POOL else known(fleet.pools.get(name), name, ask.caller)
 
 
 def real_profile(fleet: Fleet, asked: str) -> str | None:
@@ -84,10 +130,14 @@ def real_profile(fleet: Fleet, asked: str) -> str | None:
 
     A plain name stands for its spot variant only where the plain profile itself does not exist.
     """
+    return _spelled(asked, fleet.index.profiles)
+
+
+def _spelled(asked: str, profiles: Container[str]) -> str | None:
     key = asked.lower()
-    if key in fleet.index.profiles:
+    if key in profiles:
         return key
-    return key + SPOT_SUFFIX if key + SPOT_SUFFIX in fleet.index.profiles else None
+    return key + SPOT_SUFFIX if key + SPOT_SUFFIX in profiles else None
 
 
 def _choose(fleet: Fleet, ready: Ready, model: str, ask: Ask, inflight: Mapping[str, int], draw: float) -> str | None:
@@ -98,34 +148,48 @@ def _choose(fleet: Fleet, ready: Ready, model: str, ask: Ask, inflight: Mapping[
     """
     loaded = _without(ready.loaded.get(model, ()), ask.avoid)
     if ask.loaded_only:
-        return lighter_of_two(loaded, fleet.workers, inflight, draw) if loaded else None
+        return pick(loaded, fleet.workers, inflight, draw) if loaded else None
     loading = _without(ready.loading.get(model, ()), ask.avoid)
     everyone = _without(ready.urls, ask.avoid)
     if not everyone:
         return None
     if not loaded:
-        return lighter_of_two(loading or everyone, fleet.workers, inflight, draw)
-    holder = lighter_of_two(loaded, fleet.workers, inflight, draw)
-    if loading or len(loaded) == len(everyone):
+        return pick(loading or everyone, fleet.workers, inflight, draw)
+    holder = pick(loaded, fleet.workers, inflight, draw)
+    busy = load(fleet.workers[holder], inflight)
+    if busy <= SPILL_SLACK or loading or len(loaded) == len(everyone):
         return holder
-    other = lighter_of_two(everyone, fleet.workers, inflight, draw)
-    too_busy = load(fleet.workers[holder], inflight) > spill_bound(load(fleet.workers[other], inflight))
-    return other if too_busy else holder
+    other = pick(everyone, fleet.workers, inflight, draw)
+    return other if busy > spill_bound(load(fleet.workers[other], inflight)) else holder
 
 
 def _without(urls: tuple[str, ...], avoid: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(url for url in urls if url not in avoid) if avoid else urls
 
 
-def _provision(fleet: Fleet, profile: str | None, model: Servable) -> Decision:
+def _provision(fleet: Fleet, plan: Plan, ask: Ask) -> Decision:
     """What should be started: the first configured group that fits."""
+    model, profile, pool = plan.model, plan.profile, plan.pool
+    name = DEFAULT_POOL if pool is None else pool.name
+    reserved = None if pool is None else {share.group for share in shares(pool, fleet.configured)}
     for group in fleet.configured:
-        if group.key[1] in model.bundles and profile in (None, group.key[0]):
-            return Provision(group, is_configured=True, model_id=model.model_id)
-    if fleet.configured:
-        wanted = f"bundle '{model.bundles[0]}'" + (f" on machine profile '{profile}'" if profile else "")
-        return _not_configured(fleet, f"no workers are configured for {wanted}")
-    return Provision(Group(profile or "", model.bundles[0]), is_configured=False, model_id=model.model_id)
+        is_reserved = reserved is None or group in reserved
+        if is_reserved and group.key[1] in model.bundles and profile in (None, group.key[0]):
+            return Provision(group, is_configured=True, model_id=model.model_id, pool=name)
+    if not fleet.configured:
+        group = Group(profile or "", model.bundles[0])
+        return Provision(group, is_configured=False, model_id=model.model_id, pool=name)
+    wanted = f"bundle '{model.bundles[0]}'" + (f" on machine profile '{ask.profile}'" if profile else "")
+    if pool is not None:
+        return _not_reserved(pool, f"{wanted}, which model '{model.model_id}' needs")
+    return _not_configured(fleet, f"no workers are configured for {wanted}")
+
+
+def _not_reserved(pool: Pool, what: str) -> Reject:
+    profiles = sorted(pool.gpus)
+    has = ", ".join(profiles) + (f" with bundle '{pool.bundle}'" if pool.bundle else "")
+    message = f"pool '{pool.name}' reserves no workers for {what}; it reserves: {has}"
+    return Reject(ErrorCode.GPU_NOT_CONFIGURED, message, {"configured_gpu_types": profiles, "pool": pool.name})
 
 
 def _not_configured(fleet: Fleet, what: str) -> Reject:

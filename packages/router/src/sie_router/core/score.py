@@ -5,6 +5,8 @@ from typing import Final
 
 from sie_router.core.fleet import Worker
 
+COMFORT: Final = 2  # while one request is computed the next one is read: as good as idle
+_WIDER: Final = 4
 SPILL_FACTOR: Final = 2
 SPILL_SLACK: Final = 8  # below this a worker that holds the model answers sooner than another one loads it
 
@@ -19,19 +21,37 @@ def spill_bound(other_load: int) -> int:
     return SPILL_SLACK + SPILL_FACTOR * other_load
 
 
-def lighter_of_two(urls: Sequence[str], workers: Mapping[str, Worker], inflight: Mapping[str, int], draw: float) -> str:
-    """The less busy of two different candidates, drawn by `draw` in [0, 1); equally busy: the first drawn.
+def pressure(worker: Worker, inflight: Mapping[str, int]) -> float:
+    """How long a further request would wait here, in comparison; a worker that has just begun counts as slower."""
+    return (worker.queue_depth + inflight.get(worker.url, 0) + 1) / worker.weight
 
-    Two random choices keep queues nearly level and, unlike a scan for the minimum, cost the same for any number of
-    candidates and do not send a herd to whoever looked idle in the last status frame.
+
+def pick(urls: Sequence[str], workers: Mapping[str, Worker], inflight: Mapping[str, int], draw: float) -> str:
+    """One of the candidates, which are sorted with the lowest ordinal first; `draw` is uniform in [0, 1).
+
+    Under load: the lighter of two drawn ones. That keeps queues nearly level and, unlike a scan for the minimum, costs
+    the same for any number of candidates and sends no herd to whoever looked idle in the last status frame. While the
+    drawn one is as good as idle, so may be a lower one: windows that begin at the lowest and widen fourfold are
+    searched, so that the highest stay without work and can be removed.
     """
     count = len(urls)
     if count == 1:
         return urls[0]
+    one, two = _places(count, draw)
+    first, second = pressure(workers[urls[one]], inflight), pressure(workers[urls[two]], inflight)
+    best, least = (two, second) if second < first else (one, first)
+    width = 2
+    while least <= COMFORT and width <= count:
+        for place in sorted(_places(width, draw)):
+            if pressure(workers[urls[place]], inflight) <= COMFORT:
+                return urls[place]
+        width *= _WIDER
+    return urls[best]
+
+
+def _places(count: int, draw: float) -> tuple[int, int]:
+    """Two different places below `count`, which is at least 2."""
     scaled = draw * count
     first = min(int(scaled), count - 1)
     second = min(int((scaled - first) * (count - 1)), count - 2)
-    if second >= first:
-        second += 1
-    one, two = workers[urls[first]], workers[urls[second]]
-    return two.url if load(two, inflight) < load(one, inflight) else one.url
+    return first, second + (second >= first)

@@ -104,5 +104,6 @@ class Call:
             latency_s=now - self.started,
             body_bytes=0 if self.body is None else self.body.size_bytes,
             request_id=self.request_id.decode(),
+            caller=ask.caller.id,
             provisioning=self.provisioning,
         )

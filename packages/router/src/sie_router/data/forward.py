@@ -5,7 +5,7 @@ repeated on another worker when no connection could be made, when the connection
 said "not me": it is shutting down, its queue is full, or it has yet to load the model.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,10 +13,12 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import ERROR_CODE
 from sie_router.core.events import Event, WorkerLost
 from sie_router.core.fleet import Fleet, Worker
+from sie_router.core.health import Verdict, verdict
 from sie_router.core.route import Ask, Decision, Forward, decide
 from sie_router.data.body import Body
 from sie_router.data.call import Call
 from sie_router.data.connection import BudgetSpent, ConnectionCut, Reply, WorkerUnreachable
+from sie_router.data.health import HealthBook
 from sie_router.data.incoming import Incoming, head_for
 from sie_router.data.inflight import Inflight
 from sie_router.data.upstream import Upstream, WorkerBusy
@@ -25,6 +27,7 @@ MAX_TRIES: Final = 3
 MAX_REFUSALS: Final = 2  # a full cluster must not see every request three times
 _UNAVAILABLE: Final = 503
 _ERROR_CODE: Final = ERROR_CODE.lower().encode()
+_ABOUT_MODEL: Final = ErrorCode.MODEL_LOAD_FAILED.encode()
 # What to pass on when two workers refuse, most useful first: a model on its way beats a full queue.
 _USEFUL: Final = (b"MODEL_LOADING", b"QUEUE_FULL", b"SHUTTING_DOWN")
 
@@ -44,19 +47,26 @@ class Tries:
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """What the data plane knows of the rest: the snapshot, and where to report what it notices."""
+    """What the data plane knows of the rest: the snapshot, where to report what it notices, and whom to ask for a pool.
+
+    `find_pool` returns once the snapshot knows the pool, if there is one. `draw` is uniform in [0, 1).
+    """
 
     snapshot: Callable[[], Fleet]
     publish: Callable[[Event], None]
     clock: Callable[[], float]
     draw: Callable[[], float]
+    find_pool: Callable[[str], Awaitable[None]]
 
 
 class Forwarder:
     """Runs the tries of one request after the other."""
 
-    def __init__(self, plane: Plane, inflight: Inflight, upstream: Upstream, budget_s: float) -> None:
+    def __init__(
+        self, plane: Plane, inflight: Inflight, health: HealthBook, upstream: Upstream, budget_s: float
+    ) -> None:
         self._plane = plane
+        self._health = health
         self._inflight = inflight
         self._upstream = upstream
         self._budget_s = budget_s
@@ -89,33 +99,47 @@ class Forwarder:
     async def _try(self, call: Call, incoming: Incoming, body: Body, to: Forward, tries: Tries) -> Reply | None:
         worker = to.worker
         call.hold(worker)
+        self._health.sent(worker)
         tries.count += 1
-        left_s = self._budget_s - (self._plane.clock() - call.started)
-        head = head_for(incoming, worker, to.model_id, body.wire_length)
+        said = Verdict.NEUTRAL
         try:
-            if body.is_whole:
-                return await self._upstream.send(worker.url, head, body.data, left_s)
-            return await self._upstream.stream(worker.url, head, _watched(call, body), left_s)
+            reply = await self._send(call, incoming, body, to)
+            said = verdict(reply.status, is_about_model=_code(reply) == _ABOUT_MODEL)
         except BudgetSpent as spent:
+            # A second worker may have had little of the time.
+            said = Verdict.BAD if tries.count == 1 else Verdict.NEUTRAL
             message = (
                 f"worker '{worker.name}' did not answer within {self._budget_s:g} s; send less at a time, or retry"
             )
             raise Problem(ErrorCode.DEADLINE_EXCEEDED, message) from spent
         except WorkerUnreachable:
+            said = Verdict.BAD
             self._plane.publish(WorkerLost(worker.url))
         except ConnectionCut:
+            said = Verdict.BAD
             # A second cut by the same worker is about the request; only the first may mean that the worker died.
             tries.last_cut = None if worker.url in tries.avoid else worker.url
         except WorkerBusy:
             tries.is_busy = True
+        else:
+            return reply
+        finally:
+            self._health.report(worker, said)
         tries.avoid = (*tries.avoid, worker.url)
         return None
+
+    async def _send(self, call: Call, incoming: Incoming, body: Body, to: Forward) -> Reply:
+        left_s = self._budget_s - (self._plane.clock() - call.started)
+        head = head_for(incoming, to.worker, to.model_id, body.wire_length)
+        if body.is_whole:
+            return await self._upstream.send(to.worker.url, head, body.data, left_s)
+        return await self._upstream.stream(to.worker.url, head, _watched(call, body), left_s)
 
     def _is_refused(self, reply: Reply, worker: Worker, tries: Tries) -> bool:
         """True when the reply is a worker's "not me"; it is kept, in case nobody says better."""
         if reply.status != _UNAVAILABLE or reply.body is None:
             return False
-        code = next((value for name, value in reply.headers if name.lower() == _ERROR_CODE), b"")
+        code = _code(reply)
         if code not in _USEFUL:
             return False
         tries.avoid = (*tries.avoid, worker.url)
@@ -150,6 +174,10 @@ class Forwarder:
             raise Problem(ErrorCode.WORKER_UNAVAILABLE, message)
         call.release()
         return decision
+
+
+def _code(reply: Reply) -> bytes:
+    return next((value for name, value in reply.headers if name.lower() == _ERROR_CODE), b"")
 
 
 async def _watched(call: Call, body: Body) -> AsyncIterator[bytes]:

@@ -10,7 +10,9 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import MACHINE_PROFILE, POOL, REQUEST_ID, SDK_VERSION, operation_path
 from sie_protocol.target import ModelRef, parse_model, parse_target
 from sie_router.core.fleet import Worker
+from sie_router.core.pools import Caller
 from sie_router.core.route import Ask
+from sie_router.data.caller import caller_of
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -23,8 +25,17 @@ _POOL: Final = POOL.lower().encode()
 _REQUEST_ID: Final = REQUEST_ID.lower().encode()
 _SDK_VERSION: Final = SDK_VERSION.lower().encode()
 _READ: Final = frozenset({_PROFILE, _POOL, _REQUEST_ID, b"content-length", b"connection", b"transfer-encoding"})
+# Also those that authenticating proxies in front of us add.
+_CREDENTIALS: Final = frozenset(
+    {
+        b"authorization", b"cookie", b"api-key", b"x-api-key", b"x-forwarded-access-token", b"x-forwarded-user",
+        b"x-forwarded-email", b"x-forwarded-groups", b"x-forwarded-preferred-username", b"x-auth-request-access-token",
+        b"x-auth-request-user", b"x-auth-request-email", b"x-auth-request-groups",
+        b"x-auth-request-preferred-username", b"x-auth-request-redirect",
+    }
+)  # fmt: skip
 # A worker gets no credentials, and the target as the router resolved it.
-_DROPPED: Final = HOP_BY_HOP | _READ | {b"host", b"expect", b"authorization", b"cookie"}
+_DROPPED: Final = HOP_BY_HOP | _READ | _CREDENTIALS | {b"host", b"expect"}
 _LASTING: Final = frozenset({b"keep-alive", b"close"})
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _MAX_ID_BYTES: Final = 128
@@ -52,8 +63,9 @@ def read_incoming(scope: Scope, new_id: Callable[[], str]) -> Incoming:
     """Read path and headers.
 
     Raises:
-        Problem: METHOD_NOT_ALLOWED or INVALID_INPUT.
+        Problem: UNAUTHENTICATED, METHOD_NOT_ALLOWED or INVALID_INPUT.
     """
+    caller = caller_of(scope)
     if scope["method"] != "POST":
         raise Problem(ErrorCode.METHOD_NOT_ALLOWED, f"{scope['method']} is not allowed here; use POST")
     _, _, operation, path = scope["path"].split("/", 3)
@@ -71,7 +83,7 @@ def read_incoming(scope: Scope, new_id: Callable[[], str]) -> Incoming:
     length = None if b"transfer-encoding" in read else int(read.get(b"content-length", b"0"))
     return Incoming(
         operation,
-        _ask(model, read),
+        _ask(model, read, caller),
         _request_id(read.get(_REQUEST_ID), new_id),
         b"".join([b"%b: %b\r\n" % header for header in kept]),
         length,
@@ -115,11 +127,11 @@ def sdk_version(scope: Scope) -> str | None:
     return next(found, b"").decode("latin-1") or None
 
 
-def _ask(model: ModelRef, read: dict[bytes, bytes]) -> Ask:
+def _ask(model: ModelRef, read: dict[bytes, bytes], caller: Caller) -> Ask:
     if _PROFILE not in read and _POOL not in read:
-        return Ask(model)
+        return Ask(model, caller=caller)
     target = parse_target(read.get(_PROFILE, b"").decode("latin-1"), read.get(_POOL, b"").decode("latin-1"))
-    return Ask(model, target.profile, target.pool)
+    return Ask(model, target.profile, target.pool, caller=caller)
 
 
 def _request_id(given: bytes | None, new_id: Callable[[], str]) -> bytes:

@@ -11,7 +11,8 @@ CUT_SHORT = 502  # the answer had begun and was cut
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """One finished request. Names are as the caller or the worker spelled them; `group` holds bounded label values.
 
-    `provisioning` is true when the answer was "come back later, a worker is being started".
+    `caller` is the short id of a token, empty without one. `provisioning` is true when the answer was "come back later,
+    a worker is being started".
     """
 
     operation: str
@@ -25,4 +26,5 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     latency_s: float
     body_bytes: int
     request_id: str
+    caller: str
     provisioning: bool

@@ -11,7 +11,8 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import REQUEST_ID, SERVER_VERSION, WORKER
 from sie_router.core.demand import ttl_s
 from sie_router.core.events import Missed
-from sie_router.core.fleet import DEFAULT_POOL, OTHER
+from sie_router.core.fleet import OTHER
+from sie_router.core.pools import pool_key
 from sie_router.core.route import Forward, Provision, Reject
 from sie_router.data.admission import Admission
 from sie_router.data.answers import Answer, provisioning, refusal
@@ -92,6 +93,10 @@ class Proxy:
         body = call.body = Body(receive, incoming.content_length, self._terms.max_body_bytes, self._admission)
         try:
             decision = self._forwarder.decide(incoming.ask)
+            if isinstance(decision, Reject) and decision.code is ErrorCode.POOL_NOT_FOUND:
+                # It may have been made on another router a moment ago.
+                await self._plane.find_pool(pool_key(incoming.ask.pool or ""))
+                decision = self._forwarder.decide(incoming.ask)
             if not isinstance(decision, Forward):
                 await self._decline(call, decision)
                 return
@@ -117,9 +122,9 @@ class Proxy:
 
     async def _decline(self, call: Call, decision: Forward | Provision | Reject) -> None:
         match decision:
-            case Provision(group, is_configured):
+            case Provision(group, is_configured, _, pool):
                 if is_configured:
-                    self._plane.publish(Missed(group, DEFAULT_POOL, ttl_s(self._terms.retry_after_s)))
+                    self._plane.publish(Missed(group, pool, ttl_s(self._terms.retry_after_s)))
                 call.provisioning = True
                 call.group = group if is_configured else OTHER
                 terms = self._terms

@@ -51,6 +51,7 @@ class AuditLog:
             "latency_ms": round(outcome.latency_s * 1000, 2),
             "body_bytes": outcome.body_bytes,
             "request_id": outcome.request_id,
+            "caller": outcome.caller,
         }
         # JSON also in text logs: names come from callers, and a newline in one must not become a line of ours.
         if self._is_json:

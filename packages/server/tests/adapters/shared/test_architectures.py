@@ -54,6 +54,18 @@ TINY: dict[str, Family] = {
         prefix="model.",
         legacy_config=modernbert_of_old,
     ),
+    "deberta": Family("deberta-v2", {"num_hidden_layers": 3}, seed=13),
+    "deberta, first token, prefixed": Family(
+        "deberta-v2", {"num_hidden_layers": 2, "layer_norm_eps": 1e-3}, "cls", seed=14, prefix="deberta."
+    ),
+    "deberta, every distance, projections of its own": Family(
+        "deberta-v2",
+        {"num_hidden_layers": 2, "position_buckets": -1, "max_relative_positions": 100, "share_att_key": False},
+        seed=15,
+    ),
+    "deberta, one term": Family(
+        "deberta-v2", {"num_hidden_layers": 2, "pos_att_type": ["p2c"], "norm_rel_ebd": "none"}, "last", seed=16
+    ),
     "qwen3": Family("qwen3", {"num_hidden_layers": 3, "num_key_value_heads": 2, "head_dim": 16}, "last", seed=7),
     "qwen3, one shared head": Family(
         "qwen3",
@@ -137,13 +149,15 @@ def test_an_unknown_architecture_names_the_known_ones(tmp_path: Path) -> None:
     folder = write_family(tmp_path / "model", TINY["xlm-roberta"])
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
     with pytest.raises(
-        LoadError, match=r"model_type 't5'; .* bert, distilbert, mistral, modernbert, qwen3, roberta, xlm-roberta"
+        LoadError, match=r"'t5'; .* bert, deberta-v2, distilbert, mistral, modernbert, qwen3, roberta, xlm-roberta"
     ) as refused:
         adapter(folder)
     assert refused.value.error_class is ErrorClass.DEPENDENCY
 
 
-@pytest.mark.parametrize("name", ["xlm-roberta", "modernbert, ends in a window", "qwen3", "mistral, windows"])
+@pytest.mark.parametrize(
+    "name", ["xlm-roberta", "modernbert, ends in a window", "deberta", "qwen3", "mistral, windows"]
+)
 def test_half_the_precision_gives_nearly_the_same(tmp_path: Path, name: str) -> None:
     folder = write_family(tmp_path / "model", TINY[name])
     tensors = read_tensors(folder)
@@ -175,6 +189,14 @@ YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}
         ("modernbert, first token", {"norm_bias": True}, ErrorClass.DEPENDENCY, "norm_bias True"),
         ("modernbert, first token", {"hidden_activation": "relu"}, ErrorClass.DEPENDENCY, "'relu'"),
         ("modernbert, first token", {"local_attention": "wide"}, ErrorClass.UNKNOWN, "not that of a ModernBERT"),
+        ("deberta", {"conv_kernel_size": 3}, ErrorClass.DEPENDENCY, "conv_kernel_size 3"),
+        ("deberta", {"position_biased_input": True}, ErrorClass.DEPENDENCY, "position_biased_input True"),
+        ("deberta", {"pos_att_type": "p2p|c2p"}, ErrorClass.DEPENDENCY, "pos_att_type 'p2p'"),
+        ("deberta", {"type_vocab_size": 2}, ErrorClass.DEPENDENCY, "type_vocab_size 2"),
+        ("deberta", {"attention_head_size": 16}, ErrorClass.DEPENDENCY, "attention_head_size 16"),
+        ("deberta", {"position_buckets": 16}, ErrorClass.UNKNOWN, r"'encoder\.rel_embeddings\.weight' has shape"),
+        ("deberta", {"share_att_key": False}, ErrorClass.UNKNOWN, r"pos_key_proj\.weight' is missing"),
+        ("deberta", {"num_attention_heads": None}, ErrorClass.UNKNOWN, "not that of a DeBERTa"),
         ("xlm-roberta", {"position_embedding_type": "relative_key"}, ErrorClass.DEPENDENCY, "'relative_key'"),
         ("xlm-roberta", {"pad_token_id": None}, ErrorClass.UNKNOWN, "not that of a BERT"),
     ],

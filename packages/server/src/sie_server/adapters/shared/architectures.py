@@ -9,7 +9,8 @@ import torch
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError
-from sie_server.adapters.shared import bert_weights, decoder, modernbert
+from sie_server.adapters.shared import bert_weights, deberta_weights, decoder, modernbert
+from sie_server.adapters.shared.deberta import PackedDeberta
 from sie_server.adapters.shared.distilbert import as_bert
 from sie_server.adapters.shared.prenorm import PackedPreNorm
 from sie_server.adapters.shared.varlen import PackedBert
@@ -43,13 +44,15 @@ class Encoder(Protocol):
 class Architecture:
     """What a configuration promises: components per vector, the longest input, and the encoder for its tensors.
 
-    `types`: how many types of token there are; None for encoders that know of none.
+    `types`: how many types of token there are; None for encoders that know of none. `relative`: longer inputs can be
+    computed, though the model was not trained on them.
     """
 
     width: int
     positions: int
     build: Callable[[Tensors, str, torch.dtype], Encoder]
     types: int | None = None
+    relative: bool = False
 
     def length(self, wanted: int | None) -> int:
         """How many tokens an input may have."""
@@ -82,6 +85,15 @@ def _bert(config: Mapping[str, Any]) -> Architecture:
     return Architecture(shape.width, shape.positions, build, types)
 
 
+def _deberta(config: Mapping[str, Any]) -> Architecture:
+    shape = deberta_weights.read_shape(config)
+
+    def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
+        return PackedDeberta(shape, deberta_weights.read_weights(tensors, shape, device, dtype), device)
+
+    return Architecture(shape.width, shape.positions, build, relative=True)
+
+
 def _modernbert(config: Mapping[str, Any]) -> Architecture:
     shape = modernbert.read_shape(config)
 
@@ -103,6 +115,7 @@ def _decoder(config: Mapping[str, Any]) -> Architecture:
 READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Architecture]]] = MappingProxyType(
     {
         **dict.fromkeys(BERT_TYPES, _bert),
+        "deberta-v2": _deberta,
         "mistral": _decoder,
         "modernbert": _modernbert,
         "qwen3": _decoder,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
+from sie_server.adapters.shared.checkpoint import Checkpoint, Get, expect, read_numbers
 
 # RoBERTa counts its positions from the one after the padding token's id; the rows before it are never used.
 _FIRST_POSITION_AFTER_PAD = ("roberta", "xlm-roberta")
@@ -99,28 +99,6 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
         LoadError: UNKNOWN naming a tensor that is missing or has another shape.
     """
     get = Checkpoint(tensors, canonical, device).get
-
-    def norm(name: str) -> Norm:
-        return Norm(get(f"{name}.weight", shape.width).to(dtype), get(f"{name}.bias", shape.width).to(dtype))
-
-    def linear(*names: str, scale_first: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        scales = (scale_first, *[1.0] * (len(names) - 1))
-        weights = [get(f"{name}.weight") * scale for name, scale in zip(names, scales, strict=True)]
-        biases = [get(f"{name}.bias") * scale for name, scale in zip(names, scales, strict=True)]
-        return torch.cat(weights).t().contiguous().to(dtype), torch.cat(biases).to(dtype)
-
-    def layer(index: int) -> Layer:
-        prefix = f"encoder.layer.{index}"
-        attention = f"{prefix}.attention.self"
-        return Layer(
-            *linear(*(f"{attention}.{part}" for part in ("query", "key", "value")), scale_first=query_scale),
-            *linear(f"{prefix}.attention.output.dense"),
-            norm(f"{prefix}.attention.output.LayerNorm"),
-            *linear(f"{prefix}.intermediate.dense"),
-            *linear(f"{prefix}.output.dense"),
-            norm(f"{prefix}.output.LayerNorm"),
-        )
-
     query_scale = 1.0 / math.sqrt(shape.head_width)
     first = shape.first_position
     positions = get("embeddings.position_embeddings.weight", first + shape.positions, shape.width)[first:]
@@ -129,13 +107,45 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
         words=get("embeddings.word_embeddings.weight").to(dtype),
         positions=(positions + types[0]).to(dtype),
         types=(types - types[0]).to(dtype),
-        norm=norm("embeddings.LayerNorm"),
-        layers=tuple(layer(index) for index in range(shape.layers)),
+        norm=read_norm(get, "embeddings.LayerNorm", shape.width, dtype),
+        layers=tuple(
+            read_layer(get, f"encoder.layer.{index}", shape.width, query_scale, dtype) for index in range(shape.layers)
+        ),
+    )
+
+
+def read_norm(get: Get, name: str, width: int, dtype: torch.dtype = torch.float32) -> Norm:
+    """One layer normalisation."""
+    return Norm(get(f"{name}.weight", width).to(dtype), get(f"{name}.bias", width).to(dtype))
+
+
+def read_layer(get: Get, prefix: str, width: int, query_scale: float, dtype: torch.dtype) -> Layer:
+    """One block under BERT's names."""
+
+    def linear(*names: str, scale_first: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        scales = (scale_first, *[1.0] * (len(names) - 1))
+        weights = [get(f"{name}.weight") * scale for name, scale in zip(names, scales, strict=True)]
+        biases = [get(f"{name}.bias") * scale for name, scale in zip(names, scales, strict=True)]
+        return torch.cat(weights).t().contiguous().to(dtype), torch.cat(biases).to(dtype)
+
+    attention = f"{prefix}.attention.self"
+    return Layer(
+        *linear(*(f"{attention}.{part}" for part in ("query", "key", "value")), scale_first=query_scale),
+        *linear(f"{prefix}.attention.output.dense"),
+        read_norm(get, f"{prefix}.attention.output.LayerNorm", width, dtype),
+        *linear(f"{prefix}.intermediate.dense"),
+        *linear(f"{prefix}.output.dense"),
+        read_norm(get, f"{prefix}.output.LayerNorm", width, dtype),
     )
 
 
 def canonical(name: str) -> str:
     """A tensor's name without `bert.` or `roberta.`, in the spelling of today."""
+    return current_name(name).removeprefix("bert.").removeprefix("roberta.")
+
+
+def current_name(name: str) -> str:
+    """A tensor's name with normalisations spelled as today."""
     for old, new in _OLD_NAMES:
         name = name.replace(old, new)
-    return name.removeprefix("bert.").removeprefix("roberta.")
+    return name

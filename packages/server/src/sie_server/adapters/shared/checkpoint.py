@@ -12,6 +12,7 @@ T = TypeVar("T")
 # How configurations call layers whose tokens see all others, and those within a window.
 FULL, SLIDING = "full_attention", "sliding_attention"
 Rename = Callable[[str], str]
+Get = Callable[..., torch.Tensor]  # `Checkpoint.get`
 
 
 class Checkpoint:

@@ -76,18 +76,20 @@ class PackedBert:
         hidden.add_(functional.embedding(batch.positions, weights.positions))
         if types is not None:
             hidden.add_(functional.embedding(torch.from_numpy(np.concatenate(types)).to(self._device), weights.types))
-        hidden = self._norm(hidden, weights.norm)
+        hidden = _normalize(hidden, weights.norm, self._shape.norm_eps)
         buffers = self._buffers.of(len(hidden), hidden.dtype)
         for layer in weights.layers[:-1]:
             hidden = self._block(layer, hidden, batch, buffers)
         if not first_only:
             return self._block(weights.layers[-1], hidden, batch, buffers), batch.lengths
         context = self._attention(weights.layers[-1], hidden, batch, buffers)
-        firsts = self._rest(weights.layers[-1], hidden[batch.starts], context[batch.starts], buffers)
+        eps = self._shape.norm_eps
+        firsts = finish_block(weights.layers[-1], hidden[batch.starts], context[batch.starts], buffers, eps)
         return firsts, [1] * len(batch.lengths)
 
     def _block(self, layer: Layer, hidden: torch.Tensor, batch: Packed, buffers: Buffers) -> torch.Tensor:
-        return self._rest(layer, hidden, self._attention(layer, hidden, batch, buffers), buffers)
+        context = self._attention(layer, hidden, batch, buffers)
+        return finish_block(layer, hidden, context, buffers, self._shape.norm_eps)
 
     def _attention(self, layer: Layer, hidden: torch.Tensor, batch: Packed, buffers: Buffers) -> torch.Tensor:
         shape, tokens = self._shape, len(hidden)
@@ -101,11 +103,16 @@ class PackedBert:
             attend_seen(heads[0], heads[1], heads[2], out, batch.lengths, batch.seen, EVERYTHING)
         return context
 
-    def _rest(self, layer: Layer, hidden: torch.Tensor, context: torch.Tensor, buffers: Buffers) -> torch.Tensor:
-        hidden = self._norm(hidden.add_(layer.out_bias).addmm_(context, layer.out), layer.attention_norm)
-        inner = torch.addmm(layer.up_bias, hidden, layer.up, out=buffers.inner[: len(hidden)])
-        torch.ops.aten.gelu_.default(inner)  # a GELU in place has no public name
-        return self._norm(hidden.add_(layer.down_bias).addmm_(inner, layer.down), layer.output_norm)
 
-    def _norm(self, hidden: torch.Tensor, norm: Norm) -> torch.Tensor:
-        return functional.layer_norm(hidden, (self._shape.width,), norm.weight, norm.bias, self._shape.norm_eps)
+def finish_block(
+    layer: Layer, hidden: torch.Tensor, context: torch.Tensor, buffers: Buffers, eps: float
+) -> torch.Tensor:
+    """What follows attention in a block that normalises after each step; writes over `hidden`."""
+    hidden = _normalize(hidden.add_(layer.out_bias).addmm_(context, layer.out), layer.attention_norm, eps)
+    inner = torch.addmm(layer.up_bias, hidden, layer.up, out=buffers.inner[: len(hidden)])
+    torch.ops.aten.gelu_.default(inner)  # a GELU in place has no public name
+    return _normalize(hidden.add_(layer.down_bias).addmm_(inner, layer.down), layer.output_norm, eps)
+
+
+def _normalize(hidden: torch.Tensor, norm: Norm, eps: float) -> torch.Tensor:
+    return functional.layer_norm(hidden, hidden.shape[-1:], norm.weight, norm.bias, eps)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 HUB_FILES: Final = (
     "config.json",
     "*/config.json",
+    "gliner_config.json",
     "modules.json",
     "sentence_bert_config.json",
     "tokenizer.json",

@@ -1,0 +1,113 @@
+"""Where pools are kept, and how the fleet hears of them. Only intent is stored: specification, owner, last renewal."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
+from typing import Final, Protocol
+
+from sie_protocol.errors import ErrorCode, Problem
+from sie_router.core.events import Event, PoolEvent, PoolGone, PoolPut, PoolsListed
+from sie_router.core.pools import Pool, is_name
+
+AGAIN_S: Final = 1.0
+MAX_LOOKUPS: Final = 8  # at a time; a flood of wrong names must not become a flood of requests to the store
+
+Step = Callable[[Pool | None], Pool | None]
+
+logger = logging.getLogger(__name__)
+
+
+class PoolStore(Protocol):
+    """Keeps pools, for one router or for many. No method holds a lock while it waits for others."""
+
+    def watch(self) -> AsyncGenerator[PoolEvent]:
+        """Yield `PoolsListed` first and then every change, whoever made it; never ends."""
+        ...
+
+    async def get(self, name: str) -> Pool | None:
+        """The pool as it is stored now.
+
+        Raises:
+            Problem: STORE_UNAVAILABLE.
+        """
+        ...
+
+    async def change(self, name: str, step: Step) -> Pool | None:
+        """Replace a pool by `step` of it, where None means that there is none; returns what is stored then.
+
+        `step` sees the stored pool, never a remembered one, and may be called again when others write at the same time.
+
+        Raises:
+            Problem: STORE_UNAVAILABLE, or whatever `step` raises; nothing was changed then.
+        """
+        ...
+
+
+def unavailable(error: Exception) -> Problem:
+    """The refusal of whatever needs a store that cannot be reached."""
+    return Problem(ErrorCode.STORE_UNAVAILABLE, f"the store of pools cannot be used now, try again: {error}")
+
+
+def changes(before: Mapping[str, Pool], after: Mapping[str, Pool]) -> Iterator[PoolEvent]:
+    """The events that lead from one set of pools to another."""
+    for name in before.keys() - after.keys():
+        yield PoolGone(name)
+    for name, pool in after.items():
+        if before.get(name) != pool:
+            yield PoolPut(pool)
+
+
+async def follow_pools(store: PoolStore, publish: Callable[[Event], None]) -> None:
+    """Tell the fleet of every pool; never returns, cancel it."""
+    while True:
+        try:
+            async with aclosing(store.watch()) as events:
+                async for event in events:
+                    publish(event)
+        except Exception:
+            logger.exception("the pools cannot be followed, trying again in %g s", AGAIN_S)
+        await asyncio.sleep(AGAIN_S)
+
+
+class PoolFinder:
+    """Looks up a pool that this router has not heard of yet: it may have been made a moment ago, on another router."""
+
+    def __init__(self, store: PoolStore, publish: Callable[[Event], None]) -> None:
+        self._store = store
+        self._publish = publish
+        self._room = asyncio.Semaphore(MAX_LOOKUPS)
+        self._found: dict[str, asyncio.Event] = {}  # names that are being looked up
+
+    async def find(self, name: str) -> None:
+        """Tell the fleet of the pool, if it exists after all. Requests for the same name share one look-up.
+
+        Raises:
+            Problem: STORE_UNAVAILABLE; nobody can say whether the pool exists.
+        """
+        if not is_name(name):
+            return
+        if name in self._found:
+            await self._found[name].wait()
+            return
+        found = self._found[name] = asyncio.Event()
+        try:
+            async with self._room:
+                pool = await self._store.get(name)
+            if pool is not None:
+                self._publish(PoolPut(pool))
+        finally:
+            del self._found[name]
+            found.set()
+
+
+class Snapshots:
+    """Turns successive sets of pools into events; the first set is listed as a whole."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Pool] | None = None
+
+    def events(self, pools: Mapping[str, Pool]) -> tuple[PoolEvent, ...]:
+        """What is new since the last call."""
+        last, self._last = self._last, dict(pools)
+        return (PoolsListed(tuple(pools.values())),) if last is None else tuple(changes(last, pools))

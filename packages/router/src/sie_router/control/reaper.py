@@ -1,0 +1,57 @@
+"""Deletes the pools whose lease ended. Every router does; whoever comes second finds nothing left to do."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from sie_protocol.errors import Problem
+from sie_router.control.pools import PoolStore
+from sie_router.core.events import Event, PoolGone, PoolPut
+from sie_router.core.fleet import Fleet
+from sie_router.core.leases import expired, unless_renewed
+
+EVERY_S: Final = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class Reaper:
+    """`clock` is Unix time in seconds."""
+
+    def __init__(
+        self,
+        store: PoolStore,
+        snapshot: Callable[[], Fleet],
+        publish: Callable[[Event], None],
+        clock: Callable[[], float],
+        every_s: float = EVERY_S,
+    ) -> None:
+        self._store = store
+        self._snapshot = snapshot
+        self._publish = publish
+        self._clock = clock
+        self._every_s = every_s
+
+    async def run(self) -> None:
+        """Delete what expires; never returns, cancel it."""
+        while True:
+            try:
+                await self.reap()
+            except Exception:
+                logger.exception("expired pools could not be deleted, trying again in %g s", self._every_s)
+            await asyncio.sleep(self._every_s)
+
+    async def reap(self) -> None:
+        """Delete what is expired now, unless the store knows of a renewal that this router has not heard of."""
+        now = self._clock()
+        for pool in expired(self._snapshot().pools.values(), now):
+            try:
+                left = await self._store.change(pool.name, partial(unless_renewed, now=now))
+            except Problem as problem:
+                logger.warning("pool '%s' expired and could not be deleted: %s", pool.name, problem.message)
+                continue
+            self._publish(PoolGone(pool.name) if left is None else PoolPut(left))
+            if left is None:
+                logger.info("pool '%s' expired: nobody renewed it", pool.name)

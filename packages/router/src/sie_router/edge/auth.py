@@ -1,0 +1,123 @@
+"""Who is calling: static bearer tokens, compared without telling how close a guess was.
+
+Behind an authenticating proxy (oauth2-proxy, an ingress) nothing is checked here, and nothing it adds is believed.
+"""
+
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
+from typing import Final
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.headers import (
+    AUTHORIZATION,
+    CLUSTER_STATUS,
+    HEALTH,
+    HEALTHZ,
+    INFERENCE_OPERATIONS,
+    METRICS,
+    READYZ,
+    operation_path,
+)
+from sie_router.core.pools import ANYONE, Caller
+from sie_router.data.answers import refusal
+from sie_router.data.caller import KEY
+
+ALWAYS_OPEN: Final = frozenset({HEALTHZ, READYZ})  # probes carry no token, and learn nothing but yes or no
+OPERATIONAL: Final = frozenset(
+    {"/", HEALTH, METRICS, CLUSTER_STATUS, "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+)
+ADMIN_ID: Final = "admin"
+_HEADER: Final = AUTHORIZATION.lower().encode()
+_BEARER: Final = b"bearer"
+_INFERENCE: Final = tuple(operation_path(operation, "") for operation in INFERENCE_OPERATIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    digest: bytes
+    caller: Caller
+
+
+class Tokens:
+    """The tokens that may call. Without any, everybody may do everything."""
+
+    def __init__(self, tokens: Iterable[str], admin_token: str | None) -> None:
+        known = [_Known(_digest(_bytes(token)), Caller(token_id(token))) for token in tokens]
+        if admin_token is not None:
+            known.append(_Known(_digest(_bytes(admin_token)), Caller(ADMIN_ID, is_admin=True)))
+        self._known = tuple(known)
+
+    def caller(self, authorization: bytes | None) -> Caller | Problem:
+        """Whose token this header holds: `Bearer TOKEN` or the bare token."""
+        if not self._known:
+            return ANYONE
+        if authorization is None:
+            return _refused("no token was sent; send the header 'Authorization: Bearer TOKEN'")
+        digest = _digest(_token(authorization))
+        found: Caller | None = None
+        for known in self._known:  # all of them, whichever matches: the time it takes tells nothing
+            if hmac.compare_digest(known.digest, digest):
+                found = known.caller
+        return found or _refused("the token is not known to this router; check it, and that it has not been replaced")
+
+
+class Auth:
+    """Plain ASGI middleware: every request that goes on has a caller in its scope, or a refusal that it must answer.
+
+    Inference routes answer refusals themselves, so that those are counted and audited like any other answer.
+    """
+
+    def __init__(self, app: ASGIApp, tokens: Tokens, *, exempt_operational: bool) -> None:
+        self._app = app
+        self._tokens = tokens
+        self._open = ALWAYS_OPEN | OPERATIONAL if exempt_operational else ALWAYS_OPEN
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == _HEADER), None)
+        found = scope[KEY] = self._tokens.caller(given)
+        path = scope["path"]
+        if isinstance(found, Problem) and path not in self._open and not path.startswith(_INFERENCE):
+            await _refuse(found, scope, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def token_id(token: str) -> str:
+    """A short name for a token that does not reveal it; the same on every router, so that it can own pools."""
+    return blake2b(_bytes(token), digest_size=6, person=b"sie-token").hexdigest()
+
+
+def _token(authorization: bytes) -> bytes:
+    value = authorization.strip()
+    scheme, space, rest = value.partition(b" ")
+    return rest.strip() if space and scheme.lower() == _BEARER else value
+
+
+def _bytes(token: str) -> bytes:
+    return token.encode("utf-8", "surrogateescape")  # the environment may hold any bytes
+
+
+def _digest(token: bytes) -> bytes:
+    return sha256(token).digest()
+
+
+def _refused(message: str) -> Problem:
+    return Problem(ErrorCode.UNAUTHENTICATED, message)
+
+
+async def _refuse(problem: Problem, scope: Scope, send: Send) -> None:
+    answer = refusal(problem)
+    prefix = "websocket.http." if scope["type"] == "websocket" else "http."
+    if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": problem.message})
+        return
+    await send({"type": f"{prefix}response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": f"{prefix}response.body", "body": answer.body})

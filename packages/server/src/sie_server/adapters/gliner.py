@@ -1,0 +1,190 @@
+"""Entities of any kind, named by the caller: GLiNER (arXiv:2311.08526) and NuNER Zero (arXiv:2402.15343).
+
+Labels and text are read together by an encoder of `shared.architectures`; `shared.gliner_heads` says what is an entity.
+Options, of the model and of a request: `threshold`, `flat_ner`, `multi_label`, `merge_adjacent_entities`.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from sie_server.adapters.base import (
+    Capabilities,
+    Entity,
+    Input,
+    Labelled,
+    LoadError,
+    ModelSpec,
+    Outputs,
+    Prepared,
+    labelled_texts,
+)
+from sie_server.adapters.shared.architectures import Encoder, read_architecture
+from sie_server.adapters.shared.gliner_config import read_gliner_config
+from sie_server.adapters.shared.gliner_heads import Head, WordLayers, read_head, read_word_layers
+from sie_server.adapters.shared.gliner_reader import Bounds, GlinerReader, Reading
+from sie_server.adapters.shared.spans import Spans, choose, join
+from sie_server.adapters.shared.torch_use import precision, use_threads
+from sie_server.adapters.shared.weights import locate, read_json, read_tensors
+from sie_server.core.lifecycle import ErrorClass
+
+# Relative positions have no end, but attention costs the square: enough for a window of words that are long ones.
+WINDOW_TOKENS: Final = 4096
+# Tokens of one text over all its windows, where the catalogue does not say.
+TEXT_TOKENS: Final = 16384
+_ENCODER: Final = "token_rep_layer.bert_layer.model."
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which proposals become entities."""
+
+    threshold: float = 0.5
+    flat_ner: bool = True
+    multi_label: bool = False
+    merge_adjacent_entities: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One text on its way through the model."""
+
+    asked: Labelled
+    choice: Choice
+    reading: Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory."""
+
+    reader: GlinerReader
+    encoder: Encoder
+    layers: WordLayers
+    head: Head
+
+
+class GlinerAdapter:
+    """An encoder that reads labels and text together, and a head that compares them; float32 on a CPU."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self._loaded: Loaded | None = None
+        self._threads = threading.local()
+        self._pads = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Entities; accelerators pad inside attention."""
+        return Capabilities(outputs=frozenset({"entities"}), pads=self._pads)
+
+    def load(self, device: str) -> None:
+        """Find, read and check the model.
+
+        Raises:
+            LoadError: what is missing or wrong.
+        """
+        folder = locate(self._spec.source)
+        config = read_gliner_config(read_json(folder / "gliner_config.json"))
+        architecture = read_architecture(config.encoder)
+        window = WINDOW_TOKENS if architecture.relative else architecture.positions
+        reader = GlinerReader(folder, config, Bounds(window, self._spec.max_sequence_length or TEXT_TOKENS))
+        tensors = read_tensors(folder)
+        of_encoder = {name.removeprefix(_ENCODER): each for name, each in tensors.items() if name.startswith(_ENCODER)}
+        try:
+            encoder = architecture.build(of_encoder, device, precision(self._spec.precision, device))
+            layers = read_word_layers(tensors, architecture.width, config.width, device)
+            head = read_head(tensors, config, device)
+        except torch.OutOfMemoryError as error:
+            raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
+        self._pads = device != "cpu"
+        self._loaded = Loaded(reader, encoder, layers, head)
+
+    def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
+        """Labels and words as token ids, a long text in several windows.
+
+        Raises:
+            UnsupportedInputError: no labels, too many for the model, or something else than a text with labels.
+        """
+        texts = labelled_texts(inputs)
+        choices = [read_choice({**self._spec.options, **each.options}) for each in texts]
+        readings = self._ready().reader.read(texts)
+        return [
+            Prepared(sum(len(window.ids) for window in reading.windows), reading.truncated, Task(text, choice, reading))
+            for text, choice, reading in zip(texts, choices, readings, strict=True)
+        ]
+
+    def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
+        """The entities of each text by first character."""
+        use_threads(self._threads, threads)
+        tasks: list[Task] = [each.payload for each in batch]
+        spans = iter(self._proposals(tasks) if any(task.reading.windows for task in tasks) else ())
+        found = []
+        for task in tasks:
+            parts = [(window.first_word, next(spans)) for window in task.reading.windows]
+            found.append(entities_of(task, join(parts)) if parts else ())
+        return {"entities": found}
+
+    def unload(self) -> None:
+        """Drop weights and buffers."""
+        self._loaded = None
+
+    @torch.inference_mode()
+    def _proposals(self, tasks: Sequence[Task]) -> list[Spans]:
+        """Of each window of each task."""
+        loaded = self._ready()
+        windows = [(task, window) for task in tasks for window in task.reading.windows]
+        hidden, lengths = loaded.encoder.encode([window.ids for _, window in windows], first_only=False)
+        starts = np.cumsum([0, *lengths[:-1]])
+        placed = list(zip(starts, windows, strict=True))
+        words = [start + window.words for start, (_, window) in placed]
+        labels = [start + task.reading.labels for start, (task, _) in placed]
+
+        def vectors(places: list[Any]) -> torch.Tensor:
+            return loaded.layers.project(hidden[torch.from_numpy(np.concatenate(places)).to(hidden.device)])
+
+        of_words = loaded.layers.in_order(vectors(words), [len(each) for each in words])
+        counts = [(len(some), len(others)) for some, others in zip(words, labels, strict=True)]
+        logits = loaded.head.logits(of_words, vectors(labels), counts)
+        thresholds = (task.choice.threshold for task, _ in windows)
+        return [loaded.head.spans(each, threshold) for each, threshold in zip(logits, thresholds, strict=True)]
+
+    def _ready(self) -> Loaded:
+        assert self._loaded is not None, "load comes first"  # noqa: S101 - a bug of the caller, not a refusal
+        return self._loaded
+
+
+def read_choice(options: Mapping[str, Any]) -> Choice:
+    """The options of one text, which are checked before they come here."""
+    return Choice(**{each.name: options[each.name] for each in fields(Choice) if each.name in options})
+
+
+def entities_of(task: Task, proposals: Spans) -> tuple[Entity, ...]:
+    """What of the proposals is kept, in characters."""
+    choice, text, words = task.choice, task.asked.text, task.reading.words
+    kept = choose(proposals, flat=choice.flat_ner, multi_label=choice.multi_label)
+    starts, ends = words[kept.firsts, 0].tolist(), words[kept.lasts, 1].tolist()
+    labels = [task.asked.labels[label] for label in kept.labels]
+    found = [
+        Entity(text[start:end], label, score, start, end)
+        for start, end, label, score in zip(starts, ends, labels, kept.scores.tolist(), strict=True)
+    ]
+    return tuple(merged(found, text) if choice.merge_adjacent_entities else found)
+
+
+def merged(entities: Sequence[Entity], text: str) -> Iterator[Entity]:
+    """Neighbours with one label, at most one character apart, as one with the first one's score, as NuNER Zero asks."""
+    current: Entity | None = None
+    for entity in entities:
+        if current and entity.label == current.label and entity.start - current.end in {0, 1}:
+            current = replace(current, text=text[current.start : entity.end], end=entity.end)
+            continue
+        if current:
+            yield current
+        current = entity
+    if current:
+        yield current

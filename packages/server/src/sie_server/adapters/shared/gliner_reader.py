@@ -1,0 +1,146 @@
+"""How GLiNER reads: labels first, then a text word by word, a long text in several windows.
+
+Published models cut a text after `max_len` words, and lose what stands there. Here the next window starts a little
+before the end of the last one, so that every piece of up to `max_width` words lies inside one of them.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from sie_protocol.arrays import Array
+from sie_server.adapters.base import Labelled, LoadError, UnsupportedInputError
+from sie_server.adapters.shared.gliner_config import GlinerConfig
+from sie_server.core.lifecycle import ErrorClass
+
+WORD: Final = re.compile(r"\w+(?:[-_]\w+)*|\S")
+LABEL_SETS: Final = 64  # kept tokenised; callers mostly ask for the same few
+CONTEXT_WORDS: Final = 32  # words that two windows share at least: the meaning of a word lies in those beside it
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The tokens before the text, [CLS] included, and the place of each label's token among them."""
+
+    ids: Array
+    labels: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What the model reads at once: token ids, the place of each word's first token, the number of the first word."""
+
+    ids: Array
+    words: Array
+    first_word: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One text: where its words begin and end, in characters, the places of its labels, and its windows."""
+
+    words: Array
+    labels: Array
+    windows: tuple[Window, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Tokens that are read at once, labels included, and in all windows of one text together."""
+
+    window: int
+    text: int
+
+
+class GlinerReader:
+    """Labels and texts to windows; `read` may be called from several threads."""
+
+    def __init__(self, folder: Path, config: GlinerConfig, bounds: Bounds) -> None:
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise LoadError(ErrorClass.NOT_FOUND, "the model folder has no tokenizer.json")
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        for token in (config.label_token, config.end_token):
+            if self._tokenizer.token_to_id(token) is None:
+                raise LoadError(ErrorClass.UNKNOWN, f"the model's tokenizer has no token '{token}'")
+        self._config = config
+        self._bounds = bounds
+        self._end = self._tokenized_prompt(())[1]
+        self._prompt = lru_cache(maxsize=LABEL_SETS)(lambda labels: self._tokenized_prompt(labels)[0])
+
+    def read(self, inputs: Sequence[Labelled]) -> list[Reading]:
+        """Tokenise all texts in one call.
+
+        Raises:
+            UnsupportedInputError: there are no labels, or so many that they leave no room for a text.
+        """
+        found = [list(islice(WORD.finditer(each.text), self._bounds.text + 1)) for each in inputs]
+        words = [[match.group() for match in matches] for matches in found]
+        encodings = self._tokenizer.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
+        places = [np.array([match.span() for match in matches], np.int64).reshape(-1, 2) for matches in found]
+        return [self._reading(*each) for each in zip(inputs, places, encodings, strict=True)]
+
+    def _reading(self, asked: Labelled, places: Array, encoding: Encoding) -> Reading:
+        if not asked.labels:
+            raise UnsupportedInputError("the model finds what it is asked for; give it at least one label")
+        prompt = self._prompt(asked.labels)
+        room = self._bounds.window - len(prompt.ids) - len(self._end)
+        if room < 1:
+            raise UnsupportedInputError(
+                f"the {len(asked.labels)} labels take {len(prompt.ids)} tokens, and the model reads "
+                f"{self._bounds.window} at once, text included; ask for fewer labels at a time"
+            )
+        # Words of which the tokenizer leaves nothing, control characters for one, are none for the model.
+        of_word = np.array(encoding.word_ids, np.int64)
+        kept, starts, counts = np.unique(of_word, return_index=True, return_counts=True)
+        ids = np.array(encoding.ids, np.int64)
+        windows: list[Window] = []
+        total, truncated = 0, len(places) > self._bounds.text or bool((counts > room).any())
+        for first, last in _parts(counts, self._config.max_words, room, self._overlap):
+            tokens = ids[starts[first] : starts[last - 1] + counts[last - 1]][:room]
+            total += len(prompt.ids) + len(tokens) + len(self._end)
+            if windows and total > self._bounds.text:
+                truncated = True
+                break
+            whole = np.concatenate([prompt.ids, tokens, self._end])
+            windows.append(Window(whole, starts[first:last] - starts[first] + len(prompt.ids), first))
+        return Reading(places[kept], prompt.labels, tuple(windows), truncated)
+
+    @property
+    def _overlap(self) -> int:
+        return max(self._config.max_width - 1, CONTEXT_WORDS)
+
+    def _tokenized_prompt(self, labels: tuple[str, ...]) -> tuple[Prompt, Array]:
+        """The prompt, and the tokens that stand behind the text."""
+        marked = [word for label in labels for word in (self._config.label_token, label)]
+        encoding = self._tokenizer.encode([*marked, self._config.end_token], is_pretokenized=True)
+        of_word = np.array([-1 if word is None else word for word in encoding.word_ids], np.int64)
+        end = int(np.flatnonzero(of_word >= 0)[-1]) + 1
+        ids = np.array(encoding.ids, np.int64)
+        markers = [int(np.flatnonzero(of_word == 2 * number)[0]) for number in range(len(labels))]
+        shift = 0 if self._config.reads_label_token else 1
+        return Prompt(ids[:end], np.array(markers, np.int64) + shift), ids[end:]
+
+
+def _parts(counts: Array, max_words: int, max_tokens: int, overlap: int) -> Iterator[tuple[int, int]]:
+    """First word and the one after the last, for windows over words of so many tokens; at least one word each."""
+    ends = np.cumsum(counts)
+    first = 0
+    while first < len(counts):
+        before = ends[first] - counts[first]
+        fitting = int(np.searchsorted(ends, before + max_tokens, side="right"))
+        last = max(first + 1, min(first + max_words, fitting))
+        yield first, last
+        if last == len(counts):
+            return
+        first = last - min(overlap, (last - first) // 2)

@@ -1,0 +1,124 @@
+"""Writes small seeded GLiNER checkpoints with the package `gliner`, and answers for them with it: the oracle."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import BertWordPieceTokenizer, Tokenizer, models, pre_tokenizers, processors
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the oracle's own
+    from gliner.config import UniEncoderSpanConfig, UniEncoderTokenConfig
+    from gliner.model import UniEncoderSpanGLiNER, UniEncoderTokenGLiNER
+    from transformers import PreTrainedTokenizerFast
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+MARKERS = ("<<ENT>>", "<<SEP>>")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+POSITIONS = 128
+WIDTH = 32
+MAX_WORDS = 24
+COMMON = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "initializer_range": 0.3,
+    "max_position_embeddings": POSITIONS,
+    "type_vocab_size": 0,
+}
+DEBERTA = {
+    "model_type": "deberta-v2",
+    "relative_attention": True,
+    "position_biased_input": False,
+    "position_buckets": 8,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": "p2c|c2p",
+}
+BERT = {"model_type": "bert", "type_vocab_size": 2}
+
+# What is found: text, label, score, first character, the one after the last.
+Found = tuple[str, str, float, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Variety:
+    """How a checkpoint is written; `config` goes over the common part of its configuration."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    encoder: Mapping[str, Any] = field(default_factory=lambda: DEBERTA)
+    by_token: bool = False
+    seed: int = 0
+
+
+def write_gliner(folder: Path, variety: Variety) -> Path:
+    """A folder as the package saves it, with weights large enough for scores on both sides of every threshold."""
+    torch.manual_seed(variety.seed)
+    tokenizer = _tokenizer(TOKENIZERS[variety.encoder["model_type"]]())
+    words = len(tokenizer)
+    own = {
+        "model_name": "org/backbone",
+        "hidden_size": WIDTH,
+        "max_width": 4,
+        "max_len": MAX_WORDS,
+        "vocab_size": words,
+        "class_token_index": tokenizer.convert_tokens_to_ids(MARKERS[0]),
+        "encoder_config": {**COMMON, **variety.encoder, "vocab_size": words},
+        **variety.config,
+    }
+    config = UniEncoderTokenConfig(**own) if variety.by_token else UniEncoderSpanConfig(**own)
+    model = _class(by_token=variety.by_token)(config, tokenizer=tokenizer, backbone_from_pretrained=False)
+    for name, parameter in model.model.named_parameters():
+        if not name.startswith("token_rep_layer.bert_layer"):
+            parameter.data.mul_(2.5)
+        if name == "scorer.out_mlp.3.bias":
+            parameter.data.add_(0.7)  # or three conditions at once are rarely met
+    model.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def gliner_oracle(folder: Path, *, by_token: bool = False) -> Callable[..., list[list[Found]]]:
+    """What the package finds in each text alone, as a function of texts, labels and the package's options."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the oracle's own
+        model = _class(by_token=by_token).from_pretrained(str(folder), local_files_only=True)
+
+    def find(texts: Sequence[str], labels: Sequence[str], **options: Any) -> list[list[Found]]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            answers = [model.inference([text], list(labels), **options)[0] for text in texts]
+        return [[(e["text"], e["label"], e["score"], e["start"], e["end"]) for e in answer] for answer in answers]
+
+    return find
+
+
+def _class(*, by_token: bool) -> Any:
+    return UniEncoderTokenGLiNER if by_token else UniEncoderSpanGLiNER
+
+
+def _tokenizer(own: Tokenizer) -> Any:
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=own, additional_special_tokens=list(MARKERS), **names)
+
+
+def _wordpiece() -> Tokenizer:
+    pieces = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), *".,-_", *MARKERS]
+    tokenizer: Tokenizer = BertWordPieceTokenizer({piece: at for at, piece in enumerate(pieces)})._tokenizer
+    return tokenizer
+
+
+def _unigram() -> Tokenizer:
+    scored = [("▁", -2.0), *((f"▁{letter}", -3.0) for letter in LETTERS), *((each, -3.0) for each in LETTERS + ".,-_")]
+    tokenizer = Tokenizer(models.Unigram([*((each, 0.0) for each in (*SPECIAL, *MARKERS)), *scored], unk_id=1))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.add_special_tokens([*SPECIAL, *MARKERS])
+    ends = [("[CLS]", SPECIAL.index("[CLS]")), ("[SEP]", SPECIAL.index("[SEP]"))]
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=ends)
+    return tokenizer
+
+
+TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {"bert": _wordpiece, "deberta-v2": _unigram}

@@ -1,0 +1,3 @@
+module sie.dev/lab/pause
+
+go 1.26.0
