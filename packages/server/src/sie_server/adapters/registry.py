@@ -12,11 +12,13 @@ AdapterFactory = Callable[[ModelSpec], Adapter]
 
 ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "bge_m3": "sie_server.adapters.bge_m3:BgeM3Adapter",
         "colbert": "sie_server.adapters.colbert:ColbertAdapter",
         "cross_encoder": "sie_server.adapters.cross_encoder:CrossEncoderAdapter",
         "dense": "sie_server.adapters.dense:DenseAdapter",
         "gliner": "sie_server.adapters.gliner:GlinerAdapter",
         "hash": "sie_server.adapters.hash:HashAdapter",
+        "judge": "sie_server.adapters.judge:JudgeAdapter",
         "nli": "sie_server.adapters.nli:NliAdapter",
         "onnx_token_classifier": "sie_server.adapters.onnx_token_classifier:OnnxTokenClassifierAdapter",
         "sparse": "sie_server.adapters.sparse:SparseAdapter",

@@ -10,6 +10,7 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams
 
 DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
+OVERFLOW_POLICIES: Final = ("default", "truncate_text", "error")
 REQUEST_OPTIONS: Final = frozenset({"profile", "is_query"})
 # Of the task extract; `core.extraction` says what each may be.
 EXTRACT_OPTIONS: Final = frozenset(
@@ -25,6 +26,9 @@ RUNTIME_OPTIONS: Final = EXTRACT_OPTIONS | frozenset(
         "default_instruction",
         "output_types",
         "output_dtype",
+        "overflow_policy",
+        "score_mode",
+        "score_weights",
         "similarity",
     }
 )
@@ -54,12 +58,16 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
-    """One encode request, resolved: which outputs, in which dtype, of which prompt, for a query or a document."""
+    """One encode request, resolved: which outputs, in which dtype, of which prompt, for a query or a document.
+
+    `may_cut`: a text that is too long loses its end, else it is refused.
+    """
 
     output_types: tuple[str, ...]
     output_dtype: str
     prompt: Prompt
     is_query: bool
+    may_cut: bool
 
 
 def load_options(profile: ProfileConfig) -> dict[str, Any]:
@@ -80,10 +88,11 @@ def resolve_encode(model: ModelConfig, params: EncodeParams) -> EncodeOptions:
     if not isinstance(is_query, bool):
         raise invalid(f"options.is_query is {is_query!r}; expected true or false")
     return EncodeOptions(
-        _output_types(model, params.output_types or options.get("output_types")),
+        output_types(model, params.output_types or options.get("output_types")),
         _dtype(params.output_dtype or options.get("output_dtype")),
         prompt_of(options, params.instruction, is_query=is_query),
         is_query,
+        may_cut(options),
     )
 
 
@@ -112,6 +121,18 @@ def prompt_of(options: Mapping[str, Any], own_instruction: str | None, *, is_que
     if not own_instruction and "{instruction}" not in template:
         instruction = ""  # a default fills its place in a template; only the caller's own goes in front of a text
     return Prompt(template, instruction)
+
+
+def may_cut(options: Mapping[str, Any]) -> bool:
+    """Whether inputs that are too long lose their end; every model's default is that they do.
+
+    Raises:
+        Problem: INVALID_INPUT for a policy that there is not.
+    """
+    policy = options.get("overflow_policy", OVERFLOW_POLICIES[0])
+    if policy not in OVERFLOW_POLICIES:
+        raise invalid(f"options.overflow_policy is {policy!r}; expected one of: {', '.join(OVERFLOW_POLICIES)}")
+    return bool(policy != "error")
 
 
 def no_such_task(model: ModelConfig, task: str) -> Problem:
@@ -146,7 +167,12 @@ def _text(options: Mapping[str, Any], key: str) -> str:
     return value or ""
 
 
-def _output_types(model: ModelConfig, wanted: object) -> tuple[str, ...]:
+def output_types(model: ModelConfig, wanted: object) -> tuple[str, ...]:
+    """The outputs that are wanted, each once; without a wish the dense one, or the first that the model has.
+
+    Raises:
+        Problem: INVALID_INPUT naming outputs that the model does not have.
+    """
     has = tuple(model.dims)
     if wanted is None:
         return ("dense",) if "dense" in has else has[:1]

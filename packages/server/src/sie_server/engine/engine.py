@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -24,6 +25,7 @@ from sie_server.adapters.registry import find
 from sie_server.core.batching import Limits
 from sie_server.core.lifecycle import ErrorClass
 from sie_server.core.options import invalid
+from sie_server.engine.admission import Admitted, Wants, admitted
 from sie_server.engine.device import Device
 from sie_server.engine.loading import load
 from sie_server.engine.loop import BatchRecord, Clock, ModelLoop, Ports, QueueLimits, Row
@@ -40,17 +42,24 @@ TASK_OUTPUTS: Final = MappingProxyType(
     {"score": frozenset({"score"}), "extract": frozenset({"entities", "classifications"})}
 )
 
+EVERYTHING: Final = Wants()
+
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """Bounds that hold for every model. `cpu_batch_tokens` keeps a batch's activations inside the CPU's cache."""
+    """Bounds that hold for every model. `cpu_batch_tokens` keeps a batch's activations inside the CPU's cache.
+
+    `score_vector_bytes`: token vectors of one score request that exist at a time; a thousand long documents have many
+    times as many.
+    """
 
     max_batch_items: int
     cpu_batch_tokens: int
     max_text_chars: int
     queue: QueueLimits
+    score_vector_bytes: int = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,27 +106,34 @@ class Engine:
         self._queue_ports = Ports(ports.clock, self.changed.notify, ports.record)
         self._models = Models(models, self._load, self._open_loop, clock=ports.clock, changed=self.changed.notify)
 
-    async def run(self, slot: Slot, inputs: Sequence[Input], *, is_query: bool = False) -> Ran:
+    async def run(
+        self, slot: Slot, inputs: Sequence[Input], *, is_query: bool = False, wants: Wants = EVERYTHING
+    ) -> Ran:
         """One request's inputs through tokenizer and device; cancelling it drops what has not started.
 
         Raises:
-            Problem: INVALID_INPUT, MODEL_LOADING, MODEL_LOAD_FAILED, or any refusal of the model's queue.
+            Problem: INVALID_INPUT, INPUT_TOO_LONG, MODEL_LOADING, MODEL_LOAD_FAILED, or any refusal of the queue.
+        """
+        async with self.admitted(slot, inputs, wants, is_query=is_query) as ready:
+            rows = await ready.rows(ready.prepared)
+            return Ran(rows, ready.cost())
+
+    def admitted(
+        self,
+        slot: Slot,
+        inputs: Sequence[Input],
+        wants: Wants,
+        *,
+        is_query: bool = False,
+        query: Input | None = None,
+    ) -> AbstractAsyncContextManager[Admitted]:
+        """The first half of `run`, for who wants the rows piece by piece; `query` is one more input, in front.
+
+        Raises:
+            Problem: as `run`.
         """
         loop = self._models.ready(slot)
-        with loop.admit(len(inputs)):
-            try:
-                prepared, tokenization_s = await self.pipeline.prepare(loop.adapter, inputs, is_query=is_query)
-            except UnsupportedInputError as error:
-                raise invalid(f"model '{slot.model.sie_id}': {error}") from error
-            answer = await loop.submit(prepared)
-        cost = Cost(
-            queue_s=answer.queue_s,
-            tokenization_s=tokenization_s,
-            inference_s=answer.inference_s,
-            input_tokens=sum(item.tokens for item in prepared),
-            truncated_items=sum(item.truncated for item in prepared),
-        )
-        return Ran(answer.rows, cost)
+        return admitted(loop, self.pipeline, inputs, wants, is_query=is_query, query=query)
 
     async def texts_of(self, name: str, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The texts of lists of token ids of a model's own tokenizer.

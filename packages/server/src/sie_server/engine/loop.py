@@ -243,7 +243,7 @@ class ModelLoop:
         self._record(BatchRecord(self.name, len(batch), sum(entry.tokens for entry in batch), seconds))
         for row, entry in enumerate(batch):
             job = entry.job
-            job.rows[entry.index] = {kind: values[row] for kind, values in outputs.items()}
+            job.rows[entry.index] = {kind: own for kind, values in outputs.items() if (own := values[row]) is not None}
             job.missing -= 1
         for job in {id(entry.job): entry.job for entry in batch}.values():
             job.inference_s += seconds

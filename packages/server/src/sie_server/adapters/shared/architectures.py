@@ -29,10 +29,12 @@ class Encoder(Protocol):
         *,
         first_only: bool = False,
         types: Sequence[Array] | None = None,
+        seen: list[int] | None = None,
     ) -> tuple[torch.Tensor, list[int]]:
         """Hidden states of the last block for int64 token id arrays.
 
-        Without `types`, which only encoders with token types take, every token is of type 0.
+        Without `types`, which only encoders with token types take, every token is of type 0; with `seen` tokens look
+        at so many of their sequence only.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
@@ -42,15 +44,15 @@ class Encoder(Protocol):
 class Architecture:
     """What a configuration promises: components per vector, the longest input, and the encoder for its tensors.
 
-    `relative`: longer inputs can be computed, though the model was not trained on them.
-    `types`: how many types of token there are; None for encoders that know of none.
+    `types`: how many types of token there are; None for encoders that know of none. `relative`: longer inputs can be
+    computed, though the model was not trained on them.
     """
 
     width: int
     positions: int
     build: Callable[[Tensors, str, torch.dtype], Encoder]
-    relative: bool = False
     types: int | None = None
+    relative: bool = False
 
     def length(self, wanted: int | None) -> int:
         """How many tokens an input may have."""

@@ -11,7 +11,7 @@ from torch.nn import functional
 from sie_server.adapters.base import LoadError
 from sie_server.adapters.shared.bert_weights import canonical
 from sie_server.adapters.shared.checkpoint import Checkpoint
-from sie_server.adapters.shared.linear import Activation, Dense, read_activation
+from sie_server.adapters.shared.linear import Activation, Dense, activation_named
 from sie_server.core.lifecycle import ErrorClass
 
 
@@ -110,4 +110,4 @@ def read_head(
 
 def _activation(part: Part, config: Mapping[str, Any]) -> Activation:
     own = config.get(part.activation_key) if part.activation_key else None
-    return read_activation(str(own or part.activation))
+    return activation_named(str(own or part.activation))

@@ -45,7 +45,7 @@ ACTIVATIONS: Final[Mapping[str, Activation]] = MappingProxyType(
 )
 
 
-def read_activation(name: str) -> Activation:
+def activation_named(name: str) -> Activation:
     """The activation behind a name of transformers (`gelu`) or of torch (`torch.nn.modules.activation.GELU`).
 
     Raises:

@@ -41,17 +41,26 @@ def read_tensors(folder: Path, *, allow_pickle: bool = False) -> "dict[str, torc
     Raises:
         LoadError: as `weight_files`, and UNKNOWN when the files cannot be read.
     """
+    tensors: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder, allow_pickle=allow_pickle):
+        read = file.suffix == ".safetensors"
+        tensors.update(read_safetensors(file) if read else read_pickle(file, allow_pickle=allow_pickle))
+    return tensors
+
+
+def read_safetensors(file: Path) -> "dict[str, torch.Tensor]":
+    """The tensors of one file.
+
+    Raises:
+        LoadError: UNKNOWN when they cannot be read.
+    """
     from safetensors import SafetensorError  # noqa: PLC0415 - needs torch, which only loads pay for
     from safetensors.torch import load_file  # noqa: PLC0415 - the same
 
-    tensors: dict[str, torch.Tensor] = {}
     try:
-        for file in weight_files(folder, allow_pickle=allow_pickle):
-            read = file.suffix == ".safetensors"
-            tensors.update(load_file(file) if read else read_pickle(file, allow_pickle=allow_pickle))
+        return load_file(file)
     except SafetensorError as error:
         raise LoadError(ErrorClass.UNKNOWN, f"the weights cannot be read: {error}") from error
-    return tensors
 
 
 def read_pickle(file: Path, *, allow_pickle: bool) -> "dict[str, torch.Tensor]":
