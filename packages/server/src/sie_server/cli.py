@@ -30,6 +30,9 @@ def serve(  # noqa: PLR0913 - one parameter per flag
     bundles_dir: Annotated[Path | None, typer.Option(help="Folder of bundle files; default: our own.")] = None,
     bundle: Annotated[str | None, typer.Option("--bundle", "-b", help="Bundle to serve; default 'default'.")] = None,
     models: Annotated[str | None, typer.Option("--models", "-m", help="Serve only these, separated by ','.")] = None,
+    preload: Annotated[
+        str | None, typer.Option(help="Load these before the worker is ready, separated by ','.")
+    ] = None,
     json_logs: Annotated[bool | None, typer.Option("--json-logs/--text-logs", help="Log as JSON lines.")] = None,
     log_level: Annotated[str | None, typer.Option("--log-level", "-l", help="debug, info, warning, error.")] = None,
 ) -> None:
@@ -42,6 +45,7 @@ def serve(  # noqa: PLR0913 - one parameter per flag
         "bundles_dir": bundles_dir,
         "bundle": bundle and bundle.lower(),
         "models": name_list(models) if models else None,
+        "preload": name_list(preload) if preload else None,
         "json_logs": json_logs,
         "log_level": log_level and log_level.lower(),
     }

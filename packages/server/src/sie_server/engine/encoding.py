@@ -19,17 +19,17 @@ async def encode(engine: Engine, name: str, items: Sequence[Item], params: Encod
     Raises:
         Problem: any refusal of an encode call.
     """
-    slot = engine.lookup(name)
-    options = resolve_encode(slot.model, params)
+    choice = engine.lookup(name, params.options or {})
+    options = resolve_encode(choice.model, params)
     limit = engine.limits.max_text_chars
-    texts = [options.prompt.apply(text_of(slot.model, f"item {at}", item, limit)) for at, item in enumerate(items)]
+    texts = [options.prompt.apply(text_of(choice.model, f"item {at}", item, limit)) for at, item in enumerate(items)]
     if not texts:
         raise invalid("items is empty; send at least one item")
-    ran = await engine.run(slot, texts, is_query=options.is_query)
+    ran = await engine.run(choice, texts, is_query=options.is_query)
     work = partial(_finish, ran.rows, options)
     # What adapters compute in already needs no work, and so no thread.
     rows = work() if options.output_dtype == "float32" else await engine.pipeline.run(work)
-    return Encoded(slot.model.sie_id, rows, slot.model.dims, options, ran.cost)
+    return Encoded(choice.model.sie_id, rows, choice.model.dims, options, ran.cost)
 
 
 def _finish(rows: Sequence[Row], options: EncodeOptions) -> list[dict[str, Finished]]:

@@ -30,22 +30,22 @@ async def score(
     Raises:
         Problem: any refusal of a score call.
     """
-    slot = engine.lookup(name)
-    wanted = resolve_score(slot.model, instruction, options)
+    choice = engine.lookup(name, options)
+    wanted = resolve_score(choice.model, instruction, options)
     check_candidates(len(items))
     limit = engine.limits.max_text_chars
-    asked = wanted.query_prompt.apply(text_of(slot.model, "the query", query, limit))
+    asked = wanted.query_prompt.apply(text_of(choice.model, "the query", query, limit))
     texts = [
-        wanted.document_prompt.apply(text_of(slot.model, f"item {at}", item, limit)) for at, item in enumerate(items)
+        wanted.document_prompt.apply(text_of(choice.model, f"item {at}", item, limit)) for at, item in enumerate(items)
     ]
     inputs: list[Input] = [Pair(asked, text) for text in texts] if wanted.reads_pairs else [asked, *texts]
-    ran = await engine.run(slot, inputs)
+    ran = await engine.run(choice, inputs)
     if wanted.reads_pairs:
         scores = [float(_array(row, "score")) for row in ran.rows]
     else:
         first, *rest = (_array(row, "dense") for row in ran.rows)
         scores = await engine.pipeline.run(partial(compare, first, rest, wanted.similarity))
-    return Scored(slot.model.sie_id, scores, ranked(scores), ran.cost)
+    return Scored(choice.model.sie_id, scores, ranked(scores), ran.cost)
 
 
 def _array(row: Row, kind: str) -> Array:
