@@ -1,6 +1,6 @@
 # Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check format bench clean
+.PHONY: help demo up test check format bench bench-peers clean
 BIN := .venv/bin
 
 help: ## Show this list
@@ -32,9 +32,13 @@ format: ## Format the code and regenerate what is generated
 	$(BIN)/ruff check --fix .
 	$(BIN)/python tools/unasync.py
 
-bench: ## Measure the worker beside sentence-transformers and the router beside nginx
+bench: ## Measure the worker beside the hardware and sentence-transformers, the router beside nginx
 	@python3 tools/setup.py dev
 	$(BIN)/python tools/bench/run.py
+
+bench-peers: ## Measure the worker beside other servers (installs them: gigabytes, minutes, once)
+	@python3 tools/setup.py dev
+	$(BIN)/python tools/bench/peers.py
 
 clean: ## Remove the virtual environment and every cache
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -11,15 +11,25 @@ from starlette.routing import Route
 
 from sie_protocol import headers
 from sie_protocol.errors import Problem
+from sie_protocol.items import EncodeRequest, ScoreRequest
 from sie_protocol.versions import VERSION
 from sie_server.api.compat import compat_error
 from sie_server.api.edge import Edge, on_bug, on_http_error, on_problem
-from sie_server.api.embeddings import embeddings
+from sie_server.api.embeddings import EmbeddingsRequest, embeddings
 from sie_server.api.encode import encode
-from sie_server.api.rerank import rerank
+from sie_server.api.openapi import Described, describe
+from sie_server.api.rerank import RerankRequest, rerank
 from sie_server.api.score import score
 from sie_server.api.status_ws import StatusFeed
 from sie_server.api.tasks import TaskContext, TaskEndpoint, no_task
+
+DESCRIBED = (
+    Described(headers.operation_path("encode", "{model}"), "Items to vectors", EncodeRequest, speaks_msgpack=True),
+    Described(headers.operation_path("score", "{model}"), "Items by relevance", ScoreRequest, speaks_msgpack=True),
+    Described(headers.EMBEDDINGS, "Embeddings, as OpenAI's clients ask for them", EmbeddingsRequest),
+    Described(headers.RERANK, "Reranking, as Cohere's and Jina's clients ask for it", RerankRequest),
+    Described(headers.RERANK_V2, "The same under Cohere's newer path", RerankRequest),
+)
 
 
 def build_api(context: TaskContext, feed: StatusFeed) -> Edge:
@@ -30,6 +40,7 @@ def build_api(context: TaskContext, feed: StatusFeed) -> Edge:
     app.router.routes.append(_task("extract", TaskEndpoint("extract", context, partial(no_task, "extract"))))
     app.router.routes.extend(_compat_routes(context))
     _add_reads(app, context, feed)
+    describe(app, DESCRIBED)
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(Exception, on_bug)

@@ -1,0 +1,153 @@
+"""Whatever is sent, the worker answers in its own words: no 500, no hang, no growth."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis.core.result import Ok
+
+from served_worker import Process, process, write_catalog
+from sie_protocol.errors import RULES, ErrorCode
+from sie_protocol.headers import JSON, MSGPACK, operation_path
+
+M = "org/hash"
+ANSWER_S = 10.0  # a small machine under load; a hang is much longer
+FUZZ = settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.filter_too_much,
+        HealthCheck.large_base_example,
+        HealthCheck.data_too_large,
+    ],
+)
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    folder = tmp_path_factory.mktemp("catalog")
+    write_catalog(folder, {M: {"max_sequence_length": 16}})
+    with process("--models-dir", str(folder / "models"), "--bundles-dir", str(folder / "bundles")) as running:
+        with running.client() as http:
+            running.encode(http, M, "load it")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def documented(worker: Process) -> st.SearchStrategy[schemathesis.Case[Any]]:
+    """Requests that fit the worker's own OpenAPI document, to every operation in it."""
+    document = schemathesis.openapi.from_url(f"{worker.url}/openapi.json")
+    operations = [found.ok() for found in document.get_all_operations() if isinstance(found, Ok)]
+    assert {f"/v1/{name}/{{model}}" for name in ("encode", "score")} <= {each.path for each in operations}
+    return st.one_of([operation.as_strategy() for operation in operations])
+
+
+def check(status: int, headers: Any, body: bytes) -> None:
+    """An answer in the worker's own words: a result, or a refusal with the status of its code."""
+    assert status != 500, body
+    if status >= 400:
+        code = ErrorCode(headers["x-sie-error-code"])
+        assert status == RULES[code].status
+        assert msgspec.json.decode(body)["error"]["code"] == code
+
+
+@given(data=st.data())
+@FUZZ
+def test_no_request_that_fits_the_openapi_document_is_answered_with_a_bug(
+    documented: st.SearchStrategy[schemathesis.Case[Any]], data: st.DataObject
+) -> None:
+    case = data.draw(documented)
+    if "model" in case.path_parameters:
+        case.path_parameters["model"] = M
+    reply = case.call(timeout=ANSWER_S)
+    check(reply.status_code, {name: found[0] for name, found in reply.headers.items()}, reply.content)
+
+
+keys = st.sampled_from(["items", "params", "query", "text", "id", "images", "options", "output_types", "output_dtype"])
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=40)
+    | st.binary(max_size=40)
+)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(keys | st.text(max_size=8) | st.binary(max_size=8), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+requests = values | st.fixed_dictionaries({"items": values}, optional={"params": values, "query": values})
+
+
+@pytest.fixture(scope="module")
+def http(worker: Process) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=worker.url, timeout=ANSWER_S) as client:
+        yield client
+
+
+@given(operation=st.sampled_from(["encode", "score", "extract"]), body=requests)
+@FUZZ
+def test_no_msgpack_value_is_answered_with_a_bug(http: httpx.Client, operation: str, body: Any) -> None:
+    sent = msgspec.msgpack.encode(body)
+    reply = http.post(operation_path(operation, M), content=sent, headers={"content-type": MSGPACK})
+    check(reply.status_code, reply.headers, reply.content)
+
+
+@given(media=st.sampled_from([MSGPACK, JSON, "text/plain", ""]), body=st.binary(max_size=200))
+@FUZZ
+def test_no_bytes_are_answered_with_a_bug(http: httpx.Client, media: str, body: bytes) -> None:
+    reply = http.post(operation_path("encode", M), content=body, headers={"content-type": media})
+    check(reply.status_code, reply.headers, reply.content)
+
+
+# What msgpack-numpy unpickles: an array of kind "O". This pickle would create a file if anything ever loaded it.
+def pickled_array(path: Path) -> dict[bytes, Any]:
+    call = f"cbuiltins\nopen\n(S'{path}'\nS'w'\ntR.".encode()
+    return {b"nd": True, b"type": "|O", b"kind": b"O", b"shape": [1], b"data": call}
+
+
+@pytest.mark.parametrize("place", ["metadata", "text", "options"])
+def test_a_pickle_in_an_array_is_never_loaded(http: httpx.Client, tmp_path: Path, place: str) -> None:
+    trap = tmp_path / "loaded"
+    array = pickled_array(trap)
+    item: dict[str, Any] = {"text": "hello"}
+    params: dict[str, Any] = {}
+    (params if place == "options" else item)[place] = {"x": array} if place != "text" else array
+    body = msgspec.msgpack.encode({"items": [item], "params": params})
+    reply = http.post(operation_path("encode", M), content=body, headers={"content-type": MSGPACK})
+    check(reply.status_code, reply.headers, reply.content)
+    assert not trap.exists()
+
+
+def resident_bytes(worker: Process) -> int:
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{worker.popen.pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory of a process from /proc")
+def test_refused_requests_leave_no_memory_behind(worker: Process, http: httpx.Client) -> None:
+    def refused(count: int) -> None:
+        for number in range(count):
+            body = msgspec.msgpack.encode({"items": [{"text": number}], "padding": "x" * 50_000, f"k{number}": 1})
+            assert http.post(operation_path("encode", f"no/{number}"), content=body).status_code == 404
+            head = {"content-type": MSGPACK}
+            assert http.post(operation_path("encode", M), content=body, headers=head).status_code == 400
+
+    refused(100)
+    before = resident_bytes(worker)
+    refused(200)
+    assert resident_bytes(worker) - before < 2 * 1024 * 1024
