@@ -13,23 +13,29 @@ from starlette.types import ASGIApp
 from sie_protocol.hashing import bundle_config_hash
 from sie_server.adapters.registry import ADAPTERS
 from sie_server.adapters.shared import accelerator
-from sie_server.adapters.shared.fetch import fetch
 from sie_server.api.metrics import Metrics
 from sie_server.api.routes import build_api
 from sie_server.api.status_ws import Identity, StatusFeed
 from sie_server.api.tasks import TaskContext
 from sie_server.catalog_files import read_catalog, select
+from sie_server.core.disk import DiskLimits
 from sie_server.core.memory import Reading
 from sie_server.engine.device import Device
 from sie_server.engine.engine import Engine, EngineLimits, EnginePorts
 from sie_server.engine.health import HealthLimits
+from sie_server.engine.loading import fetch
 from sie_server.engine.loop import QueueLimits
-from sie_server.engine.models import Fetched, Stay
+from sie_server.engine.models import Stay
 from sie_server.engine.pipeline import Pipeline
 from sie_server.engine.residency import MemoryLimits, MemoryPorts
 from sie_server.host_memory import read_memory, return_to_system
 from sie_server.server import GRACE_FOR_REPLIES_S, KEEP_ALIVE_S, WorkerServer
 from sie_server.settings import Settings
+from sie_server.weights.cluster import open_cluster_cache
+from sie_server.weights.download import Source
+from sie_server.weights.hub import Hub
+from sie_server.weights.local_cache import LocalCache
+from sie_server.weights.store import StorePorts, WeightsStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +72,11 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         stack.push_async_callback(pipeline.close)
         device = Device(await asyncio.to_thread(accelerator.choose, settings.device), settings.cores)
         stack.push_async_callback(device.close)
-        engine = Engine(models, adapters, device, pipeline, limits, _ports(device.kind, settings, metrics))
+        weights = await asyncio.to_thread(_open_weights, settings, metrics)
+        ports = _ports(device.kind, settings, metrics, weights)
+        engine = Engine(models, adapters, device, pipeline, limits, ports)
         stack.push_async_callback(engine.close)
+        stack.callback(weights.close)  # before the engine's, which waits for loads
         stack.push_async_callback(_stop, asyncio.create_task(engine.health.watch(), name="health of the device"))
         metrics.watch(engine.statuses, engine.memory)
         identity = Identity(
@@ -83,7 +92,23 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         yield Worker(build_api(context, feed), engine, feed, metrics)
 
 
-def _ports(kind: str, settings: Settings, metrics: Metrics) -> EnginePorts:
+def _open_weights(settings: Settings, metrics: Metrics) -> WeightsStore:
+    cluster = open_cluster_cache(settings.cluster_cache) if settings.cluster_cache else None
+    sources: list[Source] = [cluster] if cluster else []
+    if settings.hf_fallback:
+        sources.append(Hub(settings.hf_token))
+    limits = DiskLimits(settings.disk_pressure_percent, settings.cache_max_bytes) if settings.evict_from_disk else None
+    store = WeightsStore(
+        LocalCache(settings.local_cache),
+        sources,
+        cluster if settings.cluster_cache_write else None,
+        StorePorts(limits, fetched=metrics.on_fetched, evicted=metrics.on_evicted),
+    )
+    store.clean()
+    return store
+
+
+def _ports(kind: str, settings: Settings, metrics: Metrics, weights: WeightsStore) -> EnginePorts:
     def read() -> Reading | None:
         used = accelerator.read_memory(kind)
         return Reading(*used) if used else read_memory(settings.memory_limit_bytes)
@@ -96,7 +121,7 @@ def _ports(kind: str, settings: Settings, metrics: Metrics) -> EnginePorts:
         clock=time.monotonic,
         gpus=accelerator.memory,
         record=metrics.on_batch,
-        fetch=lambda spec: Fetched(*fetch(spec, kind)),
+        fetch=lambda spec: fetch(spec, kind, weights.hold),
         memory=MemoryPorts(read, release),
         is_out_of_memory=accelerator.is_out_of_memory,
         self_test=accelerator.self_test,

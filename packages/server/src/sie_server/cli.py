@@ -33,6 +33,14 @@ def serve(  # noqa: PLR0913 - one parameter per flag
     preload: Annotated[
         str | None, typer.Option(help="Load these before the worker is ready, separated by ','.")
     ] = None,
+    local_cache: Annotated[Path | None, typer.Option(help="Folder of downloaded models; default ~/.cache/sie.")] = None,
+    cluster_cache: Annotated[
+        str | None, typer.Option(help="Models near the workers: gs://, s3://, abfss:// or a path.")
+    ] = None,
+    cache_max_bytes: Annotated[int | None, typer.Option(min=1, help="Most that the local cache holds.")] = None,
+    hf_fallback: Annotated[
+        bool | None, typer.Option("--hf-fallback/--no-hf-fallback", help="Ask the Hugging Face hub last; default yes.")
+    ] = None,
     json_logs: Annotated[bool | None, typer.Option("--json-logs/--text-logs", help="Log as JSON lines.")] = None,
     log_level: Annotated[str | None, typer.Option("--log-level", "-l", help="debug, info, warning, error.")] = None,
 ) -> None:
@@ -46,6 +54,10 @@ def serve(  # noqa: PLR0913 - one parameter per flag
         "bundle": bundle and bundle.lower(),
         "models": name_list(models) if models else None,
         "preload": name_list(preload) if preload else None,
+        "local_cache": local_cache,
+        "cluster_cache": cluster_cache,
+        "cache_max_bytes": cache_max_bytes,
+        "hf_fallback": hf_fallback,
         "json_logs": json_logs,
         "log_level": log_level and log_level.lower(),
     }

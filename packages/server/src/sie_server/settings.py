@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -25,8 +25,9 @@ class Settings:
     """Everything a worker can be told. Times in seconds; `models` empty means every model of the bundle.
 
     `cpu_batch_tokens`: what fits the cache of a CPU core; profiles may ask for less, and accelerators take the
-    profile's own. `drain_linger_s`: how long a worker that shuts down still answers, so that routers hear of it.
-    `memory_limit_bytes`, `idle_evict_s` and `self_test_interval_s`: 0 is none. See docs/models-in-memory.md.
+    profile's own. `cache_max_bytes` None: as much as the disk holds. `drain_linger_s`: how long a worker that shuts
+    down still answers, so that routers hear of it. `memory_limit_bytes`, `idle_evict_s` and `self_test_interval_s`: 0
+    is none. See docs/models-in-memory.md.
     """
 
     host: str = "0.0.0.0"
@@ -41,6 +42,14 @@ class Settings:
     name: str = ""
     machine_profile: str = ""
     pool: str = ""
+    local_cache: Path = Path.home() / ".cache" / "sie"
+    cluster_cache: str = ""
+    cluster_cache_write: bool = False
+    hf_fallback: bool = True
+    hf_token: str | None = field(default=None, repr=False)
+    evict_from_disk: bool = True
+    disk_pressure_percent: float = 85.0
+    cache_max_bytes: int | None = None
     cores: int = 1
     max_batch_items: int = 64
     cpu_batch_tokens: int = 512
@@ -104,6 +113,14 @@ def read(env: Mapping[str, str]) -> Settings:
         name=env.get("POD_NAME") or env.get("HOSTNAME") or socket.gethostname(),
         machine_profile=get("SIE_MACHINE_PROFILE", str, default.machine_profile),
         pool=get("SIE_POOL", str, default.pool),
+        local_cache=get("SIE_LOCAL_CACHE", Path, get("HF_HOME", _beside_hub, default.local_cache)),
+        cluster_cache=get("SIE_CLUSTER_CACHE", str, default.cluster_cache),
+        cluster_cache_write=get("SIE_CLUSTER_CACHE_WRITE", _truth, default.cluster_cache_write),
+        hf_fallback=get("SIE_HF_FALLBACK", _truth, default.hf_fallback),
+        hf_token=get("HF_TOKEN", str, default.hf_token),
+        evict_from_disk=get("SIE_DISK_CACHE_ENABLED", _truth, default.evict_from_disk),
+        disk_pressure_percent=get("SIE_DISK_PRESSURE_THRESHOLD_PERCENT", _percent, default.disk_pressure_percent),
+        cache_max_bytes=get("SIE_CACHE_MAX_BYTES", _count, default.cache_max_bytes),
         cores=get("SIE_TORCH_NUM_THREADS", _count, usable_cores()),
         max_batch_items=get("SIE_MAX_BATCH_REQUESTS", _count, default.max_batch_items),
         cpu_batch_tokens=get("SIE_CPU_BATCH_TOKENS", _count, default.cpu_batch_tokens),
@@ -121,7 +138,7 @@ def read(env: Mapping[str, str]) -> Settings:
         load_timeout_s=get("SIE_MODEL_LOAD_TIMEOUT_S", _seconds, default.load_timeout_s),
         evict_drain_s=get("SIE_EVICT_DRAIN_S", _seconds, default.evict_drain_s),
         memory_threshold_percent=get(
-            "SIE_MEMORY_PRESSURE_THRESHOLD_PERCENT", _percent, default.memory_threshold_percent
+            "SIE_MEMORY_PRESSURE_THRESHOLD_PERCENT", _threshold, default.memory_threshold_percent
         ),
         memory_limit_bytes=get("SIE_MEMORY_LIMIT_BYTES", _count, default.memory_limit_bytes),
         self_test_interval_s=get("SIE_SELF_TEST_INTERVAL_S", _seconds, default.self_test_interval_s),
@@ -169,11 +186,21 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _percent(text: str) -> float:
+def _threshold(text: str) -> float:
     value = float(text)
     if not LEAST_THRESHOLD <= value <= MOST_THRESHOLD:
         raise ValueError(f"expected {LEAST_THRESHOLD} to {MOST_THRESHOLD}")
     return value
+
+
+def _beside_hub(text: str) -> Path:
+    return Path(text) / "sie"
+
+
+def _percent(text: str) -> float:
+    if not 0 < float(text) <= 100:  # noqa: PLR2004 - a percentage
+        raise ValueError("expected a percentage above 0, at most 100")
+    return float(text)
 
 
 def _seconds(text: str) -> float:

@@ -1,5 +1,5 @@
-import re
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 

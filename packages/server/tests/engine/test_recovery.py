@@ -92,24 +92,18 @@ async def test_numbers_that_are_not_finite_fail_their_request_only() -> None:
         assert refused.value.code is ErrorCode.INFERENCE_ERROR
 
 
-async def test_who_left_is_not_tried_again() -> None:
+async def test_who_left_between_two_attempts_is_not_tried_again() -> None:
     async with engine_of("a") as kit:
         await kit.load()
-        kit.gates["a"].run_error = RuntimeError("of its own")
-        first = kit.send("first")
-        await kit.entered()
-        tasks = [kit.send(text) for text in ("gone", "bad")]
-        await until(lambda: kit.waiting() == 2)
-        kit.gates["a"].open.set()
-        await first
-        kit.gates["a"].open.clear()
-        await kit.entered()
-        tasks[0].cancel()
+        kit.gates["a"].fits = 3
+        kit.memory.may_release.clear()
+        gone, kept = await together(kit, "two words", "more words")
+        await until(lambda: kit.memory.releases == 1)
+        gone.cancel()
         await until(lambda: kit.depth() == 1)
-        kit.gates["a"].open.set()
-        with pytest.raises(Problem):
-            await tasks[1]
-        assert kit.gates["a"].batches[1:] == [["gone", "bad"], ["bad"]]
+        kit.memory.may_release.set()
+        assert rows(await kept) == [[2, 10]]
+        assert kit.gates["a"].batches[1:] == [["two words", "more words"], ["more words"]]
 
 
 async def test_closing_answers_what_is_between_two_attempts() -> None:

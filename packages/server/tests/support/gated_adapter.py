@@ -12,12 +12,13 @@ from sie_protocol.catalog import EncodeTask, ModelConfig, ProfileConfig, Tasks, 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item
 from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, single_texts
+from sie_server.core.memory import Reading
 from sie_server.engine import encoding
 from sie_server.engine.device import Device
 from sie_server.engine.engine import Engine, EngineLimits, EnginePorts
-from sie_server.core.memory import Reading
+from sie_server.engine.loading import Fetched
 from sie_server.engine.loop import BatchRecord, QueueLimits
-from sie_server.engine.models import Fetched, Stay
+from sie_server.engine.models import Stay
 from sie_server.engine.pipeline import Pipeline
 from sie_server.engine.recovery import OomEvent
 from sie_server.engine.residency import MemoryLimits, MemoryPorts
@@ -92,6 +93,7 @@ class Memory:
     limit_bytes: int = 0
     held_bytes: dict[str, int] = field(default_factory=dict)
     releases: int = 0
+    may_release: threading.Event = field(default_factory=threading.Event)
     events: list[str] = field(default_factory=list)
 
     def read(self) -> Reading | None:
@@ -99,8 +101,9 @@ class Memory:
         return Reading(sum(self.held_bytes.values()), self.limit_bytes) if self.limit_bytes else None
 
     def release(self) -> None:
-        """Count it."""
+        """Count it, and wait for the test."""
         self.releases += 1
+        assert self.may_release.wait(WAIT_S)
 
     def fetch(self, spec: ModelSpec) -> Fetched:
         """Known sizes."""
@@ -201,6 +204,7 @@ async def engine_of(
     """An engine on one device lane; every gate is opened before it closes."""
     gates, clock, records = {name: Gate() for name in names}, Clock(), list[BatchRecord]()
     memory = Memory(gates, limit_bytes)
+    memory.may_release.set()
     models = {name: gated_model(name, gate, memory) for name, gate in gates.items()}
     pipeline, device = Pipeline(2, clock), Device("cpu", cores)
     bounds = MemoryLimits(100.0, drain_s)
@@ -218,6 +222,7 @@ async def engine_of(
     try:
         yield Kit(engine, gates, clock, records, memory)
     finally:
+        memory.may_release.set()
         for gate in gates.values():
             gate.open.set()
             gate.may_load.set()

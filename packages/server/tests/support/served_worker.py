@@ -37,7 +37,8 @@ def write_catalog(folder: Path, models: Mapping[str, Mapping[str, Any]]) -> Sett
         (folder / "models" / f"{at}.yaml").write_text(json.dumps(config))
     (folder / "bundles" / "default.yaml").write_text(json.dumps({"name": "default", "adapters": sorted(ADAPTERS)}))
     models_dir, bundles_dir = folder / "models", folder / "bundles"
-    return Settings(models_dir=models_dir, bundles_dir=bundles_dir, device="cpu", cores=2, name="w-0", drain_linger_s=0)
+    dirs = {"models_dir": models_dir, "bundles_dir": bundles_dir, "local_cache": folder / "cache"}
+    return Settings(**dirs, device="cpu", cores=2, name="w-0", drain_linger_s=0)
 
 
 @dataclass(frozen=True, slots=True)

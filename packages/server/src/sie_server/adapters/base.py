@@ -37,6 +37,11 @@ class WeightsSource:
     hf_revision: str | None = None
     allow_pickle: bool = False
 
+    @property
+    def is_named(self) -> bool:
+        """False for a model that has no weights."""
+        return bool(self.path or self.package or self.hf_id)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:

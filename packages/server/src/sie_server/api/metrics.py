@@ -13,9 +13,11 @@ from sie_protocol.status import ModelStatus
 from sie_server.core.memory import Reading
 from sie_server.engine.loop import BatchRecord
 from sie_server.engine.recovery import OomEvent
+from sie_server.weights.store import FetchRecord
 
 OTHER = "other"  # the label of every model that is not in the catalogue: callers do not make label values
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+FETCH_SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
 TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
@@ -74,6 +76,18 @@ class Metrics:
         self._idle = Counter(
             "sie_idle_evictions", "Models unloaded because nobody used them", model, registry=self._registry
         )
+        source = ("source",)
+        self._fetched = Counter("sie_weights_fetched_bytes", "Bytes of models fetched", source, registry=self._registry)
+        self._fetching = Histogram(
+            "sie_weights_fetch_seconds",
+            "Time to fetch a model",
+            source,
+            buckets=FETCH_SECONDS,
+            registry=self._registry,
+        )
+        self._evicted = Counter(
+            "sie_weights_evicted_bytes", "Bytes of models deleted from the local cache", registry=self._registry
+        )
 
     def watch(self, statuses: Statuses, memory: Memory) -> None:
         """Read queue depths, states and memory from here at each scrape."""
@@ -100,6 +114,15 @@ class Metrics:
         self._batch_items.labels(record.model).observe(record.items)
         self._batch_tokens.labels(record.model).observe(record.tokens)
         self._tokens.labels(record.model).inc(record.tokens)
+
+    def on_fetched(self, fetched: FetchRecord) -> None:
+        """Count one fetched model; from any thread."""
+        self._fetched.labels(fetched.kind).inc(fetched.size)
+        self._fetching.labels(fetched.kind).observe(fetched.seconds)
+
+    def on_evicted(self, size: int) -> None:
+        """Count one model deleted from the local cache; from any thread."""
+        self._evicted.inc(size)
 
     def render(self) -> tuple[bytes, str]:
         """The exposition and its media type."""

@@ -21,8 +21,9 @@ from sie_server.core.options import invalid, no_such_task
 from sie_server.engine.device import Device
 from sie_server.engine.health import DeviceHealth, HealthLimits
 from sie_server.engine.info import model_info, model_statuses
+from sie_server.engine.loading import Fetched, build
 from sie_server.engine.loop import BatchRecord, Clock, ModelLoop, Ports, QueueLimits, Row
-from sie_server.engine.models import Fetched, LoadPorts, Models, Stay
+from sie_server.engine.models import LoadPorts, Models, Stay
 from sie_server.engine.pipeline import Pipeline
 from sie_server.engine.recovery import OomEvent, RescuePorts
 from sie_server.engine.residency import MemoryLimits, MemoryPorts, Residency
@@ -239,10 +240,9 @@ class Engine:
         self.health.computed()
         self._ports.record(record)
 
-    def _build(self, slot: Slot, spec: ModelSpec) -> Adapter:
+    def _build(self, slot: Slot, fetched: Fetched) -> Adapter:
         name = slot.model.profiles[DEFAULT_PROFILE].adapter
-        adapter = find(name, self._adapters)(spec)
-        adapter.load(self._device.kind)
+        adapter = build(find(name, self._adapters), fetched, self._device.kind)
         if slot.model.tasks.score is not None and "score" not in adapter.capabilities.outputs:
             raise LoadError(
                 ErrorClass.UNKNOWN, f"the catalogue gives the model a score task, adapter '{name}' has none"

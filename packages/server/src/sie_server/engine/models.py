@@ -9,6 +9,7 @@ from typing import Any
 
 from sie_server.adapters.base import Adapter, LoadError, ModelSpec
 from sie_server.core.lifecycle import ErrorClass, Failure, State, Step, advance, may_load
+from sie_server.engine.loading import Fetched
 from sie_server.engine.loop import Clock, ModelLoop
 from sie_server.engine.residency import Residency
 from sie_server.engine.signal import Signal
@@ -23,19 +24,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """A model whose files are on this machine: what its adapter is told, and the memory it will take."""
-
-    spec: ModelSpec
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class LoadPorts:
     """The steps of a load. The first two block; `fetch` may download, `build` reads the files into memory."""
 
     fetch: Callable[[ModelSpec], Fetched]
-    build: Callable[[Slot, ModelSpec], Adapter]
+    build: Callable[[Slot, Fetched], Adapter]
     open_loop: Callable[[Slot, Adapter], ModelLoop]
 
 
@@ -168,26 +161,41 @@ class Models:
         self._changed.notify()
 
     async def _load(self, slot: Slot) -> Adapter:
-        async with self._may_fetch:
-            fetched = await in_thread(partial(self._ports.fetch, spec_of(slot.model)))
-        async with self._may_load:
-            await self._residency.reserve(slot, fetched.size_bytes)
-            slot.size_bytes = fetched.size_bytes
-            try:
-                return await self._build(slot, fetched.spec)
-            except (LoadError, MemoryError) as error:
-                if _class_of(error) is not ErrorClass.OOM or not await self._residency.evict_other(slot.name):
-                    raise
-            await self._residency.reserve(slot, fetched.size_bytes)
-            return await self._build(slot, fetched.spec)
+        fetched = await self._fetch(slot)
+        try:
+            return await self._build(slot, fetched)
+        except (LoadError, MemoryError) as error:
+            if _class_of(error) is not ErrorClass.OOM or not await self._residency.evict_other(slot.name):
+                raise
+        return await self._build(slot, await self._fetch(slot))
 
-    async def _build(self, slot: Slot, spec: ModelSpec) -> Adapter:
+    async def _fetch(self, slot: Slot) -> Fetched:
+        """Have the files here and room for what they hold; a slow download holds no room."""
+        async with self._may_fetch:
+            fetched = await in_thread(partial(self._ports.fetch, spec_of(slot.model)), late=lambda late: late.release())
+        try:
+            await self._residency.reserve(slot, fetched.size_bytes)
+        except BaseException:
+            fetched.release()
+            raise
+        slot.size_bytes = fetched.size_bytes
+        return fetched
+
+    async def _build(self, slot: Slot, fetched: Fetched) -> Adapter:
         """The room stays reserved until the thread has ended, even when nobody waits for it any more."""
-        return await in_thread(
-            partial(self._ports.build, slot, spec),
-            late=lambda adapter: adapter.unload(),
-            ended=partial(self._residency.settle, slot),
-        )
+        is_started = False
+        try:
+            async with self._may_load:
+                is_started = True
+                return await in_thread(
+                    partial(self._ports.build, slot, fetched),
+                    late=lambda adapter: adapter.unload(),
+                    ended=partial(self._residency.settle, slot),
+                )
+        finally:
+            if not is_started:
+                self._residency.settle(slot)
+                fetched.release()
 
     def _watch_idle(self, slot: Slot) -> None:
         if slot in self._timers:

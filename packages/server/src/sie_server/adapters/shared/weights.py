@@ -1,47 +1,21 @@
-"""Finds the folder that holds a model: a path, an installed package, or the Hugging Face hub.
+"""Reads a model's folder: its JSON files, and its tensors from safetensors.
 
-Only safetensors are read. Pickled weights are not even downloaded, and no code of a model repository ever runs.
+No code of a model repository ever runs. Folders of models from elsewhere are fetched by whoever loads an adapter.
 """
 
-import importlib.util
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from sie_server.adapters.base import LoadError, WeightsSource
+from sie_server.adapters.base import LoadError
+from sie_server.adapters.shared.location import locate
 from sie_server.adapters.shared.weight_files import weight_files
 from sie_server.core.lifecycle import ErrorClass
 
 if TYPE_CHECKING:
     import torch
 
-# `*/config.json` is the configuration of a pooling module.
-HUB_FILES: Final = (
-    "config.json",
-    "*/config.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "tokenizer.json",
-    "idf.json",
-)
-HUB_WEIGHTS: Final = ("model*.safetensors", "model.safetensors.index.json", "*_Dense/model.safetensors")
-
-
-def locate(source: WeightsSource) -> Path:
-    """The folder with `config.json`, `tokenizer.json` and the weights of a model.
-
-    Raises:
-        LoadError: what was looked for and what to do.
-    """
-    if source.path is not None:
-        return _existing(Path(source.path), f"weights_path '{source.path}'")
-    packaged = _in_package(source.package) if source.package else None
-    if packaged is not None:
-        return packaged
-    if source.hf_id is not None:
-        return _download(source.hf_id, source.hf_revision)
-    asked = f"package '{source.package}' is not installed" if source.package else "the model names no weights"
-    raise LoadError(ErrorClass.NOT_FOUND, f"{asked}; set weights_path, weights_package or hf_id in the catalogue")
+__all__ = ["locate", "read_json", "read_pickle", "read_tensors"]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -105,44 +79,3 @@ def read_pickle(file: Path, *, allow_pickle: bool) -> "dict[str, torch.Tensor]":
     if not isinstance(tensors, dict) or not all(isinstance(each, torch.Tensor) for each in tensors.values()):
         raise LoadError(ErrorClass.UNKNOWN, f"{file.name} holds other things than named tensors")
     return tensors
-
-
-def _existing(folder: Path, name: str) -> Path:
-    if not folder.is_dir():
-        raise LoadError(ErrorClass.NOT_FOUND, f"{name} is not a folder on this worker")
-    return folder
-
-
-def _in_package(reference: str) -> Path | None:
-    """The folder `package:folder` without importing the package; None when it is not installed."""
-    package, _, folder = reference.partition(":")
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        return None
-    return _existing(Path(found.submodule_search_locations[0], folder), f"weights_package '{reference}'")
-
-
-def _download(hf_id: str, revision: str | None) -> Path:
-    from huggingface_hub import errors, snapshot_download  # noqa: PLC0415 - only loads from the hub pay for it
-
-    pinned = f"{hf_id}@{revision}" if revision else hf_id
-    try:
-        return Path(snapshot_download(hf_id, revision=revision, allow_patterns=[*HUB_FILES, *HUB_WEIGHTS]))
-    except errors.GatedRepoError as error:
-        message = f"'{pinned}' is gated: accept its terms on the hub and give the worker HF_TOKEN"
-        raise LoadError(ErrorClass.GATED, message) from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        message = f"the hub has no '{pinned}', or it is private and the worker has no HF_TOKEN for it"
-        raise LoadError(ErrorClass.NOT_FOUND, message) from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError) as error:
-        raise _unreachable(pinned) from error
-    except errors.HTTPError as error:  # type: ignore[attr-defined]  # of the HTTP library that this version speaks
-        raise _unreachable(pinned) from error
-
-
-def _unreachable(pinned: str) -> LoadError:
-    return LoadError(
-        ErrorClass.NETWORK,
-        f"'{pinned}' is not in the local cache and the hub cannot be reached; connect the worker to it, fill the cache "
-        "under HF_HOME, or set weights_path in the catalogue",
-    )
