@@ -17,6 +17,7 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
         "dense": "sie_server.adapters.dense:DenseAdapter",
         "hash": "sie_server.adapters.hash:HashAdapter",
         "sparse": "sie_server.adapters.sparse:SparseAdapter",
+        "vision": "sie_server.adapters.vision:VisionAdapter",
     }
 )
 

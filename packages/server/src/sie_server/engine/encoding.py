@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
+
+import numpy as np
 
 from sie_protocol.items import EncodeParams, Item
 from sie_server.adapters.base import Vector
 from sie_server.core.options import EncodeOptions, invalid, resolve_encode
 from sie_server.engine.engine import Engine
-from sie_server.engine.inputs import text_of
+from sie_server.engine.inputs import inputs_of
 from sie_server.engine.loop import Row
 from sie_server.engine.quantize import Finished, finish
 from sie_server.engine.results import Encoded
@@ -22,14 +25,21 @@ async def encode(engine: Engine, name: str, items: Sequence[Item], params: Encod
     choice = engine.lookup(name, params.options or {})
     options = resolve_encode(choice.model, params)
     limit = engine.limits.max_text_chars
-    texts = [options.prompt.apply(text_of(choice.model, f"item {at}", item, limit)) for at, item in enumerate(items)]
-    if not texts:
+    inputs = [inputs_of(choice.model, f"item {at}", item, options.prompt, limit) for at, item in enumerate(items)]
+    if not inputs:
         raise invalid("items is empty; send at least one item")
-    ran = await engine.run(choice, texts, is_query=options.is_query)
-    work = partial(_finish, ran.rows, options)
+    ran = await engine.run(choice, [each for of_item in inputs for each in of_item], is_query=options.is_query)
+    found = ran.rows if len(ran.rows) == len(inputs) else _averaged(ran.rows, [len(of_item) for of_item in inputs])
+    work = partial(_finish, found, options)
     # What adapters compute in already needs no work, and so no thread.
     rows = work() if options.output_dtype == "float32" else await engine.pipeline.run(work)
     return Encoded(choice.model.sie_id, rows, choice.model.dims, options, ran.cost)
+
+
+def _averaged(rows: Sequence[Row], counts: Sequence[int]) -> list[Row]:
+    """The mean of the dense vectors of each item's images. It is shorter than 1 where they differ, and stays so."""
+    left = iter(rows)
+    return [{"dense": np.mean([np.asarray(row["dense"]) for row in islice(left, count)], axis=0)} for count in counts]
 
 
 def _finish(rows: Sequence[Row], options: EncodeOptions) -> list[dict[str, Finished]]:

@@ -3,6 +3,29 @@
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import Item
+from sie_server.adapters.base import Input, Picture
+from sie_server.core.options import Prompt, invalid
+
+MAX_IMAGES = 64  # of one item
+
+
+def inputs_of(model: ModelConfig, place: str, item: Item, prompt: Prompt, max_chars: int) -> list[Input]:
+    """An item's text in the prompt, or each of its images; `place` says in a refusal which item it was.
+
+    Raises:
+        Problem: INVALID_INPUT or INPUT_TOO_LONG.
+    """
+    images = item.get("images")
+    if not images:
+        return [prompt.apply(text_of(model, place, item, max_chars))]
+    if not model.inputs.image:
+        raise invalid(f"{place} has images, but model '{model.sie_id}' reads text only")
+    if item.get("text") is not None:
+        raise invalid(f"{place} has both a text and images; send them as two items, each gets a vector of its own")
+    if len(images) > MAX_IMAGES:
+        message = f"{place} has {len(images)} images, the limit is {MAX_IMAGES}; send them as several items"
+        raise Problem(ErrorCode.INPUT_TOO_LONG, message)
+    return [Picture(image["data"]) for image in images]
 
 
 def text_of(model: ModelConfig, place: str, item: Item, max_chars: int) -> str:
@@ -13,10 +36,10 @@ def text_of(model: ModelConfig, place: str, item: Item, max_chars: int) -> str:
     """
     text = item.get("text")
     if item.get("images"):
-        message = f"{place} has images, but model '{model.sie_id}' reads text only"
-        raise Problem(ErrorCode.INVALID_INPUT, message)
+        raise invalid(f"{place} has images, but model '{model.sie_id}' reads text only here")
     if text is None:
-        raise Problem(ErrorCode.INVALID_INPUT, f"{place} has no text, which model '{model.sie_id}' needs")
+        wanted = "text or images" if model.inputs.image else "text"
+        raise invalid(f"{place} has no {wanted}, which model '{model.sie_id}' needs")
     if len(text) > max_chars:
         message = f"the text of {place} has {len(text)} characters, the limit is {max_chars}"
         raise Problem(ErrorCode.INPUT_TOO_LONG, message)

@@ -21,6 +21,10 @@ class Checkpoint:
         self._named = {rename(name): tensor for name, tensor in tensors.items()}
         self._device = device
 
+    def has(self, name: str) -> bool:
+        """True when there is such a tensor."""
+        return name in self._named
+
     def get(self, name: str, *wanted: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """One tensor of this shape; without a shape, of any.
 

@@ -1,0 +1,145 @@
+"""A transformer of CLIP and SigLIP, for texts or for the patches of images: normalises first, adds learned positions.
+
+Packed like the other encoders: the tokens of all sequences in one row of memory.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+from torch.nn import functional
+
+from sie_server.adapters.shared.attention import Sight, attend_on
+from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
+
+
+def _quick_gelu(inner: torch.Tensor) -> torch.Tensor:
+    return inner.mul_(torch.sigmoid(1.702 * inner))
+
+
+ACTIVATIONS: Final[Mapping[str, Callable[[torch.Tensor], torch.Tensor]]] = MappingProxyType(
+    {
+        "gelu": functional.gelu,
+        "gelu_pytorch_tanh": lambda inner: functional.gelu(inner, approximate="tanh"),
+        "quick_gelu": _quick_gelu,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Affine:
+    """A linear layer, weights [in, out] and contiguous, or a layer normalisation, weights [width]."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def linear(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[rows, in] to [rows, out]."""
+        return torch.addmm(self.bias, hidden, self.weight)
+
+    def norm(self, hidden: torch.Tensor, eps: float) -> torch.Tensor:
+        """Mean 0 and variance 1 over the last axis, then scaled and shifted."""
+        return functional.layer_norm(hidden, hidden.shape[-1:], self.weight, self.bias, eps)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One block; queries already carry the factor 1/sqrt(head width)."""
+
+    attention_norm: Affine
+    qkv: Affine
+    out: Affine
+    inner_norm: Affine
+    up: Affine
+    down: Affine
+
+
+@dataclass(frozen=True, slots=True)
+class TowerShape:
+    """The numbers of one tower."""
+
+    layers: int
+    width: int
+    heads: int
+    inner: int
+    norm_eps: float
+    activation: str
+
+
+class Tower:
+    """The blocks, without embeddings and without the norm at the end."""
+
+    def __init__(self, shape: TowerShape, blocks: tuple[Block, ...], sight: Sight, device: str) -> None:
+        self.shape = shape
+        self._blocks = blocks
+        self._sight = sight
+        self._attend = attend_on(device)
+        self._activate = ACTIVATIONS[shape.activation]
+
+    def run(self, hidden: torch.Tensor, lengths: list[int]) -> torch.Tensor:
+        """[tokens, width] to the same, changed in place; `lengths` are those of the sequences in it."""
+        shape = self.shape
+        for block in self._blocks:
+            qkv = block.qkv.linear(block.attention_norm.norm(hidden, shape.norm_eps))
+            heads = qkv.view(len(hidden), 3, shape.heads, -1).permute(1, 2, 0, 3)
+            context = torch.empty_like(hidden)
+            out = context.view(len(hidden), shape.heads, -1)
+            self._attend(heads[0], heads[1], heads[2], out, lengths, self._sight)
+            hidden.add_(block.out.bias).addmm_(context, block.out.weight)
+            inner = self._activate(block.up.linear(block.inner_norm.norm(hidden, shape.norm_eps)))
+            hidden.add_(block.down.bias).addmm_(inner, block.down.weight)
+        return hidden
+
+
+def read_tower_shape(config: Mapping[str, Any]) -> TowerShape:
+    """The shape of one tower from its part of the configuration, defaults filled in.
+
+    Raises:
+        LoadError: DEPENDENCY when the activation is another one, UNKNOWN when a number is none.
+    """
+    expect(config, "hidden_act", *ACTIVATIONS)
+    return read_numbers(
+        "CLIP or SigLIP",
+        lambda: TowerShape(
+            layers=int(config["num_hidden_layers"]),
+            width=int(config["hidden_size"]),
+            heads=int(config["num_attention_heads"]),
+            inner=int(config["intermediate_size"]),
+            norm_eps=float(config["layer_norm_eps"]),
+            activation=str(config["hidden_act"]),
+        ),
+    )
+
+
+def read_blocks(checkpoint: Checkpoint, prefix: str, shape: TowerShape, dtype: torch.dtype) -> tuple[Block, ...]:
+    """The blocks of a tower whose tensors start with `prefix` (`text_model` or `vision_model`)."""
+    scale = 1.0 / math.sqrt(shape.width // shape.heads)
+
+    def block(at: int) -> Block:
+        name = f"{prefix}.encoder.layers.{at}"
+        attention = [read_affine(checkpoint, f"{name}.self_attn.{part}_proj", torch.float32) for part in "qkv"]
+        query = Affine(attention[0].weight * scale, attention[0].bias * scale)
+        parts = (query, *attention[1:])
+        qkv = Affine(
+            torch.cat([each.weight for each in parts], dim=1).to(dtype),
+            torch.cat([each.bias for each in parts]).to(dtype),
+        )
+        return Block(
+            attention_norm=read_affine(checkpoint, f"{name}.layer_norm1", dtype),
+            qkv=qkv,
+            out=read_affine(checkpoint, f"{name}.self_attn.out_proj", dtype),
+            inner_norm=read_affine(checkpoint, f"{name}.layer_norm2", dtype),
+            up=read_affine(checkpoint, f"{name}.mlp.fc1", dtype),
+            down=read_affine(checkpoint, f"{name}.mlp.fc2", dtype),
+        )
+
+    return tuple(block(at) for at in range(shape.layers))
+
+
+def read_affine(checkpoint: Checkpoint, name: str, dtype: torch.dtype) -> Affine:
+    """`name.weight` and `name.bias`."""
+    weight = checkpoint.get(f"{name}.weight", dtype=dtype)
+    return Affine(weight.t().contiguous() if weight.dim() > 1 else weight, checkpoint.get(f"{name}.bias", dtype=dtype))

@@ -1,0 +1,162 @@
+"""Texts and images as vectors of one space: CLIP and SigLIP.
+
+Options: `normalize` (default true); for SigLIP, whose texts are always padded to the model's length, `pad_token` (the
+token they are padded with), and `clean` (the text is lower-cased: "lower", or loses its punctuation too: "strip").
+"""
+
+import string
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from sie_protocol.arrays import Array
+from sie_server.adapters.base import (
+    Capabilities,
+    Input,
+    LoadError,
+    ModelSpec,
+    Outputs,
+    Picture,
+    Prepared,
+    UnsupportedInputError,
+)
+from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
+from sie_server.adapters.shared.dual import DEFAULTS, Clip, Dual, Siglip
+from sie_server.adapters.shared.images import Preprocessing, read_preprocessing
+from sie_server.adapters.shared.pooling import unit
+from sie_server.adapters.shared.tokenize import TextTokenizer
+from sie_server.adapters.shared.torch_use import precision, use_threads
+from sie_server.adapters.shared.weights import locate, read_json, read_tensors
+from sie_server.core.lifecycle import ErrorClass
+
+Build = Callable[[Mapping[str, Any], Checkpoint, str, torch.dtype], Dual]
+MODELS: Final[Mapping[str, Build]] = MappingProxyType({"clip": Clip, "siglip": Siglip})
+CLEANINGS: Final = (None, "lower", "strip")
+_NO_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
+
+
+class VisionAdapter:
+    """Two towers; float32 on a CPU. `payload` is an int64 array of token ids, or uint8 pixels [height, width, 3]."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self._normalize = bool(spec.options.get("normalize", True))
+        self._loaded: tuple[_Texts, Preprocessing, Dual, int] | None = None
+        self._device = "cpu"
+        self._threads = threading.local()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Dense vectors; accelerators pad inside attention."""
+        return Capabilities(outputs=frozenset({"dense"}), pads=self._device != "cpu")
+
+    def load(self, device: str) -> None:
+        """Find, read and check the model.
+
+        Raises:
+            LoadError: what is missing or wrong.
+        """
+        folder = locate(self._spec.source)
+        config = read_json(folder / "config.json")
+        expect(config, "model_type", *MODELS)
+        kind = str(config["model_type"])
+        dtype = precision(self._spec.precision, device)
+        checkpoint = Checkpoint(read_tensors(folder), lambda name: name, device)
+        try:
+            dual = MODELS[kind](config, checkpoint, device, dtype)
+        except torch.OutOfMemoryError as error:
+            raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
+        expected = self._spec.dims.get("dense")
+        if expected != dual.width:
+            message = f"the weights give vectors of {dual.width} components, the catalogue says {expected}"
+            raise LoadError(ErrorClass.UNKNOWN, message)
+        text, vision = (DEFAULTS[kind][part] | config.get(part, {}) for part in ("text_config", "vision_config"))
+        patches = read_numbers("vision model", lambda: (int(vision["image_size"]) // int(vision["patch_size"])) ** 2)
+        positions = read_numbers("vision model", lambda: int(text["max_position_embeddings"]))
+        texts = _Texts(TextTokenizer(folder, positions, lower_case=False), positions, self._spec.options)
+        self._device = device
+        self._loaded = texts, read_preprocessing(folder), dual, patches
+
+    def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
+        """Token ids of texts, cut at the model's length; resized pixels of images."""
+        texts, preprocessing, _, patches = self._ready()
+        words = iter(texts.prepare([each for each in inputs if isinstance(each, str)]))
+        prepared: list[Prepared] = []
+        for each in inputs:
+            match each:
+                case str():
+                    prepared.append(next(words))
+                case Picture():
+                    prepared.append(Prepared(patches, truncated=False, payload=preprocessing.read(each)))
+                case _:
+                    raise UnsupportedInputError("the model reads texts and images, one at a time")
+        return prepared
+
+    def texts_of(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each list of token ids."""
+        return self._ready()[0].tokenizer.texts_of(tokens)
+
+    @torch.inference_mode()
+    def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
+        """Dense float32 vectors of shape [batch, dims]."""
+        _, preprocessing, dual, _ = self._ready()
+        use_threads(self._threads, threads)
+        payloads: list[Array] = [each.payload for each in batch]
+        words = [at for at, payload in enumerate(payloads) if payload.ndim == 1]
+        pictures = [at for at, payload in enumerate(payloads) if payload.ndim > 1]
+        vectors = torch.empty(len(batch), dual.width)
+        if words:
+            vectors[words] = dual.texts([payloads[at] for at in words]).float().cpu()
+        if pictures:
+            pixels = torch.from_numpy(np.stack([payloads[at] for at in pictures])).to(self._device)
+            vectors[pictures] = dual.images(_shifted(pixels, preprocessing)).float().cpu()
+        return {"dense": (unit(vectors) if self._normalize else vectors).numpy()}
+
+    def unload(self) -> None:
+        """Drop weights and buffers."""
+        self._loaded = None
+
+    def _ready(self) -> "tuple[_Texts, Preprocessing, Dual, int]":
+        assert self._loaded is not None, "load comes first"  # noqa: S101 - a bug of the caller, not a refusal
+        return self._loaded
+
+
+class _Texts:
+    """Texts to token ids, cleaned and padded as the options say."""
+
+    def __init__(self, tokenizer: TextTokenizer, length: int, options: Any) -> None:
+        self.tokenizer = tokenizer
+        self._length = length
+        self._clean = options.get("clean")
+        if self._clean not in CLEANINGS:
+            raise LoadError(ErrorClass.UNKNOWN, f"option clean is {self._clean!r}; expected 'lower' or 'strip'")
+        token = options.get("pad_token")
+        self._padding = None if token is None else tokenizer.id_of(str(token))
+        if token is not None and self._padding is None:
+            raise LoadError(ErrorClass.UNKNOWN, f"pad_token '{token}' of the catalogue is no token of the model")
+
+    def prepare(self, texts: Sequence[str]) -> list[Prepared]:
+        prepared = self.tokenizer.prepare([self._cleaned(text) for text in texts])
+        if self._padding is None:
+            return prepared
+        return [Prepared(self._length, each.truncated, self._padded(each.payload)) for each in prepared]
+
+    def _cleaned(self, text: str) -> str:
+        if self._clean is None:
+            return text
+        lowered = text.lower()
+        return lowered if self._clean == "lower" else " ".join(lowered.translate(_NO_PUNCTUATION).split())
+
+    def _padded(self, ids: Array) -> Array:
+        assert self._padding is not None, "only with a padding token"  # noqa: S101 - asked before
+        return np.pad(ids, (0, self._length - len(ids)), constant_values=self._padding)
+
+
+def _shifted(pixels: torch.Tensor, how: Preprocessing) -> torch.Tensor:
+    """[images, height, width, 3] of uint8 to [images, 3, height, width] as the model saw them in training."""
+    mean, deviation = (torch.tensor(each, device=pixels.device) for each in (how.mean, how.deviation))
+    return ((pixels.float() * how.rescale - mean) / deviation).permute(0, 3, 1, 2)
