@@ -214,18 +214,18 @@ def decode_bundle(text: bytes) -> BundleConfig:
 def _complete(raw: Any) -> Any:
     """The content of a model file with every profile that extends another one filled in from it; else unchanged."""
     profiles = raw.get("profiles") if isinstance(raw, dict) else None
-    if not isinstance(profiles, dict) or not all(isinstance(each, dict) for each in profiles.values()):
+    if not isinstance(profiles, dict):
         return raw  # the schema says what is wrong
     return {**raw, "profiles": {name: _extended(name, profiles) for name in profiles}}
 
 
-def _extended(name: str, profiles: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def _extended(name: str, profiles: Mapping[str, Any]) -> Any:
     own = profiles[name]
-    if "extends" not in own:
+    if not isinstance(own, dict) or "extends" not in own:
         return own
     base = profiles.get(str(own["extends"]))
-    if base is None or "extends" in base:
-        why = "does not exist" if base is None else "extends another one itself; one level is allowed"
+    if not isinstance(base, dict) or "extends" in base:
+        why = "does not exist" if not isinstance(base, dict) else "extends another one itself; one level is allowed"
         raise ValueError(f"profile '{name}' extends '{own['extends']}', which {why}")
     said = {key: value for key, value in own.items() if key != "extends" and value is not None}
     options = [each.get("adapter_options") or {} for each in (base, own)]

@@ -34,7 +34,7 @@ BOUND_S = 120.0
 
 @dataclass(slots=True)
 class Report:
-    """What happened. Memory in bytes: the most after an unloading of the warm-up, after any later one, with the model."""
+    """What happened. Memory in bytes: most after a warm-up cycle, after a later one, and with the model."""
 
     cycles: int = 0
     answers: dict[str, int] = field(default_factory=dict)
