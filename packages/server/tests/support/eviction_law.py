@@ -13,10 +13,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
 from served_worker import Served, served
+from sie_protocol.arrays import Array
 from sie_server.host_memory import resident_bytes, return_to_system
 from sie_server.settings import Settings
 
@@ -85,7 +87,7 @@ class Client:
         self._traffic = traffic
         self._report = report
         self._http = worker.http
-        self._known: list[np.ndarray] = []
+        self._known: list[Array] = []
 
     async def learn(self) -> None:
         """Ask for everything once, alone."""
@@ -101,7 +103,7 @@ class Client:
             assert np.abs(found - known).max() <= TOLERANCE, f"{self._kind} {at} is wrong"
             self._report.answers[self._kind] = self._report.answers.get(self._kind, 0) + 1
 
-    async def _ask(self, at: int) -> np.ndarray:
+    async def _ask(self, at: int) -> Array:
         text, other = {"text": TEXTS[at]}, {"text": TEXTS[at - 1]}
         match self._kind:
             case "dense":
@@ -118,13 +120,14 @@ class Client:
                 full[sparse["indices"]] = sparse["values"]
                 return full
 
-    async def _post(self, path: str, body: dict[str, object]) -> dict[str, list[dict[str, float]]]:
+    async def _post(self, path: str, body: dict[str, object]) -> dict[str, Any]:
         async with asyncio.timeout(BOUND_S):
             while True:
                 async with self._traffic.one():
                     reply = await self._http.post(f"/v1/{path}", json=body, headers={"accept": "application/json"})
                 if reply.status_code == 200:
-                    return reply.json()
+                    answer: dict[str, Any] = reply.json()
+                    return answer
                 code = reply.headers["x-sie-error-code"]
                 assert code in MAY_REPEAT, reply.text
                 assert int(reply.headers["retry-after"]) >= 1
