@@ -33,7 +33,7 @@ def test_a_worker_without_the_hub_serves_what_the_cluster_s_cache_has(tmp_path: 
     assert spec.submodule_search_locations is not None
     model, snapshot = Path(spec.submodule_search_locations[0], "model"), Snapshot(MINILM, REVISION)
     url = f"file://{tmp_path / 'cluster'}"
-    assert open_cluster_cache(url).publish(snapshot, manifest_of(model, snapshot), model)
+    assert open_cluster_cache(url, create=True).publish(snapshot, manifest_of(model, snapshot), model)
     flags = [*write_catalog(tmp_path), "--cluster-cache", url, "--no-hf-fallback"]
     with process(*flags, env={"SIE_LOCAL_CACHE": str(tmp_path / "local")}) as worker, worker.client() as http:
         answer = worker.encode(http, MINILM, "a cat sat on a mat", "a cat on a mat", "quarterly revenue")

@@ -31,7 +31,7 @@ from sie_server.engine.residency import MemoryLimits, MemoryPorts
 from sie_server.host_memory import read_memory, return_to_system
 from sie_server.server import GRACE_FOR_REPLIES_S, KEEP_ALIVE_S, WorkerServer
 from sie_server.settings import Settings
-from sie_server.weights.cluster import open_cluster_cache
+from sie_server.weights.cluster import ClusterCache, open_cluster_cache
 from sie_server.weights.download import Source
 from sie_server.weights.hub import Hub
 from sie_server.weights.local_cache import LocalCache
@@ -93,7 +93,7 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
 
 
 def _open_weights(settings: Settings, metrics: Metrics) -> WeightsStore:
-    cluster = open_cluster_cache(settings.cluster_cache) if settings.cluster_cache else None
+    cluster = _cluster_cache(settings)
     sources: list[Source] = [cluster] if cluster else []
     if settings.hf_fallback:
         sources.append(Hub(settings.hf_token))
@@ -106,6 +106,12 @@ def _open_weights(settings: Settings, metrics: Metrics) -> WeightsStore:
     )
     store.clean()
     return store
+
+
+def _cluster_cache(settings: Settings) -> ClusterCache | None:
+    if not settings.cluster_cache:
+        return None
+    return open_cluster_cache(settings.cluster_cache, create=settings.cluster_cache_write)
 
 
 def _ports(kind: str, settings: Settings, metrics: Metrics, weights: WeightsStore) -> EnginePorts:

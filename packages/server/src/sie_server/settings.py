@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,14 @@ LEAST_THRESHOLD: Final = 50
 MOST_THRESHOLD: Final = 99
 
 T = TypeVar("T")
+
+
+def home_cache() -> Path:
+    """Where downloaded models go unless told otherwise; users without a home have a place for temporary files."""
+    try:
+        return Path.home() / ".cache" / "sie"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "sie"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +51,7 @@ class Settings:
     name: str = ""
     machine_profile: str = ""
     pool: str = ""
-    local_cache: Path = Path.home() / ".cache" / "sie"
+    local_cache: Path = field(default_factory=home_cache)
     cluster_cache: str = ""
     cluster_cache_write: bool = False
     hf_fallback: bool = True

@@ -135,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.wfile.write(body)
-        if headers:
+        if headers and len(body) > 1000:
             self._bucket.starts.append(int(headers["content-range"].removeprefix("bytes ").partition("-")[0]))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class wants this name

@@ -36,9 +36,15 @@ def write_catalog(folder: Path, models: Mapping[str, Mapping[str, Any]]) -> Sett
         config = {"sie_id": name, "tasks": {"encode": {"dense": {"dim": 8}}}, "profiles": {"default": profile}, **own}
         (folder / "models" / f"{at}.yaml").write_text(json.dumps(config))
     (folder / "bundles" / "default.yaml").write_text(json.dumps({"name": "default", "adapters": sorted(ADAPTERS)}))
-    models_dir, bundles_dir = folder / "models", folder / "bundles"
-    dirs = {"models_dir": models_dir, "bundles_dir": bundles_dir, "local_cache": folder / "cache"}
-    return Settings(**dirs, device="cpu", cores=2, name="w-0", drain_linger_s=0)
+    return Settings(
+        models_dir=folder / "models",
+        bundles_dir=folder / "bundles",
+        local_cache=folder / "cache",
+        device="cpu",
+        cores=2,
+        name="w-0",
+        drain_linger_s=0,
+    )
 
 
 @dataclass(frozen=True, slots=True)

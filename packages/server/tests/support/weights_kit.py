@@ -19,11 +19,11 @@ MIB = 1 << 20
 LARGE_DISK = Disk(1 << 50, 1 << 50)
 
 
-def write_model(folder: Path, size: int = 3 * MIB, seed: int = 0, **more: str) -> Path:
+def write_model(folder: Path, size: int = 3 * MIB, seed: int = 0, more: Mapping[str, str] | None = None) -> Path:
     """A folder as published, which only looks like a model; `more` are contents of other files."""
     folder.mkdir(parents=True)
     (folder / "1_Pooling").mkdir()
-    files = {"config.json": "{}", "tokenizer.json": '{"a": 1}', "1_Pooling/config.json": "[]", **more}
+    files = {"config.json": "{}", "tokenizer.json": '{"a": 1}', "1_Pooling/config.json": "[]", **(more or {})}
     for name, text in files.items():
         (folder / name).write_text(text)
     (folder / "model.safetensors").write_bytes(random.Random(seed).randbytes(size))

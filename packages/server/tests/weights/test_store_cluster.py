@@ -121,11 +121,24 @@ def test_a_manifest_that_lists_what_is_not_needed_is_refused(tmp_path: Path, pat
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_a_shared_disk_is_a_cluster_cache_too(tmp_path: Path, scheme: str) -> None:
     model, url = write_model(tmp_path / "repo"), f"{scheme}{tmp_path / 'shared'}"
-    assert open_cluster_cache(url).publish(SNAPSHOT, manifest_of(model, SNAPSHOT), model)
+    with pytest.raises(ValueError, match="shared' cannot be used"):
+        open_cluster_cache(url)
+    assert open_cluster_cache(url, create=True).publish(SNAPSHOT, manifest_of(model, SNAPSHOT), model)
     assert not open_cluster_cache(url).publish(SNAPSHOT, manifest_of(model, SNAPSHOT), model)
     hold = Kit(tmp_path / "cache", [open_cluster_cache(url)]).store().hold(WANTED)
     assert files_of(hold.folder) == files_of(model)
     hold.release()
+
+
+def test_while_the_bucket_cannot_be_asked_no_refusal_of_the_hub_is_final(tmp_path: Path) -> None:
+    with fake_bucket() as bucket, fake_hub({"org/m": (403, "GatedRepo")}) as hub:
+        kit = Kit(tmp_path / "cache", [bucket.cache(), Hub(endpoint=hub.url)])
+        assert refused(kit.store(), WANTED)[0] is ErrorClass.GATED
+        bucket.status = 500
+        found, message = refused(kit.store(), WANTED)
+    assert found is ErrorClass.NETWORK
+    assert "s3://models" in message
+    assert "accept its licence" in message
 
 
 def test_a_url_of_no_known_kind_is_refused() -> None:

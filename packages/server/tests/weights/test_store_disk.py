@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from sie_server.weights.local_cache import KEEP_PARTIAL_S, size_of
 from sie_server.weights.snapshot import MANIFEST, Snapshot
 from weights_kit import MIB, Kit, files_of, manifest_of, refused, source, write_model
 
+BOUND_S = 30.0
 NAMES = ("org/a", "org/b", "org/c")
 HOLD = """
 import sys
@@ -40,7 +43,7 @@ def small_disk(models: float) -> Callable[[Path], Disk]:
 @pytest.fixture
 def kit(tmp_path: Path) -> Kit:
     """A store beside a cluster cache with three models of 3 MiB."""
-    cluster = open_cluster_cache(str(tmp_path / "cluster"))
+    cluster = open_cluster_cache(str(tmp_path / "cluster"), create=True)
     for seed, name in enumerate(NAMES):
         folder = write_model(tmp_path / name, seed=seed)
         assert cluster.publish(Snapshot(name), manifest_of(folder, Snapshot(name)), folder)
@@ -151,6 +154,31 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(kit: Kit) -> None:
     found, message = refused(kit.store(), source("org/a"))
     assert found is ErrorClass.OOM
     assert "SIE_LOCAL_CACHE" in message
+
+
+def test_who_waits_to_fetch_a_model_takes_it_from_who_has_it_in_use(kit: Kit) -> None:
+    other = Kit(kit.root.parent / "other", kit.sources)
+    use(other, "org/a")
+    reader, stop = kit.cache.lock("org--a@main"), threading.Event()
+    reader.share(stop)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(kit.store().hold, source("org/a"))
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        (other.root / "org--a@main").rename(kit.root / "org--a@main")  # as if it had been fetched by the reader
+        waiting.result(BOUND_S).release()
+    reader.release()
+    assert not kit.fetched
+
+
+def test_a_complete_model_in_a_cache_without_locks_is_served(kit: Kit) -> None:
+    use(kit, "org/a")
+    shutil.rmtree(kit.root / ".locks")
+    (kit.root / ".locks").touch()  # as on a read-only disk, no lock can be made
+    hold = kit.store().hold(source("org/a"))
+    assert hold.folder == kit.root / "org--a@main"
+    hold.release()
+    assert refused(kit.store(), source("org/b"))[0] is ErrorClass.OOM
 
 
 def test_an_entry_s_manifest_is_that_of_what_was_asked_for(kit: Kit) -> None:

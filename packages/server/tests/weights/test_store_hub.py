@@ -47,7 +47,7 @@ def wait_for(path: Path, size: int) -> None:
 
 
 def test_a_fetch_takes_what_is_needed_once_and_neither_pickles_nor_code(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "repo", **{"idf.json": "{}", "spm.model": "s"})
+    model = write_model(tmp_path / "repo", more={"idf.json": "{}", "spm.model": "s"})
     wanted = files_of(model)
     for unwanted in ("pytorch_model.bin", "modeling_evil.py", "README.md", "model.onnx"):
         (model / unwanted).write_text("no")
@@ -129,7 +129,7 @@ def test_a_file_that_is_not_as_announced_never_counts(tmp_path: Path, fault: str
 
 
 def test_pickles_are_refused_before_anything_is_fetched_and_fetched_where_allowed(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "repo", **{"sparse_linear.pt": "s", "optimizer.pt": "no"})
+    model = write_model(tmp_path / "repo", more={"sparse_linear.pt": "s", "optimizer.pt": "no"})
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
     with fake_hub({"org/m": model}) as hub:
         kit = kit_of(tmp_path, hub)

@@ -114,23 +114,23 @@ class ClusterCache:
             ) from error
 
 
-def open_cluster_cache(url: str) -> ClusterCache:
-    """The cache at a URL or path; credentials are found as the cloud's own tools find them.
+def open_cluster_cache(url: str, *, create: bool = False) -> ClusterCache:
+    """The cache at a URL or path; credentials are found as the cloud's own tools find them. `create`: make the folder.
 
     Raises:
-        ValueError: it is no such URL.
+        ValueError: it is no such URL, or a folder that is not there.
     """
     from obstore.exceptions import BaseError  # noqa: PLC0415 - only workers with such a cache pay for it
     from obstore.store import LocalStore, from_url  # noqa: PLC0415 - the same
 
     try:
         if "://" not in url:
-            return ClusterCache(url, LocalStore(Path(url).absolute(), mkdir=True))
+            return ClusterCache(url, LocalStore(Path(url).absolute(), mkdir=create))
         if url.startswith("file://"):
-            return ClusterCache(url, from_url(url, mkdir=True))
+            return ClusterCache(url, from_url(url, mkdir=create))
         retry = {"retry_timeout": timedelta(seconds=RETRY_FOR_S)}
         return ClusterCache(url, from_url(url, retry_config=retry))  # type: ignore[call-overload]  # by scheme
-    except (BaseError, ValueError) as error:
+    except (BaseError, OSError, ValueError) as error:
         raise ValueError(f"the cluster cache '{url}' cannot be used: {str(error).splitlines()[0]}") from error
 
 

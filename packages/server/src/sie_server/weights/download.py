@@ -46,10 +46,10 @@ class Source(Protocol):
 class Sink:
     """A file being written. Ends the download when the worker stops or more comes than was announced."""
 
-    def __init__(self, file: BinaryIO, size: int, stop: threading.Event) -> None:
+    def __init__(self, file: BinaryIO, size: int, is_stopped: Callable[[], bool]) -> None:
         self._file = file
         self._size = size
-        self._stop = stop
+        self._is_stopped = is_stopped
 
     def write(self, data: bytes | memoryview) -> int:
         """Append.
@@ -58,7 +58,7 @@ class Sink:
             StoppedError: the worker stops.
             LoadError: OOM when the disk refuses, NETWORK when the file gets longer than it should be.
         """
-        if self._stop.is_set():
+        if self._is_stopped():
             raise StoppedError
         if self._file.tell() + len(data) > self._size:
             raise LoadError(ErrorClass.NETWORK, f"more than the announced {self._size} bytes came; try again")
@@ -88,24 +88,28 @@ def download(source: Source, snapshot: Snapshot, manifest: Manifest, folder: Pat
         LoadError: of the first file that cannot be had; the rest is given up, what came stays.
         StoppedError: `stop` was set.
     """
-    own_stop = _Either(stop)
+    given_up = threading.Event()
+
+    def is_stopped() -> bool:
+        return stop.is_set() or given_up.is_set()
+
     with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="fetch") as pool:
         futures = {
-            pool.submit(_complete, source, snapshot, manifest, file, folder, own_stop) for file in manifest.files
+            pool.submit(_complete, source, snapshot, manifest, file, folder, is_stopped) for file in manifest.files
         }
         running = set(futures)
         while running:
             done, running = wait(running, PROGRESS_EVERY_S, FIRST_EXCEPTION)
             if any(each.exception() for each in done):
-                own_stop.set()
+                given_up.set()
                 break
             if running:
                 log.info(
                     "%s: %d of %d MB from the %s", snapshot, present(folder) >> 20, manifest.size >> 20, source.kind
                 )
     errors = [error for each in futures if (error := each.exception()) is not None]
-    for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):
-        raise error
+    if errors:
+        raise min(errors, key=lambda error: isinstance(error, StoppedError))
 
 
 def present(folder: Path) -> int:
@@ -113,19 +117,8 @@ def present(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-class _Either(threading.Event):
-    """Set by itself, or when another event is."""
-
-    def __init__(self, other: threading.Event) -> None:
-        super().__init__()
-        self._other = other
-
-    def is_set(self) -> bool:
-        return super().is_set() or self._other.is_set()
-
-
 def _complete(
-    source: Source, snapshot: Snapshot, manifest: Manifest, file: File, folder: Path, stop: threading.Event
+    source: Source, snapshot: Snapshot, manifest: Manifest, file: File, folder: Path, is_stopped: Callable[[], bool]
 ) -> None:
     target = folder / file.path
     if target.is_file() and target.stat().st_size == file.size:
@@ -134,7 +127,7 @@ def _complete(
     part = target.with_name(target.name + PART)
     for attempt in range(ATTEMPTS):
         try:
-            _append(part, file.size, stop, lambda sink: source.fetch(snapshot, manifest, file, sink))
+            _append(part, file.size, is_stopped, lambda sink: source.fetch(snapshot, manifest, file, sink))
             break
         except LoadError as error:
             if error.error_class is not ErrorClass.NETWORK or attempt == ATTEMPTS - 1:
@@ -148,12 +141,12 @@ def _complete(
     part.rename(target)
 
 
-def _append(part: Path, size: int, stop: threading.Event, fetch: Callable[[Sink], None]) -> None:
+def _append(part: Path, size: int, is_stopped: Callable[[], bool], fetch: Callable[[Sink], None]) -> None:
     if part.exists() and part.stat().st_size > size:
         part.unlink()
     with part.open("ab") as opened:
         if opened.tell() < size:
-            fetch(Sink(opened, size, stop))
+            fetch(Sink(opened, size, is_stopped))
         if opened.tell() < size:
             raise LoadError(ErrorClass.NETWORK, f"'{part.stem}' ended after {opened.tell()} of {size} bytes; try again")
         opened.flush()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 NOT_ALLOWED = (401, 403)
+LISTING_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,9 @@ class Hub:
 
         with _translated(snapshot):
             api = HfApi(endpoint=self.endpoint, token=self.token)
-            info = api.model_info(snapshot.repo, revision=snapshot.revision, files_metadata=True)
+            info = api.model_info(
+                snapshot.repo, revision=snapshot.revision, files_metadata=True, timeout=LISTING_TIMEOUT_S
+            )
         found = {sibling.rfilename: sibling for sibling in info.siblings or ()}
         chosen = select(found, allow_pickle=snapshot.allow_pickle)
         return Manifest(snapshot.repo, snapshot.revision, info.sha, tuple(_file(found[path]) for path in chosen))

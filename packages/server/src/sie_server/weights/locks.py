@@ -28,7 +28,7 @@ class EntryLock:
         self._wait(fcntl.LOCK_SH, stop)
 
     def exclude(self, stop: threading.Event) -> None:
-        """Wait until nobody else reads or changes the entry. A share is given up for it, and may be taken by others.
+        """Wait until nobody else reads or changes the entry. Not for who shares it: others may share it for hours.
 
         Raises:
             StoppedError: `stop` was set first.
@@ -36,7 +36,9 @@ class EntryLock:
         self._wait(fcntl.LOCK_EX, stop)
 
     def try_exclude(self) -> bool:
-        """True when nobody else used the entry, and now nobody can."""
+        """True when nobody else used the entry, and now nobody can. A share of one's own is given up in any case."""
+        assert self._descriptor is not None, "the lock is released"  # noqa: S101 - a bug of the caller
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # else two that share could refuse each other again and again
         return self._try(fcntl.LOCK_EX)
 
     def release(self) -> None:

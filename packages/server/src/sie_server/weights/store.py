@@ -15,7 +15,7 @@ from sie_server.core.disk import Disk, DiskLimits, NoRoom, make_room
 from sie_server.core.lifecycle import ErrorClass
 from sie_server.weights.download import Source, download
 from sie_server.weights.local_cache import LocalCache, size_of
-from sie_server.weights.locks import EntryLock
+from sie_server.weights.locks import POLL_S, EntryLock, StoppedError
 from sie_server.weights.snapshot import UNPINNED, Manifest, Snapshot, snapshot_of
 
 GIB: Final = 1 << 30
@@ -100,7 +100,10 @@ class WeightsStore:
         try:
             lock = self._cache.lock(snapshot.entry)
         except OSError as error:
-            raise _no_cache(self._cache.root, error) from error
+            folder = self._cache.find(snapshot)
+            if folder is None:
+                raise _no_cache(self._cache.root, error) from error
+            return Hold(folder)  # on a read-only disk, where nobody deletes it
         try:
             return Hold(self._folder(snapshot, lock), lock.release)
         except BaseException:
@@ -122,16 +125,14 @@ class WeightsStore:
             if folder is not None:
                 self._cache.stamp(folder)
                 return folder
-            lock.exclude(self._stop)
-            if self._cache.find(snapshot) is None:
-                self._fetch(snapshot)
+            if lock.try_exclude():
+                if self._cache.find(snapshot) is None:
+                    self._fetch(snapshot)
+            elif self._stop.wait(POLL_S):
+                raise StoppedError
 
     def _fetch(self, snapshot: Snapshot) -> None:
-        failure = LoadError(
-            ErrorClass.NOT_FOUND,
-            f"'{snapshot}' is in none of: {', '.join(['local cache', *(each.kind for each in self._sources)])}; put it "
-            "into the cluster's cache, allow the hub (SIE_HF_FALLBACK), or set weights_path in the catalogue",
-        )
+        failures: list[LoadError] = []
         for source in self._sources:
             try:
                 manifest = source.find(snapshot)
@@ -139,11 +140,17 @@ class WeightsStore:
                     self._fetch_from(source, snapshot, manifest)
                     return
             except LoadError as error:
-                log.warning("%s: %s", snapshot, error)
-                failure = error
+                log.warning("%s does not come from the %s: %s", snapshot, source.kind, error)
+                failures.append(error)
                 if error.error_class is ErrorClass.OOM:
                     break  # the disk is full wherever the model comes from
-        raise failure
+        if failures:
+            raise _summary(failures)
+        raise LoadError(
+            ErrorClass.NOT_FOUND,
+            f"'{snapshot}' is in none of: {', '.join(['local cache', *(each.kind for each in self._sources)])}; put it "
+            "into the cluster's cache, allow the hub (SIE_HF_FALLBACK), or set weights_path in the catalogue",
+        )
 
     def _fetch_from(self, source: Source, snapshot: Snapshot, manifest: Manifest) -> None:
         started = self._ports.clock()
@@ -204,6 +211,13 @@ class WeightsStore:
             if self._cache.evict(victim.name):
                 log.info("deleted %s from the local cache: %d MB", victim.name, victim.size >> 20)
                 self._ports.evicted(victim.size)
+
+
+def _summary(failures: Sequence[LoadError]) -> LoadError:
+    """One refusal; it passes by itself if one of them does."""
+    passes = any(each.error_class is ErrorClass.NETWORK for each in failures)
+    kind = ErrorClass.NETWORK if passes else failures[-1].error_class
+    return LoadError(kind, "; ".join(map(str, failures)))
 
 
 def _no_cache(root: Path, error: OSError) -> LoadError:
