@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
+from sie_protocol.errors import Problem
 from sie_protocol.hashing import bundle_config_hash
 from sie_server.adapters.registry import ADAPTERS
 from sie_server.adapters.shared import accelerator
@@ -74,7 +75,10 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         stack.push_async_callback(device.close)
         weights = await asyncio.to_thread(_open_weights, settings, metrics)
         ports = _ports(device.kind, settings, metrics, weights)
-        engine = Engine(models, adapters, device, pipeline, limits, ports)
+        try:
+            engine = Engine(models, adapters, device, pipeline, limits, ports)
+        except Problem as problem:
+            raise ValueError(f"a model to preload or to pin: {problem.message}") from problem
         stack.push_async_callback(engine.close)
         stack.callback(weights.close)  # before the engine's, which waits for loads
         stack.push_async_callback(_stop, asyncio.create_task(engine.health.watch(), name="health of the device"))

@@ -19,7 +19,7 @@ import numpy as np
 
 from served_worker import Served, served
 from sie_protocol.arrays import Array
-from sie_server.host_memory import resident_bytes, return_to_system
+from sie_server.host_memory import keep_few_heaps, resident_bytes, return_to_system
 from sie_server.settings import Settings
 
 MINILM, SPLADE = "sentence-transformers/all-MiniLM-L6-v2", "rasyosef/splade-tiny"
@@ -179,6 +179,7 @@ def main() -> None:
     """Run the law and print the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cycles", type=int, default=50)
+    keep_few_heaps(2)  # as the command does
     sys.stdout.write(json.dumps(asdict(asyncio.run(law(parser.parse_args().cycles)))) + "\n")
 
 
