@@ -1,6 +1,6 @@
 # Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-cluster test-node check format bench bench-peers lab lab-node clean
+.PHONY: help demo up test test-deploy test-cluster test-node check format bench bench-peers lab lab-node clean
 BIN := .venv/bin
 
 help: ## Show this list
@@ -18,9 +18,14 @@ test: ## Run the whole fast suite
 	@python3 tools/setup.py dev
 	@$(BIN)/pytest
 
+test-deploy: ## Run the suite of the Helm chart and the images (helm is built from source the first time)
+	@python3 tools/setup.py dev
+	@$(BIN)/python tools/lab/binaries.py helm
+	@$(BIN)/pytest tests/deploy
+
 test-cluster: ## Run the suite that needs a real Kubernetes API (built from source the first time)
 	@python3 tools/setup.py dev
-	@$(BIN)/python tools/lab/binaries.py etcd kube-apiserver
+	@$(BIN)/python tools/lab/binaries.py etcd kube-apiserver helm
 	@$(BIN)/pytest tests/cluster
 
 check: ## Lint, formatting, types, import contracts, generated files
@@ -31,6 +36,7 @@ check: ## Lint, formatting, types, import contracts, generated files
 	$(BIN)/lint-imports
 	$(BIN)/python tools/unasync.py --check
 	$(BIN)/python tools/models_table.py --check
+	$(BIN)/python tools/chart_readme.py --check
 
 format: ## Format the code and regenerate what is generated
 	@python3 tools/setup.py dev
@@ -38,6 +44,7 @@ format: ## Format the code and regenerate what is generated
 	$(BIN)/ruff check --fix .
 	$(BIN)/python tools/unasync.py
 	$(BIN)/python tools/models_table.py
+	$(BIN)/python tools/chart_readme.py
 
 test-node: ## Run the suite that needs a node with pods (root, Linux, containerd)
 	@python3 tools/setup.py dev
