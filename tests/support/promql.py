@@ -14,7 +14,7 @@ KEYWORDS: Final = frozenset({"and", "or", "unless", "by", "on", "bool", "offset"
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """`selected`: metrics with the labels they are selected by; `grouped`: labels of by() and on(); `bare`: the rest."""
+    """`selected`: metrics with the labels that select them; `grouped`: labels of by() and on(); `bare`: the rest."""
 
     selected: tuple[tuple[str, frozenset[str]], ...]
     grouped: frozenset[str]

@@ -1,7 +1,8 @@
+# noqa: INP001 - run by itself, out of the chart
 """Delete the ScaledObjects of a release and wait until KEDA let them go.
 
-`remove_scaled_objects.py NAMESPACE RELEASE [ADDRESS FOLDER]` runs in a pod before `helm uninstall`, in the router's image;
-it needs only Python's standard library.
+`remove_scaled_objects.py NAMESPACE RELEASE [ADDRESS FOLDER]` runs in a pod before `helm uninstall`, in the image of the
+router; it needs only Python's standard library.
 """
 
 import json
