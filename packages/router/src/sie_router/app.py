@@ -17,7 +17,7 @@ from sie_protocol.versions import VERSION
 from sie_router.api.cluster_ws import ClusterWatch
 from sie_router.api.explain import explain_routes
 from sie_router.api.health import Phase, health_routes
-from sie_router.api.inference import InferenceRoute, describe
+from sie_router.api.inference import InferenceRoute, NamedRoute, describe
 from sie_router.api.metrics import Counters, RouterCollector, metric_routes
 from sie_router.api.models import model_routes
 from sie_router.api.page import page_routes
@@ -90,7 +90,8 @@ class RouterApp:
 
     def _build(self) -> FastAPI:
         app = FastAPI(title="SIE router", version=VERSION, lifespan=self._lifespan, telemetry=_NO_TELEMETRY)
-        app.router.routes.insert(0, InferenceRoute(self._proxy()))
+        proxy = self._proxy()
+        app.router.routes[:0] = [InferenceRoute(proxy), NamedRoute(proxy.named)]
         snapshot = self.store.snapshot
         app.include_router(health_routes(snapshot, self._status, lambda: self.phase))
         app.include_router(model_routes(snapshot))

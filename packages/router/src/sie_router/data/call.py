@@ -56,13 +56,16 @@ class Watch:
 class Call:
     """Written by the proxy and the forwarder, in the one task that serves the request."""
 
-    __slots__ = ("_holding", "_inflight", "body", "group", "incoming", "model", "provisioning", "request_id", "scope",
-                 "send", "started", "status", "watch", "worker")  # fmt: skip
+    __slots__ = ("_holding", "_inflight", "body", "group", "incoming", "is_named", "model", "provisioning",
+                 "request_id", "scope", "send", "started", "status", "watch", "worker")  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, started: float, inflight: Inflight) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, started: float, inflight: Inflight, *, is_named: bool
+    ) -> None:
         self.scope = scope
         self.send = send
         self.started = started
+        self.is_named = is_named
         self.watch = Watch(receive)
         self.incoming: Incoming | None = None
         self.body: Body | None = None

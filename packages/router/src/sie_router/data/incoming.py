@@ -48,7 +48,7 @@ RawHeaders = list[tuple[bytes, bytes]]
 class Incoming(msgspec.Struct, frozen=True):
     """One request as the router needs it. `lines` are the header lines that go on, ready to be written.
 
-    `content_length` is None for a chunked body.
+    `content_length` is None for a chunked body. `path` is where it goes on a worker; empty: the operation on the model.
     """
 
     operation: str
@@ -57,10 +57,11 @@ class Incoming(msgspec.Struct, frozen=True):
     lines: bytes
     content_length: int | None
     query: bytes
+    path: str = ""
 
 
-def read_incoming(scope: Scope, new_id: Callable[[], str]) -> Incoming:
-    """Read path and headers.
+def read_incoming(scope: Scope, new_id: Callable[[], str], *, is_named: bool = False) -> Incoming:
+    """Read path and headers. `is_named`: the model is named in the body, so nobody knows it yet.
 
     Raises:
         Problem: UNAUTHENTICATED, METHOD_NOT_ALLOWED or INVALID_INPUT.
@@ -68,8 +69,12 @@ def read_incoming(scope: Scope, new_id: Callable[[], str]) -> Incoming:
     caller = caller_of(scope)
     if scope["method"] != "POST":
         raise Problem(ErrorCode.METHOD_NOT_ALLOWED, f"{scope['method']} is not allowed here; use POST")
-    _, _, operation, path = scope["path"].split("/", 3)
-    model = parse_model(path)
+    path = ""
+    if is_named:
+        path, operation, model = scope["path"], scope["path"].rpartition("/")[2], ModelRef("")
+    else:
+        _, _, operation, name = scope["path"].split("/", 3)
+        model = parse_model(name)
     read: dict[bytes, bytes] = {}
     kept: RawHeaders = []
     for header in scope["headers"]:
@@ -88,6 +93,7 @@ def read_incoming(scope: Scope, new_id: Callable[[], str]) -> Incoming:
         b"".join([b"%b: %b\r\n" % header for header in kept]),
         length,
         scope["query_string"],
+        path,
     )
 
 
@@ -96,7 +102,7 @@ def head_for(incoming: Incoming, worker: Worker, model_id: str, body_bytes: int 
 
     The path is built anew from parsed parts: canonical model id, no bundle prefix, everything unsafe escaped.
     """
-    target = quote(operation_path(incoming.operation, model_id), safe=_PATH_SAFE)
+    target = incoming.path or quote(operation_path(incoming.operation, model_id), safe=_PATH_SAFE)
     query = b"?" + incoming.query if incoming.query else b""
     framing = b"transfer-encoding: chunked" if body_bytes is None else b"content-length: %d" % body_bytes
     profile = b"%b: %b\r\n" % (_PROFILE, worker.profile.encode()) if worker.profile else b""

@@ -1,4 +1,4 @@
-"""The endpoint of the three inference routes: ask, decide, act. Bytes are never parsed."""
+"""The endpoint of all inference routes: ask, decide, act. Bytes are parsed only where the model is named in them."""
 
 import asyncio
 import logging
@@ -6,28 +6,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, assert_never
 
+from msgspec.structs import replace
+
 from sie_protocol.codec import MAX_BODY_BYTES
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import REQUEST_ID, SERVER_VERSION, WORKER
+from sie_protocol.target import ModelRef
 from sie_router.core.demand import ttl_s
 from sie_router.core.events import Missed
 from sie_router.core.fleet import OTHER
 from sie_router.core.pools import pool_key
-from sie_router.core.route import Forward, Provision, Reject
+from sie_router.core.route import Ask, Forward, Provision, Reject
 from sie_router.data.admission import Admission
-from sie_router.data.answers import Answer, provisioning, refusal
+from sie_router.data.answers import Answer, compat_provisioning, compat_refusal, provisioning, refusal
 from sie_router.data.body import Body, ClientGone, Receive
 from sie_router.data.call import Call, Send
 from sie_router.data.connection import BudgetSpent, ConnectionCut, Reply
 from sie_router.data.forward import Forwarder, Plane
 from sie_router.data.incoming import HOP_BY_HOP, RawHeaders, Scope, read_incoming, sdk_version, without_named
 from sie_router.data.inflight import Inflight
+from sie_router.data.named import model_named, rename
 from sie_router.data.outcome import CLIENT_GONE, CUT_SHORT, Outcome
 
 _REQUEST_ID: Final = REQUEST_ID.lower().encode()
 _WORKER: Final = WORKER.lower().encode()
 # The router's own server writes the date, and exactly one version stands on an answer: the router's.
 _DROPPED: Final = HOP_BY_HOP | {SERVER_VERSION.lower().encode(), _WORKER, _REQUEST_ID, b"date", b"server"}
+
+_ABOUT_MODEL: Final = frozenset({ErrorCode.MODEL_NOT_FOUND, ErrorCode.BUNDLE_CONFLICT})
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +70,18 @@ class Proxy:
         self._new_id = new_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        call = Call(scope, receive, send, self._plane.clock(), self._inflight)
+        """Serve one request whose path names the model."""
+        await self._run(Call(scope, receive, send, self._plane.clock(), self._inflight, is_named=False), receive)
+
+    async def named(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request of another service's client, whose body names the model."""
+        await self._run(Call(scope, receive, send, self._plane.clock(), self._inflight, is_named=True), receive)
+
+    async def _run(self, call: Call, receive: Receive) -> None:
         try:
             await self._serve(call, receive)
         except Problem as problem:
-            answer = refusal(problem)
+            answer = compat_refusal(problem) if call.is_named else refusal(problem)
             if problem.code is ErrorCode.METHOD_NOT_ALLOWED:
                 answer.headers.append((b"allow", b"POST"))
             await self._answer(call, answer)
@@ -87,11 +99,15 @@ class Proxy:
             self._record(call.outcome(self._plane.clock()))
 
     async def _serve(self, call: Call, receive: Receive) -> None:
-        incoming = call.incoming = read_incoming(call.scope, self._new_id)
+        incoming = call.incoming = read_incoming(call.scope, self._new_id, is_named=call.is_named)
         call.request_id = incoming.request_id
         self._admission.enter()
         body = call.body = Body(receive, incoming.content_length, self._terms.max_body_bytes, self._admission)
         try:
+            if call.is_named:
+                await body.fill(self._terms.max_body_bytes)
+                call.watch.start()
+                incoming = call.incoming = replace(incoming, ask=_asked(incoming.ask, model_named(body.data)))
             decision = self._forwarder.decide(incoming.ask)
             if isinstance(decision, Reject) and decision.code is ErrorCode.POOL_NOT_FOUND:
                 # It may have been made on another router a moment ago.
@@ -102,6 +118,8 @@ class Proxy:
                 return
             call.model = decision.model_id
             seen = self._plane.snapshot()
+            if call.is_named:
+                rename(body, incoming.ask.model, decision.model_id)
             await body.fill()
             if body.is_whole:
                 call.watch.start()
@@ -127,16 +145,20 @@ class Proxy:
                     self._plane.publish(Missed(group, pool, ttl_s(self._terms.retry_after_s)))
                 call.provisioning = True
                 call.group = group if is_configured else OTHER
-                terms = self._terms
-                version = sdk_version(call.scope)
-                answer = provisioning(decision, version, terms.retry_after_s, terms.estimated_wait_s)
-                await self._answer(call, answer)
+                await self._answer(call, self._come_back(call, decision))
             case Reject(code, message, details):
-                raise Problem(code, message, details=details)
+                about = {"param": "model"} if code in _ABOUT_MODEL else {}
+                raise Problem(code, message, details={**details, **about} if call.is_named else details)
             case Forward():
                 raise AssertionError("a decision to forward cannot be declined")
             case _:
                 assert_never(decision)
+
+    def _come_back(self, call: Call, decision: Provision) -> Answer:
+        terms = self._terms
+        if call.is_named:
+            return compat_provisioning(decision, terms.retry_after_s)
+        return provisioning(decision, sdk_version(call.scope), terms.retry_after_s, terms.estimated_wait_s)
 
     async def _answer(self, call: Call, answer: Answer) -> None:
         call.status = answer.status
@@ -167,6 +189,10 @@ class Proxy:
         finally:
             reply.close()
         await call.send({"type": "http.response.body", "body": b""})
+
+
+def _asked(ask: Ask, model: ModelRef) -> Ask:
+    return Ask(model, ask.profile, ask.pool, caller=ask.caller)
 
 
 def _passed_on(call: Call, headers: RawHeaders) -> RawHeaders:
