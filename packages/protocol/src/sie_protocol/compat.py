@@ -19,7 +19,7 @@ _TYPES: Final = MappingProxyType(
 
 
 def compat_body(problem: Problem) -> dict[str, Any]:
-    """The body of a refusal; status and headers are those of `errors.envelope`. `param` is among the details or null."""
+    """The body of a refusal; status and headers are those of `errors.envelope`, `param` is among the details."""
     own = "server_error" if problem.status >= _SERVER_ERRORS else "invalid_request_error"
     error = {
         "message": problem.message,

@@ -46,7 +46,7 @@ class Body:
         """
         if self._content_length is not None and self._content_length > self._max_bytes:
             raise body_too_long(self._content_length, self._max_bytes)
-        if self.is_whole or self.data:
+        if self.is_filled:
             return
         first = await self._next()
         if self.is_whole:
@@ -58,8 +58,13 @@ class Body:
         self.data = b"".join(parts)
 
     def replace(self, data: bytes) -> None:
-        """Send these bytes instead of what came; only of a whole body, for which the admission stays charged as it was."""
+        """Send these bytes instead of those of a whole body; the admission stays charged as it was."""
         self.data = data
+
+    @property
+    def is_filled(self) -> bool:
+        """True when `fill` has done its work."""
+        return self.is_whole or bool(self.data)
 
     @property
     def wire_length(self) -> int | None:
