@@ -66,11 +66,7 @@ class Server(uvicorn.Server):
 
 
 def make_server(settings: Settings) -> Server:
-    """A server ready to run.
-
-    Raises:
-        ValueError: the catalogue cannot be read.
-    """
+    """A server ready to run."""
     audited = logging.getLogger().isEnabledFor(logging.INFO)
     router = RouterApp(settings, AuditLog(sys.stderr, time.time, settings.json_logs).write if audited else no_audit)
     config = uvicorn.Config(

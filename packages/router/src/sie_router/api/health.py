@@ -18,6 +18,7 @@ class Phase(Enum):
     """Where in its life the router is."""
 
     STARTING = "starting"
+    UNREAD = "waiting for its catalogue"
     SERVING = "serving"
     DRAINING = "draining"
 

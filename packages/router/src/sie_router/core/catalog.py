@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from sie_protocol.catalog import Catalog, ModelConfig, bundle_conflict, unknown_model
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.hashing import bundle_config_hash
 from sie_protocol.target import ModelRef
 
 DEFAULT_BUNDLE: Final = "default"
@@ -34,6 +36,10 @@ class Models(Protocol):
         """The catalogue's models with their bundles, sorted by id; empty without a catalogue."""
         ...
 
+    def config_hash(self, bundle: str) -> str:
+        """What workers of a bundle with the same catalogue report; empty where nobody knows."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class AnyModel:
@@ -47,13 +53,31 @@ class AnyModel:
         """Nothing is known in advance."""
         return ()
 
+    def config_hash(self, bundle: str) -> str:  # noqa: ARG002 - the protocol's signature
+        """Nobody knows."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadCatalog(AnyModel):
+    """A router whose catalogue could not be read yet: it knows of no model whether it exists."""
+
+    def resolve(self, ref: ModelRef) -> Servable:
+        """Refuse, for now: starting a worker for what may be a typo would cost money."""
+        name = ref.name[:200]
+        raise Problem(
+            ErrorCode.STORE_UNAVAILABLE,
+            f"model '{name}' cannot be looked up, this router has not read its catalogue yet; its log says why",
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class KnownModels:
-    """A router with a catalogue; only what it lists exists. `servable` is keyed by the id in lower case."""
+    """A router with a catalogue; only what it lists exists. Keys are model ids and bundle names in lower case."""
 
     catalog: Catalog
     servable: Mapping[str, Servable]
+    hashes: Mapping[str, str]
 
     def resolve(self, ref: ModelRef) -> Servable:
         """Look the model up, ignoring case."""
@@ -70,6 +94,10 @@ class KnownModels:
         """Every model that some bundle can run."""
         return tuple((self.catalog.models[key], found.bundles) for key, found in sorted(self.servable.items()))
 
+    def config_hash(self, bundle: str) -> str:
+        """What the bundle's part of the catalogue hashes to."""
+        return self.hashes.get(bundle.lower(), "")
+
 
 def known_models(catalog: Catalog) -> KnownModels:
     """Index a catalogue once, so that a request costs one lookup. A model that no bundle can run does not exist."""
@@ -77,4 +105,5 @@ def known_models(catalog: Catalog) -> KnownModels:
     return KnownModels(
         catalog,
         {key: Servable(model.sie_id, key, bundles[key]) for key, model in catalog.models.items() if bundles[key]},
+        {each.name.lower(): bundle_config_hash(catalog.models_of(each.name)) for each in catalog.bundles},
     )
