@@ -54,7 +54,7 @@ from sie_router.data.upstream import Upstream
 from sie_router.data.waiting import WaitingRoom
 from sie_router.edge import errors
 from sie_router.edge.auth import Auth, Tokens
-from sie_router.edge.version import VersionHeader
+from sie_router.edge.version import App, VersionHeader
 from sie_router.settings import Settings
 
 # Looked up in the environment for every request otherwise; ignored by versions of FastAPI that have no telemetry.
@@ -91,7 +91,8 @@ class RouterApp:
             self.catalog.look()
         tokens = Tokens(settings.auth.tokens, settings.auth.admin_token)
         exempt = settings.auth.exempt_operational
-        self.asgi = VersionHeader(Auth(self._build(), tokens, exempt_operational=exempt))
+        self._closing: list[Callable[[], None]] = []
+        self.asgi = VersionHeader(self._traced(Auth(self._build(), tokens, exempt_operational=exempt)))
 
     @property
     def is_draining(self) -> bool:
@@ -132,6 +133,17 @@ class RouterApp:
     def _phase_now(self) -> Phase:
         is_unread = isinstance(self.store.snapshot().models, UnreadCatalog)
         return Phase.UNREAD if is_unread and self.phase is Phase.SERVING else self.phase
+
+    def _traced(self, app: App) -> App:
+        if not self._settings.tracing:
+            return app
+        try:
+            from sie_protocol.tracing import Tracing  # noqa: PLC0415 - costs memory and time where nobody wants it
+        except ImportError as error:
+            raise ValueError(f"tracing needs more packages, install sie-router[otel]: {error}") from error
+        tracing = Tracing("sie-router")
+        self._closing.append(tracing.close)
+        return tracing.around(app)
 
     def _pool_store(self) -> PoolStore:
         if self._kube is not None:
@@ -187,6 +199,8 @@ class RouterApp:
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            for close in self._closing:
+                stack.push_async_callback(asyncio.to_thread, close)
             stack.push_async_callback(self.upstream.close)
             if self._kube is not None:
                 stack.push_async_callback(self._kube.close)

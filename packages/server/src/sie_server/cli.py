@@ -32,6 +32,7 @@ def serve(  # noqa: PLR0913 - one parameter per flag
     models: Annotated[str | None, typer.Option("--models", "-m", help="Serve only these, separated by ','.")] = None,
     json_logs: Annotated[bool | None, typer.Option("--json-logs/--text-logs", help="Log as JSON lines.")] = None,
     log_level: Annotated[str | None, typer.Option("--log-level", "-l", help="debug, info, warning, error.")] = None,
+    tracing: Annotated[bool | None, typer.Option("--tracing", help="Send spans as OTEL_* says; needs [otel].")] = None,
 ) -> None:
     """Serve models over HTTP. Flags win over SIE_* environment variables."""
     flags = {
@@ -43,6 +44,7 @@ def serve(  # noqa: PLR0913 - one parameter per flag
         "bundle": bundle and bundle.lower(),
         "models": name_list(models) if models else None,
         "json_logs": json_logs,
+        "tracing": tracing,
         "log_level": log_level and log_level.lower(),
     }
     try:
