@@ -34,5 +34,6 @@ async def test_a_gliner_model_answers_what_gliner_finds(tmp_path: Path) -> None:
                 places = [(e["text"], e["label"], e["start"], e["end"]) for e in found]
                 assert places == [(text, label, start, end) for text, label, _, start, end in wanted]
                 assert [e["score"] for e in found] == pytest.approx([each[2] for each in wanted], abs=1e-5)
-        apart, merged = (await entities(worker, {"merge_adjacent_entities": each}) for each in (False, True))
+        apart = await entities(worker, {"merge_adjacent_entities": False})
+        merged = await entities(worker, {"merge_adjacent_entities": True})
         assert [len(each) for each in apart] != [len(each) for each in merged]
