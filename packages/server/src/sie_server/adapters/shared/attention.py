@@ -50,7 +50,7 @@ def attend_each(
         tokens = len(target)
         sees_all = sight.window is None or sight.window >= tokens - 1
         if tokens <= PLAIN_ATTENTION_TOKENS:
-            seen = None if sees_all and not sight.causal else _band(tokens, tokens, 0, sight, query.device)
+            seen = None if sees_all and not sight.causal else band(tokens, tokens, 0, sight, query.device)
             context = _plain(query, key, value, seen)
         elif sees_all:
             context = _fused(query[None], key[None], value[None], causal=sight.causal)[0]
@@ -124,13 +124,13 @@ def _blocks(
     assert sight.window is not None, "without a window there are no blocks"  # noqa: S101 - a bug of the caller
     tokens, behind = query.shape[2], sight.window
     ahead = 0 if sight.causal else behind
-    band = _band(BLOCK_TOKENS, behind + BLOCK_TOKENS + ahead, behind, sight, query.device)
+    near = band(BLOCK_TOKENS, behind + BLOCK_TOKENS + ahead, behind, sight, query.device)
     context = torch.empty_like(query)
     for start in range(0, tokens, BLOCK_TOKENS):
         end = min(start + BLOCK_TOKENS, tokens)
         first, last = max(0, start - behind), min(tokens, end + ahead)
         offset = behind - (start - first)
-        seen = band[: end - start, offset : offset + last - first]
+        seen = near[: end - start, offset : offset + last - first]
         if real is not None:
             # A padding query in a block of padding would see nothing, and nothing divided by nothing is no number.
             seen = seen & (real[:, None, None, first:last] | ~real[:, None, start:end, None])
@@ -139,7 +139,7 @@ def _blocks(
     return context
 
 
-def _band(rows: int, columns: int, offset: int, sight: Sight, device: torch.device) -> torch.Tensor:
+def band(rows: int, columns: int, offset: int, sight: Sight, device: torch.device) -> torch.Tensor:
     """[rows, columns], true where the query of a row sees the key of a column; row 0 is key `offset`'s own query."""
     row, column = torch.arange(rows, device=device)[:, None], torch.arange(columns, device=device)[None, :]
     behind = row + offset - column
