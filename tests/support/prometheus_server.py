@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,10 +54,10 @@ class Prometheus:
         """Wait until this router was scraped."""
         query = f'up{{instance="{router.removeprefix("http://")}"}}'
         async with httpx.AsyncClient() as client, asyncio.timeout(within_s):
-            while await self.number(client, query) != 1:
+            while await self.number(client, query) != 1:  # noqa: ASYNC110 - it is another process that has to scrape
                 await asyncio.sleep(EVERY_S / 2)
 
-    async def until(self, expected: dict[str, float | None], within_s: float = 20.0) -> None:
+    async def until(self, expected: Mapping[str, float | None], within_s: float = 20.0) -> None:
         """Wait until these queries give these numbers."""
         found: dict[str, float | None] = {}
         async with httpx.AsyncClient() as client:
@@ -69,13 +69,13 @@ class Prometheus:
             except TimeoutError:
                 raise AssertionError(f"expected {expected}, at the end it was {found}") from None
 
-    async def never(self, unless: dict[str, float], done: asyncio.Event) -> int:
+    async def always(self, expected: Mapping[str, float], done: asyncio.Event) -> int:
         """Ask again and again until `done`; every answer must be this. Returns how often it asked."""
         count = 0
         async with httpx.AsyncClient() as client:
             while not done.is_set():
-                found = {name: await self.ask(client, name) for name in unless}
-                assert found == unless
+                found = {name: await self.ask(client, name) for name in expected}
+                assert found == expected
                 count += 1
                 await asyncio.sleep(EVERY_S / 2)
         return count
