@@ -42,6 +42,7 @@ from sie_router.control.ticker import tick
 from sie_router.core.catalog import AnyModel, Models, UnreadCatalog
 from sie_router.core.events import CatalogPut, Tick
 from sie_router.core.index import empty_fleet
+from sie_router.core.pools import Caller
 from sie_router.data.admission import Admission
 from sie_router.data.forward import Forwarder, Plane
 from sie_router.data.health import HealthBook
@@ -178,10 +179,9 @@ class RouterApp:
         self.counters.count(outcome)
         self._audit(outcome)
 
-    def _status(self) -> ClusterStatus:
-        return cluster_status(
-            self.store.snapshot(), self.inflight.workers, self.inflight.sent_per_second(), time.time()
-        )
+    def _status(self, caller: Caller) -> ClusterStatus:
+        load, rate = self.inflight.workers, self.inflight.sent_per_second()
+        return cluster_status(self.store.snapshot(), load, rate, time.time(), caller)
 
     def _pass_time(self) -> None:
         self.store.publish(Tick())
