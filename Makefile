@@ -23,10 +23,10 @@ test-deploy: ## Run the suite of the Helm chart and the images (helm is built fr
 	@$(BIN)/python tools/lab/binaries.py helm
 	@$(BIN)/pytest tests/deploy
 
-test-cluster: ## Run the suite that needs a real Kubernetes API (built from source the first time)
+test-cluster: ## Run the suites that need a real Kubernetes API (built from source the first time) and Prometheus
 	@python3 tools/setup.py dev
 	@$(BIN)/python tools/lab/binaries.py etcd kube-apiserver helm
-	@$(BIN)/pytest tests/cluster
+	@$(BIN)/pytest tests/cluster tests/prometheus
 
 check: ## Lint, formatting, types, import contracts, generated files
 	@python3 tools/setup.py dev

@@ -14,7 +14,15 @@ OVERFLOW_POLICIES: Final = ("default", "truncate_text", "error")
 REQUEST_OPTIONS: Final = frozenset({"profile", "is_query"})
 # Of the task extract; `core.extraction` says what each may be.
 EXTRACT_OPTIONS: Final = frozenset(
-    {"aggregation_strategy", "flat_ner", "hypothesis_template", "multi_label", "stride", "threshold"}
+    {
+        "aggregation_strategy",
+        "flat_ner",
+        "hypothesis_template",
+        "merge_adjacent_entities",
+        "multi_label",
+        "stride",
+        "threshold",
+    }
 )
 # Runtime options: a profile may set them, and a request may override them. One set for all tasks, because clients have
 # defaults for all their calls: what belongs to another task changes nothing.
