@@ -1,7 +1,10 @@
 # Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-deploy test-cluster test-node check format bench bench-peers lab lab-node clean
+.PHONY: help demo up test test-deploy test-cluster test-node check format bench bench-peers lab lab-node images clean
 BIN := .venv/bin
+VERSION := 0.1.10
+BUILD ?= docker build
+BUILD_ARGS = --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE))
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,6 +71,11 @@ bench: ## Measure the worker beside the hardware and sentence-transformers, the 
 bench-peers: ## Measure the worker beside other servers (installs them: gigabytes, minutes, once)
 	@python3 tools/setup.py dev
 	$(BIN)/python tools/bench/peers.py
+
+images: ## Build the images of router and workers with Docker or buildah (BUILD="buildah build", PYTHON_IMAGE, TORCH_CPU_FROM)
+	$(BUILD) $(BUILD_ARGS) -f deploy/docker/router.Dockerfile -t sie-router:v$(VERSION) .
+	$(BUILD) $(BUILD_ARGS) -f deploy/docker/worker.Dockerfile --target cpu --build-arg TARGET=cpu --build-arg TORCH_CPU_FROM="$(TORCH_CPU_FROM)" -t sie-server:v$(VERSION)-cpu-default .
+	$(BUILD) $(BUILD_ARGS) -f deploy/docker/worker.Dockerfile --target cuda --build-arg TARGET=cuda -t sie-server:v$(VERSION)-cuda12-default .
 
 clean: ## Remove the virtual environment and every cache
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
