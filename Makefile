@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo up test test-deploy test-cluster test-node check format bench bench-peers lab lab-node images clean
 BIN := .venv/bin
-VERSION := 0.1.10
+VERSION = $(shell sed -n 's/^version: //p' deploy/helm/sie-cluster/Chart.yaml)
 BUILD ?= docker build
 BUILD_ARGS = --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE))
 
