@@ -16,6 +16,7 @@ from sie_protocol.status import ClusterStatus
 from sie_protocol.versions import VERSION
 from sie_router.api.cluster_ws import ClusterWatch
 from sie_router.api.explain import explain_routes
+from sie_router.api.front import Front
 from sie_router.api.health import Phase, health_routes
 from sie_router.api.inference import InferenceRoute, describe
 from sie_router.api.metrics import Counters, RouterCollector, metric_routes
@@ -48,7 +49,6 @@ from sie_router.data.proxy import Proxy, Terms
 from sie_router.data.upstream import Upstream
 from sie_router.edge import errors
 from sie_router.edge.auth import Auth, Tokens
-from sie_router.edge.version import VersionHeader
 from sie_router.settings import Settings
 
 # Looked up in the environment for every request otherwise; ignored by versions of FastAPI that have no telemetry.
@@ -77,7 +77,8 @@ class RouterApp:
             self.store.publish(CatalogPut(read_catalog(settings.models_dir, settings.bundles_dir)))
         tokens = Tokens(settings.auth.tokens, settings.auth.admin_token)
         exempt = settings.auth.exempt_operational
-        self.asgi = VersionHeader(Auth(self._build(), tokens, exempt_operational=exempt))
+        front = Front([InferenceRoute(self._proxy())], self._build())
+        self.asgi = Auth(front, tokens, exempt_operational=exempt)
 
     @property
     def is_draining(self) -> bool:
@@ -90,7 +91,6 @@ class RouterApp:
 
     def _build(self) -> FastAPI:
         app = FastAPI(title="SIE router", version=VERSION, lifespan=self._lifespan, telemetry=_NO_TELEMETRY)
-        app.router.routes.insert(0, InferenceRoute(self._proxy()))
         snapshot = self.store.snapshot
         app.include_router(health_routes(snapshot, self._status, lambda: self.phase))
         app.include_router(model_routes(snapshot))

@@ -17,7 +17,7 @@ from router_builders import L4, status
 from sie_protocol.status import HEARTBEAT_S, WorkerStatus
 from sie_router.app import RouterApp
 from sie_router.data.outcome import Outcome
-from sie_router.edge.onewrite import OneWriteProtocol
+from sie_router.serve import server_config
 from sie_router.settings import Settings
 
 WAIT_S = 10.0
@@ -224,18 +224,7 @@ async def served(settings: Settings) -> AsyncIterator[Served]:
     """Serve a router in this process, with the protocol that the command uses."""
     outcomes: list[Outcome] = []
     app = RouterApp(settings, outcomes.append)
-    config = uvicorn.Config(
-        app.asgi,
-        host="127.0.0.1",
-        port=0,
-        http=OneWriteProtocol,
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=5,
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(app, host="127.0.0.1", port=0, loop="none", shutdown_s=5))
     task = asyncio.create_task(server.serve())
     await eventually(lambda: server.started or task.done())
     try:

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
+
 from sie_protocol.catalog import Catalog, ModelConfig, bundle_conflict, unknown_model
 from sie_protocol.target import ModelRef
 
 DEFAULT_BUNDLE: Final = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class Servable:
+class Servable(msgspec.Struct, frozen=True):
     """A model under its canonical id; `key` is that id in lower case, `bundles` are lower case, preferred first."""
 
     model_id: str

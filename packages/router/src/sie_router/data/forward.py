@@ -6,8 +6,10 @@ said "not me": it is shutting down, its queue is full, or it has yet to load the
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import ERROR_CODE

@@ -65,7 +65,7 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        call = Call(scope, receive, send, self._plane.clock(), self._inflight)
+        call = Call(scope, send, self._plane.clock(), self._inflight)
         try:
             await self._serve(call, receive)
         except Problem as problem:
