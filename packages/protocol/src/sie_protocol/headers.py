@@ -8,12 +8,16 @@ POOL: Final = "X-SIE-Pool"
 SDK_VERSION: Final = "X-SIE-SDK-Version"
 REQUEST_ID: Final = "X-Request-ID"
 AUTHORIZATION: Final = "Authorization"
+PREFER: Final = "Prefer"
+WAIT: Final = "X-SIE-Wait"
+TIMEOUT: Final = "X-SIE-Timeout"
 
 # Response
 SERVER_VERSION: Final = "X-SIE-Server-Version"
 ERROR_CODE: Final = "X-SIE-Error-Code"
 WORKER: Final = "X-SIE-Worker"
 RETRY_AFTER: Final = "Retry-After"
+PREFERENCE_APPLIED: Final = "Preference-Applied"
 WWW_AUTHENTICATE: Final = "WWW-Authenticate"
 
 # Response, timings in milliseconds with two decimals

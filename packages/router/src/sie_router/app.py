@@ -18,8 +18,9 @@ from sie_router.api.cluster_ws import ClusterWatch
 from sie_router.api.explain import explain_routes
 from sie_router.api.front import Front
 from sie_router.api.health import Phase, health_routes
-from sie_router.api.inference import InferenceRoute, describe
+from sie_router.api.inference import InferenceRoute, NamedRoute, describe
 from sie_router.api.metrics import Counters, RouterCollector, metric_routes
+from sie_router.api.metrics_flow import FlowCollector
 from sie_router.api.models import model_routes
 from sie_router.api.page import page_routes
 from sie_router.api.pools import Limits, Pools, pool_routes
@@ -43,10 +44,13 @@ from sie_router.core.index import empty_fleet
 from sie_router.data.admission import Admission
 from sie_router.data.forward import Forwarder, Plane
 from sie_router.data.health import HealthBook
+from sie_router.data.hold import Hold
 from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
 from sie_router.data.proxy import Proxy, Terms
+from sie_router.data.retries import RetryBudget
 from sie_router.data.upstream import Upstream
+from sie_router.data.waiting import WaitingRoom
 from sie_router.edge import errors
 from sie_router.edge.auth import Auth, Tokens
 from sie_router.settings import Settings
@@ -70,6 +74,11 @@ class RouterApp:
             clock=time.monotonic,
         )
         self.counters = Counters()
+        self.retries = RetryBudget(time.monotonic())
+        self.waiting = WaitingRoom(
+            self.store.snapshot, time.monotonic, max_requests=settings.max_waiting, max_bytes=settings.max_waiting_bytes
+        )
+        self.store.watch(self.waiting.changed)
         self._audit = audit
         self._kube: KubeApi | None = None if settings.kubernetes is None else connect(settings.kubernetes.kubeconfig)
         self.pools = self._pool_store()
@@ -77,7 +86,8 @@ class RouterApp:
             self.store.publish(CatalogPut(read_catalog(settings.models_dir, settings.bundles_dir)))
         tokens = Tokens(settings.auth.tokens, settings.auth.admin_token)
         exempt = settings.auth.exempt_operational
-        front = Front([InferenceRoute(self._proxy())], self._build())
+        proxy = self._proxy()
+        front = Front([InferenceRoute(proxy), NamedRoute(proxy.named)], self._build())
         self.asgi = Auth(front, tokens, exempt_operational=exempt)
 
     @property
@@ -86,8 +96,9 @@ class RouterApp:
         return self.phase is Phase.DRAINING
 
     def drain(self) -> None:
-        """Tell load balancers to go elsewhere; requests are still served."""
+        """Tell load balancers to go elsewhere; requests are still served, except that nobody waits any longer."""
         self.phase = Phase.DRAINING
+        self.waiting.close()
 
     def _build(self) -> FastAPI:
         app = FastAPI(title="SIE router", version=VERSION, lifespan=self._lifespan, telemetry=_NO_TELEMETRY)
@@ -100,7 +111,7 @@ class RouterApp:
         collector = RouterCollector(
             self.counters, snapshot, self.inflight, self.health.ejections, time.monotonic, time.time
         )
-        app.include_router(metric_routes(collector))
+        app.include_router(metric_routes(collector, FlowCollector(self.waiting, self.retries)))
         app.include_router(page_routes(self._status))
         app.router.routes.append(ClusterWatch(self._status, time.monotonic).route())
         errors.install(app)
@@ -115,16 +126,25 @@ class RouterApp:
     def _proxy(self) -> Proxy:
         settings = self._settings
         find_pool = PoolFinder(self.pools, self.store.publish).find
-        plane = Plane(self.store.snapshot, self.store.publish, time.monotonic, random.random, find_pool)
         prefix, numbers = secrets.token_hex(6), itertools.count(1)
+        snapshot, publish = self.store.snapshot, self.store.publish
+        plane = Plane(
+            snapshot, publish, time.monotonic, random.random, find_pool, lambda: f"{prefix}-{next(numbers):x}"
+        )
+        forwarder = Forwarder(
+            plane, self.inflight, self.health, self.upstream, self.retries, settings.request_timeout_s
+        )
+        hold = Hold(
+            plane, forwarder, self.waiting, max_wait_s=settings.max_wait_s, retry_after_s=settings.retry_after_s
+        )
         return Proxy(
             plane=plane,
-            forwarder=Forwarder(plane, self.inflight, self.health, self.upstream, settings.request_timeout_s),
+            forwarder=forwarder,
             inflight=self.inflight,
             admission=Admission(settings.max_concurrency, settings.max_held_bytes),
+            hold=hold,
             terms=Terms(settings.retry_after_s, settings.estimated_wait_s, settings.max_body_bytes),
             record=self._record,
-            new_id=lambda: f"{prefix}-{next(numbers):x}",
         )
 
     def _record(self, outcome: Outcome) -> None:
@@ -166,7 +186,7 @@ class RouterApp:
                 stack.push_async_callback(_ended, task)
             self.phase = Phase.SERVING
             yield
-            self.phase = Phase.DRAINING
+            self.drain()
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

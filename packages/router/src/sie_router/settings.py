@@ -92,6 +92,9 @@ class Settings:
     max_connections_per_worker: int = 1024
     max_body_bytes: int = MAX_BODY_BYTES
     max_held_bytes: int = field(default=1 << 30)
+    max_wait_s: int = 120
+    max_waiting: int = 1024
+    max_waiting_bytes: int = 256 << 20
     pools_file: Path | None = None
     max_pools: int = 100
     max_pool_workers: int = 64
@@ -139,6 +142,9 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
         ),
         max_body_bytes=env.number("SIE_ROUTER_MAX_BODY_BYTES", default.max_body_bytes),
         max_held_bytes=env.number("SIE_ROUTER_MAX_HELD_BYTES", default.max_held_bytes),
+        max_wait_s=env.number("SIE_ROUTER_MAX_WAIT_S", default.max_wait_s, least=0),
+        max_waiting=env.number("SIE_ROUTER_MAX_WAITING", default.max_waiting),
+        max_waiting_bytes=env.number("SIE_ROUTER_MAX_WAITING_BYTES", default.max_waiting_bytes),
         pools_file=flags.pools_file or env.path("SIE_ROUTER_POOLS_FILE"),
         max_pools=env.number("SIE_ROUTER_MAX_POOLS", default.max_pools),
         max_pool_workers=env.number("SIE_ROUTER_MAX_POOL_WORKERS", default.max_pool_workers),

@@ -1,5 +1,6 @@
 """A worker that is a real server with a script instead of models, and a router served in this process."""
 
+import argparse
 import asyncio
 import base64
 import hashlib
@@ -236,19 +237,19 @@ async def served(settings: Settings) -> AsyncIterator[Served]:
 
 def settings(*workers: FakeWorker, **more: Any) -> Settings:
     """Settings of a router of these workers, with one configured group."""
-    values: dict[str, Any] = {"groups": (L4,), "retry_after_s": 7, "estimated_wait_s": 9}
+    values: dict[str, Any] = {"groups": (L4,), "retry_after_s": 3, "estimated_wait_s": 9}
     return Settings(workers=tuple(worker.url for worker in workers), **(values | more))
 
 
-async def _main(port: int, name: str) -> None:
-    """A worker in a process of its own, which says when its first request has come."""
-    worker = FakeWorker(status(name, loaded=("BAAI/bge-m3",)), port=port)
+async def _main(port: int, name: str, model: str, status_code: int) -> None:
+    """A worker in a process of its own, which says when its first request has come, and answers all with one status."""
+    worker = FakeWorker(status(name, loaded=(model,)), port=port)
 
     async def answer(exchange: Exchange) -> None:
         if len(worker.seen) == 1:
             sys.stdout.write("request\n")
             sys.stdout.flush()
-        exchange.reply(200, name.encode())
+        exchange.reply(status_code, name.encode())
 
     worker.script = answer
     await worker.start()
@@ -258,4 +259,9 @@ async def _main(port: int, name: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(int(sys.argv[1]), sys.argv[2]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("name")
+    parser.add_argument("--model", default="BAAI/bge-m3")
+    parser.add_argument("--status-code", type=int, default=200)
+    asyncio.run(_main(**vars(parser.parse_args())))

@@ -201,10 +201,11 @@ def _models(fleet: Fleet) -> Metric:
     return family
 
 
-def metric_routes(collector: RouterCollector) -> APIRouter:
+def metric_routes(*collectors: Collector) -> APIRouter:
     """`/metrics`, with a registry of its own."""
     registry = CollectorRegistry()
-    registry.register(collector)
+    for collector in collectors:
+        registry.register(collector)
     ProcessCollector(registry=registry)
     routes = APIRouter(tags=["metrics"])
 

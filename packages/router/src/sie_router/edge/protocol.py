@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from sie_protocol.errors import ErrorCode, Problem
 from sie_router.data.answers import refusal
 from sie_router.data.call import GONE, Gone
+from sie_router.edge.malformed import malformed
 
 _BODILESS = frozenset({204, 304})
 
@@ -106,6 +107,14 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._gone is not None:
             self._gone.tell()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the server's words are not ours
+        """Refuse what is no HTTP; in the middle of an answer there is no place for another one."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(malformed())
+            self.transport.close()
+        else:
+            self.transport.abort()
 
     def on_headers_complete(self) -> None:
         """The head of a request came; as uvicorn's, without a mount point and a limit, which are not used here."""
