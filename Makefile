@@ -30,12 +30,14 @@ check: ## Lint, formatting, types, import contracts, generated files
 	$(BIN)/mypy packages tests tools
 	$(BIN)/lint-imports
 	$(BIN)/python tools/unasync.py --check
+	$(BIN)/python tools/models_table.py --check
 
 format: ## Format the code and regenerate what is generated
 	@python3 tools/setup.py dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/python tools/unasync.py
+	$(BIN)/python tools/models_table.py
 
 test-node: ## Run the suite that needs a node with pods (root, Linux, containerd)
 	@python3 tools/setup.py dev

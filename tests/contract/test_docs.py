@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import models_table
 from sie_protocol import headers
 from sie_protocol.errors import RULES, ErrorCode
 
@@ -17,6 +18,10 @@ def test_the_table_of_refusals_is_the_table_of_the_code(code: ErrorCode) -> None
     rule = RULES[code]
     retry = f"{rule.retry_after_s} s" if rule.retryable else "no"
     assert f"| `{code}` | {rule.status} | {retry} |" in WIRE
+
+
+def test_the_table_of_models_is_that_of_the_catalogue() -> None:
+    assert models_table.main(["--check"]) == 0, "run `make format`"
 
 
 @pytest.mark.parametrize("name", [value for value in vars(headers).values() if str(value).startswith("X-")])

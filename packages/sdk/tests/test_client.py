@@ -86,6 +86,44 @@ def test_a_score_call_sends_what_it_is_told_and_gives_the_ranked_items(serve: Se
         open_client(serve(STARTING).url).score("org/m", query, items, wait_for_capacity=False)
 
 
+def test_an_extract_call_sends_what_it_is_told_and_gives_one_result_an_item(serve: Serve, open_client: Open) -> None:
+    cat = {"text": "cat", "label": "animal", "score": 0.9, "start": 2, "end": 5, "bbox": None}
+    answer = published.extracted({"id": "x", "entities": [cat]}, {"id": "item-1", "data": {"a": 1}})
+    server = serve(LOADING, answer)
+    client = open_client(server.url, options={"profile": "fast", "threshold": 0.1})
+    items = [Item(id="x", text="a cat"), Item(text="b")]
+    results = client.extract_all(
+        "org/m",
+        items,
+        labels=["animal", "a"],
+        output_schema={"type": "object"},
+        instruction="find",
+        options={"threshold": 0.5},
+        gpu="tenant/l4",
+    )
+    nothing: dict[str, list[str]] = {"relations": [], "classifications": [], "objects": []}
+    assert results == [
+        {**nothing, "id": "x", "entities": [cat], "data": {}},
+        {**nothing, "id": "item-1", "entities": [], "data": {"a": 1}},
+    ]
+    _, seen = server.seen
+    assert (seen.method, seen.path) == ("POST", "/v1/extract/org/m")
+    assert seen.decoded == {
+        "items": [{"id": "x", "text": "a cat"}, {"text": "b"}],
+        "params": {
+            "labels": ["animal", "a"],
+            "output_schema": {"type": "object"},
+            "instruction": "find",
+            "options": {"profile": "fast", "threshold": 0.5},
+        },
+    }
+    assert (seen.headers["x-sie-pool"], seen.headers["x-sie-machine-profile"]) == ("tenant", "l4")
+    one = open_client(serve(published.extracted({"classifications": [{"label": "a", "score": 1.0}]})).url)
+    assert one.extract("org/m", HELLO)["classifications"] == [{"label": "a", "score": 1.0}]
+    with pytest.raises(errors.ProvisioningError):
+        open_client(serve(STARTING).url).extract("org/m", HELLO, wait_for_capacity=False)
+
+
 def test_an_encoded_model_id_arrives_as_it_was(serve: Serve, open_client: Open) -> None:
     server = serve(published.VECTOR)
     open_client(server.url + "/prefix").encode("org/a b%2Fc", HELLO)

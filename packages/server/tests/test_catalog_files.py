@@ -2,13 +2,16 @@ from pathlib import Path
 
 import pytest
 
+from sie_protocol.catalog import VectorTask
 from sie_protocol.items import EncodeParams
 from sie_server.adapters.gliner import Choice, read_choice
 from sie_server.catalog_files import read_catalog, select
 from sie_server.core.options import resolve_encode
+from sie_server.core.scoring import resolve_score
 from sie_server.settings import Settings
 
 FOR_QUERIES = "Represent this sentence for searching relevant passages: T"
+FOR_CHINESE = "为这个句子生成表示以用于检索相关文章：T"  # noqa: RUF001 - a full-width colon, as published
 TASK = "Given a web search query, retrieve relevant passages that answer the query"
 # id: dense dim, pooling, what becomes of a query "T", and of a document
 FAMILY = {
@@ -24,6 +27,19 @@ FAMILY = {
     "Snowflake/snowflake-arctic-embed-s": (384, "cls", FOR_QUERIES, "T"),
     "WhereIsAI/UAE-Large-V1": (1024, "cls", FOR_QUERIES, "T"),
     "mixedbread-ai/mxbai-embed-large-v1": (1024, "cls", FOR_QUERIES, "T"),
+    "BAAI/bge-small-zh-v1.5": (512, "cls", FOR_CHINESE, "T"),
+    "BAAI/bge-base-zh-v1.5": (768, "cls", FOR_CHINESE, "T"),
+    "BAAI/bge-large-zh-v1.5": (1024, "cls", FOR_CHINESE, "T"),
+    "Snowflake/snowflake-arctic-embed-xs": (384, "cls", FOR_QUERIES, "T"),
+    "Snowflake/snowflake-arctic-embed-m": (768, "cls", FOR_QUERIES, "T"),
+    "Snowflake/snowflake-arctic-embed-m-v1.5": (768, "cls", FOR_QUERIES, "T"),
+    "Snowflake/snowflake-arctic-embed-l": (1024, "cls", FOR_QUERIES, "T"),
+    "sentence-transformers/multi-qa-MiniLM-L6-cos-v1": (384, "mean", "T", "T"),
+    "sentence-transformers/all-distilroberta-v1": (768, "mean", "T", "T"),
+    "ibm-granite/granite-embedding-30m-english": (384, "cls", "T", "T"),
+    "ibm-granite/granite-embedding-125m-english": (768, "cls", "T", "T"),
+    "ibm-granite/granite-embedding-107m-multilingual": (384, "cls", "T", "T"),
+    "ibm-granite/granite-embedding-278m-multilingual": (768, "cls", "T", "T"),
 }
 # The same of families beyond BERT; and the length in front.
 BEYOND = {
@@ -40,6 +56,29 @@ BEYOND = {
     "Qwen/Qwen3-Embedding-4B": (32768, 2560, "last", f"Instruct: {TASK}\nQuery:T", "T"),
     "Qwen/Qwen3-Embedding-8B": (32768, 4096, "last", f"Instruct: {TASK}\nQuery:T", "T"),
     "intfloat/e5-mistral-7b-instruct": (4096, 4096, "last", f"Instruct: {TASK}\nQuery: T", "T"),
+    "Linq-AI-Research/Linq-Embed-Mistral": (32768, 4096, "last", f"Instruct: {TASK}\nQuery: T", "T"),
+    "Salesforce/SFR-Embedding-Mistral": (4096, 4096, "last", f"Instruct: {TASK}\nQuery: T", "T"),
+    "Salesforce/SFR-Embedding-2_R": (32768, 4096, "last", f"Instruct: {TASK}\nQuery: T", "T"),
+    "lightonai/modernbert-embed-large": (8192, 1024, "mean", "search_query: T", "search_document: T"),
+    "sentence-transformers/all-MiniLM-L6-v2": (256, 384, "mean", "T", "T"),
+    "sentence-transformers/all-MiniLM-L12-v2": (128, 384, "mean", "T", "T"),
+    "sentence-transformers/LaBSE": (256, 768, "cls", "T", "T"),
+    "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2": (128, 384, "mean", "T", "T"),
+    "sentence-transformers/msmarco-distilbert-base-tas-b": (512, 768, "cls", "T", "T"),
+}
+# Published without normalisation; of all others the vectors have unit length.
+AS_THEY_ARE = {
+    "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
+    "sentence-transformers/msmarco-distilbert-base-tas-b",
+}
+# The shortest good beginning of a vector, for models trained so that there is one.
+SHORTEST = {
+    "mixedbread-ai/mxbai-embed-large-v1": 512,
+    "Qwen/Qwen3-Embedding-0.6B": 32,
+    "Qwen/Qwen3-Embedding-4B": 32,
+    "Qwen/Qwen3-Embedding-8B": 32,
+    "Snowflake/snowflake-arctic-embed-m-v1.5": 256,
+    "lightonai/modernbert-embed-large": 256,
 }
 RECIPES = {name: (512, *facts) for name, facts in FAMILY.items()} | BEYOND
 
@@ -51,8 +90,11 @@ def test_published_models_keep_their_published_recipe(name: str, facts: tuple[in
     assert model is not None
     length, dim, pooling, query, document = facts
     options = model.profiles["default"].adapter_options
-    assert (model.dims, options["pooling"], options["normalize"]) == ({"dense": dim}, pooling, True)
+    assert (model.dims, options["pooling"], options["normalize"]) == ({"dense": dim}, pooling, name not in AS_THEY_ARE)
     assert model.max_sequence_length == length
+    assert model.tasks.encode is not None
+    assert model.tasks.encode.dense == VectorTask(dim, SHORTEST.get(name))
+    assert options.get("similarity", "cosine") == ("dot" if name.endswith("tas-b") else "cosine")
     as_query = EncodeParams(options={"is_query": True})
     assert resolve_encode(model, as_query).prompt.apply("T") == query
     assert resolve_encode(model, EncodeParams()).prompt.apply("T") == document
@@ -68,7 +110,11 @@ def test_an_instruction_of_the_caller_takes_the_place_of_the_default_one() -> No
 
 OPENSEARCH = "opensearch-project/opensearch-neural-sparse-encoding"
 # id: longest input, how often the logarithm is taken, special words left out, where queries get their weights
-SPARSE = {
+SPARSE: dict[str, tuple[int, int, bool, str | None]] = {
+    "naver/splade-v3-distilbert": (512, 1, False, None),
+    "prithivida/Splade_PP_en_v1": (128, 1, False, None),
+    "ibm-granite/granite-embedding-30m-sparse": (512, 1, False, None),
+    f"{OPENSEARCH}-doc-v1": (512, 1, True, "idf.json"),
     "naver/splade-v3": (512, 1, False, None),
     "naver/splade-cocondenser-selfdistil": (512, 1, False, None),
     "prithivida/Splade_PP_en_v2": (128, 1, False, None),
@@ -80,8 +126,27 @@ SPARSE = {
     f"{OPENSEARCH}-doc-v2-mini": (512, 1, True, "idf.json"),
     f"{OPENSEARCH}-doc-v3-distill": (512, 2, True, "idf.json"),
 }
+WORD_PIECES, ROBERTA_WORDS = 30522, 50265
+# id: longest pair
+RERANKERS = {
+    "cross-encoder/ms-marco-TinyBERT-L-2-v2": 512,
+    "cross-encoder/ms-marco-MiniLM-L-2-v2": 512,
+    "cross-encoder/ms-marco-MiniLM-L-4-v2": 512,
+    "cross-encoder/ms-marco-MiniLM-L-6-v2": 512,
+    "cross-encoder/ms-marco-MiniLM-L-12-v2": 512,
+    "cross-encoder/stsb-roberta-base": 512,
+    "BAAI/bge-reranker-base": 512,
+    "BAAI/bge-reranker-large": 512,
+    "BAAI/bge-reranker-v2-m3": 8192,
+    "Alibaba-NLP/gte-reranker-modernbert-base": 8192,
+}
+JUDGES = ("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-4B", "Qwen/Qwen3-Reranker-8B")
+BERT_MARKERS, PYLATE_MARKERS = ("[unused0]", "[unused1]"), ("[Q] ", "[D] ")
 # id: components of a token, longest document, longest query, whether queries are expanded
 COLBERT = {
+    "lightonai/GTE-ModernColBERT-v1": (128, 8192, 48, True),
+    "lightonai/Reason-ModernColBERT": (128, 8192, 128, True),
+    "mixedbread-ai/mxbai-edge-colbert-v0-32m": (64, 8192, 32, True),
     "colbert-ir/colbertv2.0": (128, 300, 32, True),
     "answerdotai/answerai-colbert-small-v1": (96, 300, 32, False),
     "mixedbread-ai/mxbai-colbert-large-v1": (128, 256, 128, False),
@@ -96,7 +161,7 @@ def test_published_sparse_models_keep_their_recipe(name: str, facts: tuple[int, 
     options = model.profiles["default"].adapter_options
     found = options.get("log1p", 1), options.get("drop_special", False), options.get("query_weights")
     assert (model.max_sequence_length, *found) == facts
-    assert model.dims == {"sparse": 30522}
+    assert model.dims == {"sparse": ROBERTA_WORDS if name.startswith("ibm-granite") else WORD_PIECES}
 
 
 @pytest.mark.parametrize(("name", "facts"), COLBERT.items())
@@ -108,7 +173,54 @@ def test_published_late_interaction_models_keep_their_recipe(name: str, facts: t
     options = model.profiles["default"].adapter_options
     assert (model.dims, model.max_sequence_length) == ({"multivector": dim}, document_tokens)
     assert (options["query_length"], options["query_expansion"]) == (query_tokens, expansion)
-    assert (options["query_marker"], options["doc_marker"]) == ("[unused0]", "[unused1]")
+    markers = BERT_MARKERS if document_tokens < 512 else PYLATE_MARKERS
+    assert (options["query_marker"], options["doc_marker"]) == markers
+
+
+@pytest.mark.parametrize(("name", "length"), RERANKERS.items())
+def test_published_rerankers_keep_their_length_and_have_no_other_task(name: str, length: int) -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
+    assert model is not None
+    assert (model.max_sequence_length, model.outputs) == (length, ("score",))
+    assert model.adapters == {"cross_encoder"}
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_published_judges_are_asked_in_their_own_words(name: str) -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
+    assert model is not None
+    options, wanted = model.profiles["default"].adapter_options, resolve_score(model, None, {})
+    question = f"{wanted.query_prompt.apply('Q')}\n{wanted.document_prompt.apply('D')}"
+    assert question == f"<Instruct>: {TASK}\n<Query>: Q\n<Document>: D"
+    assert resolve_score(model, "Find it", {}).query_prompt.apply("Q") == "<Instruct>: Find it\n<Query>: Q"
+    assert options["prefix"] == (
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+        'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+    )
+    assert options["suffix"] == "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    assert (model.max_sequence_length, model.outputs) == (8192, ("score",))
+
+
+def test_bge_m3_has_three_outputs_and_a_profile_for_each() -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find("BAAI/bge-m3")
+    assert model is not None
+    assert model.dims == {"dense": 1024, "sparse": 250002, "multivector": 1024}
+    assert (model.max_sequence_length, model.allow_pickle) == (8192, True)
+    for profile, outputs in (("default", ("dense",)), *((kind, (kind,)) for kind in model.dims)):
+        options = resolve_encode(model, EncodeParams(options={"profile": profile}))
+        assert (options.output_types, options.prompt.apply("T")) == (outputs, "T")
+
+
+def test_every_model_that_encodes_or_scores_text_has_its_recipe_here() -> None:
+    own = Settings()
+    families = {"dense", "sparse", "colbert", "cross_encoder", "bge_m3"}
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    assert {model.sie_id for model in catalog.models.values() if "judge" in model.adapters} == set(JUDGES)
+    listed = {model.sie_id for model in catalog.models.values() if model.adapters & families}
+    assert listed == {*RECIPES, *SPARSE, *COLBERT, *RERANKERS, "BAAI/bge-m3"}
 
 
 # id: whether neighbouring entities become one

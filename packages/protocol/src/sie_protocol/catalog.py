@@ -6,7 +6,7 @@ are refused, so a typo never silently means "default".
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -14,6 +14,7 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.target import ModelRef
 
 DEFAULT_PROFILE = "default"
+PROFILE_SEPARATOR = ":"
 T = TypeVar("T")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
@@ -43,6 +44,16 @@ class EncodeTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     multivector: VectorTask | None = None
 
 
+class ExtractTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What callers of an extracting model say about labels.
+
+    `required`: the model looks for what the caller names. `optional`: it has labels of its own, and the caller may name
+    those that matter. `none`: it reads no labels.
+    """
+
+    labels: Literal["required", "optional", "none"] = "required"
+
+
 class EmptyTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A task without parameters of its own; written `{}`."""
 
@@ -52,13 +63,14 @@ class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     encode: EncodeTask | None = None
     score: EmptyTask | None = None
-    extract: EmptyTask | None = None
+    extract: ExtractTask | None = None
 
 
 class ProfileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One way to run a model. `adapter` is a name of the worker's adapter registry, never code.
 
-    `max_batch_tokens` bounds one batch. `adapter_options` are the family's own options (pooling, templates, ...).
+    `max_batch_tokens` bounds one batch. `adapter_options` are the family's own options (pooling, templates, ...). In a
+    file a profile may say `extends: other` and then only what differs; here it is complete.
     """
 
     adapter: str
@@ -71,7 +83,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model of the catalogue.
 
     Weights come from the first of `weights_path` (a directory), `weights_package` (an installed Python package and a
-    folder inside it, `package:folder`) and `hf_id` (Hugging Face hub, at `hf_revision`).
+    folder inside it, `package:folder`) and `hf_id` (Hugging Face hub, at `hf_revision`). `allow_pickle` is for models
+    that are published as `.bin` or `.pt` files only: those are neither fetched nor read otherwise.
     """
 
     sie_id: str
@@ -81,6 +94,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hf_revision: str | None = None
     weights_path: str | None = None
     weights_package: str | None = None
+    allow_pickle: bool = False
     inputs: Inputs = Inputs()
     max_sequence_length: int | None = None
 
@@ -118,12 +132,18 @@ class Catalog(msgspec.Struct, frozen=True):
     bundles: tuple[BundleConfig, ...]
 
     def find(self, name: str) -> ModelConfig | None:
-        """The model with this id in any spelling."""
-        return self.models.get(name.lower())
+        """The model that is meant by an id, or by `id:profile`, in any spelling."""
+        base, _, profile = name.lower().partition(PROFILE_SEPARATOR)
+        model = self.models.get(base)
+        return model if model and (not profile or profile in map(str.lower, model.profiles)) else None
 
     def bundles_of(self, model: ModelConfig) -> tuple[str, ...]:
         """Bundles that can run the model, preferred first."""
-        able = (bundle for bundle in self.bundles if model.adapters.intersection(bundle.adapters))
+        return self.bundles_for(model.adapters)
+
+    def bundles_for(self, adapters: frozenset[str]) -> tuple[str, ...]:
+        """Bundles that have one of these adapters, preferred first."""
+        able = (bundle for bundle in self.bundles if adapters.intersection(bundle.adapters))
         return tuple(bundle.name for bundle in sorted(able, key=lambda bundle: (bundle.priority, bundle.name)))
 
     def models_of(self, bundle: str) -> tuple[ModelConfig, ...]:
@@ -184,7 +204,7 @@ def decode_model(text: bytes) -> ModelConfig:
     Raises:
         ValueError: the YAML, a key or a value is wrong; the message names it.
     """
-    model = _decode(text, ModelConfig)
+    model = _convert(_complete(_decode(text, Any)), ModelConfig)
     if not _MODEL_ID.fullmatch(model.sie_id):
         raise ValueError(f"sie_id '{model.sie_id}' is not a model id; expected letters, digits, '.', '_', '-' and '/'")
     if DEFAULT_PROFILE not in model.profiles:
@@ -201,8 +221,38 @@ def decode_bundle(text: bytes) -> BundleConfig:
     return _decode(text, BundleConfig)
 
 
+def _complete(raw: Any) -> Any:
+    """The content of a model file with every profile that extends another one filled in from it; else unchanged."""
+    profiles = raw.get("profiles") if isinstance(raw, dict) else None
+    if not isinstance(profiles, dict):
+        return raw  # the schema says what is wrong
+    return {**raw, "profiles": {name: _extended(name, profiles) for name in profiles}}
+
+
+def _extended(name: str, profiles: Mapping[str, Any]) -> Any:
+    own = profiles[name]
+    if not isinstance(own, dict) or "extends" not in own:
+        return own
+    base = profiles.get(str(own["extends"]))
+    if not isinstance(base, dict) or "extends" in base:
+        why = "does not exist" if not isinstance(base, dict) else "extends another one itself; one level is allowed"
+        raise ValueError(f"profile '{name}' extends '{own['extends']}', which {why}")
+    said = {key: value for key, value in own.items() if key != "extends" and value is not None}
+    options = [each.get("adapter_options") or {} for each in (base, own)]
+    if all(isinstance(each, dict) for each in options):
+        said["adapter_options"] = {**options[0], **options[1]}
+    return {**base, **said}
+
+
 def _decode(text: bytes, kind: type[T]) -> T:
     try:
         return msgspec.yaml.decode(text, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
+
+
+def _convert(raw: Any, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(raw, kind)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from error

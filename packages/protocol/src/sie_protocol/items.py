@@ -10,6 +10,7 @@ from typing import Any, Final, NotRequired, TypedDict
 import msgspec
 
 MAX_CANDIDATES: Final = 1000  # items of one score request
+MAX_LABELS: Final = 1000  # of one extract request
 
 
 class Image(TypedDict):
@@ -94,6 +95,67 @@ class ScoreResult(TypedDict, total=False):
     usage: Usage
 
 
+class Entity(TypedDict):
+    """A piece of a text, `text[start:end]` in characters, or of an image, at `bbox` [x, y, width, height] in pixels.
+
+    What does not apply is None.
+    """
+
+    text: str
+    label: str
+    score: float
+    start: int | None
+    end: int | None
+    bbox: list[float] | None
+
+
+class Relation(TypedDict):
+    """How two entities, named by their texts, belong together."""
+
+    head: str
+    tail: str
+    relation: str
+    score: float
+
+
+class Classification(TypedDict):
+    """One label of a whole item."""
+
+    label: str
+    score: float
+
+
+class DetectedObject(TypedDict):
+    """A thing in an image, at `bbox` [x, y, width, height] in pixels."""
+
+    label: str
+    score: float
+    bbox: list[float]
+
+
+class ItemError(TypedDict):
+    """Why one item of a request has no result; `code` is one of `sie_protocol.errors`."""
+
+    code: str
+    message: str
+
+
+class ExtractResult(TypedDict):
+    """What was found in one item; what a model does not look for is an empty list.
+
+    `id` is the item's own, or `item-N` by its place in the request. `entities` stand by their start, `classifications`
+    from the best to the worst. `data` holds what has none of these forms. An item with an `error` has nothing else.
+    """
+
+    id: str
+    entities: list[Entity]
+    relations: list[Relation]
+    classifications: list[Classification]
+    objects: list[DetectedObject]
+    data: dict[str, Any]
+    error: NotRequired[ItemError]
+
+
 class EncodeParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Parameters of an encode call; None means: the profile's or the model's default."""
 
@@ -119,10 +181,27 @@ class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     options: dict[str, Any] | None = None
 
 
+class ExtractParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Parameters of an extract call; at most `MAX_LABELS` labels, whose order is kept."""
+
+    labels: list[str] | None = None
+    output_schema: dict[str, Any] | None = None
+    instruction: str | None = None
+    options: dict[str, Any] | None = None
+
+
+class ExtractRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Body of `POST /v1/extract/{model}`."""
+
+    items: list[Item]
+    params: ExtractParams | None = None
+
+
 class ModelInfo(TypedDict, total=False):
     """One model of `GET /v1/models`: the union of what published routers and workers tell.
 
-    `dims` maps an output type to its dimension. `state` is available, loading, loaded or failed.
+    `dims` maps an output type to its dimension. `state` is available, loading, loaded, unloading or failed.
+    `memory_bytes` is what its weights take, 0 unless they are loaded. A profile names the weights that it runs on.
     `bundles`, `worker_count` and `workers` are known to routers only.
     """
 
@@ -135,6 +214,13 @@ class ModelInfo(TypedDict, total=False):
     last_error: dict[str, Any] | None
     max_sequence_length: int | None
     profiles: dict[str, dict[str, Any]]
+    memory_bytes: int
     bundles: list[str]
     worker_count: int
     workers: list[str]
+
+
+def id_of(item: Item, place: int) -> str:
+    """What an answer calls an item: its own id, or `item-N` by its place in the request."""
+    own = item.get("id")
+    return f"item-{place}" if own is None else own

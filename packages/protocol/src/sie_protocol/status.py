@@ -20,12 +20,14 @@ class GpuStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One model that is not merely available: loading, loaded or failed.
+    """One model that is not merely available: loading, loaded, unloading or failed.
 
-    `queue_depth` counts items that were accepted for this model and are not answered yet.
+    `aliases` are further names (`model:profile`) that its weights answer to. `queue_depth` counts items that were
+    accepted for it and are not answered yet. `memory_bytes` is what its weights take.
     """
 
     name: str
+    aliases: tuple[str, ...] = ()
     state: str = "loaded"
     queue_depth: int = 0
     memory_bytes: int = 0

@@ -34,6 +34,7 @@ from sie_protocol.items import (
     Quantization,
     ScoreRequest,
     ScoreResult,
+    id_of,
 )
 from sie_protocol.target import parse_model, parse_target
 from sie_sdk import flow
@@ -107,7 +108,7 @@ def encode(terms: Terms, model: str, items: Sequence[Item], params: EncodeParams
 
 def encode_request(terms: Terms, model: str, items: Sequence[Item], params: EncodeParams | None) -> Request:
     """`POST /v1/encode/{model}` with a msgpack body."""
-    return _inference(terms, operation_path(ENCODE, _quoted(model)), EncodeRequest(items=list(items), params=params))
+    return inference(terms, ENCODE, model, EncodeRequest(items=list(items), params=params))
 
 
 def score(
@@ -141,7 +142,7 @@ def score_request(
     if not isinstance(query, Mapping):
         raise TypeError(f"the query is a dict such as {{'text': 'hello'}}, not {type(query).__name__}: {query!r:.80}")
     body = ScoreRequest(query=query, items=list(items), instruction=instruction, options=dict(options) or None)
-    return _inference(terms, operation_path(SCORE, _quoted(model)), body)
+    return inference(terms, SCORE, model, body)
 
 
 def list_models(terms: Terms) -> Plan[list[ModelInfo]]:
@@ -186,7 +187,14 @@ class _Models(msgspec.Struct, frozen=True):
 _encoder: Final = msgspec.msgpack.Encoder(enc_hook=arrays.pack)
 
 
-def _inference(terms: Terms, path: str, body: msgspec.Struct) -> Request:
+def inference(terms: Terms, operation: str, model: str, body: msgspec.Struct) -> Request:
+    """`POST /v1/{operation}/{model}` with a msgpack body.
+
+    Raises:
+        TypeError: something in the body cannot travel.
+        ValueError: model or gpu are none.
+    """
+    path = operation_path(operation, _quoted(model))
     headers = (("Content-Type", MSGPACK), ("Accept", MSGPACK), *_target_headers(terms.gpu))
     try:
         return Request("POST", path, headers, _encoder.encode(body))
@@ -221,7 +229,7 @@ def _encode_results(items: Sequence[Item], answer: Answer) -> list[EncodeResult]
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise malformed(answer, "it has no list of items")
     if len(found) != len(items):
-        raise _incomplete(answer, f"{len(found)} results for {len(items)} items")
+        raise incomplete(answer, f"{len(found)} results for {len(items)} items")
     timing = body.get("timing")
     return [_result(answer, item, each, timing) for item, each in zip(items, found, strict=True)]
 
@@ -229,7 +237,7 @@ def _encode_results(items: Sequence[Item], answer: Answer) -> list[EncodeResult]
 def _result(answer: Answer, item: Item, found: dict[str, Any], timing: Any) -> EncodeResult:
     asked_id, found_id = item.get("id"), found.get("id")
     if asked_id is not None and found_id is not None and str(asked_id) != str(found_id):
-        raise _incomplete(answer, f"the result of item '{found_id}' in the place of item '{asked_id}'")
+        raise incomplete(answer, f"the result of item '{found_id}' in the place of item '{asked_id}'")
     result: EncodeResult = {}
     if (name := found_id if asked_id is None else asked_id) is not None:
         result["id"] = name
@@ -254,11 +262,11 @@ def _score_result(items: Sequence[Item], answer: Answer) -> ScoreResult:
     if "scores" not in result:
         raise malformed(answer, "it has no list of scores")
     if len(result["scores"]) != len(items):
-        raise _incomplete(answer, f"{len(result['scores'])} scores for {len(items)} items")
-    wanted = sorted(f"item-{at}" if (own := item.get("id")) is None else str(own) for at, item in enumerate(items))
+        raise incomplete(answer, f"{len(result['scores'])} scores for {len(items)} items")
+    wanted = sorted(str(id_of(item, at)) for at, item in enumerate(items))
     found = sorted(entry["item_id"] for entry in result["scores"])
     if found != wanted:
-        raise _incomplete(answer, "scores of other items than those that were sent")
+        raise incomplete(answer, "scores of other items than those that were sent")
     return result
 
 
@@ -282,7 +290,8 @@ def _array(answer: Answer, output: dict[str, Any], key: str) -> arrays.Array:
     return value
 
 
-def _incomplete(answer: Answer, what: str) -> IncompleteBatchError:
+def incomplete(answer: Answer, what: str) -> IncompleteBatchError:
+    """The error of an answer about other items than those that were sent."""
     return IncompleteBatchError(
         f"the server answered with {what}; this is a fault of the server, no result was kept",
         code="INCOMPLETE_BATCH",

@@ -38,6 +38,10 @@ def scored(*entries: tuple[str, float], **fields: Any) -> Reply:
     return Reply(200, msgspec.msgpack.encode({"model": "org/m", "scores": scores, **fields}), MSGPACK)
 
 
+def extracted(*items: Any, **fields: Any) -> Reply:
+    return Reply(200, msgspec.msgpack.encode({"model": "org/m", "items": items, **fields}), MSGPACK)
+
+
 def said(status: int, body: Any, **headers: str) -> Reply:
     """A JSON answer; header names are given with underscores."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}

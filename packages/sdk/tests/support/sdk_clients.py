@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from sie_sdk import SIEAsyncClient, SIEClient
-from sie_sdk.types import CapacityInfo, EncodeResult, Item, ModelInfo, ScoreResult
+from sie_sdk.types import CapacityInfo, EncodeResult, ExtractResult, Item, ModelInfo, ScoreResult
 
 T = TypeVar("T")
 
@@ -17,6 +17,8 @@ class BlockingClient(Protocol):
     def encode(self, model: str, items: Item, **arguments: Any) -> EncodeResult: ...
     def encode_all(self, model: str, items: list[Item], **arguments: Any) -> list[EncodeResult]: ...
     def score(self, model: str, query: Item, items: list[Item], **arguments: Any) -> ScoreResult: ...
+    def extract(self, model: str, items: Item, **arguments: Any) -> ExtractResult: ...
+    def extract_all(self, model: str, items: list[Item], **arguments: Any) -> list[ExtractResult]: ...
     def list_models(self) -> list[ModelInfo]: ...
     def get_model(self, model: str) -> ModelInfo: ...
     def get_capacity(self, *, gpu: str | None = None) -> CapacityInfo: ...
@@ -32,10 +34,13 @@ Open = Callable[..., BlockingClient]
 
 
 class Threaded(SIEClient):
-    """The blocking client; only the list form of encode gets a name of its own."""
+    """The blocking client; only the list forms get names of their own."""
 
     def encode_all(self, model: str, items: list[Item], **arguments: Any) -> list[EncodeResult]:
         return self.encode(model, items, **arguments)
+
+    def extract_all(self, model: str, items: list[Item], **arguments: Any) -> list[ExtractResult]:
+        return self.extract(model, items, **arguments)
 
 
 class OnALoop:
@@ -53,6 +58,12 @@ class OnALoop:
 
     def score(self, model: str, query: Item, items: list[Item], **arguments: Any) -> ScoreResult:
         return self._run(self._client.score(model, query, items, **arguments))
+
+    def extract(self, model: str, items: Item, **arguments: Any) -> ExtractResult:
+        return self._run(self._client.extract(model, items, **arguments))
+
+    def extract_all(self, model: str, items: list[Item], **arguments: Any) -> list[ExtractResult]:
+        return self._run(self._client.extract(model, items, **arguments))
 
     def list_models(self) -> list[ModelInfo]:
         return self._run(self._client.list_models())

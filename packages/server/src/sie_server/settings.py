@@ -2,8 +2,9 @@
 
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -13,7 +14,19 @@ OWN_CATALOG: Final = Path(__file__).parent / "catalog"
 CGROUP_CPU: Final = Path("/sys/fs/cgroup/cpu.max")
 DEVICES: Final = ("auto", "cpu", "cuda", "mps")
 
+# Percent of memory: below, half of the device would lie idle; above, nothing is left for the batches themselves.
+LEAST_THRESHOLD: Final = 50
+MOST_THRESHOLD: Final = 99
+
 T = TypeVar("T")
+
+
+def home_cache() -> Path:
+    """Where downloaded models go unless told otherwise; users without a home have a place for temporary files."""
+    try:
+        return Path.home() / ".cache" / "sie"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "sie"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +34,9 @@ class Settings:
     """Everything a worker can be told. Times in seconds; `models` empty means every model of the bundle.
 
     `cpu_batch_tokens`: what fits the cache of a CPU core; profiles may ask for less, and accelerators take the
-    profile's own. `drain_linger_s`: how long a worker that shuts down still answers, so that routers hear of it.
+    profile's own. `cache_max_bytes` None: as much as the disk holds. `drain_linger_s`: how long a worker that shuts
+    down still answers, so that routers hear of it. `memory_limit_bytes`, `idle_evict_s` and `self_test_interval_s`: 0
+    is none. See docs/models-in-memory.md.
     """
 
     host: str = "0.0.0.0"
@@ -36,6 +51,14 @@ class Settings:
     name: str = ""
     machine_profile: str = ""
     pool: str = ""
+    local_cache: Path = field(default_factory=home_cache)
+    cluster_cache: str = ""
+    cluster_cache_write: bool = False
+    hf_fallback: bool = True
+    hf_token: str | None = field(default=None, repr=False)
+    evict_from_disk: bool = True
+    disk_pressure_percent: float = 85.0
+    cache_max_bytes: int | None = None
     cores: int = 1
     max_batch_items: int = 64
     cpu_batch_tokens: int = 512
@@ -47,6 +70,15 @@ class Settings:
     max_watchers: int = 64
     drain_grace_s: float = 25.0
     drain_linger_s: float = 0.5
+    preload: tuple[str, ...] = ()
+    pinned: tuple[str, ...] = ()
+    idle_evict_s: float = 0.0
+    load_timeout_s: float = 1800.0
+    evict_drain_s: float = 30.0
+    memory_threshold_percent: float = 85.0
+    memory_limit_bytes: int = 0
+    self_test_interval_s: float = 30.0
+    self_test_timeout_s: float = 60.0
 
 
 def use_huge_pages() -> None:
@@ -90,6 +122,14 @@ def read(env: Mapping[str, str]) -> Settings:
         name=env.get("POD_NAME") or env.get("HOSTNAME") or socket.gethostname(),
         machine_profile=get("SIE_MACHINE_PROFILE", str, default.machine_profile),
         pool=get("SIE_POOL", str, default.pool),
+        local_cache=get("SIE_LOCAL_CACHE", Path, get("HF_HOME", _beside_hub, default.local_cache)),
+        cluster_cache=get("SIE_CLUSTER_CACHE", str, default.cluster_cache),
+        cluster_cache_write=get("SIE_CLUSTER_CACHE_WRITE", _truth, default.cluster_cache_write),
+        hf_fallback=get("SIE_HF_FALLBACK", _truth, default.hf_fallback),
+        hf_token=get("HF_TOKEN", str, default.hf_token),
+        evict_from_disk=get("SIE_DISK_CACHE_ENABLED", _truth, default.evict_from_disk),
+        disk_pressure_percent=get("SIE_DISK_PRESSURE_THRESHOLD_PERCENT", _percent, default.disk_pressure_percent),
+        cache_max_bytes=get("SIE_CACHE_MAX_BYTES", _count, default.cache_max_bytes),
         cores=get("SIE_TORCH_NUM_THREADS", _count, usable_cores()),
         max_batch_items=get("SIE_MAX_BATCH_REQUESTS", _count, default.max_batch_items),
         cpu_batch_tokens=get("SIE_CPU_BATCH_TOKENS", _count, default.cpu_batch_tokens),
@@ -101,6 +141,17 @@ def read(env: Mapping[str, str]) -> Settings:
         max_watchers=get("SIE_MAX_STATUS_WATCHERS", _count, default.max_watchers),
         drain_grace_s=get("SIE_DRAIN_GRACE_S", _seconds, default.drain_grace_s),
         drain_linger_s=get("SIE_DRAIN_LINGER_S", _seconds, default.drain_linger_s),
+        preload=get("SIE_PRELOAD_MODELS", name_list, default.preload),
+        pinned=get("SIE_PINNED_MODELS", name_list, default.pinned),
+        idle_evict_s=get("SIE_IDLE_EVICT_S", _seconds, default.idle_evict_s),
+        load_timeout_s=get("SIE_MODEL_LOAD_TIMEOUT_S", _seconds, default.load_timeout_s),
+        evict_drain_s=get("SIE_EVICT_DRAIN_S", _seconds, default.evict_drain_s),
+        memory_threshold_percent=get(
+            "SIE_MEMORY_PRESSURE_THRESHOLD_PERCENT", _threshold, default.memory_threshold_percent
+        ),
+        memory_limit_bytes=get("SIE_MEMORY_LIMIT_BYTES", _count, default.memory_limit_bytes),
+        self_test_interval_s=get("SIE_SELF_TEST_INTERVAL_S", _seconds, default.self_test_interval_s),
+        self_test_timeout_s=get("SIE_SELF_TEST_TIMEOUT_S", _seconds, default.self_test_timeout_s),
     )
 
 
@@ -142,6 +193,23 @@ def _count(text: str) -> int:
     if int(text) < 1:
         raise ValueError("expected a whole number of at least 1")
     return int(text)
+
+
+def _threshold(text: str) -> float:
+    value = float(text)
+    if not LEAST_THRESHOLD <= value <= MOST_THRESHOLD:
+        raise ValueError(f"expected {LEAST_THRESHOLD} to {MOST_THRESHOLD}")
+    return value
+
+
+def _beside_hub(text: str) -> Path:
+    return Path(text) / "sie"
+
+
+def _percent(text: str) -> float:
+    if not 0 < float(text) <= 100:  # noqa: PLR2004 - a percentage
+        raise ValueError("expected a percentage above 0, at most 100")
+    return float(text)
 
 
 def _seconds(text: str) -> float:

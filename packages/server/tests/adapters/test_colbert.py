@@ -169,7 +169,7 @@ def wrong_width(folder: Path) -> None:
 
 def activation(folder: Path) -> None:
     as_modules(folder, torch.randn(DIMS, WIDTH))
-    write_json(folder / "1_Dense" / "config.json", {"activation_function": "torch.nn.modules.activation.Tanh"})
+    write_json(folder / "1_Dense" / "config.json", {"activation_function": "torch.nn.modules.activation.Softplus"})
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def activation(folder: Path) -> None:
         (no_projection, ErrorClass.UNKNOWN, "neither 'linear.weight' nor Dense modules"),
         (pooling_module, ErrorClass.DEPENDENCY, "modules Pooling"),
         (wrong_width, ErrorClass.UNKNOWN, "reads 32 components"),
-        (activation, ErrorClass.DEPENDENCY, "Tanh"),
+        (activation, ErrorClass.DEPENDENCY, "Softplus"),
     ],
 )
 def test_a_projection_that_cannot_be_computed_says_why(

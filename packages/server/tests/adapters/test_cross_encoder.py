@@ -105,8 +105,8 @@ def test_a_single_text_is_refused(loaded: CrossEncoderAdapter) -> None:
         ({"labels": 3}, ErrorClass.DEPENDENCY, "3 labels"),
         ({"types": 1}, ErrorClass.DEPENDENCY, "two texts"),
         ({"sbert_ce_default_activation_function": "evil.module.Run"}, ErrorClass.DEPENDENCY, "evil.module.Run"),
-        ({"sentence_transformers": {"activation_fn": "torch.nn.Softmax"}}, ErrorClass.DEPENDENCY, "Identity, Sigmoid"),
-        ({"model_type": "roberta"}, ErrorClass.DEPENDENCY, "roberta"),
+        ({"sentence_transformers": {"activation_fn": "torch.nn.Softmax"}}, ErrorClass.DEPENDENCY, "identity, sigmoid"),
+        ({"model_type": "mistral"}, ErrorClass.DEPENDENCY, "mistral"),
     ],
 )
 def test_a_model_that_is_no_bert_reranker_says_why(

@@ -1,10 +1,13 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError, ModelSpec, WeightsSource
@@ -49,6 +52,43 @@ def test_vectors_equal_those_of_transformers(tmp_path: Path, shape: Shape) -> No
     loaded.load("cpu")
     texts = [*TEXTS, " ".join(TEXTS * 4)]  # the last one is longer than what plain attention takes
     np.testing.assert_allclose(encode(loaded, texts), oracle(folder, texts, shape), atol=1e-5)
+
+
+def add_layers(folder: Path, *, normalize: bool) -> tuple[torch.nn.Linear, torch.nn.Linear]:
+    """Two Dense modules behind the pooling, as sentence-transformers writes them."""
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(WIDTH, 16), torch.nn.Linear(16, 8, bias=False)
+    kinds = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"), ("Dense", "3_Dense")]
+    if normalize:
+        kinds.append(("Normalize", "4_Normalize"))
+    (folder / "modules.json").write_text(json.dumps([{"type": f"x.{kind}", "path": path} for kind, path in kinds]))
+    for path, layer, activation in (
+        ("2_Dense", layers[0], "activation.Tanh"),
+        ("3_Dense", layers[1], "linear.Identity"),
+    ):
+        (folder / path).mkdir()
+        config = {"activation_function": f"torch.nn.modules.{activation}"}
+        (folder / path / "config.json").write_text(json.dumps(config))
+        tensors = {f"linear.{name}": tensor.contiguous() for name, tensor in layer.state_dict().items()}
+        save_file(tensors, folder / path / "model.safetensors")
+    return layers
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_layers_behind_the_pooling_are_computed(tmp_path: Path, normalize: bool) -> None:
+    shape = Shape(pooling="cls", normalize=False)
+    folder = write_checkpoint(tmp_path / "model", shape)
+    pooled = torch.from_numpy(oracle(folder, TEXTS, shape))
+    first, second = add_layers(folder, normalize=normalize)
+    loaded = adapter(folder, dim=8)
+    loaded.load("cpu")
+    with torch.inference_mode():
+        expected = second(torch.tanh(first(pooled)))
+    if normalize:
+        expected = expected / expected.norm(dim=1, keepdim=True)
+    np.testing.assert_allclose(encode(loaded, TEXTS), expected, atol=1e-5)
+    with pytest.raises(LoadError, match=f"dense vectors of 8 components, the catalogue says {WIDTH}"):
+        adapter(folder).load("cpu")
 
 
 @pytest.fixture(scope="module", params=["mean", "cls"])
@@ -98,7 +138,9 @@ def only_pickles(folder: Path) -> None:
 
 
 def extra_module(folder: Path) -> None:
-    (folder / "modules.json").write_text('[{"type": "x.Transformer", "path": ""}, {"type": "x.Dense", "path": "2"}]')
+    (folder / "modules.json").write_text(
+        '[{"type": "x.Transformer", "path": ""}, {"type": "x.WordWeights", "path": "2"}]'
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,8 +149,8 @@ def extra_module(folder: Path) -> None:
         (break_config, ErrorClass.DEPENDENCY, "hidden_act 'relu'"),
         (break_tokenizer, ErrorClass.NOT_FOUND, "tokenizer.json"),
         (break_weights, ErrorClass.UNKNOWN, "cannot be read"),
-        (only_pickles, ErrorClass.NOT_FOUND, "pickled weights are not read"),
-        (extra_module, ErrorClass.DEPENDENCY, "Dense"),
+        (only_pickles, ErrorClass.DEPENDENCY, "allow_pickle: true"),
+        (extra_module, ErrorClass.DEPENDENCY, "WordWeights"),
     ],
 )
 def test_a_folder_that_cannot_be_served_says_why(

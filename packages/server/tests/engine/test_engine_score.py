@@ -1,10 +1,15 @@
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gated_adapter import Kit, engine_of, until
+from served_worker import served, write_catalog
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import Item
+from sie_server.core.similarity import max_sims
 from sie_server.engine import scoring
 from sie_server.engine.loop import QueueLimits
 from sie_server.engine.results import Scored
@@ -67,3 +72,20 @@ async def test_token_ids_need_a_tokenizer() -> None:
         with pytest.raises(Problem, match="cannot read token ids") as refused:
             await kit.engine.texts_of("a", [[1]])
     assert refused.value.code is ErrorCode.INVALID_INPUT
+
+
+@pytest.mark.parametrize("vectors_at_once", [1, 3, 1000])
+async def test_scores_of_late_interaction_do_not_depend_on_how_many_vectors_exist_at_a_time(
+    tmp_path: Path, vectors_at_once: int
+) -> None:
+    model = {"tasks": {"encode": {"multivector": {"dim": 8}}}}
+    texts = ["b c", "c", "a b c d e", "a b"]
+    async with served(write_catalog(tmp_path, {"org/tokens": model})) as worker:
+        encoded = (await worker.encode("org/tokens", "a b", *texts)).json()["items"]
+        query, *documents = (np.array(each["multivector"]["values"], np.float32) for each in encoded)
+        engine = worker.worker.engine
+        engine.limits = replace(engine.limits, score_vector_bytes=vectors_at_once * 8 * 4)
+        scored = await scoring.score(engine, "org/tokens", Item(text="a b"), [Item(text=text) for text in texts])
+    np.testing.assert_allclose(scored.scores, max_sims(query, documents), atol=1e-5)
+    assert scored.order[0] in {2, 3}  # the texts that hold the whole query
+    assert (scored.cost.input_tokens, scored.cost.truncated_items) == (12, 0)

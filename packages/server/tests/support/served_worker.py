@@ -26,7 +26,9 @@ from sie_server.settings import Settings
 BOUND_S = 30.0
 
 
-def write_catalog(folder: Path, models: Mapping[str, Mapping[str, Any]]) -> Settings:
+def write_catalog(
+    folder: Path, models: Mapping[str, Mapping[str, Any]], adapters: Mapping[str, str] = ADAPTERS
+) -> Settings:
     """A catalogue of hash models; each value overrides fields of the file, or of its adapter's options."""
     (folder / "models").mkdir(parents=True)
     (folder / "bundles").mkdir()
@@ -35,9 +37,16 @@ def write_catalog(folder: Path, models: Mapping[str, Mapping[str, Any]]) -> Sett
         profile = {"adapter": fields.get("adapter", "hash"), "adapter_options": fields.get("options", {})}
         config = {"sie_id": name, "tasks": {"encode": {"dense": {"dim": 8}}}, "profiles": {"default": profile}, **own}
         (folder / "models" / f"{at}.yaml").write_text(json.dumps(config))
-    (folder / "bundles" / "default.yaml").write_text(json.dumps({"name": "default", "adapters": sorted(ADAPTERS)}))
-    models_dir, bundles_dir = folder / "models", folder / "bundles"
-    return Settings(models_dir=models_dir, bundles_dir=bundles_dir, device="cpu", cores=2, name="w-0", drain_linger_s=0)
+    (folder / "bundles" / "default.yaml").write_text(json.dumps({"name": "default", "adapters": sorted(adapters)}))
+    return Settings(
+        models_dir=folder / "models",
+        bundles_dir=folder / "bundles",
+        local_cache=folder / "cache",
+        device="cpu",
+        cores=2,
+        name="w-0",
+        drain_linger_s=0,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +68,9 @@ class Served:
 
 
 @asynccontextmanager
-async def served(settings: Settings, **changes: Any) -> AsyncIterator[Served]:
+async def served(settings: Settings, adapters: Mapping[str, str] = ADAPTERS, **changes: Any) -> AsyncIterator[Served]:
     """The whole app of a worker, without sockets."""
-    async with worker(replace(settings, **changes)) as running:
+    async with worker(replace(settings, **changes), adapters) as running:
         transport = httpx.ASGITransport(running.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://worker") as http:
             yield Served(running, http)

@@ -18,6 +18,7 @@ with warnings.catch_warnings():
     from transformers import (
         AutoModel,
         DebertaV2Config,
+        DistilBertConfig,
         MistralConfig,
         ModernBertConfig,
         Qwen3Config,
@@ -66,7 +67,7 @@ def write_family(folder: Path, family: Family) -> Path:
     """A sentence-transformers folder with random weights, norms and biases included."""
     torch.manual_seed(family.seed)
     tokenizer = TOKENIZERS[family.model_type]()
-    config = CONFIGS[family.model_type](vocab_size=tokenizer.get_vocab_size(), **{**COMMON, **family.config})
+    config = CONFIGS[family.model_type](**{**COMMON, "vocab_size": tokenizer.get_vocab_size(), **family.config})
     model = AutoModel.from_config(config)
     for parameter in model.parameters():
         if parameter.dim() == 1:
@@ -130,6 +131,7 @@ def _bytes(template: str, *special: str) -> Tokenizer:
 
 
 TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {
+    "distilbert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "xlm-roberta": _unigram,
     "roberta": lambda: _bytes("<s> $A </s>", "<s>", "<pad>", "</s>"),
     "deberta-v2": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
@@ -141,6 +143,18 @@ TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {
 
 def _roberta(**values: Any) -> Any:
     return RobertaConfig(**{"max_position_embeddings": MAX_LENGTH + 2, "type_vocab_size": 1, **values})
+
+
+def _distilbert(**values: Any) -> Any:
+    return DistilBertConfig(
+        vocab_size=values["vocab_size"],
+        dim=values["hidden_size"],
+        n_layers=values["num_hidden_layers"],
+        n_heads=values["num_attention_heads"],
+        hidden_dim=values["intermediate_size"],
+        max_position_embeddings=MAX_LENGTH,
+        initializer_range=values["initializer_range"],
+    )
 
 
 def _xlm_roberta(**values: Any) -> Any:
@@ -169,6 +183,7 @@ def _modernbert(**values: Any) -> Any:
 
 
 CONFIGS: Mapping[str, Callable[..., Any]] = {
+    "distilbert": _distilbert,
     "xlm-roberta": _xlm_roberta,
     "roberta": _roberta,
     "deberta-v2": _deberta,

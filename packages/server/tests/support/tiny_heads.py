@@ -15,7 +15,15 @@ from tiny_bert import SPECIAL, WIDTH, WORDS, rename_norms
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the oracle's own
-    from transformers import BertConfig, BertForMaskedLM, BertModel, DistilBertConfig, DistilBertForMaskedLM
+    from transformers import (
+        BertConfig,
+        BertForMaskedLM,
+        BertModel,
+        DistilBertConfig,
+        DistilBertForMaskedLM,
+        RobertaConfig,
+        RobertaForMaskedLM,
+    )
 
 VOCABULARY = (*SPECIAL, "[unused0]", "[unused1]", *WORDS, "!", "'", "#", "?")
 MAX_LENGTH = 320
@@ -39,7 +47,7 @@ def tokenizer(max_length: int = MAX_LENGTH) -> BertWordPieceTokenizer:
 def write_mlm(folder: Path, *, kind: str = "bert", old_norm_names: bool = False, seed: int = 0) -> Path:
     """A masked language model with two random layers, as published ones are stored."""
     torch.manual_seed(seed)
-    model = _bert_mlm() if kind == "bert" else _distilbert_mlm()
+    model = {"bert": _bert_mlm, "distilbert": _distilbert_mlm, "roberta": _roberta_mlm}[kind]()
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.4)  # zero by default, which would hide a forgotten bias
@@ -52,7 +60,8 @@ def write_mlm(folder: Path, *, kind: str = "bert", old_norm_names: bool = False,
 
 def mlm_weights(folder: Path, texts: Sequence[str], *, kind: str = "bert", max_length: int = MAX_LENGTH) -> Array:
     """log(1 + relu(logit)), largest over the tokens of each text alone; [texts, vocabulary]."""
-    oracle = BertForMaskedLM if kind == "bert" else DistilBertForMaskedLM
+    oracles = {"bert": BertForMaskedLM, "distilbert": DistilBertForMaskedLM, "roberta": RobertaForMaskedLM}
+    oracle = oracles[kind]
     model = oracle.from_pretrained(folder, attn_implementation="eager").eval()
     rows = []
     for text in texts:
@@ -105,6 +114,22 @@ def _bert_config() -> BertConfig:
 
 def _bert_mlm() -> BertForMaskedLM:
     return BertForMaskedLM(_bert_config())
+
+
+def _roberta_mlm() -> RobertaForMaskedLM:
+    config = RobertaConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=MAX_LENGTH + 1,
+        type_vocab_size=1,
+        pad_token_id=0,
+        layer_norm_eps=1e-3,
+        initializer_range=0.4,
+    )
+    return RobertaForMaskedLM(config)
 
 
 def _distilbert_mlm() -> DistilBertForMaskedLM:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig
+from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, ModelConfig
 from sie_protocol.items import ModelInfo
 from sie_protocol.status import ClusterStatus, ClusterSummary, ModelSummary, WorkerInfo
 from sie_router.core.fleet import Fleet, Worker
@@ -41,9 +41,10 @@ def model_infos(fleet: Fleet) -> list[ModelInfo]:
 
 
 def model_info(fleet: Fleet, name: str) -> ModelInfo | None:
-    """One model in any spelling of its id; None when it is not listed."""
-    key = name.lower()
-    return next((info for info in model_infos(fleet) if info["name"].lower() == key), None)
+    """One model, by any spelling of its id or of `id:profile`; None when it is not listed."""
+    key, _, profile = name.lower().partition(PROFILE_SEPARATOR)
+    info = next((info for info in model_infos(fleet) if info["name"].lower() == key), None)
+    return info if info and (not profile or profile in map(str.lower, info.get("profiles", ()))) else None
 
 
 def queue_depth(worker: Worker, inflight: Mapping[str, int]) -> int:

@@ -1,19 +1,29 @@
 """Which models may be asked for, and in which bundles each can run. Knows no files and no workers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import msgspec
 
-from sie_protocol.catalog import Catalog, ModelConfig, bundle_conflict, unknown_model
+from sie_protocol.catalog import (
+    DEFAULT_PROFILE,
+    PROFILE_SEPARATOR,
+    Catalog,
+    ModelConfig,
+    bundle_conflict,
+    unknown_model,
+)
 from sie_protocol.target import ModelRef
 
 DEFAULT_BUNDLE: Final = "default"
 
 
 class Servable(msgspec.Struct, frozen=True):
-    """A model under its canonical id; `key` is that id in lower case, `bundles` are lower case, preferred first."""
+    """A model, or one profile of it, under its canonical id (`org/model`, `org/model:profile`).
+
+    `key` is that id in lower case, `bundles` are lower case, preferred first.
+    """
 
     model_id: str
     key: str
@@ -51,7 +61,7 @@ class AnyModel:
 
 @dataclass(frozen=True, slots=True)
 class KnownModels:
-    """A router with a catalogue; only what it lists exists. `servable` is keyed by the id in lower case."""
+    """A router with a catalogue; only what it lists exists. `servable` is keyed by every name in lower case."""
 
     catalog: Catalog
     servable: Mapping[str, Servable]
@@ -69,13 +79,24 @@ class KnownModels:
 
     def listed(self) -> tuple[tuple[ModelConfig, tuple[str, ...]], ...]:
         """Every model that some bundle can run."""
-        return tuple((self.catalog.models[key], found.bundles) for key, found in sorted(self.servable.items()))
+        models = sorted(self.catalog.models.items())
+        return tuple((model, self.servable[key].bundles) for key, model in models if key in self.servable)
 
 
 def known_models(catalog: Catalog) -> KnownModels:
-    """Index a catalogue once, so that a request costs one lookup. A model that no bundle can run does not exist."""
-    bundles = {key: tuple(name.lower() for name in catalog.bundles_of(model)) for key, model in catalog.models.items()}
-    return KnownModels(
-        catalog,
-        {key: Servable(model.sie_id, key, bundles[key]) for key, model in catalog.models.items() if bundles[key]},
-    )
+    """Index a catalogue once, so that a request costs one lookup. What no bundle can run does not exist."""
+    servable: dict[str, Servable] = {}
+    for name, published, adapters in _names(catalog):
+        bundles = tuple(bundle.lower() for bundle in catalog.bundles_for(adapters))
+        if bundles:
+            servable[name.lower()] = Servable(published, published.lower(), bundles)
+    return KnownModels(catalog, servable)
+
+
+def _names(catalog: Catalog) -> Iterator[tuple[str, str, frozenset[str]]]:
+    """Every name a caller may use, the canonical one for it, and the adapters of which a bundle needs one."""
+    for model in catalog.models.values():
+        yield model.sie_id, model.sie_id, model.adapters
+        for profile, config in model.profiles.items():
+            name = f"{model.sie_id}{PROFILE_SEPARATOR}{profile}"
+            yield name, model.sie_id if profile == DEFAULT_PROFILE else name, frozenset({config.adapter})

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, overload
 
-from sie_sdk import calls, capacity, settings
+from sie_sdk import calls, capacity, extraction, settings
 from sie_sdk.drivers import Link
 from sie_sdk.messages import OnWait
-from sie_sdk.types import CapacityInfo, EncodeResult, Item, ModelInfo, ScoreResult
+from sie_sdk.types import CapacityInfo, EncodeResult, ExtractResult, Item, ModelInfo, ScoreResult
 
 
 class SIEClient:
@@ -119,6 +119,56 @@ class SIEClient:
         terms = self._settings.terms(gpu, model, wait_for_capacity=wait_for_capacity, budget_s=provision_timeout_s)
         plan = calls.score(terms, model, query, calls.as_list(items), instruction, merged)
         return self._link.drive(plan)
+
+    @overload
+    def extract(
+        self,
+        model: str,
+        items: Item,
+        *,
+        labels: Sequence[str] | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        instruction: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        gpu: str | None = None,
+        wait_for_capacity: bool = True,
+        provision_timeout_s: float | None = None,
+    ) -> ExtractResult: ...
+
+    @overload
+    def extract(
+        self,
+        model: str,
+        items: Sequence[Item],
+        *,
+        labels: Sequence[str] | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        instruction: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        gpu: str | None = None,
+        wait_for_capacity: bool = True,
+        provision_timeout_s: float | None = None,
+    ) -> list[ExtractResult]: ...
+
+    def extract(  # noqa: PLR0913 - the documented signature
+        self,
+        model: str,
+        items: Item | Sequence[Item],
+        *,
+        labels: Sequence[str] | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        instruction: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        gpu: str | None = None,
+        wait_for_capacity: bool = True,
+        provision_timeout_s: float | None = None,
+    ) -> ExtractResult | list[ExtractResult]:
+        """Find what is in one item, or in each of a list; see `sie_sdk.extraction` for arguments and results."""
+        merged = calls.merged_options(self._settings.options, options, is_query=None)
+        params = extraction.extract_params(labels, output_schema, instruction, merged)
+        terms = self._settings.terms(gpu, model, wait_for_capacity=wait_for_capacity, budget_s=provision_timeout_s)
+        results = self._link.drive(extraction.extract(terms, model, calls.as_list(items), params))
+        return results[0] if isinstance(items, Mapping) else results
 
     def list_models(self) -> list[ModelInfo]:
         """Tell all models of the catalogue, loaded or not."""

@@ -25,12 +25,24 @@ class UnsupportedInputError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WeightsSource:
-    """Where weights may be found; the first that is set and present wins. See `shared.weights.locate`."""
+    """Where weights may be found; the first that is set and present wins.
+
+    An adapter is always given a `path`: whoever loads it has fetched the files before. `allow_pickle`: may the model's
+    `.bin` and `.pt` files be read, with torch's reader that builds tensors only. `graph` is the file of an ONNX graph,
+    for models that are read from one instead of from tensors.
+    """
 
     path: str | None = None
     package: str | None = None
     hf_id: str | None = None
     hf_revision: str | None = None
+    allow_pickle: bool = False
+    graph: str | None = None
+
+    @property
+    def is_named(self) -> bool:
+        """False for a model that has no weights."""
+        return bool(self.path or self.package or self.hf_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +127,21 @@ class Classification:
 Vector = Array | SparseVector  # of one input, as are all outputs
 Findings = tuple[Entity, ...] | tuple[Classification, ...]
 Output = Vector | Findings
-Outputs = Mapping[str, Array | Sequence[Output]]  # of a batch: by name, one entry for each input
+# Of a batch: by name, one entry for each input; None in the place of an input that does not want this output.
+Outputs = Mapping[str, Array | Sequence[Output | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One input, ready for the device. `tokens` is what the model will read, special tokens included."""
+    """One input, ready for the device. `tokens` is what the model will read, special tokens included.
+
+    `wanted` are the outputs that the caller asked for, None: all; an adapter may leave the others out.
+    """
 
     tokens: int
     truncated: bool
     payload: Any
+    wanted: frozenset[str] | None = None
 
 
 class Adapter(Protocol):
@@ -170,6 +187,18 @@ class ReadsTokens(Protocol):
 
         Raises:
             UnsupportedInputError: an id that the tokenizer does not have.
+        """
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """An adapter that can say how long an input is that it would cut."""
+
+    def tokens_of(self, given: Input, *, is_query: bool = False) -> int:
+        """Its tokens before it is cut, special tokens included.
+
+        Raises:
+            UnsupportedInputError: the model cannot read such an input.
         """
 
 

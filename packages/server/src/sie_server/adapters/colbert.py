@@ -5,7 +5,6 @@ A marker behind the first token says whether a text is a query or a document. Qu
 Options: `query_marker`, `doc_marker`, `query_length`, `query_expansion`, `skip_punctuation`.
 """
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,42 +12,39 @@ from typing import Final
 import numpy as np
 import torch
 
-from sie_server.adapters.base import Capabilities, Input, LoadError, ModelSpec, Outputs, Prepared, single_texts
-from sie_server.adapters.shared.bert_weights import read_shape, read_weights
+from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, single_texts
+from sie_server.adapters.shared.architectures import BERT_TYPES, Encoder, read_architecture
+from sie_server.adapters.shared.checkpoint import expect
+from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
 from sie_server.adapters.shared.marked import Side, read_documents, read_queries
 from sie_server.adapters.shared.pooling import unit
-from sie_server.adapters.shared.projection import read_projection
-from sie_server.adapters.shared.torch_use import precision, use_threads
-from sie_server.adapters.shared.varlen import PackedBert
-from sie_server.adapters.shared.weights import locate, read_json, read_tensors
-from sie_server.core.lifecycle import ErrorClass
+from sie_server.adapters.shared.projection import Chain, read_projection
+from sie_server.adapters.shared.torch_use import precision
 
 QUERY_TOKENS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory. `projection` is [width, token dims]."""
+    """A model in memory."""
 
     query: Side
     document: Side
-    encoder: PackedBert
-    projection: torch.Tensor
+    encoder: Encoder
+    projection: Chain
 
 
 class ColbertAdapter:
-    """A BERT encoder whose every token becomes a unit vector; float32 on a CPU."""
+    """A BERT or ModernBERT whose every token becomes a unit vector; float32 on a CPU."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
-        self._loaded: Loaded | None = None
-        self._threads = threading.local()
-        self._pads = False
+        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
         """Multivectors; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"multivector"}), pads=self._pads)
+        return Capabilities(outputs=frozenset({"multivector"}), pads=self._held.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -56,47 +52,46 @@ class ColbertAdapter:
         Raises:
             LoadError: what is missing or wrong.
         """
-        folder = locate(self._spec.source)
-        shape, tensors = read_shape(read_json(folder / "config.json")), read_tensors(folder)
-        dtype = precision(self._spec.precision, device)
+        folder, config, tensors = read_model(self._spec.source)
         options = self._spec.options
-        query_length = min(options.get("query_length", QUERY_TOKENS), shape.positions)
-        length = min(self._spec.max_sequence_length or shape.positions, shape.positions)
-        try:
-            encoder = PackedBert(shape, read_weights(tensors, shape, device, dtype), device)
-            projection = read_projection(folder, tensors, shape.width, device, dtype)
-        except torch.OutOfMemoryError as error:
-            raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
-        if (expected := self._spec.dims.get("multivector")) != projection.shape[1]:
-            message = f"the weights give vectors of {projection.shape[1]} components, the catalogue says {expected}"
-            raise LoadError(ErrorClass.UNKNOWN, message)
-        self._pads = device != "cpu"
-        self._loaded = Loaded(
-            read_queries(folder, options, query_length), read_documents(folder, options, length), encoder, projection
-        )
+        expect(config, "model_type", *BERT_TYPES, "modernbert")
+        architecture, dtype = read_architecture(config), precision(self._spec.precision, device)
+        with fitting(device):
+            encoder = architecture.build(tensors, device, dtype)
+            projection = read_projection(
+                folder, tensors, architecture.width, device, dtype, allow_pickle=self._spec.source.allow_pickle
+            )
+        check_dims(self._spec, "multivector", len(projection[-1].weight))
+        queries = read_queries(folder, options, architecture.length(options.get("query_length", QUERY_TOKENS)))
+        documents = read_documents(folder, options, architecture.length(self._spec.max_sequence_length))
+        self._held.fill(Loaded(queries, documents, encoder, projection), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:
         """Token ids with marker and filling, cut at the length of a query or a document."""
-        loaded = self._ready()
-        return (loaded.query if is_query else loaded.document).prepare(single_texts(inputs))
+        return self._side(is_query=is_query).prepare(single_texts(inputs))
+
+    def tokens_of(self, given: Input, *, is_query: bool = False) -> int:
+        """How many tokens a text has before it is cut, its marker included."""
+        return self._side(is_query=is_query).tokenizer.count(given) + 1
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """One float32 array of unit vectors [tokens, dims] for each input."""
-        use_threads(self._threads, threads)
-        loaded, inputs = self._ready(), [each.payload for each in batch]
+        loaded, inputs = self._held.with_threads(threads), [each.payload for each in batch]
         hidden, _ = loaded.encoder.encode([each.ids for each in inputs], seen=[each.seen for each in inputs])
         kept = np.concatenate([each.kept for each in inputs])
         if not kept.all():
             hidden = hidden[torch.from_numpy(kept).to(hidden.device)]
-        vectors = unit((hidden @ loaded.projection).float()).cpu().numpy()
+        for layer in loaded.projection:
+            hidden = layer(hidden)
+        vectors = unit(hidden.float()).cpu().numpy()
         ends = np.cumsum([np.count_nonzero(each.kept) for each in inputs])[:-1]
         return {"multivector": np.split(vectors, ends)}
 
     def unload(self) -> None:
         """Drop weights and buffers."""
-        self._loaded = None
+        self._held.drop()
 
-    def _ready(self) -> Loaded:
-        assert self._loaded is not None, "load comes first"  # noqa: S101 - a bug of the caller, not a refusal
-        return self._loaded
+    def _side(self, *, is_query: bool) -> Side:
+        loaded = self._held.parts()
+        return loaded.query if is_query else loaded.document

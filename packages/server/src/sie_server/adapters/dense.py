@@ -3,19 +3,29 @@
 Options: `pooling`, `normalize`, `end_token`.
 """
 
-import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from sie_server.adapters.base import Capabilities, Input, LoadError, ModelSpec, Outputs, Prepared, single_texts
+from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, single_texts
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
+from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
 from sie_server.adapters.shared.layout import Layout, read_layout
 from sie_server.adapters.shared.pooling import pool, unit
+from sie_server.adapters.shared.projection import Chain, linked, read_dense
 from sie_server.adapters.shared.tokenize import TextTokenizer
-from sie_server.adapters.shared.torch_use import precision, use_threads
-from sie_server.adapters.shared.weights import locate, read_json, read_tensors
-from sie_server.core.lifecycle import ErrorClass
+from sie_server.adapters.shared.torch_use import precision
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory. `chain` are the dense layers behind the pooling, mostly none."""
+
+    tokenizer: TextTokenizer
+    encoder: Encoder
+    layout: Layout
+    chain: Chain
 
 
 class DenseAdapter:
@@ -23,14 +33,12 @@ class DenseAdapter:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
-        self._loaded: tuple[TextTokenizer, Encoder, Layout] | None = None
-        self._threads = threading.local()
-        self._pads = False
+        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
         """Dense vectors; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"dense"}), pads=self._pads)
+        return Capabilities(outputs=frozenset({"dense"}), pads=self._held.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -38,45 +46,41 @@ class DenseAdapter:
         Raises:
             LoadError: what is missing or wrong.
         """
-        folder = locate(self._spec.source)
-        architecture = read_architecture(read_json(folder / "config.json"))
-        expected = self._spec.dims.get("dense")
-        if expected != architecture.width:
-            message = f"the weights give vectors of {architecture.width} components, the catalogue says {expected}"
-            raise LoadError(ErrorClass.UNKNOWN, message)
+        folder, config, tensors = read_model(self._spec.source)
+        architecture = read_architecture(config)
         layout = read_layout(folder, self._spec.options)
-        wanted = self._spec.max_sequence_length or layout.max_length or architecture.positions
-        length = min(wanted, architecture.positions)
+        length = architecture.length(self._spec.max_sequence_length or layout.max_length)
         tokenizer = TextTokenizer(folder, length, lower_case=layout.lower_case, end_token=layout.end_token)
-        try:
-            encoder = architecture.build(read_tensors(folder), device, precision(self._spec.precision, device))
-        except torch.OutOfMemoryError as error:
-            raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
-        self._pads = device != "cpu"
-        self._loaded = tokenizer, encoder, layout
+        layers = [read_dense(path, allow_pickle=self._spec.source.allow_pickle) for path in layout.dense]
+        chain = linked(layers, architecture.width, device, torch.float32)
+        check_dims(self._spec, "dense", len(chain[-1].weight) if chain else architecture.width)
+        with fitting(device):
+            encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
+        self._held.fill(Loaded(tokenizer, encoder, layout, chain), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Token ids, cut at the model's length."""
-        tokenizer, _, _ = self._ready()
-        return tokenizer.prepare(single_texts(inputs))
+        return self._held.parts().tokenizer.prepare(single_texts(inputs))
 
     def texts_of(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of token ids."""
-        tokenizer, _, _ = self._ready()
-        return tokenizer.texts_of(tokens)
+        return self._held.parts().tokenizer.texts_of(tokens)
 
+    def tokens_of(self, given: Input, *, is_query: bool = False) -> int:  # noqa: ARG002 - read alike
+        """How many tokens a text has before it is cut."""
+        return self._held.parts().tokenizer.count(given)
+
+    @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """Dense float32 vectors of shape [batch, dims]."""
-        _, encoder, layout = self._ready()
-        use_threads(self._threads, threads)
-        hidden, lengths = encoder.encode([each.payload for each in batch], first_only=layout.pooling == "cls")
-        vectors = pool(hidden, lengths, layout.pooling).float()
-        return {"dense": (unit(vectors) if layout.normalize else vectors).cpu().numpy()}
+        loaded = self._held.with_threads(threads)
+        pooling = loaded.layout.pooling
+        hidden, lengths = loaded.encoder.encode([each.payload for each in batch], first_only=pooling == "cls")
+        vectors = pool(hidden, lengths, pooling).float()
+        for layer in loaded.chain:
+            vectors = layer(vectors)
+        return {"dense": (unit(vectors) if loaded.layout.normalize else vectors).cpu().numpy()}
 
     def unload(self) -> None:
         """Drop weights and buffers."""
-        self._loaded = None
-
-    def _ready(self) -> tuple[TextTokenizer, Encoder, Layout]:
-        assert self._loaded is not None, "load comes first"  # noqa: S101 - a bug of the caller, not a refusal
-        return self._loaded
+        self._held.drop()

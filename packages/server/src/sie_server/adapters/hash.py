@@ -48,6 +48,10 @@ class HashAdapter:
         """A token is a word."""
         return [self._prepare(text) for text in single_texts(inputs)]
 
+    def tokens_of(self, given: Input, *, is_query: bool = False) -> int:  # noqa: ARG002 - one hash
+        """How many words a text has."""
+        return max(1, len(single_texts([given])[0].split()))
+
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:  # noqa: ARG002 - hashing is serial
         """`dense`: a unit vector of the text. `sparse`: how often a word is there. `multivector`: one for each word."""
         if self._batch_s:

@@ -12,15 +12,23 @@ AdapterFactory = Callable[[ModelSpec], Adapter]
 
 ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "bge_m3": "sie_server.adapters.bge_m3:BgeM3Adapter",
         "colbert": "sie_server.adapters.colbert:ColbertAdapter",
         "cross_encoder": "sie_server.adapters.cross_encoder:CrossEncoderAdapter",
         "dense": "sie_server.adapters.dense:DenseAdapter",
         "gliner": "sie_server.adapters.gliner:GlinerAdapter",
         "hash": "sie_server.adapters.hash:HashAdapter",
+        "judge": "sie_server.adapters.judge:JudgeAdapter",
+        "nli": "sie_server.adapters.nli:NliAdapter",
+        "onnx_token_classifier": "sie_server.adapters.onnx_token_classifier:OnnxTokenClassifierAdapter",
         "sparse": "sie_server.adapters.sparse:SparseAdapter",
+        "token_classifier": "sie_server.adapters.token_classifier:TokenClassifierAdapter",
         "vision": "sie_server.adapters.vision:VisionAdapter",
     }
 )
+# What a worker may be installed without, and the extra of sie-server that brings it.
+EXTRAS: Final[Mapping[str, str]] = MappingProxyType({"onnxruntime": "onnx"})
+DEFAULT_EXTRA: Final = "torch"
 
 
 def find(name: str, adapters: Mapping[str, str] = ADAPTERS) -> AdapterFactory:
@@ -36,7 +44,8 @@ def find(name: str, adapters: Mapping[str, str] = ADAPTERS) -> AdapterFactory:
     try:
         return cast("AdapterFactory", getattr(importlib.import_module(module), attribute))
     except ImportError as error:
+        extra = EXTRAS.get(error.name or "", DEFAULT_EXTRA)
         raise LoadError(
             ErrorClass.DEPENDENCY,
-            f"adapter '{name}' needs the package '{error.name}', which is not installed; install sie-server[torch]",
+            f"adapter '{name}' needs the package '{error.name}', which is not installed; install sie-server[{extra}]",
         ) from error

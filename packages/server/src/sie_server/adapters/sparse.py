@@ -5,7 +5,6 @@ often the logarithm is taken (1 or 2), `drop_special` leaves out words like [SEP
 the model that maps words to weights: then a query is the words it holds, with those weights, and no model runs for it.
 """
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +23,15 @@ from sie_server.adapters.base import (
     SparseVector,
     single_texts,
 )
+from sie_server.adapters.shared.architectures import BERT_TYPES
 from sie_server.adapters.shared.bert_weights import read_shape, read_weights
 from sie_server.adapters.shared.distilbert import as_bert
+from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
 from sie_server.adapters.shared.mlm_head import MlmHead, read_head
 from sie_server.adapters.shared.tokenize import TextTokenizer
-from sie_server.adapters.shared.torch_use import precision, use_threads
+from sie_server.adapters.shared.torch_use import precision
 from sie_server.adapters.shared.varlen import PackedBert
-from sie_server.adapters.shared.weights import locate, read_json, read_tensors
+from sie_server.adapters.shared.weights import read_json
 from sie_server.core.lifecycle import ErrorClass
 
 
@@ -54,18 +55,16 @@ class Loaded:
 
 
 class SparseAdapter:
-    """A BERT or DistilBERT with its masked-language head; float32 on a CPU."""
+    """A BERT, DistilBERT or RoBERTa with its masked-language head; float32 on a CPU."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
-        self._loaded: Loaded | None = None
-        self._threads = threading.local()
-        self._pads = False
+        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
         """Sparse vectors; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"sparse"}), pads=self._pads)
+        return Capabilities(outputs=frozenset({"sparse"}), pads=self._held.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -73,53 +72,42 @@ class SparseAdapter:
         Raises:
             LoadError: what is missing or wrong.
         """
-        folder = locate(self._spec.source)
-        config, tensors = as_bert(read_json(folder / "config.json"), read_tensors(folder))
-        shape, dtype = read_shape(config), precision(self._spec.precision, device)
+        folder, own_config, own_tensors = read_model(self._spec.source)
+        config, tensors = as_bert(own_config, own_tensors)
+        shape, dtype = read_shape(config, BERT_TYPES), precision(self._spec.precision, device)
         wanted = self._spec.max_sequence_length or shape.positions
         tokenizer = TextTokenizer(folder, min(wanted, shape.positions), lower_case=False)
-        try:
+        with fitting(device):
             encoder = PackedBert(shape, read_weights(tensors, shape, device, dtype), device)
             head = read_head(tensors, shape, device, dtype)
-        except torch.OutOfMemoryError as error:
-            raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
-        if (expected := self._spec.dims.get("sparse")) != head.vocabulary:
-            message = f"the weights give vectors of {head.vocabulary} components, the catalogue says {expected}"
-            raise LoadError(ErrorClass.UNKNOWN, message)
-        self._pads = device != "cpu"
-        self._loaded = Loaded(tokenizer, encoder, head, self._recipe(folder, tokenizer, head.vocabulary))
+        check_dims(self._spec, "sparse", head.vocabulary)
+        self._held.fill(Loaded(tokenizer, encoder, head, self._recipe(folder, tokenizer, head.vocabulary)), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:
         """Token ids, cut at the model's length; a query that needs no model is its answer already."""
-        loaded = self._ready()
+        loaded = self._held.parts()
         prepared = loaded.tokenizer.prepare(single_texts(inputs))
         weights = loaded.recipe.query_weights
         if not is_query or weights is None:
             return prepared
         return [Prepared(each.tokens, each.truncated, _held(each.payload, weights)) for each in prepared]
 
+    def tokens_of(self, given: Input, *, is_query: bool = False) -> int:  # noqa: ARG002 - read alike
+        """How many tokens a text has before it is cut."""
+        return self._held.parts().tokenizer.count(given)
+
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """One SparseVector for each input."""
-        use_threads(self._threads, threads)
+        loaded = self._held.with_threads(threads)
         ids = [each.payload for each in batch if not isinstance(each.payload, SparseVector)]
-        computed = iter(self._compute(ids) if ids else ())
+        computed = iter(_compute(loaded, ids) if ids else ())
         return {
             "sparse": [each.payload if isinstance(each.payload, SparseVector) else next(computed) for each in batch]
         }
 
     def unload(self) -> None:
         """Drop weights and buffers."""
-        self._loaded = None
-
-    @torch.inference_mode()
-    def _compute(self, sequences: Sequence[Array]) -> list[SparseVector]:
-        loaded = self._ready()
-        hidden, lengths = loaded.encoder.encode(sequences, first_only=False)
-        weights = loaded.head.peaks(hidden, lengths).relu_()
-        for _ in range(loaded.recipe.log1p):
-            weights.log1p_()
-        weights[:, list(loaded.recipe.dropped)] = 0
-        return _rows(weights)
+        self._held.drop()
 
     def _recipe(self, folder: Path, tokenizer: TextTokenizer, vocabulary: int) -> Recipe:
         options = self._spec.options
@@ -129,9 +117,15 @@ class SparseAdapter:
         dropped = tokenizer.special_ids if options.get("drop_special", False) else ()
         return Recipe(log1p, dropped, None if file is None else _read_weights(folder / file, tokenizer, vocabulary))
 
-    def _ready(self) -> Loaded:
-        assert self._loaded is not None, "load comes first"  # noqa: S101 - a bug of the caller, not a refusal
-        return self._loaded
+
+@torch.inference_mode()
+def _compute(loaded: Loaded, sequences: Sequence[Array]) -> list[SparseVector]:
+    hidden, lengths = loaded.encoder.encode(sequences)
+    weights = loaded.head.peaks(hidden, lengths).relu_()
+    for _ in range(loaded.recipe.log1p):
+        weights.log1p_()
+    weights[:, list(loaded.recipe.dropped)] = 0
+    return _rows(weights)
 
 
 def _held(ids: Array, weights: Array) -> SparseVector:

@@ -5,7 +5,6 @@ token they are padded with), and `clean` (the text is lower-cased: "lower", or l
 """
 
 import string
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
@@ -26,11 +25,11 @@ from sie_server.adapters.base import (
 )
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
 from sie_server.adapters.shared.dual import DEFAULTS, Clip, Dual, Siglip
+from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
 from sie_server.adapters.shared.images import Preprocessing, read_preprocessing
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.tokenize import TextTokenizer
-from sie_server.adapters.shared.torch_use import precision, use_threads
-from sie_server.adapters.shared.weights import locate, read_json, read_tensors
+from sie_server.adapters.shared.torch_use import precision
 from sie_server.core.lifecycle import ErrorClass
 
 Build = Callable[[Mapping[str, Any], Checkpoint, str, torch.dtype], Dual]
@@ -45,14 +44,13 @@ class VisionAdapter:
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
         self._normalize = bool(spec.options.get("normalize", True))
-        self._loaded: tuple[_Texts, Preprocessing, Dual, int] | None = None
+        self._held = Held["tuple[_Texts, Preprocessing, Dual, int]"]()
         self._device = "cpu"
-        self._threads = threading.local()
 
     @property
     def capabilities(self) -> Capabilities:
         """Dense vectors; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"dense"}), pads=self._device != "cpu")
+        return Capabilities(outputs=frozenset({"dense"}), pads=self._held.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -60,30 +58,24 @@ class VisionAdapter:
         Raises:
             LoadError: what is missing or wrong.
         """
-        folder = locate(self._spec.source)
-        config = read_json(folder / "config.json")
+        folder, config, tensors = read_model(self._spec.source)
         expect(config, "model_type", *MODELS)
         kind = str(config["model_type"])
         dtype = precision(self._spec.precision, device)
-        checkpoint = Checkpoint(read_tensors(folder), lambda name: name, device)
-        try:
+        checkpoint = Checkpoint(tensors, lambda name: name, device)
+        with fitting(device):
             dual = MODELS[kind](config, checkpoint, device, dtype)
-        except torch.OutOfMemoryError as error:
-            raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
-        expected = self._spec.dims.get("dense")
-        if expected != dual.width:
-            message = f"the weights give vectors of {dual.width} components, the catalogue says {expected}"
-            raise LoadError(ErrorClass.UNKNOWN, message)
+        check_dims(self._spec, "dense", dual.width)
         text, vision = (DEFAULTS[kind][part] | config.get(part, {}) for part in ("text_config", "vision_config"))
         patches = read_numbers("vision model", lambda: (int(vision["image_size"]) // int(vision["patch_size"])) ** 2)
         positions = read_numbers("vision model", lambda: int(text["max_position_embeddings"]))
         texts = _Texts(TextTokenizer(folder, positions, lower_case=False), positions, self._spec.options)
         self._device = device
-        self._loaded = texts, read_preprocessing(folder), dual, patches
+        self._held.fill((texts, read_preprocessing(folder), dual, patches), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Token ids of texts, cut at the model's length; resized pixels of images."""
-        texts, preprocessing, _, patches = self._ready()
+        texts, preprocessing, _, patches = self._held.parts()
         words = iter(texts.prepare([each for each in inputs if isinstance(each, str)]))
         prepared: list[Prepared] = []
         for each in inputs:
@@ -96,15 +88,19 @@ class VisionAdapter:
                     raise UnsupportedInputError("the model reads texts and images, one at a time")
         return prepared
 
+    def tokens_of(self, given: Input, *, is_query: bool = False) -> int:  # noqa: ARG002 - read alike
+        """How many tokens a text has before it is cut."""
+        texts, _, _, _ = self._held.parts()
+        return texts.tokenizer.count(texts.cleaned(given) if isinstance(given, str) else given)
+
     def texts_of(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of token ids."""
-        return self._ready()[0].tokenizer.texts_of(tokens)
+        return self._held.parts()[0].tokenizer.texts_of(tokens)
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """Dense float32 vectors of shape [batch, dims]."""
-        _, preprocessing, dual, _ = self._ready()
-        use_threads(self._threads, threads)
+        _, preprocessing, dual, _ = self._held.with_threads(threads)
         payloads: list[Array] = [each.payload for each in batch]
         words = [at for at, payload in enumerate(payloads) if payload.ndim == 1]
         pictures = [at for at, payload in enumerate(payloads) if payload.ndim > 1]
@@ -118,11 +114,7 @@ class VisionAdapter:
 
     def unload(self) -> None:
         """Drop weights and buffers."""
-        self._loaded = None
-
-    def _ready(self) -> "tuple[_Texts, Preprocessing, Dual, int]":
-        assert self._loaded is not None, "load comes first"  # noqa: S101 - a bug of the caller, not a refusal
-        return self._loaded
+        self._held.drop()
 
 
 class _Texts:
@@ -140,12 +132,12 @@ class _Texts:
             raise LoadError(ErrorClass.UNKNOWN, f"pad_token '{token}' of the catalogue is no token of the model")
 
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
-        prepared = self.tokenizer.prepare([self._cleaned(text) for text in texts])
+        prepared = self.tokenizer.prepare([self.cleaned(text) for text in texts])
         if self._padding is None:
             return prepared
         return [Prepared(self._length, each.truncated, self._padded(each.payload)) for each in prepared]
 
-    def _cleaned(self, text: str) -> str:
+    def cleaned(self, text: str) -> str:
         if self._clean is None:
             return text
         lowered = text.lower()

@@ -1,6 +1,6 @@
 """The worker's routes: inference as plain ASGI, the rest through FastAPI, one error shape for all."""
 
-from functools import partial
+from http import HTTPStatus
 
 import msgspec
 from fastapi import FastAPI, WebSocket
@@ -10,21 +10,25 @@ from starlette.routing import Route
 
 from sie_protocol import headers
 from sie_protocol.errors import Problem
-from sie_protocol.items import EncodeRequest, ScoreRequest
+from sie_protocol.items import EncodeRequest, ExtractRequest, ScoreRequest
 from sie_protocol.versions import VERSION
 from sie_server.api.compat import compat_error
 from sie_server.api.edge import Edge, on_bug, on_http_error, on_problem
 from sie_server.api.embeddings import EmbeddingsRequest, embeddings
 from sie_server.api.encode import encode
+from sie_server.api.extract import extract
 from sie_server.api.openapi import Described, describe
 from sie_server.api.rerank import RerankRequest, rerank
 from sie_server.api.score import score
 from sie_server.api.status_ws import StatusFeed
-from sie_server.api.tasks import TaskContext, TaskEndpoint, no_task
+from sie_server.api.tasks import TaskContext, TaskEndpoint
 
 DESCRIBED = (
     Described(headers.operation_path("encode", "{model}"), "Items to vectors", EncodeRequest, speaks_msgpack=True),
     Described(headers.operation_path("score", "{model}"), "Items by relevance", ScoreRequest, speaks_msgpack=True),
+    Described(
+        headers.operation_path("extract", "{model}"), "What is in each item", ExtractRequest, speaks_msgpack=True
+    ),
     Described(headers.EMBEDDINGS, "Embeddings, as OpenAI's clients ask for them", EmbeddingsRequest),
     Described(headers.RERANK, "Reranking, as Cohere's and Jina's clients ask for it", RerankRequest),
     Described(headers.RERANK_V2, "The same under Cohere's newer path", RerankRequest),
@@ -36,7 +40,7 @@ def build_api(context: TaskContext, feed: StatusFeed) -> Edge:
     app = FastAPI(title="SIE worker", version=VERSION)
     app.router.routes[:0] = [_task("encode", TaskEndpoint("encode", context, encode))]
     app.router.routes.append(_task("score", TaskEndpoint("score", context, score)))
-    app.router.routes.append(_task("extract", TaskEndpoint("extract", context, partial(no_task, "extract"))))
+    app.router.routes.append(_task("extract", TaskEndpoint("extract", context, extract)))
     app.router.routes.extend(_compat_routes(context))
     _add_reads(app, context, feed)
     describe(app, DESCRIBED)
@@ -78,7 +82,13 @@ def _add_reads(app: FastAPI, context: TaskContext, feed: StatusFeed) -> None:
     @app.get(headers.READYZ)
     async def readyz() -> PlainTextResponse:
         """Whether it should get requests."""
-        return PlainTextResponse("not ready", 503) if engine.draining else PlainTextResponse("ok")
+        return PlainTextResponse("ok") if engine.unready is None else _not_ready(engine.unready)
+
+    @app.get(headers.LIVEZ)
+    async def livez() -> PlainTextResponse:
+        """Whether the device computes; when it does not, a restart may help."""
+        problem = engine.health.problem
+        return PlainTextResponse("ok") if problem is None else _not_ready(problem)
 
     @app.get(headers.METRICS)
     async def metrics() -> Response:
@@ -89,6 +99,10 @@ def _add_reads(app: FastAPI, context: TaskContext, feed: StatusFeed) -> None:
     @app.websocket(headers.WORKER_STATUS)
     async def status(socket: WebSocket) -> None:
         await feed.serve(socket)
+
+
+def _not_ready(why: str) -> PlainTextResponse:
+    return PlainTextResponse(f"not ready: {why}", HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def _json(value: object) -> Response:

@@ -5,7 +5,7 @@ from functools import partial
 from starlette.types import Scope
 
 from sie_protocol.codec import decode_body, encode_body
-from sie_protocol.items import Item, ScoreRequest, ScoreResult
+from sie_protocol.items import ScoreRequest, ScoreResult, id_of
 from sie_server.api.edge import header
 from sie_server.api.tasks import OFF_LOOP_BYTES, Outcome, Reply, TaskContext, timing_headers, usage
 from sie_server.engine import scoring
@@ -32,13 +32,8 @@ def score_reply(request: ScoreRequest, scored: Scored) -> ScoreResult:
         "model": scored.model,
         "query_id": request.query.get("id"),
         "scores": [
-            {"item_id": _id(request.items[at], at), "score": scored.scores[at], "rank": rank}
+            {"item_id": id_of(request.items[at], at), "score": scored.scores[at], "rank": rank}
             for rank, at in enumerate(scored.order)
         ],
         "usage": usage(scored.cost),
     }
-
-
-def _id(item: Item, at: int) -> str:
-    own = item.get("id")
-    return f"item-{at}" if own is None else own

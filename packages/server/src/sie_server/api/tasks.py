@@ -1,4 +1,4 @@
-"""What all inference routes share, and the clear refusal of tasks that no model has."""
+"""What all inference routes share."""
 
 import asyncio
 import logging
@@ -104,13 +104,6 @@ class TaskEndpoint:
 
 Reply = tuple[str, bytes, tuple[tuple[str, str], ...]]
 Answer = Callable[[TaskContext, Scope, bytes, Outcome], Awaitable[Reply]]
-
-
-async def no_task(name: str, context: TaskContext, scope: Scope, _: bytes, outcome: Outcome) -> Reply:
-    """Refuse a task that the adapters of this worker do not have."""
-    model: str = scope["path_params"]["model"]
-    outcome.model = context.engine.lookup(model).model.sie_id
-    raise context.engine.refuse(model, name)
 
 
 def timing_headers(cost: Cost) -> tuple[tuple[str, str], ...]:

@@ -10,10 +10,23 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams
 
 DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
+OVERFLOW_POLICIES: Final = ("default", "truncate_text", "error")
 REQUEST_OPTIONS: Final = frozenset({"profile", "is_query"})
+# Of the task extract; `core.extraction` says what each may be.
+EXTRACT_OPTIONS: Final = frozenset(
+    {
+        "aggregation_strategy",
+        "flat_ner",
+        "hypothesis_template",
+        "merge_adjacent_entities",
+        "multi_label",
+        "stride",
+        "threshold",
+    }
+)
 # Runtime options: a profile may set them, and a request may override them. One set for all tasks, because clients have
 # defaults for all their calls: what belongs to another task changes nothing.
-RUNTIME_OPTIONS: Final = frozenset(
+RUNTIME_OPTIONS: Final = EXTRACT_OPTIONS | frozenset(
     {
         "query_template",
         "doc_template",
@@ -21,6 +34,9 @@ RUNTIME_OPTIONS: Final = frozenset(
         "default_instruction",
         "output_types",
         "output_dtype",
+        "overflow_policy",
+        "score_mode",
+        "score_weights",
         "similarity",
     }
 )
@@ -50,17 +66,26 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
-    """One encode request, resolved: which outputs, in which dtype, of which prompt, for a query or a document."""
+    """One encode request, resolved: which outputs, in which dtype, of which prompt, for a query or a document.
+
+    `may_cut`: a text that is too long loses its end, else it is refused.
+    """
 
     output_types: tuple[str, ...]
     output_dtype: str
     prompt: Prompt
     is_query: bool
+    may_cut: bool
 
 
 def load_options(profile: ProfileConfig) -> dict[str, Any]:
     """The adapter's part of a profile's options: what is fixed once the model is loaded."""
     return {key: value for key, value in profile.adapter_options.items() if key not in RUNTIME_OPTIONS}
+
+
+def load_identity(profile: ProfileConfig) -> tuple[object, ...]:
+    """What decides which weights a profile runs on, and how they are loaded; equal ones share."""
+    return profile.adapter, profile.compute_precision, load_options(profile)
 
 
 def resolve_encode(model: ModelConfig, params: EncodeParams) -> EncodeOptions:
@@ -76,10 +101,11 @@ def resolve_encode(model: ModelConfig, params: EncodeParams) -> EncodeOptions:
     if not isinstance(is_query, bool):
         raise invalid(f"options.is_query is {is_query!r}; expected true or false")
     return EncodeOptions(
-        _output_types(model, params.output_types or options.get("output_types")),
-        _dtype(params.output_dtype or options.get("output_dtype")),
+        output_types(model, _first(params.output_types, options.get("output_types"))),
+        _dtype(_first(params.output_dtype, options.get("output_dtype"))),
         prompt_of(options, params.instruction, is_query=is_query),
         is_query,
+        may_cut(options),
     )
 
 
@@ -110,10 +136,27 @@ def prompt_of(options: Mapping[str, Any], own_instruction: str | None, *, is_que
     return Prompt(template, instruction)
 
 
+def may_cut(options: Mapping[str, Any]) -> bool:
+    """Whether inputs that are too long lose their end; every model's default is that they do.
+
+    Raises:
+        Problem: INVALID_INPUT for a policy that there is not.
+    """
+    policy = options.get("overflow_policy", OVERFLOW_POLICIES[0])
+    if policy not in OVERFLOW_POLICIES:
+        raise invalid(f"options.overflow_policy is {policy!r}; expected one of: {', '.join(OVERFLOW_POLICIES)}")
+    return bool(policy != "error")
+
+
 def no_such_task(model: ModelConfig, task: str) -> Problem:
     """The refusal of a task that a model does not have."""
     tasks = [name for name in ("encode", "score", "extract") if getattr(model.tasks, name) is not None]
     return invalid(f"model '{model.sie_id}' has no task '{task}'; it has: {', '.join(tasks)}")
+
+
+def no_such_profile(model: ModelConfig, name: object) -> Problem:
+    """The refusal of a profile that a model does not have."""
+    return invalid(f"model '{model.sie_id}' has no profile {name!r}; it has: {', '.join(sorted(model.profiles))}")
 
 
 def invalid(message: str) -> Problem:
@@ -124,15 +167,15 @@ def invalid(message: str) -> Problem:
 def _profile(model: ModelConfig, name: object) -> ProfileConfig:
     profile = model.profiles.get(name) if isinstance(name, str) else None
     if profile is None:
-        raise invalid(f"model '{model.sie_id}' has no profile {name!r}; it has: {', '.join(sorted(model.profiles))}")
-    loaded = model.profiles[DEFAULT_PROFILE]
-    if _load_identity(profile) != _load_identity(loaded):
-        raise invalid(f"profile '{name}' of model '{model.sie_id}' needs weights of its own, which is not served yet")
+        raise no_such_profile(model, name)
+    if load_identity(profile) != load_identity(model.profiles[DEFAULT_PROFILE]):
+        raise invalid(f"profile '{name}' has weights of its own; ask for model '{model.sie_id}:{name}'")
     return profile
 
 
-def _load_identity(profile: ProfileConfig) -> tuple[object, ...]:
-    return profile.adapter, profile.compute_precision, load_options(profile)
+def _first(asked: object, otherwise: object) -> object:
+    """An empty value is a value: only what was not said falls back."""
+    return otherwise if asked is None else asked
 
 
 def _text(options: Mapping[str, Any], key: str) -> str:
@@ -142,11 +185,16 @@ def _text(options: Mapping[str, Any], key: str) -> str:
     return value or ""
 
 
-def _output_types(model: ModelConfig, wanted: object) -> tuple[str, ...]:
+def output_types(model: ModelConfig, wanted: object) -> tuple[str, ...]:
+    """The outputs that are wanted, each once; without a wish the dense one, or the first that the model has.
+
+    Raises:
+        Problem: INVALID_INPUT naming outputs that the model does not have.
+    """
     has = tuple(model.dims)
     if wanted is None:
         return ("dense",) if "dense" in has else has[:1]
-    if not isinstance(wanted, list) or not all(isinstance(each, str) for each in wanted):
+    if not isinstance(wanted, list) or not wanted or not all(isinstance(each, str) for each in wanted):
         raise invalid(f"output_types is {wanted!r}; expected a list of names")
     missing = [each for each in wanted if each not in has]
     if missing:

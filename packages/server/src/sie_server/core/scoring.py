@@ -1,53 +1,68 @@
-"""What a score request wants, how vectors become scores, and how scores become ranks."""
+"""What a score request wants, and how scores become ranks."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
-import numpy as np
-
-from sie_protocol.arrays import Array
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import MAX_CANDIDATES
-from sie_server.core.options import Prompt, invalid, merged_options, no_such_task, prompt_of
+from sie_server.core.options import Prompt, invalid, may_cut, merged_options, no_such_task, output_types, prompt_of
+from sie_server.core.similarity import SIMILARITIES
 
-SIMILARITIES: Final = ("cosine", "dot")
-SMALLEST_NORM: Final = 1e-12
+HYBRID: Final = "hybrid"
+KINDS: Final = ("dense", "sparse", "multivector")
+SCORE_MODES: Final = MappingProxyType({**{kind: kind for kind in KINDS}, "colbert": "multivector", HYBRID: HYBRID})
+# How much each of the kinds counts in a hybrid score: what BGE-M3 was published with.
+HYBRID_WEIGHTS: Final = (0.4, 0.2, 0.4)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreOptions:
-    """One score request, resolved. `reads_pairs`: the model scores pairs itself; else `similarity` compares vectors."""
+    """One score request, resolved.
 
-    reads_pairs: bool
+    `weights`: the outputs that are compared and how much each counts, of 1 in all; none if the model reads pairs.
+    `is_hybrid`: token vectors count by the mean over the query's tokens, as the other outputs know no number of tokens.
+    """
+
+    weights: Mapping[str, float]
+    is_hybrid: bool
     query_prompt: Prompt
     document_prompt: Prompt
     similarity: str
+    may_cut: bool
+
+    @property
+    def reads_pairs(self) -> bool:
+        """True when the model scores pairs itself."""
+        return not self.weights
 
 
 def resolve_score(model: ModelConfig, instruction: str | None, asked: Mapping[str, Any]) -> ScoreOptions:
     """Resolve one score request against its model.
 
-    A model with a score task reads query and document together. Another one with a dense output compares its vectors
-    of the two. An instruction is for the query only.
+    A model with a score task reads query and document together. Any other one compares its vectors of the two. An
+    instruction is for the query only.
 
     Raises:
         Problem: INVALID_INPUT; the message names what was asked and what the model has.
     """
-    reads_pairs = model.tasks.score is not None
-    if not reads_pairs and "dense" not in model.dims:
+    if model.tasks.score is None and not model.dims:
         raise no_such_task(model, "score")
     options = merged_options(model, asked)
     similarity = options.get("similarity", SIMILARITIES[0])
     if similarity not in SIMILARITIES:
         raise invalid(f"options.similarity is {similarity!r}; expected one of: {', '.join(SIMILARITIES)}")
+    mode = _mode(model, options)
     return ScoreOptions(
-        reads_pairs,
+        _weights(model, mode, options.get("score_weights", HYBRID_WEIGHTS)),
+        mode == HYBRID,
         prompt_of(options, instruction, is_query=True),
         prompt_of(options, None, is_query=False),
         str(similarity),
+        may_cut(options),
     )
 
 
@@ -64,14 +79,16 @@ def check_candidates(count: int) -> None:
         raise Problem(ErrorCode.INPUT_TOO_LONG, message)
 
 
-def compare(query: Array, documents: Sequence[Array], similarity: str) -> list[float]:
-    """The similarity of a vector to each of the others, all of shape [dims]; a vector of zeros is like no other."""
-    left, right = np.asarray(query, np.float64), np.stack(documents).astype(np.float64)
-    if similarity == "cosine":
-        left = left / max(float(np.linalg.norm(left)), SMALLEST_NORM)
-        right /= np.maximum(np.linalg.norm(right, axis=1, keepdims=True), SMALLEST_NORM)
-    scores: list[float] = (right @ left).tolist()
-    return scores
+def pieces(sizes: Sequence[int], limit: int) -> Iterator[slice]:
+    """Cut a sequence into neighbouring pieces of at most `limit` in all, but of one element at least."""
+    start, total = 0, 0
+    for at, size in enumerate(sizes):
+        if at > start and total + size > limit:
+            yield slice(start, at)
+            start, total = at, 0
+        total += size
+    if start < len(sizes):
+        yield slice(start, len(sizes))
 
 
 def ranked(scores: Sequence[float]) -> tuple[int, ...]:
@@ -84,3 +101,40 @@ def ranked(scores: Sequence[float]) -> tuple[int, ...]:
     if wrong is not None:
         raise Problem(ErrorCode.INFERENCE_ERROR, f"the model gave item {wrong} the score {scores[wrong]}")
     return tuple(sorted(range(len(scores)), key=lambda at: -scores[at]))
+
+
+def _mode(model: ModelConfig, options: Mapping[str, Any]) -> str | None:
+    """What is compared, None for pairs; unless the request or the profile says so, the profile's first output."""
+    asked = options.get("score_mode")
+    if model.tasks.score is not None:
+        if asked is not None:
+            raise invalid(f"options.score_mode is {asked!r}; model '{model.sie_id}' reads pairs and has no modes")
+        return None
+    mode = SCORE_MODES.get(asked) if isinstance(asked, str) else None
+    if asked is None:
+        return output_types(model, options.get("output_types"))[0]
+    able = (*model.dims, *([HYBRID] if len(model.dims) > 1 else []))
+    if mode not in able:
+        raise invalid(f"options.score_mode is {asked!r}; model '{model.sie_id}' has: {', '.join(able)}")
+    return mode
+
+
+def _weights(model: ModelConfig, mode: str | None, asked: object) -> Mapping[str, float]:
+    if mode is None:
+        return {}
+    if mode != HYBRID:
+        return {mode: 1.0}
+    numbers = asked if isinstance(asked, list | tuple) else ()
+    if len(numbers) != len(KINDS) or not all(_is_weight(each) for each in numbers):
+        raise invalid(
+            f"options.score_weights is {asked!r}; expected three numbers of at least 0: for dense, sparse, multivector"
+        )
+    own = {kind: float(number) for kind, number in zip(KINDS, numbers, strict=True) if kind in model.dims and number}
+    total = sum(own.values())
+    if not total:
+        raise invalid(f"options.score_weights is {asked!r}; an output of model '{model.sie_id}' must count")
+    return {kind: number / total for kind, number in own.items()}
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sie_protocol.errors import Problem
+from sie_server.adapters.base import Findings
 from sie_server.core.options import EncodeOptions
 from sie_server.engine.quantize import Finished
 
@@ -36,4 +38,16 @@ class Scored:
     model: str
     scores: Sequence[float]
     order: Sequence[int]
+    cost: Cost
+
+
+Found = Mapping[str, Findings] | Problem  # in one item: by output, or why it could not be read
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """One extract answer: what was found in each item, in order."""
+
+    model: str
+    rows: Sequence[Found]
     cost: Cost

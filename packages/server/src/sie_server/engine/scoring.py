@@ -3,16 +3,23 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from sie_protocol.arrays import Array
 from sie_protocol.items import Item
-from sie_server.adapters.base import Input, Pair, SparseVector
-from sie_server.core.scoring import check_candidates, compare, ranked, resolve_score
+from sie_server.adapters.base import Pair, SparseVector
+from sie_server.core.scoring import ScoreOptions, check_candidates, pieces, ranked, resolve_score
+from sie_server.core.similarity import Words, compare, max_sims, sparse_products
+from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
 from sie_server.engine.inputs import text_of
 from sie_server.engine.loop import Row
-from sie_server.engine.results import Scored
+from sie_server.engine.results import Cost, Scored
+from sie_server.engine.slots import Choice
+
+FLOAT_BYTES: Final = 4
 
 
 async def score(
@@ -30,22 +37,67 @@ async def score(
     Raises:
         Problem: any refusal of a score call.
     """
-    slot = engine.lookup(name)
-    wanted = resolve_score(slot.model, instruction, options)
+    choice = engine.lookup(name, options)
+    wanted = resolve_score(choice.model, instruction, options)
     check_candidates(len(items))
     limit = engine.limits.max_text_chars
-    asked = wanted.query_prompt.apply(text_of(slot.model, "the query", query, limit))
+    asked = wanted.query_prompt.apply(text_of(choice.model, "the query", query, limit))
     texts = [
-        wanted.document_prompt.apply(text_of(slot.model, f"item {at}", item, limit)) for at, item in enumerate(items)
+        wanted.document_prompt.apply(text_of(choice.model, f"item {at}", item, limit)) for at, item in enumerate(items)
     ]
-    inputs: list[Input] = [Pair(asked, text) for text in texts] if wanted.reads_pairs else [asked, *texts]
-    ran = await engine.run(slot, inputs)
-    if wanted.reads_pairs:
-        scores = [float(_array(row, "score")) for row in ran.rows]
-    else:
-        first, *rest = (_array(row, "dense") for row in ran.rows)
-        scores = await engine.pipeline.run(partial(compare, first, rest, wanted.similarity))
-    return Scored(slot.model.sie_id, scores, ranked(scores), ran.cost)
+    score_texts = _by_pairs if wanted.reads_pairs else _by_vectors
+    scores, cost = await score_texts(engine, choice, wanted, asked, texts)
+    return Scored(choice.model.sie_id, scores, ranked(scores), cost)
+
+
+async def _by_pairs(
+    engine: Engine, choice: Choice, wanted: ScoreOptions, query: str, texts: Sequence[str]
+) -> tuple[list[float], Cost]:
+    ran = await engine.run(choice, [Pair(query, text) for text in texts], wants=Wants(may_cut=wanted.may_cut))
+    return [float(_array(row, "score")) for row in ran.rows], ran.cost
+
+
+async def _by_vectors(
+    engine: Engine, choice: Choice, wanted: ScoreOptions, query: str, texts: Sequence[str]
+) -> tuple[list[float], Cost]:
+    """Piece by piece of the texts, so that vectors of no more than one piece exist at a time."""
+    wants = Wants(frozenset(wanted.weights), wanted.may_cut)
+    width = choice.model.dims["multivector"] if "multivector" in wanted.weights else 1
+    first: Row | None = None
+    scores: list[float] = []
+    async with engine.admitted(choice, texts, wants, query=query) as admitted:
+        sizes = [each.tokens for each in admitted.prepared]
+        for piece in pieces(sizes, engine.limits.score_vector_bytes // (FLOAT_BYTES * width)):
+            rows = await admitted.rows(admitted.prepared[piece])
+            if first is None:
+                first, rows = rows[0], rows[1:]
+            if rows:
+                scores += await engine.pipeline.run(partial(similarities, first, rows, wanted))
+        return scores, admitted.cost()
+
+
+def similarities(query: Row, documents: Sequence[Row], wanted: ScoreOptions) -> list[float]:
+    """How alike the query and each document are, over all outputs that count."""
+    total = np.zeros(len(documents))
+    for kind, weight in wanted.weights.items():
+        total += weight * _similarities(kind, query, documents, wanted)
+    scores: list[float] = total.tolist()
+    return scores
+
+
+def _similarities(kind: str, query: Row, documents: Sequence[Row], wanted: ScoreOptions) -> Array:
+    if kind == "sparse":
+        return sparse_products(_words(query), [_words(row) for row in documents])
+    own, others = _array(query, kind), [_array(row, kind) for row in documents]
+    if kind == "dense":
+        return compare(own, others, wanted.similarity)
+    return max_sims(own, others) / (max(1, len(own)) if wanted.is_hybrid else 1)
+
+
+def _words(row: Row) -> Words:
+    output = row["sparse"]
+    assert isinstance(output, SparseVector), "'sparse' is sparse"  # noqa: S101 - a bug of the adapter
+    return output.indices, output.values
 
 
 def _array(row: Row, kind: str) -> Array:

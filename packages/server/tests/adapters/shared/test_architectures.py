@@ -30,6 +30,7 @@ TEXTS = [
 TINY: dict[str, Family] = {
     "xlm-roberta": Family("xlm-roberta", {"num_hidden_layers": 3}),
     "xlm-roberta, first token": Family("xlm-roberta", {"num_hidden_layers": 2}, "cls", normalize=False, seed=1),
+    "distilbert": Family("distilbert", {"num_hidden_layers": 2}, "cls", normalize=False, seed=9),
     "roberta, prefixed": Family("roberta", {"num_hidden_layers": 2}, seed=2, prefix="roberta."),
     "modernbert, windows within a text": Family("modernbert", {"num_hidden_layers": 6, "local_attention": 8}, seed=3),
     "modernbert, first token": Family(
@@ -148,7 +149,7 @@ def test_an_unknown_architecture_names_the_known_ones(tmp_path: Path) -> None:
     folder = write_family(tmp_path / "model", TINY["xlm-roberta"])
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
     with pytest.raises(
-        LoadError, match=r"model_type 't5'; .* bert, deberta-v2, mistral, modernbert, qwen3, roberta, xlm-roberta"
+        LoadError, match=r"'t5'; .* bert, deberta-v2, distilbert, mistral, modernbert, qwen3, roberta, xlm-roberta"
     ) as refused:
         adapter(folder)
     assert refused.value.error_class is ErrorClass.DEPENDENCY

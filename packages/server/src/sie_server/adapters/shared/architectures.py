@@ -11,18 +11,30 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError
 from sie_server.adapters.shared import bert_weights, deberta_weights, decoder, modernbert
 from sie_server.adapters.shared.deberta import PackedDeberta
+from sie_server.adapters.shared.distilbert import as_bert
 from sie_server.adapters.shared.prenorm import PackedPreNorm
 from sie_server.adapters.shared.varlen import PackedBert
 from sie_server.core.lifecycle import ErrorClass
 
 Tensors = Mapping[str, torch.Tensor]
+BERT_TYPES: Final = ("bert", "distilbert", "roberta", "xlm-roberta")
 
 
 class Encoder(Protocol):
     """Token ids in, hidden states out. `encode` may run in several threads at once."""
 
-    def encode(self, sequences: Sequence[Array], *, first_only: bool) -> tuple[torch.Tensor, list[int]]:
+    def encode(
+        self,
+        sequences: Sequence[Array],
+        *,
+        first_only: bool = False,
+        types: Sequence[Array] | None = None,
+        seen: list[int] | None = None,
+    ) -> tuple[torch.Tensor, list[int]]:
         """Hidden states of the last block for int64 token id arrays.
+
+        Without `types`, which only encoders with token types take, every token is of type 0; with `seen` tokens look
+        at so many of their sequence only.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
@@ -32,13 +44,19 @@ class Encoder(Protocol):
 class Architecture:
     """What a configuration promises: components per vector, the longest input, and the encoder for its tensors.
 
-    `relative`: longer inputs can be computed, though the model was not trained on them.
+    `types`: how many types of token there are; None for encoders that know of none. `relative`: longer inputs can be
+    computed, though the model was not trained on them.
     """
 
     width: int
     positions: int
     build: Callable[[Tensors, str, torch.dtype], Encoder]
+    types: int | None = None
     relative: bool = False
+
+    def length(self, wanted: int | None) -> int:
+        """How many tokens an input may have."""
+        return min(wanted or self.positions, self.positions)
 
 
 def read_architecture(config: Mapping[str, Any]) -> Architecture:
@@ -56,12 +74,15 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
 
 
 def _bert(config: Mapping[str, Any]) -> Architecture:
-    shape = bert_weights.read_shape(config, ("bert", "roberta", "xlm-roberta"))
+    own, _ = as_bert(config, {})
+    shape = bert_weights.read_shape(own, BERT_TYPES)
 
     def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
-        return PackedBert(shape, bert_weights.read_weights(tensors, shape, device, dtype), device)
+        _, named = as_bert(config, tensors)
+        return PackedBert(shape, bert_weights.read_weights(named, shape, device, dtype), device)
 
-    return Architecture(shape.width, shape.positions, build)
+    types = int(config.get("type_vocab_size", 2)) if config["model_type"] == "bert" else None
+    return Architecture(shape.width, shape.positions, build, types)
 
 
 def _deberta(config: Mapping[str, Any]) -> Architecture:
@@ -93,12 +114,10 @@ def _decoder(config: Mapping[str, Any]) -> Architecture:
 
 READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Architecture]]] = MappingProxyType(
     {
-        "bert": _bert,
+        **dict.fromkeys(BERT_TYPES, _bert),
         "deberta-v2": _deberta,
         "mistral": _decoder,
         "modernbert": _modernbert,
         "qwen3": _decoder,
-        "roberta": _bert,
-        "xlm-roberta": _bert,
     }
 )

@@ -67,7 +67,7 @@ class BertWeights:
     layers: tuple[Layer, ...]
 
 
-def read_shape(config: Mapping[str, Any], model_types: Sequence[str] = ("bert",)) -> BertShape:
+def read_shape(config: Mapping[str, Any], model_types: Sequence[str]) -> BertShape:
     """The shape of a `config.json` of one of these types, which may be `bert`, `roberta` and `xlm-roberta`.
 
     Raises:

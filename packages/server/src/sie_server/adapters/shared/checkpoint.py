@@ -38,6 +38,14 @@ class Checkpoint:
             raise LoadError(ErrorClass.UNKNOWN, f"the checkpoint's tensor '{name}' {found}")
         return tensor.to(self._device, dtype)
 
+    def find(self, name: str, *wanted: int, dtype: torch.dtype = torch.float32) -> torch.Tensor | None:
+        """The same of a tensor that need not be there.
+
+        Raises:
+            LoadError: UNKNOWN when it has another shape.
+        """
+        return self.get(name, *wanted, dtype=dtype) if name in self._named else None
+
 
 def expect(config: Mapping[str, Any], key: str, *allowed: object, default: object = None) -> None:
     """Refuse a configuration whose value for a key is another than what the encoder computes.

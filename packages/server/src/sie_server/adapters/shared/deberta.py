@@ -33,11 +33,20 @@ class PackedDeberta:
         self._buffers = ThreadBuffers(device, qkv=3 * shape.width, context=shape.width, inner=shape.inner)
 
     @torch.inference_mode()
-    def encode(self, sequences: Sequence[Array], *, first_only: bool = False) -> tuple[torch.Tensor, list[int]]:
-        """Hidden states of the last block for int64 token id arrays.
+    def encode(
+        self,
+        sequences: Sequence[Array],
+        *,
+        first_only: bool = False,
+        types: Sequence[Array] | None = None,
+        seen: list[int] | None = None,
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Hidden states of the last block for int64 token id arrays; tokens have no types, and all are seen.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
+        assert types is None, "an encoder without token types gets none"  # noqa: S101 - a bug of the caller
+        assert seen is None, "no model of this kind fills its inputs up"  # noqa: S101 - the same
         batch, weights, shape = pack(sequences, self._device), self._weights, self._shape
         words = functional.embedding(batch.ids, weights.words)
         hidden = functional.layer_norm(words, (shape.width,), weights.norm.weight, weights.norm.bias, shape.norm_eps)

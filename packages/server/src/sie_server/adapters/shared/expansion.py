@@ -1,42 +1,75 @@
 """Attention for inputs that end in tokens nobody looks at: they see the tokens before them, and are seen by none.
 
-Late-interaction models pad queries with such tokens, whose own vectors they keep.
+Late-interaction models pad queries with such tokens, whose own vectors they keep. One that stands too far behind the
+text for a layer's window takes nothing from it.
 """
 
 import torch
 from torch.nn import functional
 
-
-def attend_seen(heads: torch.Tensor, out: torch.Tensor, lengths: list[int], seen: list[int]) -> None:
-    """Attention inside each sequence of a packed batch, in which only its first `seen` tokens are keys.
-
-    `heads` is [3, heads, tokens, head width] with scaled queries; `out` is [tokens, heads, head width].
-    """
-    if heads.device.type == "cpu":
-        _each(heads, out, lengths, seen)
-    else:
-        _padded(heads, out, lengths, seen)
+from sie_server.adapters.shared.attention import EVERYTHING, Sight, band
 
 
-def _each(heads: torch.Tensor, out: torch.Tensor, lengths: list[int], seen: list[int]) -> None:
+def attend_seen(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    out: torch.Tensor,
+    lengths: list[int],
+    seen: list[int],
+    sight: Sight = EVERYTHING,
+) -> None:
+    """As `attention.Attend`, but inside each sequence only its first `seen` tokens are keys."""
+    attend = _each if queries.device.type == "cpu" else _padded
+    attend(queries, keys, values, out, lengths, seen, sight)
+
+
+def _each(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    out: torch.Tensor,
+    lengths: list[int],
+    seen: list[int],
+    sight: Sight,
+) -> None:
     """One sequence after the other: no work on padding, at one call per sequence."""
-    queries, keys, values = (torch.split_with_sizes(part, lengths, dim=1) for part in heads)
-    targets = torch.split_with_sizes(out, lengths)
-    for query, key, value, target, count in zip(queries, keys, values, targets, seen, strict=True):
-        context = functional.scaled_dot_product_attention(
-            query[None], key[None, :, :count], value[None, :, :count], scale=1.0
-        )
+    parts = (torch.split_with_sizes(part, lengths, dim=1) for part in (queries, keys, values))
+    for query, key, value, target, count in zip(*parts, torch.split_with_sizes(out, lengths), seen, strict=True):
+        mask = None if sight == EVERYTHING else band(len(target), count, 0, sight, query.device)
+        context = _masked(query[None], key[None, :, :count], value[None, :, :count], mask)
         target.copy_(context[0].transpose(0, 1))
 
 
-def _padded(heads: torch.Tensor, out: torch.Tensor, lengths: list[int], seen: list[int]) -> None:
+def _padded(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    out: torch.Tensor,
+    lengths: list[int],
+    seen: list[int],
+    sight: Sight,
+) -> None:
     """One masked call over a padded copy: for devices on which a call costs more than padding."""
-    places = torch.arange(max(lengths), device=heads.device)[None, :]
-    real = places < torch.tensor(lengths, device=heads.device)[:, None]
-    visible = places < torch.tensor(seen, device=heads.device)[:, None]
-    padded = heads.new_zeros(len(lengths), max(lengths), 3, *heads.shape[1::2])
-    padded[real] = heads.permute(2, 0, 1, 3)
-    query, key, value = padded.permute(2, 0, 3, 1, 4)
-    mask = visible[:, None, None, :]
-    context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0)
+    longest = max(lengths)
+    places = torch.arange(longest, device=out.device)[None, :]
+    real = places < torch.tensor(lengths, device=out.device)[:, None]
+    visible = (places < torch.tensor(seen, device=out.device)[:, None])[:, None, None, :]
+    mask = visible if sight == EVERYTHING else visible & band(longest, longest, 0, sight, out.device)
+
+    def padded(part: torch.Tensor) -> torch.Tensor:
+        copy = part.new_zeros(len(lengths), longest, part.shape[0], part.shape[2])
+        copy[real] = part.transpose(0, 1)
+        return copy.transpose(1, 2)
+
+    context = _masked(padded(queries), padded(keys), padded(values), mask)
     out.copy_(context.transpose(1, 2)[real])
+
+
+def _masked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    shared = query.shape[1] != key.shape[1]
+    context = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=1.0, enable_gqa=shared)
+    if mask is None:
+        return context
+    # What a kernel gives where nothing is seen differs from one to the next; nothing is what it should be.
+    return context.masked_fill(~mask.any(-1, keepdim=True), 0.0)

@@ -1,7 +1,7 @@
 """Reads what a sentence-transformers folder says about pooling, normalisation and length. Knows nothing of tensors."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,8 @@ _NAMES: Final = {"mean": "mean", "cls": "cls", "lasttoken": "last", "last": "las
 class Layout:
     """How token vectors become one vector, and how texts are cut. `max_length` counts special tokens too.
 
-    `end_token` ends every text, whether or not the model's own tokenizer says so.
+    `end_token` ends every text, whether or not the model's own tokenizer says so. `dense` are the folders of the layers
+    behind the pooling, in their order.
     """
 
     pooling: str
@@ -32,6 +33,7 @@ class Layout:
     max_length: int | None
     lower_case: bool
     end_token: str | None = None
+    dense: tuple[Path, ...] = ()
 
 
 def read_layout(folder: Path, options: Mapping[str, Any]) -> Layout:
@@ -40,8 +42,8 @@ def read_layout(folder: Path, options: Mapping[str, Any]) -> Layout:
     Raises:
         LoadError: the folder or an option asks for something this worker cannot do.
     """
-    modules = _modules(folder)
-    text = read_json(path) if (path := folder / "sentence_bert_config.json").is_file() else {}
+    modules = read_modules(folder, {"Transformer", "Pooling", "Dense", "Normalize"})
+    text = read_text_settings(folder)
     own_pooling = next((_pooling(folder / path) for kind, path in modules if kind == "Pooling"), "mean")
     pooling = options.get("pooling", own_pooling)
     if pooling not in POOLINGS:
@@ -56,11 +58,26 @@ def read_layout(folder: Path, options: Mapping[str, Any]) -> Layout:
         text.get("max_seq_length"),
         bool(text.get("do_lower_case", False)),
         options.get("end_token"),
+        tuple(folder / path for kind, path in modules if kind == "Dense"),
     )
 
 
-def _modules(folder: Path) -> list[tuple[str, str]]:
-    """Kind and sub-folder of each module after the transformer itself; empty for a plain transformers folder."""
+def read_text_settings(folder: Path) -> dict[str, Any]:
+    """What the folder says about its texts: `max_seq_length` and `do_lower_case`, if anything.
+
+    Raises:
+        LoadError: UNKNOWN when the file is no JSON object.
+    """
+    path = folder / "sentence_bert_config.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def read_modules(folder: Path, known: Collection[str]) -> list[tuple[str, str]]:
+    """Kind and sub-folder of each module of a model; empty for a plain transformers folder.
+
+    Raises:
+        LoadError: UNKNOWN when modules.json is none, DEPENDENCY for a kind that is not among the known ones.
+    """
     path = folder / "modules.json"
     if not path.is_file():
         return []
@@ -68,7 +85,7 @@ def _modules(folder: Path) -> list[tuple[str, str]]:
         modules = [(str(each["type"]).rsplit(".", 1)[-1], str(each["path"])) for each in json.loads(path.read_bytes())]
     except (ValueError, TypeError, KeyError) as error:
         raise LoadError(ErrorClass.UNKNOWN, f"modules.json is not a list of modules: {error}") from error
-    unknown = [kind for kind, _ in modules if kind not in {"Transformer", "Pooling", "Normalize"}]
+    unknown = [kind for kind, _ in modules if kind not in known]
     if unknown:
         raise LoadError(ErrorClass.DEPENDENCY, f"modules {', '.join(unknown)} of the model are not supported")
     return modules

@@ -10,6 +10,7 @@ import numpy as np
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError, Prepared
+from sie_server.adapters.shared.layout import read_text_settings
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.core.lifecycle import ErrorClass
 
@@ -73,7 +74,8 @@ def read_documents(folder: Path, options: Mapping[str, Any], length: int) -> Sid
 
 
 def _tokenizer(folder: Path, length: int) -> TextTokenizer:
-    return TextTokenizer(folder, length - 1, lower_case=False)  # one token less: the marker needs its place
+    lower_case = bool(read_text_settings(folder).get("do_lower_case", False))
+    return TextTokenizer(folder, length - 1, lower_case=lower_case)  # one token less: the marker needs its place
 
 
 def _id(tokenizer: TextTokenizer, token: str) -> int:

@@ -7,12 +7,16 @@ from typing import Final
 import torch
 from torch.nn import functional
 
-from sie_server.adapters.base import LoadError
 from sie_server.adapters.shared.bert_weights import BertShape, Norm, canonical
-from sie_server.core.lifecycle import ErrorClass
+from sie_server.adapters.shared.checkpoint import Checkpoint
 
 # Logits of this many tokens exist at a time: 30,522 words x 128 tokens in float32 are 16 MB, of 16,384 tokens 2 GB.
 CHUNK_TOKENS: Final = 128
+_ROBERTA: Final = (
+    ("lm_head.dense", "cls.predictions.transform.dense"),
+    ("lm_head.layer_norm", "cls.predictions.transform.LayerNorm"),
+    ("lm_head.", "cls.predictions."),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,30 +83,32 @@ def chunks(lengths: list[int], size: int = CHUNK_TOKENS) -> Iterator[tuple[int, 
 
 
 def read_head(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: str, dtype: torch.dtype) -> MlmHead:
-    """The head of a BERT checkpoint; its word matrix is that of the embeddings unless it brings one of its own.
+    """The head of a BERT or RoBERTa checkpoint; its word matrix is that of the embeddings unless it brings its own.
 
     Raises:
         LoadError: UNKNOWN naming a tensor that is missing or has another shape.
     """
-    named = {canonical(name): tensor for name, tensor in tensors.items()}
+    checkpoint, width = Checkpoint(tensors, _canonical, device), shape.width
 
-    def get(*names: str, wanted: tuple[int, ...] | None = None) -> torch.Tensor:
-        tensor = next((named[name] for name in names if name in named), None)
-        if tensor is None or (wanted and tuple(tensor.shape) != wanted):
-            found = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}, not {wanted}"
-            raise LoadError(ErrorClass.UNKNOWN, f"the checkpoint's tensor '{names[0]}' {found}")
-        return tensor.to(device, dtype)
+    def get(name: str, *wanted: int) -> torch.Tensor:
+        return checkpoint.get(f"cls.predictions.{name}", *wanted, dtype=dtype)
 
-    width = (shape.width,)
-    words = get("cls.predictions.decoder.weight", "embeddings.word_embeddings.weight")
+    words = checkpoint.find("cls.predictions.decoder.weight", dtype=dtype)
+    if words is None:
+        words = checkpoint.get("embeddings.word_embeddings.weight", dtype=dtype)
+    bias = checkpoint.find("cls.predictions.decoder.bias", len(words), dtype=dtype)
     return MlmHead(
-        dense=get("cls.predictions.transform.dense.weight", wanted=(*width, *width)).t().contiguous(),
-        dense_bias=get("cls.predictions.transform.dense.bias", wanted=width),
-        norm=Norm(
-            get("cls.predictions.transform.LayerNorm.weight", wanted=width),
-            get("cls.predictions.transform.LayerNorm.bias", wanted=width),
-        ),
+        dense=get("transform.dense.weight", width, width).t().contiguous(),
+        dense_bias=get("transform.dense.bias", width),
+        norm=Norm(get("transform.LayerNorm.weight", width), get("transform.LayerNorm.bias", width)),
         norm_eps=shape.norm_eps,
         words=words,
-        words_bias=get("cls.predictions.bias", "cls.predictions.decoder.bias", wanted=(len(words),)),
+        words_bias=get("bias", len(words)) if bias is None else bias,
     )
+
+
+def _canonical(name: str) -> str:
+    """A tensor's name as BERT has it."""
+    for roberta, bert in _ROBERTA:
+        name = name.replace(roberta, bert)
+    return canonical(name)

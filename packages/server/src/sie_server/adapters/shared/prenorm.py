@@ -13,6 +13,7 @@ from torch.nn import functional
 from sie_protocol.arrays import Array
 from sie_server.adapters.shared.attention import Sight, attend_on
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
+from sie_server.adapters.shared.expansion import attend_seen
 from sie_server.adapters.shared.rope import turn, turns
 from sie_server.adapters.shared.varlen import Packed, pack
 
@@ -95,12 +96,22 @@ class PackedPreNorm:
         )
 
     @torch.inference_mode()
-    def encode(self, sequences: Sequence[Array], *, first_only: bool) -> tuple[torch.Tensor, list[int]]:
-        """Normalised hidden states of the last block for int64 token id arrays.
+    def encode(
+        self,
+        sequences: Sequence[Array],
+        *,
+        first_only: bool = False,
+        types: Sequence[Array] | None = None,
+        seen: list[int] | None = None,
+    ) -> tuple[torch.Tensor, list[int]]:
+        """Normalised hidden states of the last block for int64 token id arrays; there are no token types.
+
+        With `seen` tokens look at so many of their sequence only.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
-        weights, packed = self._weights, pack(sequences, self._device)
+        assert types is None, "an encoder without token types gets none"  # noqa: S101 - a bug of the caller
+        weights, packed = self._weights, pack(sequences, self._device, seen)
         hidden = functional.embedding(packed.ids, weights.words)
         if weights.embedding_norm is not None:
             hidden = self._norm(hidden, weights.embedding_norm)
@@ -131,7 +142,10 @@ class PackedPreNorm:
         context = batch.buffers.context[:tokens]
         out = context.view(tokens, shape.heads, shape.head_width)
         queries, keys = turned[: shape.heads], turned[shape.heads :]
-        self._attend(queries, keys, values, out, batch.packed.lengths, layer.sight)
+        if batch.packed.seen is None:
+            self._attend(queries, keys, values, out, batch.packed.lengths, layer.sight)
+        else:
+            attend_seen(queries, keys, values, out, batch.packed.lengths, batch.packed.seen, layer.sight)
         return context
 
     def _rest(self, layer: Layer, hidden: torch.Tensor, context: torch.Tensor, buffers: Buffers) -> torch.Tensor:

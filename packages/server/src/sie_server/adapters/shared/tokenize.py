@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from sie_server.adapters.base import LoadError, Pair, Prepared, UnsupportedInputError
+from sie_server.adapters.base import Input, LoadError, Pair, Prepared, UnsupportedInputError
 from sie_server.core.lifecycle import ErrorClass
 
 
@@ -37,6 +37,10 @@ class TextTokenizer:
         """The id of a word of the vocabulary."""
         return self._tokenizer.token_to_id(word)
 
+    def plain_ids(self, text: str) -> list[int]:
+        """The ids of a text without special tokens around it."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
         """Tokenise in one call; may be called from several threads."""
         wanted = [text.lower() for text in texts] if self._lower_case else list(texts)
@@ -52,6 +56,18 @@ class TextTokenizer:
             for each in encodings
         ]
 
+    def count(self, given: Input) -> int:
+        """How many tokens a text, or a pair, has before it is cut, special tokens included.
+
+        Raises:
+            UnsupportedInputError: it is neither.
+        """
+        if not isinstance(given, str | Pair):
+            raise UnsupportedInputError("the model reads texts only")
+        texts = (given,) if isinstance(given, str) else given
+        specials = self._tokenizer.num_special_tokens_to_add(isinstance(given, Pair)) + len(self._end)
+        return specials + sum(self._whole(text.lower() if self._lower_case else text) for text in texts)
+
     def texts_of(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of token ids, special tokens left out.
 
@@ -63,6 +79,10 @@ class TextTokenizer:
             message = f"token {wrong[0]} is not one of the model's tokens, which are 0 to {self._vocabulary - 1}"
             raise UnsupportedInputError(message)
         return self._tokenizer.decode_batch([list(ids) for ids in tokens], skip_special_tokens=True)
+
+    def _whole(self, text: str) -> int:
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return len(encoding) + sum(len(piece) for piece in encoding.overflowing)
 
     def _prepared(self, encoding: Encoding) -> Prepared:
         ids = np.asarray([*encoding.ids, *self._end] if self._end else encoding.ids, dtype=np.int64)

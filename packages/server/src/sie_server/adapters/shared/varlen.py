@@ -36,6 +36,8 @@ class Packed:
 def pack(sequences: Sequence[Array], device: str, seen: list[int] | None = None) -> Packed:
     """Lay int64 token id arrays out one after the other."""
     lengths = np.array([len(each) for each in sequences])
+    if seen == lengths.tolist():
+        seen = None  # where everything is seen, the plain way is the faster one
     starts = np.cumsum(lengths) - lengths
     positions = np.arange(lengths.sum()) - np.repeat(starts, lengths)
     ids = torch.from_numpy(np.concatenate(sequences)).to(device)
@@ -68,8 +70,7 @@ class PackedBert:
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
-        # Where everything is seen, the plain way is the faster one.
-        batch = pack(sequences, self._device, None if seen == [len(each) for each in sequences] else seen)
+        batch = pack(sequences, self._device, seen)
         weights = self._weights
         hidden = functional.embedding(batch.ids, weights.words)
         hidden.add_(functional.embedding(batch.positions, weights.positions))
@@ -99,7 +100,7 @@ class PackedBert:
         if batch.seen is None:
             self._attend(heads[0], heads[1], heads[2], out, batch.lengths, EVERYTHING)
         else:
-            attend_seen(heads, out, batch.lengths, batch.seen)
+            attend_seen(heads[0], heads[1], heads[2], out, batch.lengths, batch.seen, EVERYTHING)
         return context
 
 

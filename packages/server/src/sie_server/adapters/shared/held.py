@@ -1,0 +1,88 @@
+"""What adapters share of loading: a place for the parts of a loaded model, and the refusals that all of them give."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+
+from sie_server.adapters.base import LoadError, ModelSpec, WeightsSource
+from sie_server.adapters.shared.torch_use import use_threads
+from sie_server.adapters.shared.weights import locate, read_json, read_tensors
+from sie_server.core.lifecycle import ErrorClass
+
+T = TypeVar("T")
+
+
+class Held(Generic[T]):
+    """The parts of a model between load and unload; `load` writes them, any thread may read them."""
+
+    def __init__(self) -> None:
+        self._parts: T | None = None
+        self._threads = threading.local()
+        self.pads = False
+
+    def fill(self, parts: T, device: str) -> None:
+        """Keep the parts of a model; accelerators pad inside attention."""
+        self._parts = parts
+        self.pads = device != "cpu"
+
+    def parts(self) -> T:
+        """The parts."""
+        assert self._parts is not None, "load comes first"  # noqa: S101 - a bug of the caller, not a refusal
+        return self._parts
+
+    def with_threads(self, threads: int) -> T:
+        """The parts, for a calling thread that computes with so many threads from now on."""
+        use_threads(self._threads, threads)
+        return self.parts()
+
+    def drop(self) -> None:
+        """Let the parts go."""
+        self._parts = None
+
+
+class Stored(NamedTuple):
+    """A model on disk: its folder, its config.json and its tensors by name."""
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, torch.Tensor]
+
+
+def read_model(source: WeightsSource) -> Stored:
+    """Find a model and map its tensors.
+
+    Raises:
+        LoadError: what was looked for and what to do.
+    """
+    folder = locate(source)
+    config = read_json(folder / "config.json")
+    return Stored(folder, config, read_tensors(folder, allow_pickle=source.allow_pickle))
+
+
+@contextmanager
+def fitting(device: str) -> Iterator[None]:
+    """Around everything that puts weights on a device.
+
+    Raises:
+        LoadError: OOM when they do not fit.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
+
+
+def check_dims(spec: ModelSpec, output: str, found: int) -> None:
+    """Refuse weights whose vectors have another number of components than the catalogue says.
+
+    Raises:
+        LoadError: UNKNOWN.
+    """
+    expected = spec.dims.get(output)
+    if expected != found:
+        message = f"the weights give {output} vectors of {found} components, the catalogue says {expected}"
+        raise LoadError(ErrorClass.UNKNOWN, message)

@@ -1,0 +1,111 @@
+"""What an extract request wants: which labels, and with which options of the model's family."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from sie_protocol.catalog import ExtractTask, ModelConfig
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.items import MAX_LABELS, ExtractParams
+from sie_server.core.options import EXTRACT_OPTIONS, invalid, merged_options, no_such_task
+
+MAX_LABEL_CHARS: Final = 1000
+AGGREGATIONS: Final = ("first", "average", "max", "simple")
+SLOT: Final = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractOptions:
+    """One extract request, resolved: labels in the caller's order, and those options that the caller or profile set."""
+
+    labels: tuple[str, ...]
+    options: Mapping[str, Any]
+
+
+def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions:
+    """Resolve one extract request against its model.
+
+    Raises:
+        Problem: INVALID_INPUT or INPUT_TOO_LONG; the message names what was asked and what the model can use.
+    """
+    task = model.tasks.extract
+    if task is None:
+        raise no_such_task(model, "extract")
+    for name in ("output_schema", "instruction"):
+        if getattr(params, name) is not None:
+            raise invalid(f"model '{model.sie_id}' cannot use {name}; leave it out")
+    merged = merged_options(model, params.options or {})
+    options = {name: merged[name] for name in sorted(EXTRACT_OPTIONS & merged.keys()) if merged[name] is not None}
+    for name, value in options.items():
+        is_right, expected = CHECKS[name]
+        if not is_right(value):
+            raise invalid(f"options.{name} is {value!r:.200}; expected {expected}")
+    return ExtractOptions(_labels(model, task, params.labels or []), options)
+
+
+def _labels(model: ModelConfig, task: ExtractTask, labels: list[str]) -> tuple[str, ...]:
+    if labels and task.labels == "none":
+        raise invalid(f"model '{model.sie_id}' reads no labels; leave them out")
+    if not labels and task.labels == "required":
+        raise invalid(f"model '{model.sie_id}' looks for what labels name; send params.labels")
+    if len(labels) > MAX_LABELS:
+        raise Problem(ErrorCode.INPUT_TOO_LONG, f"the request has {len(labels)} labels, the limit is {MAX_LABELS}")
+    seen: set[str] = set()
+    for at, label in enumerate(labels):
+        if not label.strip():
+            raise invalid(f"label {at} is empty; every label is a text")
+        if len(label) > MAX_LABEL_CHARS:
+            message = f"label {at} has {len(label)} characters, the limit is {MAX_LABEL_CHARS}"
+            raise Problem(ErrorCode.INPUT_TOO_LONG, message)
+        if label in seen:
+            raise invalid(f"label {at}, '{label}', is there twice; send every label once")
+        seen.add(label)
+    return tuple(labels)
+
+
+def check_finite(scores: list[float], place: int) -> None:
+    """Refuse scores that have no place in an order, or in JSON.
+
+    Raises:
+        Problem: INFERENCE_ERROR naming the item.
+    """
+    wrong = next((score for score in scores if not math.isfinite(score)), None)
+    if wrong is not None:
+        raise Problem(ErrorCode.INFERENCE_ERROR, f"the model gave a finding in item {place} the score {wrong}")
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _is_switch(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_template(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_LABEL_CHARS and value.count(SLOT) == 1
+
+
+def _is_aggregation(value: object) -> bool:
+    return value in AGGREGATIONS
+
+
+_SWITCH: Final = (_is_switch, "true or false")
+# What each option may be; the models' own defaults are with their families.
+CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxyType(
+    {
+        "aggregation_strategy": (_is_aggregation, f"one of: {', '.join(AGGREGATIONS)}"),
+        "flat_ner": _SWITCH,
+        "hypothesis_template": (_is_template, f"a text with exactly one {SLOT}, where the label goes"),
+        "merge_adjacent_entities": _SWITCH,
+        "multi_label": _SWITCH,
+        "stride": (_is_count, "a number of tokens, 0 or more"),
+        "threshold": (_is_share, "a number from 0 to 1"),
+    }
+)

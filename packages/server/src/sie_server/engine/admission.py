@@ -1,0 +1,123 @@
+"""The inputs of one request between its place in the queue and its answer: tokenised, checked, sent to the device."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import accumulate
+
+from sie_protocol.errors import ErrorCode, Problem
+from sie_server.adapters.base import CountsTokens, Input, Pair, Prepared, UnsupportedInputError
+from sie_server.core.options import invalid
+from sie_server.engine.loop import Answer, ModelLoop, Row
+from sie_server.engine.pipeline import Pipeline
+from sie_server.engine.results import Cost
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What a request wants of its inputs: some outputs or all, and whether an input that is too long loses its end.
+
+    `counts`: how many inputs each item of the request has become; None: one.
+    """
+
+    outputs: frozenset[str] | None = None
+    may_cut: bool = True
+    counts: Sequence[int] | None = None
+
+    def item_of(self, at: int) -> int:
+        """The item that an input belongs to."""
+        if self.counts is None:
+            return at
+        return next(item for item, end in enumerate(accumulate(self.counts)) if at < end)
+
+
+@dataclass(slots=True, eq=False)
+class Admitted:
+    """Inputs ready for the device; written by their request's own task."""
+
+    prepared: Sequence[Prepared]
+    tokenization_s: float
+    loop: ModelLoop
+    _answers: list[Answer] = field(default_factory=list)
+
+    async def rows(self, some: Sequence[Prepared]) -> Sequence[Row]:
+        """The rows of these inputs, in order; cancelling drops what has not started.
+
+        Raises:
+            Problem: any refusal of the model's queue.
+        """
+        answer = await self.loop.submit(some)
+        self._answers.append(replace(answer, rows=()))  # whoever asked decides how long rows are kept
+        return answer.rows
+
+    def cost(self) -> Cost:
+        """What all inputs took up to now."""
+        return Cost(
+            queue_s=sum(each.queue_s for each in self._answers),
+            tokenization_s=self.tokenization_s,
+            inference_s=sum(each.inference_s for each in self._answers),
+            input_tokens=sum(item.tokens for item in self.prepared),
+            truncated_items=sum(item.truncated for item in self.prepared),
+        )
+
+
+@asynccontextmanager
+async def admitted(
+    loop: ModelLoop,
+    pipeline: Pipeline,
+    inputs: Sequence[Input],
+    wants: Wants,
+    *,
+    is_query: bool = False,
+    query: Input | None = None,
+) -> AsyncIterator[Admitted]:
+    """Hold room for the inputs of one request; `query` is one more, in front, and read as one.
+
+    Raises:
+        Problem: INVALID_INPUT for what the model cannot read, INPUT_TOO_LONG, or QUEUE_FULL.
+    """
+    groups = [("item {}", list(inputs), is_query)]
+    if query is not None:
+        groups.insert(0, ("the query", [query], True))
+    with loop.admit(sum(len(some) for _, some, _ in groups)):
+        prepared: list[Prepared] = []
+        tokenization_s = 0.0
+        for place, some, as_query in groups:
+            try:
+                ready, spent_s = await pipeline.prepare(loop.adapter, some, is_query=as_query)
+            except UnsupportedInputError as error:
+                raise invalid(f"model '{loop.name}': {error}") from error
+            if not wants.may_cut:
+                await _check_lengths(loop, pipeline, place, wants, some, ready, is_query=as_query)
+            prepared += ready
+            tokenization_s += spent_s
+        if wants.outputs is not None and len(loop.adapter.capabilities.outputs) > 1:
+            prepared = [replace(each, wanted=wants.outputs) for each in prepared]
+        yield Admitted(prepared, tokenization_s, loop)
+
+
+async def _check_lengths(
+    loop: ModelLoop,
+    pipeline: Pipeline,
+    place: str,
+    wants: Wants,
+    inputs: Sequence[Input],
+    prepared: Sequence[Prepared],
+    *,
+    is_query: bool,
+) -> None:
+    """Refuse the first input that was cut; `place` is what the caller calls an input, with `{}` for its number."""
+    at = next((at for at, each in enumerate(prepared) if each.truncated), None)
+    if at is None:
+        return
+    limit, adapter = prepared[at].tokens, loop.adapter
+    found = f"more than {limit}"
+    if isinstance(adapter, CountsTokens):
+        found = str(await pipeline.run(partial(adapter.tokens_of, inputs[at], is_query=is_query)))
+    which = f"the query with item {at}" if isinstance(inputs[at], Pair) else place.format(wants.item_of(at))
+    raise Problem(
+        ErrorCode.INPUT_TOO_LONG,
+        f"{which} has {found} tokens, model '{loop.name}' reads at most {limit}; shorten it, or have it cut with "
+        "options.overflow_policy: truncate_text",
+    )

@@ -1,0 +1,109 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sie_protocol.catalog import ExtractTask, ModelConfig, ProfileConfig, Tasks
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.items import MAX_LABELS, ExtractParams
+from sie_server.core.extraction import CHECKS, MAX_LABEL_CHARS, check_finite, resolve_extract
+from sie_server.core.options import EXTRACT_OPTIONS
+
+
+def model(labels: Any = "required", **options: Any) -> ModelConfig:
+    profiles = {
+        "default": ProfileConfig("token_classifier", adapter_options=options),
+        "strict": ProfileConfig("token_classifier", adapter_options={**options, "threshold": 0.9}),
+    }
+    return ModelConfig("org/m", Tasks(extract=ExtractTask(labels)), profiles)
+
+
+LABELS = st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=30, unique=True)
+
+
+@given(LABELS)
+def test_labels_stay_as_they_are_and_where_they_are(labels: list[str]) -> None:
+    assert resolve_extract(model(), ExtractParams(labels=labels)).labels == tuple(labels)
+
+
+@given(LABELS, st.data())
+def test_a_label_that_is_there_twice_or_empty_is_refused_by_its_place(labels: list[str], data: Any) -> None:
+    at = data.draw(st.integers(1, len(labels)))
+    for wrong in (labels[0], "", " \t"):
+        spoiled = [*labels[:at], wrong, *labels[at:]]
+        with pytest.raises(Problem, match=f"label {at}") as refused:
+            resolve_extract(model(), ExtractParams(labels=spoiled))
+        assert refused.value.code is ErrorCode.INVALID_INPUT
+
+
+@pytest.mark.parametrize(
+    ("mode", "labels", "named"),
+    [
+        ("required", None, "send params.labels"),
+        ("required", [], "send params.labels"),
+        ("none", ["a"], "reads no labels"),
+        ("optional", [str(at) for at in range(MAX_LABELS + 1)], "1001 labels, the limit is 1000"),
+        ("optional", ["a", "b" * (MAX_LABEL_CHARS + 1)], "label 1 has 1001 characters"),
+    ],
+)
+def test_labels_are_what_the_model_needs(mode: str, labels: list[str] | None, named: str) -> None:
+    with pytest.raises(Problem, match=named):
+        resolve_extract(model(mode), ExtractParams(labels=labels))
+
+
+@pytest.mark.parametrize(("mode", "labels"), [("optional", None), ("optional", ["a"]), ("none", None), ("none", [])])
+def test_labels_may_be_left_out_where_the_model_has_its_own(mode: str, labels: list[str] | None) -> None:
+    assert resolve_extract(model(mode), ExtractParams(labels=labels)).labels == tuple(labels or ())
+
+
+@pytest.mark.parametrize("ignored", ["output_schema", "instruction"])
+def test_what_the_model_cannot_use_is_refused_and_not_dropped(ignored: str) -> None:
+    params = ExtractParams(labels=["a"], **{ignored: {"type": "object"} if ignored == "output_schema" else "find"})  # type: ignore[arg-type]
+    with pytest.raises(Problem, match=f"'org/m' cannot use {ignored}"):
+        resolve_extract(model(), params)
+
+
+def test_the_request_beats_its_profile_which_beats_the_family() -> None:
+    def options(own: ModelConfig, **asked: Any) -> dict[str, Any]:
+        return dict(resolve_extract(own, ExtractParams(labels=["a"], options=asked)).options)
+
+    assert options(model()) == {}
+    assert options(model(threshold=0.5, pooling="cls")) == {"threshold": 0.5}  # what is the adapter's own stays there
+    assert options(model(threshold=0.5), profile="strict") == {"threshold": 0.9}
+    assert options(model(threshold=0.5), profile="strict", threshold=0.1) == {"threshold": 0.1}
+    assert options(model(multi_label=True), threshold=0, is_query=True) == {"threshold": 0, "multi_label": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("threshold", [0, 0.5, 1, 1.0], [-0.1, 1.1, True, "0.5", [0.5], float("nan")]),
+        ("multi_label", [True, False], [1, "yes"]),
+        ("flat_ner", [True, False], [0]),
+        (
+            "hypothesis_template",
+            ["{}", "about {}.", "{x} {} {text}"],
+            ["", "no slot", "{} {}", "{0}", 5, "{:>9999999}"],
+        ),
+        ("aggregation_strategy", ["first", "average", "max", "simple"], ["none", 1, ["first"]]),
+        ("stride", [0, 64], [-1, 1.5, True, "64"]),
+    ],
+)
+def test_an_option_is_what_it_may_be(name: str, right: list[Any], wrong: list[Any]) -> None:
+    for value in right:
+        params = ExtractParams(labels=["a"], options={name: value})
+        assert resolve_extract(model(), params).options == {name: value}
+    for value in wrong:
+        with pytest.raises(Problem, match=rf"options\.{name} is .*expected"):
+            resolve_extract(model(), ExtractParams(labels=["a"], options={name: value}))
+
+
+def test_every_option_is_checked() -> None:
+    assert CHECKS.keys() == EXTRACT_OPTIONS
+
+
+def test_a_score_that_is_no_number_names_its_item() -> None:
+    check_finite([0.0, 1.0], 3)
+    with pytest.raises(Problem, match="item 3"):
+        check_finite([0.5, float("nan")], 3)

@@ -1,0 +1,58 @@
+"""An adapter that finds labels as words of the text: what extraction means, without a model."""
+
+from collections.abc import Sequence
+
+from sie_server.adapters.base import (
+    Capabilities,
+    Classification,
+    Entity,
+    Input,
+    ModelSpec,
+    Outputs,
+    Prepared,
+    UnsupportedInputError,
+    labelled_texts,
+)
+
+ADAPTERS = {"finder": "finder_adapter:FinderAdapter"}
+
+
+class FinderAdapter:
+    """Option `gives`: entities (each place of a label in the text) or classifications (the share of its characters).
+
+    A token is a word; the label "unknown" is none of this model's; the text "broken" has a score that is no number.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._gives: str = spec.options.get("gives", "entities")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(outputs=frozenset({self._gives}))
+
+    def load(self, device: str) -> None:
+        pass
+
+    def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - the same
+        texts = labelled_texts(inputs)
+        if any("unknown" in each.labels for each in texts):
+            raise UnsupportedInputError("label 'unknown' is none of its labels")
+        return [Prepared(max(1, len(each.text.split())), truncated=False, payload=each) for each in texts]
+
+    def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:  # noqa: ARG002 - needs none
+        find = _entities if self._gives == "entities" else _shares
+        return {self._gives: [find(each.payload.text, each.payload.labels) for each in batch]}
+
+    def unload(self) -> None:
+        pass
+
+
+def _entities(text: str, labels: Sequence[str]) -> tuple[Entity, ...]:
+    found = [(at, label) for label in labels for at in range(len(text)) if text.startswith(label, at)]
+    score = float("nan") if text == "broken" else 1.0
+    return tuple(Entity(label, label, score, at, at + len(label)) for at, label in sorted(found))
+
+
+def _shares(text: str, labels: Sequence[str]) -> tuple[Classification, ...]:
+    shares = [Classification(label, text.count(label) * len(label) / len(text)) for label in labels]
+    return tuple(sorted(shares, key=lambda each: -each.score))
