@@ -58,7 +58,7 @@ chaos: ## Ten minutes of killed, stopped, failing and restarted processes under 
 	@python3 tools/setup.py dev
 	$(BIN)/pytest tests/chaos --chaos-seconds 600 --timeout 900 -s
 
-bench: ## Measure the worker beside the hardware and sentence-transformers, the router beside nginx
+bench: ## Measure the worker beside the hardware and sentence-transformers, the router beside other proxies
 	@python3 tools/setup.py dev
 	$(BIN)/python tools/bench/run.py
 
