@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from sie_protocol.headers import SERVER_VERSION
 from sie_protocol.versions import VERSION
@@ -77,16 +78,16 @@ def make_server(settings: Settings) -> Server:
     audited = logging.getLogger().isEnabledFor(logging.INFO)
     router = RouterApp(settings, AuditLog(sys.stderr, time.time, settings.json_logs).write if audited else no_audit)
     shutdown_s = math.ceil(settings.request_timeout_s) + 1
-    config = server_config(router, host=settings.host, port=settings.port, loop="uvloop", shutdown_s=shutdown_s)
+    config = server_config(router.asgi, host=settings.host, port=settings.port, loop="uvloop", shutdown_s=shutdown_s)
     return Server(config, router, settings.drain_s)
 
 
 def server_config(
-    router: RouterApp, *, host: str, port: int, loop: Literal["uvloop", "none"], shutdown_s: int
+    app: ASGIApp, *, host: str, port: int, loop: Literal["uvloop", "none"], shutdown_s: int
 ) -> uvicorn.Config:
     """How a router is served; every answer carries its version. `none` is for a caller with a loop of its own."""
     return uvicorn.Config(
-        router.asgi,
+        app,
         host=host,
         port=port,
         loop=loop,

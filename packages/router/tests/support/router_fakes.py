@@ -13,6 +13,7 @@ from typing import Any, cast
 import httptools
 import msgspec
 import uvicorn
+from starlette.types import ASGIApp
 
 from router_builders import L4, status
 from sie_protocol.status import HEARTBEAT_S, WorkerStatus
@@ -222,14 +223,21 @@ class Served:
 
 @asynccontextmanager
 async def served(settings: Settings) -> AsyncIterator[Served]:
-    """Serve a router in this process, with the protocol that the command uses."""
+    """Serve a router in this process, as the command does."""
     outcomes: list[Outcome] = []
     app = RouterApp(settings, outcomes.append)
+    async with listening(app.asgi) as port:
+        yield Served(app, port, outcomes)
+
+
+@asynccontextmanager
+async def listening(app: ASGIApp) -> AsyncIterator[int]:
+    """Serve any application as a router is served; its port."""
     server = uvicorn.Server(server_config(app, host="127.0.0.1", port=0, loop="none", shutdown_s=5))
     task = asyncio.create_task(server.serve())
     await eventually(lambda: server.started or task.done())
     try:
-        yield Served(app, server.servers[0].sockets[0].getsockname()[1], outcomes)
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         await task

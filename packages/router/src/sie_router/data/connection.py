@@ -37,7 +37,10 @@ class BudgetSpent(Exception):  # noqa: N818
 
 
 class Reply:
-    """A worker's answer. `body` is None when it is too long to hold: then `read` yields it piece by piece."""
+    """A worker's answer; names of headers are in lower case.
+
+    `body` is None when it is too long to hold: then `read` yields it piece by piece.
+    """
 
     __slots__ = ("_connection", "body", "headers", "status")
 

@@ -139,7 +139,8 @@ class Forwarder:
         said = Verdict.NEUTRAL
         try:
             reply = await self._send(call, incoming, body, to, left_s)
-            said = verdict(reply.status, is_about_model=code_of(reply) == _ABOUT_MODEL)
+            is_error = reply.status >= _SERVER_ERROR
+            said = verdict(reply.status, is_about_model=is_error and code_of(reply) == _ABOUT_MODEL)
         except BudgetSpent as spent:
             # A second worker, or that of an impatient client, may have had little of the time.
             said = Verdict.BAD if left_s > self._budget_s / 2 else Verdict.NEUTRAL
@@ -216,7 +217,7 @@ class Forwarder:
 
 def code_of(reply: Reply) -> bytes:
     """The error code of a reply; empty without one."""
-    return next((value for name, value in reply.headers if name.lower() == _ERROR_CODE), b"")
+    return next((value for name, value in reply.headers if name == _ERROR_CODE), b"")
 
 
 async def _watched(call: Call, body: Body) -> AsyncIterator[bytes]:

@@ -214,12 +214,11 @@ def _with_model(incoming: Incoming, model: ModelRef) -> Incoming:
 def _passed_on(call: Call, headers: RawHeaders) -> RawHeaders:
     kept: RawHeaders = []
     connection = b""
-    for name, value in headers:
-        lowered = name.lower()
-        if lowered not in _DROPPED:
-            kept.append((lowered, value))
-        elif lowered == b"connection":
-            connection = value
+    for header in headers:
+        if header[0] not in _DROPPED:
+            kept.append(header)
+        elif header[0] == b"connection":
+            connection = header[1]
     if connection:
         kept = without_named(kept, connection)
     if call.applied_wait_s:

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from sie_protocol.errors import ErrorCode, Problem
 from sie_router.data.answers import refusal
 from sie_router.data.call import GONE, Gone
+from sie_router.data.deadline import Deadline
 from sie_router.edge.malformed import malformed
 
 _BODILESS = frozenset({204, 304})
@@ -102,8 +103,30 @@ class Protocol(HttpToolsProtocol):
 
     _gone: Gone | None = None
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client connected."""
+        super().connection_made(transport)
+        self._idle = Deadline(self.loop, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came."""
+        self._idle.clear()
+        super().data_received(data)
+
+    def on_response_complete(self) -> None:
+        """A request is over; as uvicorn's, with a timer that is not made anew each time."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle.set(self.timeout_keep_alive)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The client went away."""
+        self._idle.close()
         super().connection_lost(exc)
         if self._gone is not None:
             self._gone.tell()
@@ -118,6 +141,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head of a request came; as uvicorn's, without a mount point and a limit, which are not used here."""
+        self._gone = self.scope[GONE] = Gone()  # type: ignore[typeddict-unknown-key]
         if self.parser.should_upgrade():  # of these uvicorn knows more
             super().on_headers_complete()
             return
@@ -129,7 +153,6 @@ class Protocol(HttpToolsProtocol):
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"] = target.path
         scope["query_string"] = target.query or b""
-        self._gone = scope[GONE] = Gone()  # type: ignore[typeddict-unknown-key]
         under_way = self.cycle
         exchange = self.cycle = Exchange(
             scope=scope,
