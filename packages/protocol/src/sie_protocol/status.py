@@ -67,7 +67,10 @@ class ClusterSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker as a router sees it. `gpu` is its machine profile; `queue_depth` includes requests on their way."""
+    """One worker as a router sees it. `gpu` is its machine profile; `queue_depth` includes requests on their way.
+
+    `breaker` is `closed` while requests succeed, else `open`, `half_open` or `probing`.
+    """
 
     name: str
     url: str
@@ -80,6 +83,17 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     healthy: bool
     bundle: str
     bundle_config_hash: str
+    breaker: str = "closed"
+
+
+class PoolSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One pool. `worker_count` are healthy workers, `lease_s` the seconds until its lease ends; null: it has none."""
+
+    name: str
+    state: str
+    gpus: dict[str, int]
+    worker_count: int
+    lease_s: float | None
 
 
 class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,9 +107,10 @@ class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One frame of `/ws/cluster-status`; `GET /health` carries the same parts."""
+    """One frame of `/ws/cluster-status`; `GET /health` carries the same parts. `pools` are those its reader may use."""
 
     timestamp: float
     cluster: ClusterSummary
     workers: tuple[WorkerInfo, ...]
     models: tuple[ModelSummary, ...]
+    pools: tuple[PoolSummary, ...] = ()

@@ -5,12 +5,14 @@ import itertools
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from starlette.types import ASGIApp
 
 from sie_protocol.status import ClusterStatus
 from sie_protocol.versions import VERSION
@@ -25,7 +27,7 @@ from sie_router.api.models import model_routes
 from sie_router.api.page import page_routes
 from sie_router.api.pools import Limits, Pools, pool_routes
 from sie_router.api.views import cluster_status
-from sie_router.control.catalog_files import read_catalog
+from sie_router.control.catalog_files import CatalogFiles
 from sie_router.control.discovery import Combined, Discovery
 from sie_router.control.discovery_dns import SCHEME, DnsDiscovery
 from sie_router.control.discovery_kube import KubeDiscovery
@@ -39,8 +41,10 @@ from sie_router.control.pools_memory import MemoryPools
 from sie_router.control.reaper import Reaper
 from sie_router.control.store import FleetStore
 from sie_router.control.ticker import tick
+from sie_router.core.catalog import AnyModel, Models, UnreadCatalog
 from sie_router.core.events import CatalogPut, Tick
 from sie_router.core.index import empty_fleet
+from sie_router.core.pools import Caller
 from sie_router.data.admission import Admission
 from sie_router.data.forward import Forwarder, Plane
 from sie_router.data.health import HealthBook
@@ -65,7 +69,10 @@ class RouterApp:
     def __init__(self, settings: Settings, audit: Callable[[Outcome], None]) -> None:
         self._settings = settings
         self.phase = Phase.STARTING
-        self.store = FleetStore(empty_fleet(settings.groups, settings.profiles), time.monotonic)
+        self.catalog = self._catalog_files()
+        models: Models = AnyModel() if self.catalog is None else UnreadCatalog()
+        fleet = replace(empty_fleet(settings.groups, settings.profiles), models=models)
+        self.store = FleetStore(fleet, time.monotonic)
         self.inflight = Inflight(time.monotonic)
         self.health = HealthBook(self.store.publish, time.monotonic, random.random)
         self.upstream = Upstream(
@@ -82,13 +89,14 @@ class RouterApp:
         self._audit = audit
         self._kube: KubeApi | None = None if settings.kubernetes is None else connect(settings.kubernetes.kubeconfig)
         self.pools = self._pool_store()
-        if settings.models_dir is not None and settings.bundles_dir is not None:
-            self.store.publish(CatalogPut(read_catalog(settings.models_dir, settings.bundles_dir)))
+        if self.catalog is not None:
+            self.catalog.look()
         tokens = Tokens(settings.auth.tokens, settings.auth.admin_token)
         exempt = settings.auth.exempt_operational
         proxy = self._proxy()
         front = Front([InferenceRoute(proxy), NamedRoute(proxy.named)], self._build())
-        self.asgi = Auth(front, tokens, exempt_operational=exempt)
+        self._closing: list[Callable[[], None]] = []
+        self.asgi = self._traced(Auth(front, tokens, exempt_operational=exempt))
 
     @property
     def is_draining(self) -> bool:
@@ -103,7 +111,7 @@ class RouterApp:
     def _build(self) -> FastAPI:
         app = FastAPI(title="SIE router", version=VERSION, lifespan=self._lifespan, telemetry=_NO_TELEMETRY)
         snapshot = self.store.snapshot
-        app.include_router(health_routes(snapshot, self._status, lambda: self.phase))
+        app.include_router(health_routes(snapshot, self._status, self._phase_now))
         app.include_router(model_routes(snapshot))
         app.include_router(explain_routes(snapshot, lambda: self.inflight.workers, random.random))
         limits = Limits(self._settings.max_pools, self._settings.max_pool_workers)
@@ -117,6 +125,27 @@ class RouterApp:
         errors.install(app)
         describe(app)
         return app
+
+    def _catalog_files(self) -> CatalogFiles | None:
+        models_dir, bundles_dir = self._settings.models_dir, self._settings.bundles_dir
+        if models_dir is None or bundles_dir is None:
+            return None
+        return CatalogFiles(models_dir, bundles_dir, lambda catalog: self.store.publish(CatalogPut(catalog)))
+
+    def _phase_now(self) -> Phase:
+        is_unread = isinstance(self.store.snapshot().models, UnreadCatalog)
+        return Phase.UNREAD if is_unread and self.phase is Phase.SERVING else self.phase
+
+    def _traced(self, app: ASGIApp) -> ASGIApp:
+        if not self._settings.tracing:
+            return app
+        try:
+            from sie_protocol.tracing import Tracing  # noqa: PLC0415 - costs memory and time where nobody wants it
+        except ImportError as error:
+            raise ValueError(f"tracing needs more packages, install sie-router[otel]: {error}") from error
+        tracing = Tracing("sie-router")
+        self._closing.append(tracing.close)
+        return tracing.around(app)
 
     def _pool_store(self) -> PoolStore:
         if self._kube is not None:
@@ -151,10 +180,9 @@ class RouterApp:
         self.counters.count(outcome)
         self._audit(outcome)
 
-    def _status(self) -> ClusterStatus:
-        return cluster_status(
-            self.store.snapshot(), self.inflight.workers, self.inflight.sent_per_second(), time.time()
-        )
+    def _status(self, caller: Caller) -> ClusterStatus:
+        load, rate = self.inflight.workers, self.inflight.sent_per_second()
+        return cluster_status(self.store.snapshot(), load, rate, time.time(), caller)
 
     def _pass_time(self) -> None:
         self.store.publish(Tick())
@@ -172,15 +200,19 @@ class RouterApp:
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            for close in self._closing:
+                stack.push_async_callback(asyncio.to_thread, close)
             stack.push_async_callback(self.upstream.close)
             if self._kube is not None:
                 stack.push_async_callback(self._kube.close)
-            background = (
+            background: list[Coroutine[None, None, None]] = [
                 follow(Combined(self._sources(), random.random), self.store.publish, random.random),
                 follow_pools(self.pools, self.store.publish),
                 Reaper(self.pools, self.store.snapshot, self.store.publish, time.time).run(),
                 tick(self._pass_time, self.upstream.close_idle),
-            )
+            ]
+            if self.catalog is not None:
+                background.append(self.catalog.follow())
             for each in background:
                 task = asyncio.create_task(each)
                 stack.push_async_callback(_ended, task)

@@ -62,6 +62,7 @@ class Flags:
     pools_file: Path | None = None
     log_level: str | None = None
     json_logs: bool | None = None
+    tracing: bool | None = None
     kubernetes: bool | None = None
     k8s_namespace: str | None = None
     k8s_services: tuple[str, ...] = ()
@@ -85,6 +86,7 @@ class Settings:
     estimated_wait_s: int = 180
     log_level: str = "info"
     json_logs: bool = False
+    tracing: bool = False
     connect_timeout_s: float = 2.0
     request_timeout_s: float = 300.0
     drain_s: float = 0.0
@@ -133,6 +135,7 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
         estimated_wait_s=env.number("SIE_ROUTER_ESTIMATED_WAIT_S", default.estimated_wait_s, flags.estimated_wait_s),
         log_level=level,
         json_logs=env.flag("SIE_LOG_JSON") if flags.json_logs is None else flags.json_logs,
+        tracing=env.flag("SIE_TRACING_ENABLED") if flags.tracing is None else flags.tracing,
         connect_timeout_s=env.number("SIE_ROUTER_CONNECT_TIMEOUT_S", default.connect_timeout_s),
         request_timeout_s=env.number("SIE_ROUTER_REQUEST_TIMEOUT_S", default.request_timeout_s),
         drain_s=env.number("SIE_ROUTER_DRAIN_S", default.drain_s, least=0),

@@ -622,3 +622,12 @@ async def test_what_is_no_http_is_refused_in_the_one_envelope(nonsense: bytes) -
     assert b"x-sie-error-code: INVALID_INPUT" in head
     assert b"\r\ncontent-length: %d" % len(body) in head
     assert msgspec.json.decode(body)["error"]["code"] == "INVALID_INPUT"
+
+
+async def test_without_tracing_the_trace_context_passes_unchanged(make_worker: MakeWorker) -> None:
+    worker = await make_worker(WARM)
+    context = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "a=b"}
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        await post(router, PATH, b"{}", **context)
+    assert {name: worker.seen[0].header(name) for name in context} == context

@@ -54,7 +54,7 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
     """A worker on the running event loop; everything it holds is closed at the end, in order.
 
     Raises:
-        ValueError: the catalogue cannot be read, or lacks the bundle or a model.
+        ValueError: the catalogue cannot be read, or lacks the bundle or a model; tracing lacks its packages.
     """
     catalog = read_catalog(settings.models_dir, settings.bundles_dir)
     models = select(catalog, settings.bundle, settings.models)
@@ -93,7 +93,18 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         )
         feed = StatusFeed(identity, engine, settings.max_watchers)
         context = TaskContext(engine, pipeline, metrics, settings.machine_profile, settings.max_body_bytes)
-        yield Worker(build_api(context, feed), engine, feed, metrics)
+        app: ASGIApp = build_api(context, feed)
+        yield Worker(_traced(app, stack) if settings.tracing else app, engine, feed, metrics)
+
+
+def _traced(app: ASGIApp, stack: AsyncExitStack) -> ASGIApp:
+    try:
+        from sie_protocol.tracing import Tracing  # noqa: PLC0415 - costs memory and time where nobody wants it
+    except ImportError as error:
+        raise ValueError(f"tracing needs more packages, install sie-server[otel]: {error}") from error
+    tracing = Tracing("sie-server")
+    stack.push_async_callback(asyncio.to_thread, tracing.close)
+    return tracing.around(app)
 
 
 def _open_weights(settings: Settings, metrics: Metrics) -> WeightsStore:

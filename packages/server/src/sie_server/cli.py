@@ -44,6 +44,7 @@ def serve(  # noqa: PLR0913 - one parameter per flag
     ] = None,
     json_logs: Annotated[bool | None, typer.Option("--json-logs/--text-logs", help="Log as JSON lines.")] = None,
     log_level: Annotated[str | None, typer.Option("--log-level", "-l", help="debug, info, warning, error.")] = None,
+    tracing: Annotated[bool | None, typer.Option("--tracing", help="Send spans as OTEL_* says; needs [otel].")] = None,
 ) -> None:
     """Serve models over HTTP. Flags win over SIE_* environment variables."""
     flags = {
@@ -60,6 +61,7 @@ def serve(  # noqa: PLR0913 - one parameter per flag
         "cache_max_bytes": cache_max_bytes,
         "hf_fallback": hf_fallback,
         "json_logs": json_logs,
+        "tracing": tracing,
         "log_level": log_level and log_level.lower(),
     }
     try:

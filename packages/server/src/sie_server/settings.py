@@ -47,6 +47,7 @@ class Settings:
     bundle: str = "default"
     models: tuple[str, ...] = ()
     json_logs: bool = False
+    tracing: bool = False
     log_level: str = "info"
     name: str = ""
     machine_profile: str = ""
@@ -118,6 +119,7 @@ def read(env: Mapping[str, str]) -> Settings:
         bundle=get("SIE_BUNDLE", str.lower, default.bundle),
         models=get("SIE_MODEL_FILTER", name_list, default.models),
         json_logs=get("SIE_LOG_JSON", _truth, default.json_logs),
+        tracing=get("SIE_TRACING_ENABLED", _truth, default.tracing),
         log_level=get("SIE_LOG_LEVEL", str.lower, default.log_level),
         name=env.get("POD_NAME") or env.get("HOSTNAME") or socket.gethostname(),
         machine_profile=get("SIE_MACHINE_PROFILE", str, default.machine_profile),

@@ -93,6 +93,7 @@ class RouterCollector(Collector):
         yield from self._groups(fleet)
         yield from self._leases(fleet)
         yield from _workers(fleet)
+        yield _mismatches(fleet)
         yield _models(fleet)
 
     def _traffic(self, fleet: Fleet) -> Iterator[Metric]:
@@ -183,6 +184,19 @@ def _workers(fleet: Fleet) -> Iterator[Metric]:
     workers.add_metric(("healthy",), healthy)
     workers.add_metric(("unhealthy",), len(fleet.workers) - healthy)
     yield workers
+
+
+def _mismatches(fleet: Fleet) -> Metric:
+    family = GaugeMetricFamily(
+        "sie_router_worker_config_mismatch",
+        "1 while a connected worker runs another configuration of its bundle than this router's catalogue has",
+        labels=("worker", *_LABELS),
+    )
+    connected = {worker.name: worker for worker in fleet.workers.values() if worker.is_connected}
+    for name, worker in sorted(connected.items()):
+        own, said = fleet.models.config_hash(worker.bundle), worker.bundle_config_hash
+        family.add_metric((name, worker.group.profile, worker.group.bundle), bool(own and said and own != said))
+    return family
 
 
 def _models(fleet: Fleet) -> Metric:

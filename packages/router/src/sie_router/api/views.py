@@ -6,11 +6,18 @@ from typing import Any
 from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, ModelConfig
 from sie_protocol.items import ModelInfo
 from sie_protocol.status import ClusterStatus, ClusterSummary, ModelSummary, WorkerInfo
+from sie_router.api.pool_views import pool_summaries
 from sie_router.core.fleet import Fleet, Worker
+from sie_router.core.pools import Caller
 
 
-def cluster_status(fleet: Fleet, inflight: Mapping[str, int], total_qps: float, timestamp: float) -> ClusterStatus:
-    """One frame: totals over trusted workers, every known worker, every loaded model. `timestamp` is Unix seconds."""
+def cluster_status(
+    fleet: Fleet, inflight: Mapping[str, int], total_qps: float, timestamp: float, caller: Caller
+) -> ClusterStatus:
+    """One frame: totals over trusted workers, every known worker and loaded model, and the pools of its reader.
+
+    `timestamp` is Unix seconds.
+    """
     healthy = [worker for worker in _sorted(fleet) if worker.is_trusted]
     models = tuple(_summary(name, holders, inflight) for name, holders in sorted(_holders(healthy).items()))
     return ClusterStatus(
@@ -23,6 +30,7 @@ def cluster_status(fleet: Fleet, inflight: Mapping[str, int], total_qps: float, 
         ),
         workers=tuple(_info(worker, inflight) for worker in _sorted(fleet)),
         models=models,
+        pools=pool_summaries(fleet, caller, timestamp),
     )
 
 
@@ -90,6 +98,7 @@ def _info(worker: Worker, inflight: Mapping[str, int]) -> WorkerInfo:
         healthy=worker.is_trusted,
         bundle=worker.bundle,
         bundle_config_hash=worker.bundle_config_hash,
+        breaker=worker.health.phase.name.lower(),
     )
 
 

@@ -14,6 +14,8 @@ from sie_protocol.catalog import (
     bundle_conflict,
     unknown_model,
 )
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.hashing import bundle_config_hash
 from sie_protocol.target import ModelRef
 
 DEFAULT_BUNDLE: Final = "default"
@@ -45,6 +47,10 @@ class Models(Protocol):
         """The catalogue's models with their bundles, sorted by id; empty without a catalogue."""
         ...
 
+    def config_hash(self, bundle: str) -> str:
+        """What workers of a bundle with the same catalogue report; empty where nobody knows."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class AnyModel:
@@ -58,13 +64,31 @@ class AnyModel:
         """Nothing is known in advance."""
         return ()
 
+    def config_hash(self, bundle: str) -> str:  # noqa: ARG002 - the protocol's signature
+        """Nobody knows."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadCatalog(AnyModel):
+    """A router whose catalogue could not be read yet: it knows of no model whether it exists."""
+
+    def resolve(self, ref: ModelRef) -> Servable:
+        """Refuse, for now: starting a worker for what may be a typo would cost money."""
+        name = ref.name[:200]
+        raise Problem(
+            ErrorCode.STORE_UNAVAILABLE,
+            f"model '{name}' cannot be looked up, this router has not read its catalogue yet; its log says why",
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class KnownModels:
-    """A router with a catalogue; only what it lists exists. `servable` is keyed by every name in lower case."""
+    """A router with a catalogue; only what it lists exists. Keys are names of models and bundles in lower case."""
 
     catalog: Catalog
     servable: Mapping[str, Servable]
+    hashes: Mapping[str, str]
 
     def resolve(self, ref: ModelRef) -> Servable:
         """Look the model up, ignoring case."""
@@ -82,6 +106,10 @@ class KnownModels:
         models = sorted(self.catalog.models.items())
         return tuple((model, self.servable[key].bundles) for key, model in models if key in self.servable)
 
+    def config_hash(self, bundle: str) -> str:
+        """What the bundle's part of the catalogue hashes to."""
+        return self.hashes.get(bundle.lower(), "")
+
 
 def known_models(catalog: Catalog) -> KnownModels:
     """Index a catalogue once, so that a request costs one lookup. What no bundle can run does not exist."""
@@ -90,7 +118,8 @@ def known_models(catalog: Catalog) -> KnownModels:
         bundles = tuple(bundle.lower() for bundle in catalog.bundles_for(adapters))
         if bundles:
             servable[name.lower()] = Servable(published, published.lower(), bundles)
-    return KnownModels(catalog, servable)
+    hashes = {each.name.lower(): bundle_config_hash(catalog.models_of(each.name)) for each in catalog.bundles}
+    return KnownModels(catalog, servable, hashes)
 
 
 def _names(catalog: Catalog) -> Iterator[tuple[str, str, frozenset[str]]]:

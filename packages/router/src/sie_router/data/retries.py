@@ -25,7 +25,8 @@ class RetryBudget:
 
     def earn(self) -> None:
         """A request came."""
-        self._tokens = min(MOST, self._tokens + SHARE)
+        if self._tokens < MOST:  # each request comes here
+            self._tokens += SHARE
 
     def take(self, now: float) -> bool:
         """True when a request may be sent once more."""
