@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Place:
     name: str
     log: Path
     command: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
 
@@ -72,6 +72,7 @@ class ChaosCluster:
         for each in self.workers:
             each.command = (str(BIN / "sie-server"), *serve, "--port", str(each.port), "--models", MODEL)
             each.environment = {"POD_NAME": each.name, "SIE_MACHINE_PROFILE": PROFILE, "OMP_NUM_THREADS": "1"}
+            each.environment["SIE_PRELOAD_MODELS"] = MODEL  # else one worker alone may hold it when it is killed
         self.failing = Place("worker-3", folder / "worker-3.log")
         self.failing.command = (sys.executable, str(FAKE_WORKER), str(self.failing.port), self.failing.name)
         self.failing.command += ("--model", MODEL, "--status-code", "500")
