@@ -61,7 +61,7 @@ class RouterApp:
     def __init__(self, settings: Settings, audit: Callable[[Outcome], None]) -> None:
         self._settings = settings
         self.phase = Phase.STARTING
-        self.store = FleetStore(empty_fleet(settings.groups, settings.profiles), time.monotonic)
+        self.store = FleetStore(empty_fleet(settings.groups, settings.profiles, settings.lease_s), time.monotonic)
         self.inflight = Inflight(time.monotonic)
         self.health = HealthBook(self.store.publish, time.monotonic, random.random)
         self.upstream = Upstream(
@@ -109,7 +109,7 @@ class RouterApp:
 
     def _pool_store(self) -> PoolStore:
         if self._kube is not None:
-            return KubePools(self._kube, random.random)
+            return KubePools(self._kube, random.random, lease_s=self._settings.lease_s)
         return MemoryPools() if self._settings.pools_file is None else FilePools(self._settings.pools_file)
 
     def _proxy(self) -> Proxy:

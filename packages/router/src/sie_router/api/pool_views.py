@@ -20,6 +20,7 @@ def pool_info(fleet: Fleet, pool: Pool) -> PoolInfo:
         assigned_workers=_workers(fleet, pool.name),
         created_at=pool.created_at,
         last_renewed=pool.last_renewed,
+        lease_s=fleet.lease_s,
     )
     return PoolInfo(name=pool.name, spec=spec, status=status)
 
