@@ -22,10 +22,10 @@ test-compat: ## Run the published SDKs against this cluster (needs python3.12 an
 	@python3 tools/setup.py dev
 	@PYTHONPATH=tests/support $(BIN)/python tools/compat.py
 
-test-cluster: ## Run the suite that needs a real Kubernetes API (built from source the first time)
+test-cluster: ## Run the suites that need a real Kubernetes API (built from source the first time) and Prometheus
 	@python3 tools/setup.py dev
 	@$(BIN)/python tools/lab/binaries.py etcd kube-apiserver
-	@$(BIN)/pytest tests/cluster
+	@$(BIN)/pytest tests/cluster tests/prometheus
 
 check: ## Lint, formatting, types, import contracts, generated files
 	@python3 tools/setup.py dev

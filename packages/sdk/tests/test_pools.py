@@ -21,7 +21,7 @@ RENEWED = published.said(200, {"message": "Lease renewed"})
 
 def info(lease_s: float | None = None, **fields: Any) -> Reply:
     status = {"state": "active", "assigned_workers": [], "created_at": 1.0, "last_renewed": 1.0}
-    lease = {} if lease_s is None else {"lease_s": lease_s}
+    lease = {} if lease_s is None else {"lease_duration_s": lease_s}
     spec = {"gpus": {"l4": 2}, "minimum_worker_count": 0}
     return published.said(200, {"name": "tenant", "spec": spec, "status": {**status, **lease}, **fields})
 
@@ -145,7 +145,7 @@ def test_a_lease_is_renewed_in_the_background_and_a_lost_pool_made_anew(serve: S
 
 def test_a_lease_that_cannot_be_renewed_is_shown(serve: Serve, open_client: Open) -> None:
     denied = published.said(403, {"error": {"code": "FORBIDDEN", "message": "not yours"}})
-    client = open_client(serve(info(lease_s=0.2), denied).url)
+    client = open_client(serve(info(lease_s=0.4), denied).url)
     client.create_pool("tenant", {"l4": 2})
     client.idle(lambda: client.lease_failures)
     assert isinstance(client.lease_failures["tenant"], errors.PoolForbiddenError)

@@ -18,6 +18,7 @@ RENEW_EVERY_S: Final = 60.0
 PER_LEASE: Final = 4  # renewals in the time of one lease, so that several in a row may fail
 RETRY_S: Final = 1.0
 MAX_RETRY_S: Final = 15.0
+MIN_ATTEMPT_S: Final = 1.0
 SPREAD: Final = 0.1  # of an interval, so that clients that started together do not renew together for ever
 
 
@@ -147,7 +148,7 @@ def _renew(book: LeaseBook, lease: Lease, terms: Terms) -> Flow[tuple[float, flo
 
 
 def _attempt(request: Request, lease: Lease, terms: Terms) -> Flow[tuple[float, float, SIEError | None]]:
-    happened = yield Send(request, min(terms.timeout_s, lease.every_s))
+    happened = yield Send(request, min(terms.timeout_s, max(lease.every_s, MIN_ATTEMPT_S)))
     assert happened.outcome is not None  # noqa: S101 - a driver without an outcome is a bug
     # No time left for retries: when to try again is the keeper's own decision.
     asker = replace(terms, pool=lease.name)

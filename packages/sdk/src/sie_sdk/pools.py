@@ -82,7 +82,7 @@ class Pools:
         request = Request("POST", POOLS, _SEND_JSON, msgspec.json.encode(spec))
         answer, now = yield from flow.exchange(request, self._terms(spec.name), start)
         info = _info(spec.name, answer)
-        path, every_s = _path(spec.name), leases.interval_s(info["status"].get("lease_s"))
+        path, every_s = _path(spec.name), leases.interval_s(info["status"].get("lease_duration_s"))
         renew = Request("POST", f"{path}/renew", calls.ASK_JSON)
         delete = Request("DELETE", path, calls.ASK_JSON)
         self.book.hold(Lease(_key(spec.name), request, renew, delete, now, every_s))

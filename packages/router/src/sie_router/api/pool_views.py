@@ -3,8 +3,10 @@
 from collections import Counter
 
 from sie_protocol.pools import AssignedWorker, PoolInfo, PoolListItem, PoolSpec, PoolStatus
+from sie_protocol.status import PoolSummary
 from sie_router.core.fleet import Fleet
 from sie_router.core.index import is_complete, members
+from sie_router.core.leases import left_s
 from sie_router.core.pools import DEFAULT_POOL, Caller, Pool
 
 ACTIVE, PENDING = "active", "pending"
@@ -20,7 +22,7 @@ def pool_info(fleet: Fleet, pool: Pool) -> PoolInfo:
         assigned_workers=_workers(fleet, pool.name),
         created_at=pool.created_at,
         last_renewed=pool.last_renewed,
-        lease_s=fleet.lease_s,
+        lease_duration_s=fleet.lease_s,
     )
     return PoolInfo(name=pool.name, spec=spec, status=status)
 
@@ -46,6 +48,20 @@ def pool_items(fleet: Fleet, caller: Caller) -> list[PoolListItem]:
         )
         for info in infos
     ]
+
+
+def pool_summaries(fleet: Fleet, caller: Caller, unix_now: float) -> tuple[PoolSummary, ...]:
+    """The same with what is left of their leases."""
+    return tuple(
+        PoolSummary(
+            name=item["name"],
+            state=item["state"],
+            gpus=item["gpus"],
+            worker_count=item["worker_count"],
+            lease_s=left_s(fleet.pools[item["name"]], unix_now, fleet.lease_s) if item["name"] in fleet.pools else None,
+        )
+        for item in pool_items(fleet, caller)
+    )
 
 
 def _state(fleet: Fleet, pool: Pool) -> str:

@@ -17,6 +17,11 @@ def is_expired(pool: Pool, now: float, lease_s: float = LEASE_S) -> bool:
     return now - pool.last_renewed > lease_s + lease_s * SKEW_SHARE
 
 
+def left_s(pool: Pool, now: float, lease_s: float = LEASE_S) -> float:
+    """Seconds until the pool is deleted unless somebody renews it."""
+    return max(0.0, pool.last_renewed + lease_s + lease_s * SKEW_SHARE - now)
+
+
 def expired(pools: Iterable[Pool], now: float, lease_s: float = LEASE_S) -> tuple[Pool, ...]:
     """The pools to delete."""
     return tuple(pool for pool in pools if is_expired(pool, now, lease_s))
