@@ -1,6 +1,6 @@
 # Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-cluster test-node check format chaos bench bench-peers lab lab-node clean
+.PHONY: help demo up test test-compat test-cluster test-node check format chaos bench bench-peers lab lab-node clean
 BIN := .venv/bin
 
 help: ## Show this list
@@ -17,6 +17,10 @@ up: ## Run the same cluster on port 8080 until Ctrl-C
 test: ## Run the whole fast suite
 	@python3 tools/setup.py dev
 	@$(BIN)/pytest
+
+test-compat: ## Run the published SDKs against this cluster (needs python3.12 and PyPI)
+	@python3 tools/setup.py dev
+	@PYTHONPATH=tests/support $(BIN)/python tools/compat.py
 
 test-cluster: ## Run the suites that need a real Kubernetes API (built from source the first time) and Prometheus
 	@python3 tools/setup.py dev

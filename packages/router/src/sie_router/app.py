@@ -71,7 +71,7 @@ class RouterApp:
         self.phase = Phase.STARTING
         self.catalog = self._catalog_files()
         models: Models = AnyModel() if self.catalog is None else UnreadCatalog()
-        fleet = replace(empty_fleet(settings.groups, settings.profiles), models=models)
+        fleet = replace(empty_fleet(settings.groups, settings.profiles, settings.lease_s), models=models)
         self.store = FleetStore(fleet, time.monotonic)
         self.inflight = Inflight(time.monotonic)
         self.health = HealthBook(self.store.publish, time.monotonic, random.random)
@@ -149,7 +149,7 @@ class RouterApp:
 
     def _pool_store(self) -> PoolStore:
         if self._kube is not None:
-            return KubePools(self._kube, random.random)
+            return KubePools(self._kube, random.random, lease_s=self._settings.lease_s)
         return MemoryPools() if self._settings.pools_file is None else FilePools(self._settings.pools_file)
 
     def _proxy(self) -> Proxy:
