@@ -1,19 +1,27 @@
 """The `sie` command. Each command imports what it needs when it runs, so that `sie --help` is quick."""
 
-import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-INTERRUPTED = 130  # what a shell reports after Ctrl-C
+from sie_cli.batch import cli as batch
+from sie_cli.failing import INTERRUPTED, fail
+from sie_cli.look import cli as look
+from sie_cli.options import GlobalApiKey, GlobalUrl, given_once
 
 app = typer.Typer(
-    help="SIE: small AI models on a cluster that scales from zero, here or on Kubernetes.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+batch.register(app)
+look.register(app)
+
+
+@app.callback()
+def main(context: typer.Context, url: GlobalUrl = None, api_key: GlobalApiKey = None) -> None:
+    """SIE: small AI models on a cluster that scales from zero, here or on Kubernetes."""
+    context.default_map = given_once(app, {"url": url, "api_key": api_key})
 
 
 @app.command()
@@ -37,7 +45,7 @@ def up(
     try:
         asyncio.run(command.up(command.read_file(file, port), Console(highlight=False)))
     except (OSError, ValueError, ClusterError, PortInUseError) as error:
-        _fail(error)
+        fail(error)
 
 
 @app.command()
@@ -55,7 +63,7 @@ def demo() -> None:
         if asyncio.run(command.demo(Console(highlight=False))):
             raise typer.Exit(INTERRUPTED)
     except (command.DemoError, ClusterError, PortInUseError) as error:
-        _fail(error)
+        fail(error)
 
 
 @app.command()
@@ -65,8 +73,3 @@ def version() -> None:
 
     for name, number in versions().items():
         print(f"{name} {number}")
-
-
-def _fail(error: Exception) -> NoReturn:
-    print(f"sie: {error}", file=sys.stderr)
-    raise typer.Exit(1)
