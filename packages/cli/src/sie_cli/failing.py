@@ -16,7 +16,7 @@ INTERRUPTED: Final = 130  # Ctrl-C, as shells count it
 
 def fail(error: object, code: int = FAILED) -> NoReturn:
     """Say why on stderr and end."""
-    print(f"sie: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"sie: {error}", file=sys.stderr)
     raise typer.Exit(code)
 
 
@@ -38,4 +38,4 @@ def one_line() -> Iterator[None]:
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     except (SIEError, Problem, httpx.HTTPError, OSError, ValueError, TypeError, RuntimeError) as error:
-        fail(error)
+        fail(" ".join(str(error).split()))

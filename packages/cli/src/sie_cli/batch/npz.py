@@ -1,8 +1,8 @@
 """Rows as an .npz archive that `numpy.load` opens, written without ever holding all of them.
 
 `ids`; `dense` of shape [rows, dims]; sparse vectors as `sparse_indptr`, `sparse_indices`, `sparse_values` (the three
-arrays of scipy's csr_matrix); multivectors as `multivector` of shape [all tokens, dims] with `multivector_indptr`: those
-of row r are `multivector[indptr[r]:indptr[r + 1]]`; `score`; what leads back from int8 and uint8 as `dense_scale` and so on.
+arrays of scipy's csr_matrix); multivectors as `multivector` of shape [all tokens, dims] and `multivector_indptr`: row r
+has `multivector[indptr[r]:indptr[r + 1]]`; `score`; the way back from int8 and uint8 as `dense_scale` and so on.
 """
 
 import shutil
