@@ -102,8 +102,8 @@ def catalogue(facts: Facts) -> Finding:
     heard, model = facts.model, facts.asked.model
     if not isinstance(heard, Reply) or heard.status != OK:
         fix = (
-            "sie models lists what there is; a model needs a file in SIE_MODELS_DIR of router and workers, and a bundle in "
-            "SIE_BUNDLES_DIR that names its adapter"
+            "sie models lists what there is; a model needs a file in SIE_MODELS_DIR of router and workers, and a "
+            "bundle in SIE_BUNDLES_DIR that names its adapter"
         )
         return _broken("catalogue", _refusal(heard), fix)
     bundles = heard.value.get("bundles", [])
