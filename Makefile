@@ -18,10 +18,10 @@ test: ## Run the whole fast suite
 	@python3 tools/setup.py dev
 	@$(BIN)/pytest
 
-test-cluster: ## Run the suite that needs a real Kubernetes API (built from source the first time)
+test-cluster: ## Run the suites that need a real Kubernetes API (built from source the first time) and Prometheus
 	@python3 tools/setup.py dev
 	@$(BIN)/python tools/lab/binaries.py etcd kube-apiserver
-	@$(BIN)/pytest tests/cluster
+	@$(BIN)/pytest tests/cluster tests/prometheus
 
 check: ## Lint, formatting, types, import contracts, generated files
 	@python3 tools/setup.py dev

@@ -1,10 +1,12 @@
 """Real routers and workers around a real Kubernetes API, without a node: the test plays kubelet and controllers."""
 
 import os
+import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,17 +24,28 @@ BODY: Final = {"items": [{"text": "a test"}]}
 PROFILE: Final = "l4"
 SERVICE: Final = "sie-worker"
 PORT_NAME: Final = "http"
+ON_LOOPBACK: Final = "198.18.0.1"  # of a range for measuring, which no network uses
 OWN: Final[Mapping[str, str]] = dict(os.environ)  # noqa: TID251 - what a child of a test runs in
 
 
-def own_address() -> str:
-    """An address of this machine that is not loopback, because the API refuses loopback in an EndpointSlice.
+@contextmanager
+def worker_address() -> Generator[str]:
+    """An address of this machine for workers. The API refuses loopback's own in an EndpointSlice.
 
-    Nothing is sent: connecting a datagram socket only looks up the route.
+    Root gives the loopback device one more, which nobody outside can reach. Others take the address that this machine
+    is known by; nothing is sent to find it: connecting a datagram socket only looks up the route.
     """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("203.0.113.1", 9))
-        return str(probe.getsockname()[0])
+    ip = shutil.which("ip")
+    if os.geteuid() != 0 or ip is None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("203.0.113.1", 9))
+            yield str(probe.getsockname()[0])
+        return
+    subprocess.run([ip, "address", "replace", f"{ON_LOOPBACK}/32", "dev", "lo"], check=True)
+    try:
+        yield ON_LOOPBACK
+    finally:
+        subprocess.run([ip, "address", "del", f"{ON_LOOPBACK}/32", "dev", "lo"], check=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,18 +151,15 @@ class Site:
 @contextmanager
 def run_workers(count: int, logs: Path, ports: Ports) -> Generator[list[Worker]]:
     """Workers that no test changes, so all tests share them."""
-    address, daemons, workers = own_address(), list[Daemon](), list[Worker]()
-    try:
+    workers: list[Worker] = []
+    with worker_address() as address, ExitStack() as stack:
         for number in range(count):
             worker = Worker(f"worker-{number}", address, ports.take())
             command = [str(COMMANDS / "sie-server"), "serve", "--host", address, "--port", str(worker.port)]
             environment = {**OWN, "SIE_MACHINE_PROFILE": PROFILE, "POD_NAME": worker.name}
             command += ["--device", "cpu", "--models", MODEL]
-            daemons.append(Daemon(worker.name, command, logs / f"{worker.name}.log", environment))
-            workers.append(worker)
-        for daemon, worker in zip(daemons, workers, strict=True):
+            daemon = Daemon(worker.name, command, logs / f"{worker.name}.log", environment)
+            stack.callback(daemon.stop)
             daemon.wait_until(worker.has_answered)
+            workers.append(worker)
         yield workers
-    finally:
-        for daemon in daemons:
-            daemon.stop()

@@ -127,7 +127,7 @@ def _bare(cores: int) -> Callable[[str], float]:
     """Seconds that tokenising and one forward pass of one text take, with nothing around them."""
     from sie_server.adapters.dense import DenseAdapter  # noqa: PLC0415 - only this process needs it
     from sie_server.catalog_files import read_catalog  # noqa: PLC0415
-    from sie_server.engine.models import spec_of  # noqa: PLC0415
+    from sie_server.engine.slots import spec_of  # noqa: PLC0415
     from sie_server.settings import Settings  # noqa: PLC0415
 
     model = read_catalog(Settings().models_dir, Settings().bundles_dir).models[MODEL.lower()]

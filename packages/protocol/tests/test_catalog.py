@@ -117,3 +117,39 @@ def test_a_model_may_say_how_short_its_vectors_can_be() -> None:
     assert encode is not None
     assert encode.dense is not None
     assert (encode.dense.dim, encode.dense.min_dim) == (8, 4)
+
+
+PROFILES = b"""
+sie_id: org/m
+tasks: {encode: {dense: {dim: 8}}}
+profiles:
+  default: {adapter: dense, max_batch_tokens: 100, adapter_options: {pooling: cls, normalize: true}}
+  half: {extends: default, compute_precision: float16, max_batch_tokens: null, adapter_options: {pooling: mean}}
+"""
+
+
+def test_a_profile_that_extends_another_has_all_of_it_but_what_it_says_itself() -> None:
+    half = decode_model(PROFILES).profiles["half"]
+    assert (half.adapter, half.max_batch_tokens, half.compute_precision) == ("dense", 100, "float16")
+    assert half.adapter_options == {"pooling": "mean", "normalize": True}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (PROFILES + b"  third: {extends: half}\n", "one level is allowed"),
+        (PROFILES + b"  third: {extends: none}\n", "does not exist"),
+        (PROFILES + b"  third: {extends: [default]}\n", "does not exist"),
+        (PROFILES + b"  third: {extends: default, typo: 1}\n", "typo"),
+        (PROFILES + b"  third: 3\n", "int"),
+    ],
+)
+def test_a_profile_that_cannot_be_completed_is_refused(text: bytes, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        decode_model(text)
+
+
+def test_a_profile_is_found_behind_its_model() -> None:
+    found = build_catalog([decode_model(PROFILES)], [])
+    assert found.find("ORG/m:Half") is found.find("org/m") is not None
+    assert found.find("org/m:none") is None

@@ -14,6 +14,7 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.target import ModelRef
 
 DEFAULT_PROFILE = "default"
+PROFILE_SEPARATOR = ":"
 T = TypeVar("T")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
@@ -68,7 +69,8 @@ class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ProfileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One way to run a model. `adapter` is a name of the worker's adapter registry, never code.
 
-    `max_batch_tokens` bounds one batch. `adapter_options` are the family's own options (pooling, templates, ...).
+    `max_batch_tokens` bounds one batch. `adapter_options` are the family's own options (pooling, templates, ...). In a
+    file a profile may say `extends: other` and then only what differs; here it is complete.
     """
 
     adapter: str
@@ -130,12 +132,18 @@ class Catalog(msgspec.Struct, frozen=True):
     bundles: tuple[BundleConfig, ...]
 
     def find(self, name: str) -> ModelConfig | None:
-        """The model with this id in any spelling."""
-        return self.models.get(name.lower())
+        """The model that is meant by an id, or by `id:profile`, in any spelling."""
+        base, _, profile = name.lower().partition(PROFILE_SEPARATOR)
+        model = self.models.get(base)
+        return model if model and (not profile or profile in map(str.lower, model.profiles)) else None
 
     def bundles_of(self, model: ModelConfig) -> tuple[str, ...]:
         """Bundles that can run the model, preferred first."""
-        able = (bundle for bundle in self.bundles if model.adapters.intersection(bundle.adapters))
+        return self.bundles_for(model.adapters)
+
+    def bundles_for(self, adapters: frozenset[str]) -> tuple[str, ...]:
+        """Bundles that have one of these adapters, preferred first."""
+        able = (bundle for bundle in self.bundles if adapters.intersection(bundle.adapters))
         return tuple(bundle.name for bundle in sorted(able, key=lambda bundle: (bundle.priority, bundle.name)))
 
     def models_of(self, bundle: str) -> tuple[ModelConfig, ...]:
@@ -196,7 +204,7 @@ def decode_model(text: bytes) -> ModelConfig:
     Raises:
         ValueError: the YAML, a key or a value is wrong; the message names it.
     """
-    model = _decode(text, ModelConfig)
+    model = _convert(_complete(_decode(text, Any)), ModelConfig)
     if not _MODEL_ID.fullmatch(model.sie_id):
         raise ValueError(f"sie_id '{model.sie_id}' is not a model id; expected letters, digits, '.', '_', '-' and '/'")
     if DEFAULT_PROFILE not in model.profiles:
@@ -213,8 +221,38 @@ def decode_bundle(text: bytes) -> BundleConfig:
     return _decode(text, BundleConfig)
 
 
+def _complete(raw: Any) -> Any:
+    """The content of a model file with every profile that extends another one filled in from it; else unchanged."""
+    profiles = raw.get("profiles") if isinstance(raw, dict) else None
+    if not isinstance(profiles, dict):
+        return raw  # the schema says what is wrong
+    return {**raw, "profiles": {name: _extended(name, profiles) for name in profiles}}
+
+
+def _extended(name: str, profiles: Mapping[str, Any]) -> Any:
+    own = profiles[name]
+    if not isinstance(own, dict) or "extends" not in own:
+        return own
+    base = profiles.get(str(own["extends"]))
+    if not isinstance(base, dict) or "extends" in base:
+        why = "does not exist" if not isinstance(base, dict) else "extends another one itself; one level is allowed"
+        raise ValueError(f"profile '{name}' extends '{own['extends']}', which {why}")
+    said = {key: value for key, value in own.items() if key != "extends" and value is not None}
+    options = [each.get("adapter_options") or {} for each in (base, own)]
+    if all(isinstance(each, dict) for each in options):
+        said["adapter_options"] = {**options[0], **options[1]}
+    return {**base, **said}
+
+
 def _decode(text: bytes, kind: type[T]) -> T:
     try:
         return msgspec.yaml.decode(text, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
+
+
+def _convert(raw: Any, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(raw, kind)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from error

@@ -200,7 +200,8 @@ class ExtractRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class ModelInfo(TypedDict, total=False):
     """One model of `GET /v1/models`: the union of what published routers and workers tell.
 
-    `dims` maps an output type to its dimension. `state` is available, loading, loaded or failed.
+    `dims` maps an output type to its dimension. `state` is available, loading, loaded, unloading or failed.
+    `memory_bytes` is what its weights take, 0 unless they are loaded. A profile names the weights that it runs on.
     `bundles`, `worker_count` and `workers` are known to routers only.
     """
 
@@ -213,6 +214,7 @@ class ModelInfo(TypedDict, total=False):
     last_error: dict[str, Any] | None
     max_sequence_length: int | None
     profiles: dict[str, dict[str, Any]]
+    memory_bytes: int
     bundles: list[str]
     worker_count: int
     workers: list[str]

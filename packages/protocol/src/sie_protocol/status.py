@@ -20,12 +20,14 @@ class GpuStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One model that is not merely available: loading, loaded or failed.
+    """One model that is not merely available: loading, loaded, unloading or failed.
 
-    `queue_depth` counts items that were accepted for this model and are not answered yet.
+    `aliases` are further names (`model:profile`) that its weights answer to. `queue_depth` counts items that were
+    accepted for it and are not answered yet. `memory_bytes` is what its weights take.
     """
 
     name: str
+    aliases: tuple[str, ...] = ()
     state: str = "loaded"
     queue_depth: int = 0
     memory_bytes: int = 0
@@ -65,7 +67,10 @@ class ClusterSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker as a router sees it. `gpu` is its machine profile; `queue_depth` includes requests on their way."""
+    """One worker as a router sees it. `gpu` is its machine profile; `queue_depth` includes requests on their way.
+
+    `breaker` is `closed` while requests succeed, else `open`, `half_open` or `probing`.
+    """
 
     name: str
     url: str
@@ -78,6 +83,17 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     healthy: bool
     bundle: str
     bundle_config_hash: str
+    breaker: str = "closed"
+
+
+class PoolSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One pool. `worker_count` are healthy workers, `lease_s` the seconds until its lease ends; null: it has none."""
+
+    name: str
+    state: str
+    gpus: dict[str, int]
+    worker_count: int
+    lease_s: float | None
 
 
 class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,9 +107,10 @@ class ModelSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClusterStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One frame of `/ws/cluster-status`; `GET /health` carries the same parts."""
+    """One frame of `/ws/cluster-status`; `GET /health` carries the same parts. `pools` are those its reader may use."""
 
     timestamp: float
     cluster: ClusterSummary
     workers: tuple[WorkerInfo, ...]
     models: tuple[ModelSummary, ...]
+    pools: tuple[PoolSummary, ...] = ()

@@ -5,8 +5,9 @@ import itertools
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from fastapi import FastAPI
@@ -17,13 +18,14 @@ from sie_protocol.versions import VERSION
 from sie_router.api.cluster_ws import ClusterWatch
 from sie_router.api.explain import explain_routes
 from sie_router.api.health import Phase, health_routes
-from sie_router.api.inference import InferenceRoute, describe
+from sie_router.api.inference import InferenceRoute, NamedRoute, describe
 from sie_router.api.metrics import Counters, RouterCollector, metric_routes
+from sie_router.api.metrics_flow import FlowCollector
 from sie_router.api.models import model_routes
 from sie_router.api.page import page_routes
 from sie_router.api.pools import Limits, Pools, pool_routes
 from sie_router.api.views import cluster_status
-from sie_router.control.catalog_files import read_catalog
+from sie_router.control.catalog_files import CatalogFiles
 from sie_router.control.discovery import Combined, Discovery
 from sie_router.control.discovery_dns import SCHEME, DnsDiscovery
 from sie_router.control.discovery_kube import KubeDiscovery
@@ -37,18 +39,23 @@ from sie_router.control.pools_memory import MemoryPools
 from sie_router.control.reaper import Reaper
 from sie_router.control.store import FleetStore
 from sie_router.control.ticker import tick
+from sie_router.core.catalog import AnyModel, Models, UnreadCatalog
 from sie_router.core.events import CatalogPut, Tick
 from sie_router.core.index import empty_fleet
+from sie_router.core.pools import Caller
 from sie_router.data.admission import Admission
 from sie_router.data.forward import Forwarder, Plane
 from sie_router.data.health import HealthBook
+from sie_router.data.hold import Hold
 from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
 from sie_router.data.proxy import Proxy, Terms
+from sie_router.data.retries import RetryBudget
 from sie_router.data.upstream import Upstream
+from sie_router.data.waiting import WaitingRoom
 from sie_router.edge import errors
 from sie_router.edge.auth import Auth, Tokens
-from sie_router.edge.version import VersionHeader
+from sie_router.edge.version import App, VersionHeader
 from sie_router.settings import Settings
 
 # Looked up in the environment for every request otherwise; ignored by versions of FastAPI that have no telemetry.
@@ -61,7 +68,10 @@ class RouterApp:
     def __init__(self, settings: Settings, audit: Callable[[Outcome], None]) -> None:
         self._settings = settings
         self.phase = Phase.STARTING
-        self.store = FleetStore(empty_fleet(settings.groups, settings.profiles), time.monotonic)
+        self.catalog = self._catalog_files()
+        models: Models = AnyModel() if self.catalog is None else UnreadCatalog()
+        fleet = replace(empty_fleet(settings.groups, settings.profiles), models=models)
+        self.store = FleetStore(fleet, time.monotonic)
         self.inflight = Inflight(time.monotonic)
         self.health = HealthBook(self.store.publish, time.monotonic, random.random)
         self.upstream = Upstream(
@@ -70,14 +80,20 @@ class RouterApp:
             clock=time.monotonic,
         )
         self.counters = Counters()
+        self.retries = RetryBudget(time.monotonic())
+        self.waiting = WaitingRoom(
+            self.store.snapshot, time.monotonic, max_requests=settings.max_waiting, max_bytes=settings.max_waiting_bytes
+        )
+        self.store.watch(self.waiting.changed)
         self._audit = audit
         self._kube: KubeApi | None = None if settings.kubernetes is None else connect(settings.kubernetes.kubeconfig)
         self.pools = self._pool_store()
-        if settings.models_dir is not None and settings.bundles_dir is not None:
-            self.store.publish(CatalogPut(read_catalog(settings.models_dir, settings.bundles_dir)))
+        if self.catalog is not None:
+            self.catalog.look()
         tokens = Tokens(settings.auth.tokens, settings.auth.admin_token)
         exempt = settings.auth.exempt_operational
-        self.asgi = VersionHeader(Auth(self._build(), tokens, exempt_operational=exempt))
+        self._closing: list[Callable[[], None]] = []
+        self.asgi = VersionHeader(self._traced(Auth(self._build(), tokens, exempt_operational=exempt)))
 
     @property
     def is_draining(self) -> bool:
@@ -85,14 +101,16 @@ class RouterApp:
         return self.phase is Phase.DRAINING
 
     def drain(self) -> None:
-        """Tell load balancers to go elsewhere; requests are still served."""
+        """Tell load balancers to go elsewhere; requests are still served, except that nobody waits any longer."""
         self.phase = Phase.DRAINING
+        self.waiting.close()
 
     def _build(self) -> FastAPI:
         app = FastAPI(title="SIE router", version=VERSION, lifespan=self._lifespan, telemetry=_NO_TELEMETRY)
-        app.router.routes.insert(0, InferenceRoute(self._proxy()))
+        proxy = self._proxy()
+        app.router.routes[:0] = [InferenceRoute(proxy), NamedRoute(proxy.named)]
         snapshot = self.store.snapshot
-        app.include_router(health_routes(snapshot, self._status, lambda: self.phase))
+        app.include_router(health_routes(snapshot, self._status, self._phase_now))
         app.include_router(model_routes(snapshot))
         app.include_router(explain_routes(snapshot, lambda: self.inflight.workers, random.random))
         limits = Limits(self._settings.max_pools, self._settings.max_pool_workers)
@@ -100,12 +118,33 @@ class RouterApp:
         collector = RouterCollector(
             self.counters, snapshot, self.inflight, self.health.ejections, time.monotonic, time.time
         )
-        app.include_router(metric_routes(collector))
+        app.include_router(metric_routes(collector, FlowCollector(self.waiting, self.retries)))
         app.include_router(page_routes(self._status))
         app.router.routes.append(ClusterWatch(self._status, time.monotonic).route())
         errors.install(app)
         describe(app)
         return app
+
+    def _catalog_files(self) -> CatalogFiles | None:
+        models_dir, bundles_dir = self._settings.models_dir, self._settings.bundles_dir
+        if models_dir is None or bundles_dir is None:
+            return None
+        return CatalogFiles(models_dir, bundles_dir, lambda catalog: self.store.publish(CatalogPut(catalog)))
+
+    def _phase_now(self) -> Phase:
+        is_unread = isinstance(self.store.snapshot().models, UnreadCatalog)
+        return Phase.UNREAD if is_unread and self.phase is Phase.SERVING else self.phase
+
+    def _traced(self, app: App) -> App:
+        if not self._settings.tracing:
+            return app
+        try:
+            from sie_protocol.tracing import Tracing  # noqa: PLC0415 - costs memory and time where nobody wants it
+        except ImportError as error:
+            raise ValueError(f"tracing needs more packages, install sie-router[otel]: {error}") from error
+        tracing = Tracing("sie-router")
+        self._closing.append(tracing.close)
+        return tracing.around(app)
 
     def _pool_store(self) -> PoolStore:
         if self._kube is not None:
@@ -115,26 +154,34 @@ class RouterApp:
     def _proxy(self) -> Proxy:
         settings = self._settings
         find_pool = PoolFinder(self.pools, self.store.publish).find
-        plane = Plane(self.store.snapshot, self.store.publish, time.monotonic, random.random, find_pool)
         prefix, numbers = secrets.token_hex(6), itertools.count(1)
+        snapshot, publish = self.store.snapshot, self.store.publish
+        plane = Plane(
+            snapshot, publish, time.monotonic, random.random, find_pool, lambda: f"{prefix}-{next(numbers):x}"
+        )
+        forwarder = Forwarder(
+            plane, self.inflight, self.health, self.upstream, self.retries, settings.request_timeout_s
+        )
+        hold = Hold(
+            plane, forwarder, self.waiting, max_wait_s=settings.max_wait_s, retry_after_s=settings.retry_after_s
+        )
         return Proxy(
             plane=plane,
-            forwarder=Forwarder(plane, self.inflight, self.health, self.upstream, settings.request_timeout_s),
+            forwarder=forwarder,
             inflight=self.inflight,
             admission=Admission(settings.max_concurrency, settings.max_held_bytes),
+            hold=hold,
             terms=Terms(settings.retry_after_s, settings.estimated_wait_s, settings.max_body_bytes),
             record=self._record,
-            new_id=lambda: f"{prefix}-{next(numbers):x}",
         )
 
     def _record(self, outcome: Outcome) -> None:
         self.counters.count(outcome)
         self._audit(outcome)
 
-    def _status(self) -> ClusterStatus:
-        return cluster_status(
-            self.store.snapshot(), self.inflight.workers, self.inflight.sent_per_second(), time.time()
-        )
+    def _status(self, caller: Caller) -> ClusterStatus:
+        load, rate = self.inflight.workers, self.inflight.sent_per_second()
+        return cluster_status(self.store.snapshot(), load, rate, time.time(), caller)
 
     def _pass_time(self) -> None:
         self.store.publish(Tick())
@@ -152,21 +199,25 @@ class RouterApp:
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            for close in self._closing:
+                stack.push_async_callback(asyncio.to_thread, close)
             stack.push_async_callback(self.upstream.close)
             if self._kube is not None:
                 stack.push_async_callback(self._kube.close)
-            background = (
+            background: list[Coroutine[None, None, None]] = [
                 follow(Combined(self._sources(), random.random), self.store.publish, random.random),
                 follow_pools(self.pools, self.store.publish),
                 Reaper(self.pools, self.store.snapshot, self.store.publish, time.time).run(),
                 tick(self._pass_time, self.upstream.close_idle),
-            )
+            ]
+            if self.catalog is not None:
+                background.append(self.catalog.follow())
             for each in background:
                 task = asyncio.create_task(each)
                 stack.push_async_callback(_ended, task)
             self.phase = Phase.SERVING
             yield
-            self.phase = Phase.DRAINING
+            self.drain()
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

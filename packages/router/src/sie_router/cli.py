@@ -37,6 +37,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     ] = None,
     log_level: Annotated[str | None, typer.Option("-l", "--log-level", help="critical ... debug [info].")] = None,
     json_logs: Annotated[bool | None, typer.Option("--json-logs", help="Log lines as JSON.")] = None,
+    tracing: Annotated[bool | None, typer.Option("--tracing", help="Send spans as OTEL_* says; needs [otel].")] = None,
 ) -> None:
     """Serve until SIGTERM. Flags win over SIE_ROUTER_* in the environment."""
     # Imported here: `sie-router version` and `--help` should not wait for a web framework.
@@ -56,6 +57,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each flag
         pools_file=pools_file,
         log_level=log_level,
         json_logs=json_logs,
+        tracing=tracing,
         kubernetes=kubernetes,
         k8s_namespace=k8s_namespace,
         k8s_services=tuple(k8s_service or ()),

@@ -69,7 +69,7 @@ def make_server(settings: Settings) -> Server:
     """A server ready to run.
 
     Raises:
-        ValueError: the catalogue cannot be read.
+        ValueError: tracing is asked for and its packages are not installed.
     """
     audited = logging.getLogger().isEnabledFor(logging.INFO)
     router = RouterApp(settings, AuditLog(sys.stderr, time.time, settings.json_logs).write if audited else no_audit)

@@ -62,6 +62,7 @@ class Flags:
     pools_file: Path | None = None
     log_level: str | None = None
     json_logs: bool | None = None
+    tracing: bool | None = None
     kubernetes: bool | None = None
     k8s_namespace: str | None = None
     k8s_services: tuple[str, ...] = ()
@@ -85,6 +86,7 @@ class Settings:
     estimated_wait_s: int = 180
     log_level: str = "info"
     json_logs: bool = False
+    tracing: bool = False
     connect_timeout_s: float = 2.0
     request_timeout_s: float = 300.0
     drain_s: float = 0.0
@@ -92,6 +94,9 @@ class Settings:
     max_connections_per_worker: int = 1024
     max_body_bytes: int = MAX_BODY_BYTES
     max_held_bytes: int = field(default=1 << 30)
+    max_wait_s: int = 120
+    max_waiting: int = 1024
+    max_waiting_bytes: int = 256 << 20
     pools_file: Path | None = None
     max_pools: int = 100
     max_pool_workers: int = 64
@@ -130,6 +135,7 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
         estimated_wait_s=env.number("SIE_ROUTER_ESTIMATED_WAIT_S", default.estimated_wait_s, flags.estimated_wait_s),
         log_level=level,
         json_logs=env.flag("SIE_LOG_JSON") if flags.json_logs is None else flags.json_logs,
+        tracing=env.flag("SIE_TRACING_ENABLED") if flags.tracing is None else flags.tracing,
         connect_timeout_s=env.number("SIE_ROUTER_CONNECT_TIMEOUT_S", default.connect_timeout_s),
         request_timeout_s=env.number("SIE_ROUTER_REQUEST_TIMEOUT_S", default.request_timeout_s),
         drain_s=env.number("SIE_ROUTER_DRAIN_S", default.drain_s, least=0),
@@ -139,6 +145,9 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
         ),
         max_body_bytes=env.number("SIE_ROUTER_MAX_BODY_BYTES", default.max_body_bytes),
         max_held_bytes=env.number("SIE_ROUTER_MAX_HELD_BYTES", default.max_held_bytes),
+        max_wait_s=env.number("SIE_ROUTER_MAX_WAIT_S", default.max_wait_s, least=0),
+        max_waiting=env.number("SIE_ROUTER_MAX_WAITING", default.max_waiting),
+        max_waiting_bytes=env.number("SIE_ROUTER_MAX_WAITING_BYTES", default.max_waiting_bytes),
         pools_file=flags.pools_file or env.path("SIE_ROUTER_POOLS_FILE"),
         max_pools=env.number("SIE_ROUTER_MAX_POOLS", default.max_pools),
         max_pool_workers=env.number("SIE_ROUTER_MAX_POOL_WORKERS", default.max_pool_workers),

@@ -2,10 +2,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from router_builders import MODEL, status
+from router_builders import MODEL, catalog, status
 from router_fakes import Exchange, FakeWorker, Served, eventually, served, settings
+from sie_router.core.catalog import known_models
+from sie_router.core.events import CatalogPut
 from sie_router.core.fleet import Group
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
@@ -140,3 +143,19 @@ async def test_callers_cannot_make_series() -> None:
             await post(router, f"/v1/encode/m{number}", X_SIE_MACHINE_PROFILE=f"g{number}")
         # two more statuses under `other`, and the latency histogram of `other`
         assert len(await scrape(router)) == before + 2 + 14
+
+
+async def test_a_worker_with_another_catalogue_is_told_of(make_worker: MakeWorker) -> None:
+    own = known_models(catalog()).config_hash("default")
+    same = await make_worker(msgspec.structs.replace(status("same"), bundle_config_hash=own))
+    other = await make_worker(msgspec.structs.replace(status("other"), bundle_config_hash="other"))
+    silent = await make_worker(status("silent"))
+    async with served(settings(same, other, silent)) as router:
+        await eventually(lambda: router.healthy() == 3)
+        router.app.store.publish(CatalogPut(catalog()))
+        series = await scrape(router)
+    labels = {"machine_profile": "l4", "bundle": "default"}
+    found = {
+        name: value(series, "worker_config_mismatch", worker=name, **labels) for name in ("same", "other", "silent")
+    }
+    assert found == {"same": 0, "other": 1, "silent": 0}

@@ -223,3 +223,23 @@ async def test_a_pool_that_nobody_renews_is_deleted(tmp_path: Path) -> None:
         await eventually(lambda: b"old" not in path.read_bytes())
         assert (await client.get("/v1/pools/old")).status_code == 404
         assert (await client.get("/v1/pools/young")).status_code == 200
+
+
+async def test_the_status_shows_the_pools_that_its_reader_may_use(make_worker: MakeWorker) -> None:
+    worker = await make_worker(status("l4-0"))
+    async with clients(worker, auth=AUTH) as (_, client):
+        assert (await client.post("/v1/pools", json=TENANT, headers=bearer("alice"))).status_code == 201
+        both = ["default", "tenant-abc"]
+        for token, names in (("alice", both), ("root", both), ("bob", ["default"])):
+            seen = (await client.get("/health", headers=bearer(token))).json()
+            assert [pool["name"] for pool in seen["pools"]] == names
+            page = (await client.get("/", headers=bearer(token))).text
+            assert ("tenant-abc" in page) == (len(names) == 2)
+        mine = (await client.get("/health", headers=bearer("alice"))).json()
+        assert 1200 < mine["pools"][1].pop("lease_s") <= 1230
+        assert mine["pools"] == [
+            {"name": "default", "state": "active", "gpus": {}, "worker_count": 0, "lease_s": None},
+            {"name": "tenant-abc", "state": "active", "gpus": {"l4": 1}, "worker_count": 1},
+        ]
+        assert mine["workers"][0]["breaker"] == "closed"
+        assert (await client.get("/")).status_code == 401

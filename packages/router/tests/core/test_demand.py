@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_builders import L4, fleet, pool, seen, url
-from sie_router.core.demand import SLACK_S, reserved, ttl_s, wanted, warm
+from sie_router.core.demand import SLACK_S, jittered, reserved, ttl_s, wanted, warm
 from sie_router.core.events import Missed, PoolGone, PoolPut, Tick, WorkerGone, WorkerLost, apply
 from sie_router.core.fleet import Group
 from sie_router.core.leases import LEASE_S, MAX_SKEW_S
@@ -99,3 +99,13 @@ def test_a_pool_without_a_bundle_counts_for_one_group_only() -> None:
     vision = Group("l4", "vision")
     state = fleet(PoolPut(pool("a", {"l4": 2})), PoolPut(pool("b", bundle="vision")), groups=[L4, vision])
     assert reserved(state, 0) == {L4: 2, vision: 1}
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
+def test_delays_are_jittered_upward_by_a_quarter_and_demand_outlasts_the_longest(base: int, draw: float) -> None:
+    assert base <= jittered(base, draw) <= base * 1.25
+    assert ttl_s(base) > jittered(base, draw)
+
+
+def test_a_herd_comes_back_over_a_quarter_of_the_delay() -> None:
+    assert {jittered(120, draw / 1000) for draw in range(1000)} == set(range(120, 151))

@@ -1,7 +1,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import httpx
+import msgspec
 import pytest
 
 from router_builders import L4, MODEL, status
@@ -265,7 +267,7 @@ async def test_when_the_only_worker_dies_clients_wait_for_capacity(make_worker: 
     async with served(settings(worker)) as router:
         await eventually(lambda: router.healthy() == 1)
         answer = await post(router)
-        assert (answer.status_code, answer.headers["retry-after"]) == (202, "7")
+        assert (answer.status_code, answer.headers["retry-after"]) == (202, "3")
         assert wanted(router.app.store.snapshot(), 0)[L4, "default"] == 1
 
 
@@ -519,3 +521,89 @@ async def test_a_hot_model_spreads_when_its_holder_is_too_busy(make_worker: Make
         assert len(holder.seen) > len(other.seen) > 0
         release.set()
         assert {(await task).status_code for task in waiting} == {200}
+
+
+async def test_when_the_retry_budget_is_spent_the_first_answer_is_passed_on(make_worker: MakeWorker) -> None:
+    async def full(exchange: Exchange) -> None:
+        exchange.refuse("QUEUE_FULL")
+
+    workers = [await make_worker(status(name, loaded=[MODEL]), full) for name in ("a", "b")]
+    async with served(settings(*workers)) as router:
+        await eventually(lambda: router.healthy() == 2)
+        answers = [await post(router) for _ in range(30)]
+        retries = sum(outcome.retries for outcome in router.outcomes)
+        assert (retries, router.app.retries.taken) == (router.app.retries.taken, retries)
+    assert {answer.headers["x-sie-error-code"] for answer in answers} == {"QUEUE_FULL"}
+    tried = sum(len(worker.seen) for worker in workers)
+    assert tried == 30 + retries
+    assert retries < 30
+
+
+async def test_a_request_is_over_at_the_time_its_client_said(make_worker: MakeWorker) -> None:
+    async def never(_: Exchange) -> None:
+        await asyncio.Event().wait()
+
+    worker = await make_worker(WARM, never)
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        for _ in range(8):
+            answer = await post(router, X_SIE_Timeout="0.05")
+            assert (answer.status_code, answer.headers["x-sie-error-code"]) == (504, "DEADLINE_EXCEEDED")
+        assert router.healthy() == 1
+        assert not router.app.health.ejections  # a worker is not to blame for its client's haste
+        wrong = await post(router, X_SIE_Timeout="soon")
+    assert (wrong.status_code, wrong.headers["x-sie-error-code"]) == (400, "INVALID_INPUT")
+
+
+async def test_a_client_may_wait_for_leave_to_send_its_body(make_worker: MakeWorker) -> None:
+    worker = await make_worker(WARM)
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        head = f"POST {PATH} HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
+        reader, writer = await raw(router, head.encode())
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"{}")
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+        writer.close()
+    assert worker.seen[0].header("expect") is None
+
+
+async def test_a_cut_answer_ends_without_its_last_chunk(make_worker: MakeWorker) -> None:
+    async def half(exchange: Exchange) -> None:
+        exchange.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+        await got.wait()
+        exchange.cut()
+
+    got = asyncio.Event()
+    worker = await make_worker(WARM, half)
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        reader, writer = await raw(router, f"POST {PATH} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n".encode())
+        seen = await reader.readuntil(b"half\r\n")
+        got.set()
+        with suppress(ConnectionResetError):
+            seen += await reader.read()
+        writer.close()
+    assert seen.endswith(b"4\r\nhalf\r\n")
+
+
+@pytest.mark.parametrize("nonsense", [b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\x00"])
+async def test_what_is_no_http_is_refused_in_the_one_envelope(nonsense: bytes) -> None:
+    async with served(settings()) as router:
+        reader, writer = await raw(router, nonsense)
+        answer = await reader.read()
+        writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"x-sie-error-code: INVALID_INPUT" in head
+    assert b"\r\ncontent-length: %d" % len(body) in head
+    assert msgspec.json.decode(body)["error"]["code"] == "INVALID_INPUT"
+
+
+async def test_without_tracing_the_trace_context_passes_unchanged(make_worker: MakeWorker) -> None:
+    worker = await make_worker(WARM)
+    context = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "a=b"}
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        await post(router, PATH, b"{}", **context)
+    assert {name: worker.seen[0].header(name) for name in context} == context

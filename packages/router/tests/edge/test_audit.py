@@ -21,6 +21,8 @@ OUTCOME = Outcome(
     request_id="r-1",
     caller="c0ffee",
     provisioning=False,
+    retries=1,
+    held_s=0.5,
 )
 FIELDS = {
     "event": "inference",
@@ -31,6 +33,8 @@ FIELDS = {
     "pool": "",
     "profile": "l4",
     "worker": "w",
+    "retries": 1,
+    "held_ms": 500.0,
     "latency_ms": 12.35,
     "body_bytes": 2,
     "request_id": "r-1",

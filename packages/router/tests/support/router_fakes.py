@@ -247,7 +247,7 @@ async def served(settings: Settings) -> AsyncIterator[Served]:
 
 def settings(*workers: FakeWorker, **more: Any) -> Settings:
     """Settings of a router of these workers, with one configured group."""
-    values: dict[str, Any] = {"groups": (L4,), "retry_after_s": 7, "estimated_wait_s": 9}
+    values: dict[str, Any] = {"groups": (L4,), "retry_after_s": 3, "estimated_wait_s": 9}
     return Settings(workers=tuple(worker.url for worker in workers), **(values | more))
 
 

@@ -10,19 +10,26 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
+from sie_protocol.errors import Problem
 from sie_protocol.hashing import bundle_config_hash
 from sie_server.adapters.registry import ADAPTERS
-from sie_server.adapters.shared.accelerator import choose, memory
+from sie_server.adapters.shared import accelerator
 from sie_server.api.metrics import Metrics
 from sie_server.api.routes import build_api
 from sie_server.api.status_ws import Identity, StatusFeed
 from sie_server.api.tasks import TaskContext
 from sie_server.catalog_files import read_catalog, select
 from sie_server.core.disk import DiskLimits
+from sie_server.core.memory import Reading
 from sie_server.engine.device import Device
 from sie_server.engine.engine import Engine, EngineLimits, EnginePorts
+from sie_server.engine.health import HealthLimits
+from sie_server.engine.loading import fetch
 from sie_server.engine.loop import QueueLimits
+from sie_server.engine.models import Stay
 from sie_server.engine.pipeline import Pipeline
+from sie_server.engine.residency import MemoryLimits, MemoryPorts
+from sie_server.host_memory import read_memory, return_to_system
 from sie_server.server import GRACE_FOR_REPLIES_S, KEEP_ALIVE_S, WorkerServer
 from sie_server.settings import Settings
 from sie_server.weights.cluster import ClusterCache, open_cluster_cache
@@ -47,7 +54,7 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
     """A worker on the running event loop; everything it holds is closed at the end, in order.
 
     Raises:
-        ValueError: the catalogue cannot be read, or lacks the bundle or a model.
+        ValueError: the catalogue cannot be read, or lacks the bundle or a model; tracing lacks its packages.
     """
     catalog = read_catalog(settings.models_dir, settings.bundles_dir)
     models = select(catalog, settings.bundle, settings.models)
@@ -57,18 +64,25 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         settings.cpu_batch_tokens,
         settings.max_text_chars,
         QueueLimits(settings.max_queue_items, settings.max_queue_tokens, settings.queue_timeout_s),
+        MemoryLimits(settings.memory_threshold_percent, settings.evict_drain_s),
+        Stay(settings.preload, settings.pinned, settings.idle_evict_s, settings.load_timeout_s),
+        HealthLimits(settings.self_test_interval_s, settings.self_test_timeout_s),
     )
     async with AsyncExitStack() as stack:
         pipeline = Pipeline(max(2, settings.cores), time.monotonic)
         stack.push_async_callback(pipeline.close)
-        device = Device(await asyncio.to_thread(choose, settings.device), settings.cores)
+        device = Device(await asyncio.to_thread(accelerator.choose, settings.device), settings.cores)
         stack.push_async_callback(device.close)
         weights = await asyncio.to_thread(_open_weights, settings, metrics)
-        ports = EnginePorts(time.monotonic, memory, metrics.on_batch, weights.hold)
-        engine = Engine(models, adapters, device, pipeline, limits, ports)
+        ports = _ports(device.kind, settings, metrics, weights)
+        try:
+            engine = Engine(models, adapters, device, pipeline, limits, ports)
+        except Problem as problem:
+            raise ValueError(f"a model to preload or to pin: {problem.message}") from problem
         stack.push_async_callback(engine.close)
         stack.callback(weights.close)  # before the engine's, which waits for loads
-        metrics.watch(engine.statuses)
+        stack.push_async_callback(_stop, asyncio.create_task(engine.health.watch(), name="health of the device"))
+        metrics.watch(engine.statuses, engine.memory)
         identity = Identity(
             settings.name,
             settings.machine_profile,
@@ -79,7 +93,18 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         )
         feed = StatusFeed(identity, engine, settings.max_watchers)
         context = TaskContext(engine, pipeline, metrics, settings.machine_profile, settings.max_body_bytes)
-        yield Worker(build_api(context, feed), engine, feed, metrics)
+        app: ASGIApp = build_api(context, feed)
+        yield Worker(_traced(app, stack) if settings.tracing else app, engine, feed, metrics)
+
+
+def _traced(app: ASGIApp, stack: AsyncExitStack) -> ASGIApp:
+    try:
+        from sie_protocol.tracing import Tracing  # noqa: PLC0415 - costs memory and time where nobody wants it
+    except ImportError as error:
+        raise ValueError(f"tracing needs more packages, install sie-server[otel]: {error}") from error
+    tracing = Tracing("sie-server")
+    stack.push_async_callback(asyncio.to_thread, tracing.close)
+    return tracing.around(app)
 
 
 def _open_weights(settings: Settings, metrics: Metrics) -> WeightsStore:
@@ -102,6 +127,33 @@ def _cluster_cache(settings: Settings) -> ClusterCache | None:
     if not settings.cluster_cache:
         return None
     return open_cluster_cache(settings.cluster_cache, create=settings.cluster_cache_write)
+
+
+def _ports(kind: str, settings: Settings, metrics: Metrics, weights: WeightsStore) -> EnginePorts:
+    def read() -> Reading | None:
+        used = accelerator.read_memory(kind)
+        return Reading(*used) if used else read_memory(settings.memory_limit_bytes)
+
+    def release() -> None:
+        accelerator.empty_caches(kind)
+        return_to_system()
+
+    return EnginePorts(
+        clock=time.monotonic,
+        gpus=accelerator.memory,
+        record=metrics.on_batch,
+        fetch=lambda spec: fetch(spec, kind, weights.hold),
+        memory=MemoryPorts(read, release),
+        is_out_of_memory=accelerator.is_out_of_memory,
+        self_test=accelerator.self_test,
+        on_oom=metrics.on_oom,
+        on_idle=metrics.on_idle,
+    )
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def serve(settings: Settings) -> None:
@@ -133,5 +185,6 @@ async def serve(settings: Settings) -> None:
         async def warm() -> None:
             await running.engine.warm()
             gc.freeze()  # what is imported stays: no collection needs to walk through it again
+            running.engine.preload()
 
         await WorkerServer(config, warm, drain).serve()

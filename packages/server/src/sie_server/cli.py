@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sie_protocol.versions import VERSION
+from sie_server.host_memory import keep_few_heaps
 from sie_server.logs import LEVELS, configure
 from sie_server.settings import Settings, device_name, environment, name_list, read, use_huge_pages
 
@@ -30,6 +31,9 @@ def serve(  # noqa: PLR0913 - one parameter per flag
     bundles_dir: Annotated[Path | None, typer.Option(help="Folder of bundle files; default: our own.")] = None,
     bundle: Annotated[str | None, typer.Option("--bundle", "-b", help="Bundle to serve; default 'default'.")] = None,
     models: Annotated[str | None, typer.Option("--models", "-m", help="Serve only these, separated by ','.")] = None,
+    preload: Annotated[
+        str | None, typer.Option(help="Load these before the worker is ready, separated by ','.")
+    ] = None,
     local_cache: Annotated[Path | None, typer.Option(help="Folder of downloaded models; default ~/.cache/sie.")] = None,
     cluster_cache: Annotated[
         str | None, typer.Option(help="Models near the workers: gs://, s3://, abfss:// or a path.")
@@ -40,6 +44,7 @@ def serve(  # noqa: PLR0913 - one parameter per flag
     ] = None,
     json_logs: Annotated[bool | None, typer.Option("--json-logs/--text-logs", help="Log as JSON lines.")] = None,
     log_level: Annotated[str | None, typer.Option("--log-level", "-l", help="debug, info, warning, error.")] = None,
+    tracing: Annotated[bool | None, typer.Option("--tracing", help="Send spans as OTEL_* says; needs [otel].")] = None,
 ) -> None:
     """Serve models over HTTP. Flags win over SIE_* environment variables."""
     flags = {
@@ -50,11 +55,13 @@ def serve(  # noqa: PLR0913 - one parameter per flag
         "bundles_dir": bundles_dir,
         "bundle": bundle and bundle.lower(),
         "models": name_list(models) if models else None,
+        "preload": name_list(preload) if preload else None,
         "local_cache": local_cache,
         "cluster_cache": cluster_cache,
         "cache_max_bytes": cache_max_bytes,
         "hf_fallback": hf_fallback,
         "json_logs": json_logs,
+        "tracing": tracing,
         "log_level": log_level and log_level.lower(),
     }
     try:
@@ -79,6 +86,7 @@ def _settings(flags: dict[str, Any]) -> Settings:
 
 def _run(settings: Settings) -> None:
     use_huge_pages()
+    keep_few_heaps(max(2, settings.cores))
     import uvloop  # noqa: PLC0415 - `version` and `--help` need none of this
 
     from sie_server.app import serve as serve_app  # noqa: PLC0415 - the same

@@ -14,6 +14,10 @@ OWN_CATALOG: Final = Path(__file__).parent / "catalog"
 CGROUP_CPU: Final = Path("/sys/fs/cgroup/cpu.max")
 DEVICES: Final = ("auto", "cpu", "cuda", "mps")
 
+# Percent of memory: below, half of the device would lie idle; above, nothing is left for the batches themselves.
+LEAST_THRESHOLD: Final = 50
+MOST_THRESHOLD: Final = 99
+
 T = TypeVar("T")
 
 
@@ -31,7 +35,8 @@ class Settings:
 
     `cpu_batch_tokens`: what fits the cache of a CPU core; profiles may ask for less, and accelerators take the
     profile's own. `cache_max_bytes` None: as much as the disk holds. `drain_linger_s`: how long a worker that shuts
-    down still answers, so that routers hear of it.
+    down still answers, so that routers hear of it. `memory_limit_bytes`, `idle_evict_s` and `self_test_interval_s`: 0
+    is none. See docs/models-in-memory.md.
     """
 
     host: str = "0.0.0.0"
@@ -42,6 +47,7 @@ class Settings:
     bundle: str = "default"
     models: tuple[str, ...] = ()
     json_logs: bool = False
+    tracing: bool = False
     log_level: str = "info"
     name: str = ""
     machine_profile: str = ""
@@ -65,6 +71,15 @@ class Settings:
     max_watchers: int = 64
     drain_grace_s: float = 25.0
     drain_linger_s: float = 0.5
+    preload: tuple[str, ...] = ()
+    pinned: tuple[str, ...] = ()
+    idle_evict_s: float = 0.0
+    load_timeout_s: float = 1800.0
+    evict_drain_s: float = 30.0
+    memory_threshold_percent: float = 85.0
+    memory_limit_bytes: int = 0
+    self_test_interval_s: float = 30.0
+    self_test_timeout_s: float = 60.0
 
 
 def use_huge_pages() -> None:
@@ -104,6 +119,7 @@ def read(env: Mapping[str, str]) -> Settings:
         bundle=get("SIE_BUNDLE", str.lower, default.bundle),
         models=get("SIE_MODEL_FILTER", name_list, default.models),
         json_logs=get("SIE_LOG_JSON", _truth, default.json_logs),
+        tracing=get("SIE_TRACING_ENABLED", _truth, default.tracing),
         log_level=get("SIE_LOG_LEVEL", str.lower, default.log_level),
         name=env.get("POD_NAME") or env.get("HOSTNAME") or socket.gethostname(),
         machine_profile=get("SIE_MACHINE_PROFILE", str, default.machine_profile),
@@ -127,6 +143,17 @@ def read(env: Mapping[str, str]) -> Settings:
         max_watchers=get("SIE_MAX_STATUS_WATCHERS", _count, default.max_watchers),
         drain_grace_s=get("SIE_DRAIN_GRACE_S", _seconds, default.drain_grace_s),
         drain_linger_s=get("SIE_DRAIN_LINGER_S", _seconds, default.drain_linger_s),
+        preload=get("SIE_PRELOAD_MODELS", name_list, default.preload),
+        pinned=get("SIE_PINNED_MODELS", name_list, default.pinned),
+        idle_evict_s=get("SIE_IDLE_EVICT_S", _seconds, default.idle_evict_s),
+        load_timeout_s=get("SIE_MODEL_LOAD_TIMEOUT_S", _seconds, default.load_timeout_s),
+        evict_drain_s=get("SIE_EVICT_DRAIN_S", _seconds, default.evict_drain_s),
+        memory_threshold_percent=get(
+            "SIE_MEMORY_PRESSURE_THRESHOLD_PERCENT", _threshold, default.memory_threshold_percent
+        ),
+        memory_limit_bytes=get("SIE_MEMORY_LIMIT_BYTES", _count, default.memory_limit_bytes),
+        self_test_interval_s=get("SIE_SELF_TEST_INTERVAL_S", _seconds, default.self_test_interval_s),
+        self_test_timeout_s=get("SIE_SELF_TEST_TIMEOUT_S", _seconds, default.self_test_timeout_s),
     )
 
 
@@ -168,6 +195,13 @@ def _count(text: str) -> int:
     if int(text) < 1:
         raise ValueError("expected a whole number of at least 1")
     return int(text)
+
+
+def _threshold(text: str) -> float:
+    value = float(text)
+    if not LEAST_THRESHOLD <= value <= MOST_THRESHOLD:
+        raise ValueError(f"expected {LEAST_THRESHOLD} to {MOST_THRESHOLD}")
+    return value
 
 
 def _beside_hub(text: str) -> Path:

@@ -110,7 +110,6 @@ async def test_a_model_of_vectors_compares_the_query_side_with_the_document_side
         (RERANKER, {"options": {"pooling": "cls"}}, "INVALID_INPUT", "pooling"),
         (RERANKER, {"instruction": 5}, "INVALID_INPUT", "instruction"),
         ("org/none", {}, "MODEL_NOT_FOUND", "org/none"),
-        ("org/sparse", {}, "INVALID_INPUT", "no task 'score'; it has: encode"),
         ("org/wrong", {}, "MODEL_LOAD_FAILED", "adapter 'hash' has none"),
     ],
 )

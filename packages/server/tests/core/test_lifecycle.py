@@ -17,7 +17,7 @@ from sie_server.core.lifecycle import (
 
 def test_a_model_loads_fails_recovers_and_goes() -> None:
     state = State.AVAILABLE
-    for step in (Step.LOAD, Step.FAIL, Step.LOAD, Step.LOADED, Step.UNLOAD):
+    for step in (Step.LOAD, Step.FAIL, Step.LOAD, Step.LOADED, Step.UNLOAD, Step.UNLOADED):
         state = advance(state, step)
     assert state is State.AVAILABLE
 

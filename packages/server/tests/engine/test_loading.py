@@ -6,7 +6,7 @@ import pytest
 
 from sie_server.adapters.base import Capabilities, Input, LoadError, ModelSpec, Outputs, Prepared, WeightsSource
 from sie_server.core.lifecycle import ErrorClass
-from sie_server.engine.loading import load
+from sie_server.engine.loading import build, fetch
 from sie_server.weights.store import Hold
 
 
@@ -59,7 +59,7 @@ class Holder:
 
 def test_a_model_s_files_are_held_from_its_load_until_its_adapter_is_gone(tmp_path: Path) -> None:
     holder, source = Holder(tmp_path), WeightsSource(hf_id="org/m", allow_pickle=True)
-    adapter = load(FolderAdapter, spec(source), holder, "cpu")
+    adapter = build(FolderAdapter, fetch(spec(source), "cpu", holder), "cpu")
     assert holder.asked == [source]
     assert isinstance(adapter, FolderAdapter)
     assert adapter.spec.source.path == str(tmp_path)
@@ -73,11 +73,11 @@ def test_a_model_s_files_are_held_from_its_load_until_its_adapter_is_gone(tmp_pa
 def test_a_load_that_fails_holds_nothing(tmp_path: Path) -> None:
     holder = Holder(tmp_path)
     with pytest.raises(LoadError, match="broken"):
-        load(FolderAdapter, spec(WeightsSource(hf_id="org/m")), holder, "broken")
+        build(FolderAdapter, fetch(spec(WeightsSource(hf_id="org/m")), "cpu", holder), "broken")
     assert holder.open == 0
 
 
 def test_a_model_without_weights_asks_for_none(tmp_path: Path) -> None:
     holder = Holder(tmp_path)
-    load(FolderAdapter, spec(WeightsSource()), holder, "cpu")
+    build(FolderAdapter, fetch(spec(WeightsSource()), "cpu", holder), "cpu")
     assert not holder.asked

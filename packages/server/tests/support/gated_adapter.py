@@ -12,11 +12,16 @@ from sie_protocol.catalog import EncodeTask, ModelConfig, ProfileConfig, Tasks, 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item
 from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, single_texts
+from sie_server.core.memory import Reading
 from sie_server.engine import encoding
 from sie_server.engine.device import Device
 from sie_server.engine.engine import Engine, EngineLimits, EnginePorts
+from sie_server.engine.loading import Fetched
 from sie_server.engine.loop import BatchRecord, QueueLimits
+from sie_server.engine.models import Stay
 from sie_server.engine.pipeline import Pipeline
+from sie_server.engine.recovery import OomEvent
+from sie_server.engine.residency import MemoryLimits, MemoryPorts
 from sie_server.engine.results import Encoded
 
 ADAPTERS = {"gated": "gated_adapter:GatedAdapter"}
@@ -35,6 +40,8 @@ class Gate:
     run_error: Exception | None = None
     batches: list[list[str]] = field(default_factory=list)
     unloaded: bool = False
+    fits: int = 10**9  # a batch of more tokens runs out of memory
+    size_bytes: int = 0
 
 
 class GatedAdapter:
@@ -44,12 +51,16 @@ class GatedAdapter:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._gate: Gate = spec.options["gate"]
+        self._memory: Memory | None = spec.options.get("memory")
+        self._name = spec.name
 
     def load(self, device: str) -> None:  # noqa: ARG002 - it has none
         self._gate.loads += 1
         assert self._gate.may_load.wait(WAIT_S)
         if self._gate.load_error is not None:
             raise self._gate.load_error
+        if self._memory is not None:
+            self._memory.held_bytes[self._name] = self._gate.size_bytes
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - the same
         texts = single_texts(inputs)
@@ -62,10 +73,49 @@ class GatedAdapter:
         assert self._gate.open.wait(WAIT_S)
         if self._gate.run_error is not None and "bad" in texts:
             raise self._gate.run_error
+        if sum(each.tokens for each in batch) > self._gate.fits:
+            raise MemoryError
+        if "nan" in texts:
+            return {"dense": np.array([[np.nan if text == "nan" else 1, len(text)] for text in texts], np.float32)}
         return {"dense": np.array([[len(text.split()), len(text)] for text in texts], dtype=np.float32)}
 
     def unload(self) -> None:
         self._gate.unloaded = True
+        if self._memory is not None:
+            self._memory.held_bytes.pop(self._name, None)
+
+
+@dataclass(slots=True)
+class Memory:
+    """A device of `limit_bytes` that holds what its models hold, and what happened to it; 0 is no known limit."""
+
+    gates: Mapping[str, Gate]
+    limit_bytes: int = 0
+    held_bytes: dict[str, int] = field(default_factory=dict)
+    releases: int = 0
+    may_release: threading.Event = field(default_factory=threading.Event)
+    events: list[str] = field(default_factory=list)
+
+    def read(self) -> Reading | None:
+        """What the models that are loaded hold."""
+        return Reading(sum(self.held_bytes.values()), self.limit_bytes) if self.limit_bytes else None
+
+    def release(self) -> None:
+        """Count it, and wait for the test."""
+        self.releases += 1
+        assert self.may_release.wait(WAIT_S)
+
+    def fetch(self, spec: ModelSpec) -> Fetched:
+        """Known sizes."""
+        return Fetched(spec, self.gates[spec.name].size_bytes)
+
+    def on_oom(self, model: str, event: OomEvent) -> None:
+        """Note it."""
+        self.events.append(f"{model} {event}")
+
+    def counted(self, event: OomEvent) -> int:
+        """How often it happened."""
+        return sum(each.endswith(f" {event}") for each in self.events)
 
 
 @dataclass(slots=True)
@@ -93,6 +143,7 @@ class Kit:
     gates: Mapping[str, Gate]
     clock: Clock
     records: list[BatchRecord]
+    memory: "Memory"
 
     def send(self, *texts: str, model: str = "a") -> asyncio.Task[Encoded]:
         """Start an encode call."""
@@ -124,7 +175,7 @@ class Kit:
 
     def waiting(self, model: str = "a") -> int:
         """Items that wait for the device."""
-        loop = self.engine.lookup(model).loop
+        loop = self.engine.lookup(model).slot.loop
         return loop.waiting if loop else 0
 
     def depth(self) -> int:
@@ -136,22 +187,42 @@ class Kit:
         assert await asyncio.to_thread(self.gates[name].entered.acquire, timeout=WAIT_S)
 
 
-def gated_model(name: str, gate: Gate, max_batch_tokens: int = 16) -> ModelConfig:
-    profile = ProfileConfig("gated", max_batch_tokens, adapter_options={"gate": gate})
+def gated_model(name: str, gate: Gate, memory: Memory, max_batch_tokens: int = 16) -> ModelConfig:
+    profile = ProfileConfig("gated", max_batch_tokens, adapter_options={"gate": gate, "memory": memory})
     return ModelConfig(name, Tasks(encode=EncodeTask(dense=VectorTask(2))), {"default": profile})
 
 
 @asynccontextmanager
-async def engine_of(*names: str, queue: QueueLimits | None = None, cores: int = 1) -> AsyncIterator[Kit]:
+async def engine_of(
+    *names: str,
+    queue: QueueLimits | None = None,
+    cores: int = 1,
+    limit_bytes: int = 0,
+    stay: Stay | None = None,
+    drain_s: float = 30.0,
+) -> AsyncIterator[Kit]:
     """An engine on one device lane; every gate is opened before it closes."""
     gates, clock, records = {name: Gate() for name in names}, Clock(), list[BatchRecord]()
-    models = {name: gated_model(name, gate) for name, gate in gates.items()}
+    memory = Memory(gates, limit_bytes)
+    memory.may_release.set()
+    models = {name: gated_model(name, gate, memory) for name, gate in gates.items()}
     pipeline, device = Pipeline(2, clock), Device("cpu", cores)
-    limits = EngineLimits(8, 16, 1000, queue or QueueLimits(64, 1000, 60.0))
-    engine = Engine(models, ADAPTERS, device, pipeline, limits, EnginePorts(clock, lambda _: (), records.append))
+    bounds = MemoryLimits(100.0, drain_s)
+    limits = EngineLimits(8, 16, 1000, queue or QueueLimits(64, 1000, 60.0), bounds, stay or Stay())
+    ports = EnginePorts(
+        clock,
+        lambda _: (),
+        records.append,
+        fetch=memory.fetch,
+        memory=MemoryPorts(memory.read, memory.release),
+        on_oom=memory.on_oom,
+        on_idle=lambda name: memory.events.append(f"{name} idle"),
+    )
+    engine = Engine(models, ADAPTERS, device, pipeline, limits, ports)
     try:
-        yield Kit(engine, gates, clock, records)
+        yield Kit(engine, gates, clock, records, memory)
     finally:
+        memory.may_release.set()
         for gate in gates.values():
             gate.open.set()
             gate.may_load.set()

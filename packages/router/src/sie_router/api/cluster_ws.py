@@ -10,6 +10,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sie_protocol.headers import CLUSTER_STATUS
 from sie_protocol.status import ClusterStatus
+from sie_router.core.pools import Caller
+from sie_router.data.caller import seen_as
 
 EVERY_S: Final = 1.0
 MAX_WATCHERS: Final = 64
@@ -17,13 +19,13 @@ _TRY_AGAIN_LATER: Final = 1013
 
 
 class ClusterWatch:
-    """Serves `/ws/cluster-status`. Watchers of the same moment share one encoded frame."""
+    """Serves `/ws/cluster-status`. Watchers of the same moment and token share one encoded frame."""
 
-    def __init__(self, status: Callable[[], ClusterStatus], clock: Callable[[], float]) -> None:
+    def __init__(self, status: Callable[[Caller], ClusterStatus], clock: Callable[[], float]) -> None:
         self._status = status
         self._clock = clock
-        self._frame = ""
-        self._frame_at = float("-inf")
+        self._frames: dict[Caller, str] = {}  # bounded by the watchers
+        self._frames_at = float("-inf")
         self.watchers = 0
 
     def route(self) -> WebSocketRoute:
@@ -36,10 +38,11 @@ class ClusterWatch:
             await socket.close(_TRY_AGAIN_LATER, f"{MAX_WATCHERS} others are watching already")
             return
         self.watchers += 1
+        caller = seen_as(socket.scope)
         listening = asyncio.create_task(_until_closed(socket))
         try:
             while not listening.done():
-                await socket.send_text(self._encoded())
+                await socket.send_text(self._encoded(caller))
                 await asyncio.wait({listening}, timeout=EVERY_S)
         except WebSocketDisconnect:
             pass
@@ -48,12 +51,15 @@ class ClusterWatch:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
 
-    def _encoded(self) -> str:
+    def _encoded(self, caller: Caller) -> str:
         now = self._clock()
-        if now - self._frame_at > EVERY_S / 2:
-            self._frame = msgspec.json.encode(self._status()).decode()
-            self._frame_at = now
-        return self._frame
+        if now - self._frames_at > EVERY_S / 2:
+            self._frames.clear()
+            self._frames_at = now
+        frame = self._frames.get(caller)
+        if frame is None:
+            frame = self._frames[caller] = msgspec.json.encode(self._status(caller)).decode()
+        return frame
 
 
 async def _until_closed(socket: WebSocket) -> None:

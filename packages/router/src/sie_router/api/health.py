@@ -12,18 +12,21 @@ from sie_protocol.status import ClusterStatus
 from sie_protocol.versions import dialect_for
 from sie_router.api.views import live_profiles
 from sie_router.core.fleet import Fleet
+from sie_router.core.pools import Caller
+from sie_router.data.caller import seen_as
 
 
 class Phase(Enum):
     """Where in its life the router is."""
 
     STARTING = "starting"
+    UNREAD = "waiting for its catalogue"
     SERVING = "serving"
     DRAINING = "draining"
 
 
 def health_routes(
-    snapshot: Callable[[], Fleet], status: Callable[[], ClusterStatus], phase: Callable[[], Phase]
+    snapshot: Callable[[], Fleet], status: Callable[[Caller], ClusterStatus], phase: Callable[[], Phase]
 ) -> APIRouter:
     """`/healthz`, `/readyz` and `/health`."""
     routes = APIRouter(tags=["health"])
@@ -44,7 +47,7 @@ def health_routes(
     @routes.get(HEALTH)
     async def health(request: Request) -> Response:
         """Describe the cluster; `type` is what the client's generation insists on."""
-        fleet, frame = snapshot(), status()
+        fleet, frame = snapshot(), status(seen_as(request.scope))
         return _json(
             {
                 "status": "healthy" if frame.cluster.worker_count else "degraded",
@@ -54,6 +57,7 @@ def health_routes(
                 "live_gpu_types": live_profiles(fleet),
                 "workers": frame.workers,
                 "models": frame.models,
+                "pools": frame.pools,
             }
         )
 

@@ -93,6 +93,7 @@ class RouterCollector(Collector):
         yield from self._groups(fleet)
         yield from self._leases(fleet)
         yield from _workers(fleet)
+        yield _mismatches(fleet)
         yield _models(fleet)
 
     def _traffic(self, fleet: Fleet) -> Iterator[Metric]:
@@ -185,6 +186,19 @@ def _workers(fleet: Fleet) -> Iterator[Metric]:
     yield workers
 
 
+def _mismatches(fleet: Fleet) -> Metric:
+    family = GaugeMetricFamily(
+        "sie_router_worker_config_mismatch",
+        "1 while a connected worker runs another configuration of its bundle than this router's catalogue has",
+        labels=("worker", *_LABELS),
+    )
+    connected = {worker.name: worker for worker in fleet.workers.values() if worker.is_connected}
+    for name, worker in sorted(connected.items()):
+        own, said = fleet.models.config_hash(worker.bundle), worker.bundle_config_hash
+        family.add_metric((name, worker.group.profile, worker.group.bundle), bool(own and said and own != said))
+    return family
+
+
 def _models(fleet: Fleet) -> Metric:
     family = GaugeMetricFamily(
         "sie_router_model_workers", "Healthy workers that have a model loaded", labels=("model",)
@@ -201,10 +215,11 @@ def _models(fleet: Fleet) -> Metric:
     return family
 
 
-def metric_routes(collector: RouterCollector) -> APIRouter:
+def metric_routes(*collectors: Collector) -> APIRouter:
     """`/metrics`, with a registry of its own."""
     registry = CollectorRegistry()
-    registry.register(collector)
+    for collector in collectors:
+        registry.register(collector)
     ProcessCollector(registry=registry)
     routes = APIRouter(tags=["metrics"])
 

@@ -3,8 +3,10 @@
 from collections import Counter
 
 from sie_protocol.pools import AssignedWorker, PoolInfo, PoolListItem, PoolSpec, PoolStatus
+from sie_protocol.status import PoolSummary
 from sie_router.core.fleet import Fleet
 from sie_router.core.index import is_complete, members
+from sie_router.core.leases import left_s
 from sie_router.core.pools import DEFAULT_POOL, Caller, Pool
 
 ACTIVE, PENDING = "active", "pending"
@@ -45,6 +47,20 @@ def pool_items(fleet: Fleet, caller: Caller) -> list[PoolListItem]:
         )
         for info in infos
     ]
+
+
+def pool_summaries(fleet: Fleet, caller: Caller, unix_now: float) -> tuple[PoolSummary, ...]:
+    """The same with what is left of their leases."""
+    return tuple(
+        PoolSummary(
+            name=item["name"],
+            state=item["state"],
+            gpus=item["gpus"],
+            worker_count=item["worker_count"],
+            lease_s=left_s(fleet.pools[item["name"]], unix_now) if item["name"] in fleet.pools else None,
+        )
+        for item in pool_items(fleet, caller)
+    )
 
 
 def _state(fleet: Fleet, pool: Pool) -> str:

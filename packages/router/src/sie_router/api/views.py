@@ -3,14 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig
+from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, ModelConfig
 from sie_protocol.items import ModelInfo
 from sie_protocol.status import ClusterStatus, ClusterSummary, ModelSummary, WorkerInfo
+from sie_router.api.pool_views import pool_summaries
 from sie_router.core.fleet import Fleet, Worker
+from sie_router.core.pools import Caller
 
 
-def cluster_status(fleet: Fleet, inflight: Mapping[str, int], total_qps: float, timestamp: float) -> ClusterStatus:
-    """One frame: totals over trusted workers, every known worker, every loaded model. `timestamp` is Unix seconds."""
+def cluster_status(
+    fleet: Fleet, inflight: Mapping[str, int], total_qps: float, timestamp: float, caller: Caller
+) -> ClusterStatus:
+    """One frame: totals over trusted workers, every known worker and loaded model, and the pools of its reader.
+
+    `timestamp` is Unix seconds.
+    """
     healthy = [worker for worker in _sorted(fleet) if worker.is_trusted]
     models = tuple(_summary(name, holders, inflight) for name, holders in sorted(_holders(healthy).items()))
     return ClusterStatus(
@@ -23,6 +30,7 @@ def cluster_status(fleet: Fleet, inflight: Mapping[str, int], total_qps: float, 
         ),
         workers=tuple(_info(worker, inflight) for worker in _sorted(fleet)),
         models=models,
+        pools=pool_summaries(fleet, caller, timestamp),
     )
 
 
@@ -41,9 +49,10 @@ def model_infos(fleet: Fleet) -> list[ModelInfo]:
 
 
 def model_info(fleet: Fleet, name: str) -> ModelInfo | None:
-    """One model in any spelling of its id; None when it is not listed."""
-    key = name.lower()
-    return next((info for info in model_infos(fleet) if info["name"].lower() == key), None)
+    """One model, by any spelling of its id or of `id:profile`; None when it is not listed."""
+    key, _, profile = name.lower().partition(PROFILE_SEPARATOR)
+    info = next((info for info in model_infos(fleet) if info["name"].lower() == key), None)
+    return info if info and (not profile or profile in map(str.lower, info.get("profiles", ()))) else None
 
 
 def queue_depth(worker: Worker, inflight: Mapping[str, int]) -> int:
@@ -89,6 +98,7 @@ def _info(worker: Worker, inflight: Mapping[str, int]) -> WorkerInfo:
         healthy=worker.is_trusted,
         bundle=worker.bundle,
         bundle_config_hash=worker.bundle_config_hash,
+        breaker=worker.health.phase.name.lower(),
     )
 
 

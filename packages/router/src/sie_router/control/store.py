@@ -15,6 +15,11 @@ class FleetStore:
     def __init__(self, fleet: Fleet, clock: Callable[[], float]) -> None:
         self._fleet = fleet  # only `publish` assigns it
         self._clock = clock
+        self._watchers: list[Callable[[], None]] = []
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call this after every event. It must be quick, and must not publish."""
+        self._watchers.append(changed)
 
     def snapshot(self) -> Fleet:
         """The fleet as of the last event."""
@@ -23,3 +28,5 @@ class FleetStore:
     def publish(self, event: Event) -> None:
         """Swap in the fleet after this event."""
         self._fleet = apply(self._fleet, event, self._clock())
+        for changed in self._watchers:
+            changed()

@@ -1,10 +1,19 @@
 """Which models may be asked for, and in which bundles each can run. Knows no files and no workers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from sie_protocol.catalog import Catalog, ModelConfig, bundle_conflict, unknown_model
+from sie_protocol.catalog import (
+    DEFAULT_PROFILE,
+    PROFILE_SEPARATOR,
+    Catalog,
+    ModelConfig,
+    bundle_conflict,
+    unknown_model,
+)
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.hashing import bundle_config_hash
 from sie_protocol.target import ModelRef
 
 DEFAULT_BUNDLE: Final = "default"
@@ -12,7 +21,10 @@ DEFAULT_BUNDLE: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class Servable:
-    """A model under its canonical id; `key` is that id in lower case, `bundles` are lower case, preferred first."""
+    """A model, or one profile of it, under its canonical id (`org/model`, `org/model:profile`).
+
+    `key` is that id in lower case, `bundles` are lower case, preferred first.
+    """
 
     model_id: str
     key: str
@@ -34,6 +46,10 @@ class Models(Protocol):
         """The catalogue's models with their bundles, sorted by id; empty without a catalogue."""
         ...
 
+    def config_hash(self, bundle: str) -> str:
+        """What workers of a bundle with the same catalogue report; empty where nobody knows."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class AnyModel:
@@ -47,13 +63,31 @@ class AnyModel:
         """Nothing is known in advance."""
         return ()
 
+    def config_hash(self, bundle: str) -> str:  # noqa: ARG002 - the protocol's signature
+        """Nobody knows."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadCatalog(AnyModel):
+    """A router whose catalogue could not be read yet: it knows of no model whether it exists."""
+
+    def resolve(self, ref: ModelRef) -> Servable:
+        """Refuse, for now: starting a worker for what may be a typo would cost money."""
+        name = ref.name[:200]
+        raise Problem(
+            ErrorCode.STORE_UNAVAILABLE,
+            f"model '{name}' cannot be looked up, this router has not read its catalogue yet; its log says why",
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class KnownModels:
-    """A router with a catalogue; only what it lists exists. `servable` is keyed by the id in lower case."""
+    """A router with a catalogue; only what it lists exists. Keys are names of models and bundles in lower case."""
 
     catalog: Catalog
     servable: Mapping[str, Servable]
+    hashes: Mapping[str, str]
 
     def resolve(self, ref: ModelRef) -> Servable:
         """Look the model up, ignoring case."""
@@ -68,13 +102,29 @@ class KnownModels:
 
     def listed(self) -> tuple[tuple[ModelConfig, tuple[str, ...]], ...]:
         """Every model that some bundle can run."""
-        return tuple((self.catalog.models[key], found.bundles) for key, found in sorted(self.servable.items()))
+        models = sorted(self.catalog.models.items())
+        return tuple((model, self.servable[key].bundles) for key, model in models if key in self.servable)
+
+    def config_hash(self, bundle: str) -> str:
+        """What the bundle's part of the catalogue hashes to."""
+        return self.hashes.get(bundle.lower(), "")
 
 
 def known_models(catalog: Catalog) -> KnownModels:
-    """Index a catalogue once, so that a request costs one lookup. A model that no bundle can run does not exist."""
-    bundles = {key: tuple(name.lower() for name in catalog.bundles_of(model)) for key, model in catalog.models.items()}
-    return KnownModels(
-        catalog,
-        {key: Servable(model.sie_id, key, bundles[key]) for key, model in catalog.models.items() if bundles[key]},
-    )
+    """Index a catalogue once, so that a request costs one lookup. What no bundle can run does not exist."""
+    servable: dict[str, Servable] = {}
+    for name, published, adapters in _names(catalog):
+        bundles = tuple(bundle.lower() for bundle in catalog.bundles_for(adapters))
+        if bundles:
+            servable[name.lower()] = Servable(published, published.lower(), bundles)
+    hashes = {each.name.lower(): bundle_config_hash(catalog.models_of(each.name)) for each in catalog.bundles}
+    return KnownModels(catalog, servable, hashes)
+
+
+def _names(catalog: Catalog) -> Iterator[tuple[str, str, frozenset[str]]]:
+    """Every name a caller may use, the canonical one for it, and the adapters of which a bundle needs one."""
+    for model in catalog.models.values():
+        yield model.sie_id, model.sie_id, model.adapters
+        for profile, config in model.profiles.items():
+            name = f"{model.sie_id}{PROFILE_SEPARATOR}{profile}"
+            yield name, model.sie_id if profile == DEFAULT_PROFILE else name, frozenset({config.adapter})

@@ -16,8 +16,16 @@ SLACK_S: Final = 30.0  # scrape plus poll of a typical autoscaler
 Wish = tuple[Group, str]
 
 
+def jittered(retry_after_s: int, draw: float) -> int:
+    """A delay up to a quarter longer, in whole seconds: clients sent away together must not come back together.
+
+    `draw` is uniform in [0, 1). Never shorter than asked for.
+    """
+    return retry_after_s + int(draw * (retry_after_s // 4 + 1))
+
+
 def ttl_s(retry_after_s: float) -> float:
-    """How long one miss counts, in seconds."""
+    """How long one miss counts, in seconds: longer than the longest delay that `jittered` makes of this one."""
     return retry_after_s * 1.5 + SLACK_S
 
 

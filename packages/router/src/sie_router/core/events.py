@@ -235,4 +235,6 @@ def _plain(text: str) -> str:
 
 
 def _in_state(models: tuple[ModelStatus, ...], state: str) -> frozenset[str]:
-    return frozenset(model.name.lower() for model in models if model.state == state)
+    """Names of the models in a state, and of the profiles that run on their weights."""
+    found = (model for model in models if model.state == state)
+    return frozenset(name.lower() for model in found for name in (model.name, *model.aliases))

@@ -16,6 +16,11 @@ def is_expired(pool: Pool, now: float) -> bool:
     return now - pool.last_renewed > LEASE_S + MAX_SKEW_S
 
 
+def left_s(pool: Pool, now: float) -> float:
+    """Seconds until the pool is deleted unless somebody renews it."""
+    return max(0.0, pool.last_renewed + LEASE_S + MAX_SKEW_S - now)
+
+
 def expired(pools: Iterable[Pool], now: float) -> tuple[Pool, ...]:
     """The pools to delete."""
     return tuple(pool for pool in pools if is_expired(pool, now))

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
+from sie_protocol.compat import compat_body
 from sie_protocol.errors import ErrorCode, Problem, envelope
 from sie_protocol.headers import JSON, RETRY_AFTER
 from sie_protocol.versions import dialect_for
@@ -27,17 +28,35 @@ def refusal(problem: Problem, more: dict[str, Any] | None = None) -> Answer:
     return Answer(shape.status, _headers(body, shape.headers), body)
 
 
+def compat_refusal(problem: Problem) -> Answer:
+    """A problem as the clients of other services read it."""
+    shape = envelope(problem)
+    body = msgspec.json.encode(compat_body(problem))
+    return Answer(shape.status, _headers(body, shape.headers), body)
+
+
 def provisioning(decision: Provision, sdk_version: str | None, retry_after_s: int, estimated_wait_s: int) -> Answer:
     """Say "come back later, a worker is being started" as this generation of clients wants to hear it."""
+    message = _provisioning_message(decision, retry_after_s)
     group = decision.group
-    where = f"machine profile '{group.profile}'" if group.profile else f"bundle '{group.bundle}'"
-    state = "one is being provisioned" if decision.is_configured else "the router waits for one to connect"
-    message = f"no worker of {where} can serve '{decision.model_id}' yet, {state}; try again in {retry_after_s} s"
     facts = {"status": "provisioning", "gpu": group.profile, "estimated_wait_s": estimated_wait_s, "message": message}
     if dialect_for(sdk_version).provisioning_status != ACCEPTED:
         return refusal(Problem(ErrorCode.PROVISIONING, message, retry_after_s=retry_after_s), facts)
     body = msgspec.json.encode(facts)
     return Answer(ACCEPTED, _headers(body, ((RETRY_AFTER, str(retry_after_s)),)), body)
+
+
+def compat_provisioning(decision: Provision, retry_after_s: int) -> Answer:
+    """The same for clients of other services, which know no 202."""
+    message = _provisioning_message(decision, retry_after_s)
+    return compat_refusal(Problem(ErrorCode.PROVISIONING, message, retry_after_s=retry_after_s))
+
+
+def _provisioning_message(decision: Provision, retry_after_s: int) -> str:
+    group = decision.group
+    where = f"machine profile '{group.profile}'" if group.profile else f"bundle '{group.bundle}'"
+    state = "one is being provisioned" if decision.is_configured else "the router waits for one to connect"
+    return f"no worker of {where} can serve '{decision.model_id}' yet, {state}; try again in {retry_after_s} s"
 
 
 def _headers(body: bytes, more: tuple[tuple[str, str], ...]) -> list[tuple[bytes, bytes]]:

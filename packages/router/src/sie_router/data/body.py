@@ -37,8 +37,8 @@ class Body:
         self.size_bytes = 0
         self.held_bytes = 0
 
-    async def fill(self) -> None:
-        """Read until the body is whole or `REPLAY_BYTES` are held.
+    async def fill(self, hold_bytes: int = REPLAY_BYTES) -> None:
+        """Read until the body is whole or so many bytes are held. Does nothing the second time.
 
         Raises:
             Problem: INPUT_TOO_LONG, by what was announced or by what came; QUEUE_FULL when too much is held already.
@@ -46,19 +46,30 @@ class Body:
         """
         if self._content_length is not None and self._content_length > self._max_bytes:
             raise body_too_long(self._content_length, self._max_bytes)
+        if self.is_filled:
+            return
         first = await self._next()
         if self.is_whole:
             self.data = first
             return
         parts = [first]
-        while not self.is_whole and self.size_bytes < REPLAY_BYTES:
+        while not self.is_whole and self.size_bytes < hold_bytes:
             parts.append(await self._next())
         self.data = b"".join(parts)
+
+    def replace(self, data: bytes) -> None:
+        """Send these bytes instead of those of a whole body; the admission stays charged as it was."""
+        self.data = data
+
+    @property
+    def is_filled(self) -> bool:
+        """True when `fill` has done its work."""
+        return self.is_whole or bool(self.data)
 
     @property
     def wire_length(self) -> int | None:
         """The Content-Length to announce to a worker; None when nobody knows it yet."""
-        return self.size_bytes if self.is_whole else self._content_length
+        return len(self.data) if self.is_whole else self._content_length
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """What is held and then the rest, framed as `wire_length` demands. Can be used once.

@@ -56,13 +56,17 @@ class Watch:
 class Call:
     """Written by the proxy and the forwarder, in the one task that serves the request."""
 
-    __slots__ = ("_holding", "_inflight", "body", "group", "incoming", "model", "provisioning", "request_id", "scope",
-                 "send", "started", "status", "watch", "worker")  # fmt: skip
+    __slots__ = ("_holding", "_inflight", "applied_wait_s", "body", "group", "held_s", "incoming", "is_named", "model",
+                 "provisioning", "request_id", "retries", "scope", "send", "started", "status", "watch",
+                 "worker")  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, started: float, inflight: Inflight) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, started: float, inflight: Inflight, *, is_named: bool
+    ) -> None:
         self.scope = scope
         self.send = send
         self.started = started
+        self.is_named = is_named
         self.watch = Watch(receive)
         self.incoming: Incoming | None = None
         self.body: Body | None = None
@@ -72,6 +76,9 @@ class Call:
         self.group: Group = OTHER
         self.worker = ""
         self.provisioning = False
+        self.retries = 0
+        self.held_s = 0.0
+        self.applied_wait_s = 0
         self._inflight = inflight
         self._holding: Worker | None = None
 
@@ -106,4 +113,6 @@ class Call:
             request_id=self.request_id.decode(),
             caller=ask.caller.id,
             provisioning=self.provisioning,
+            retries=self.retries,
+            held_s=self.held_s,
         )

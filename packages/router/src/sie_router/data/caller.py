@@ -9,6 +9,12 @@ from sie_router.core.pools import Caller
 KEY: Final = "sie.caller"
 
 
+def seen_as(scope: MutableMapping[str, Any]) -> Caller:
+    """The caller that the edge found; a stranger where none is needed."""
+    found: Caller | Problem = scope[KEY]
+    return Caller() if isinstance(found, Problem) else found
+
+
 def caller_of(scope: MutableMapping[str, Any]) -> Caller:
     """The caller that the edge found.
 

@@ -21,6 +21,8 @@ from sie_router.data.connection import BudgetSpent, ConnectionCut, Reply, Worker
 from sie_router.data.health import HealthBook
 from sie_router.data.incoming import Incoming, head_for
 from sie_router.data.inflight import Inflight
+from sie_router.data.named import rename
+from sie_router.data.retries import RetryBudget
 from sie_router.data.upstream import Upstream, WorkerBusy
 
 MAX_TRIES: Final = 3
@@ -34,13 +36,17 @@ _USEFUL: Final = (b"MODEL_LOADING", b"QUEUE_FULL", b"SHUTTING_DOWN")
 
 @dataclass(slots=True)
 class Tries:
-    """What happened to one request so far; local to `Forwarder.forward`."""
+    """What happened to one request so far; local to `Forwarder.forward`.
+
+    `is_free`: the last worker did not work on it, so another try is no more load than the first one.
+    """
 
     avoid: tuple[str, ...] = ()
     count: int = 0
     refusals: int = 0
     kept: tuple[int, Reply, Worker] | None = None
     last_cut: str | None = None
+    is_free: bool = False
     loaded_only: bool = False
     is_busy: bool = False
 
@@ -49,7 +55,8 @@ class Tries:
 class Plane:
     """What the data plane knows of the rest: the snapshot, where to report what it notices, and whom to ask for a pool.
 
-    `find_pool` returns once the snapshot knows the pool, if there is one. `draw` is uniform in [0, 1).
+    `find_pool` returns once the snapshot knows the pool, if there is one. `draw` is uniform in [0, 1), `new_id`
+    makes ids of requests.
     """
 
     snapshot: Callable[[], Fleet]
@@ -57,23 +64,36 @@ class Plane:
     clock: Callable[[], float]
     draw: Callable[[], float]
     find_pool: Callable[[str], Awaitable[None]]
+    new_id: Callable[[], str]
 
 
 class Forwarder:
     """Runs the tries of one request after the other."""
 
     def __init__(
-        self, plane: Plane, inflight: Inflight, health: HealthBook, upstream: Upstream, budget_s: float
+        self,
+        plane: Plane,
+        inflight: Inflight,
+        health: HealthBook,
+        upstream: Upstream,
+        retries: RetryBudget,
+        budget_s: float,
     ) -> None:
         self._plane = plane
         self._health = health
         self._inflight = inflight
         self._upstream = upstream
         self._budget_s = budget_s
+        self._retries = retries
 
     def decide(self, ask: Ask) -> Decision:
         """Where a request would go now."""
         return decide(self._plane.snapshot(), ask, self._inflight.workers, self._plane.draw())
+
+    def deadline(self, call: Call, incoming: Incoming) -> float:
+        """When the answer must have come, in monotonic time."""
+        own, asked = self._budget_s, incoming.timeout_s
+        return call.started + (own if asked is None else min(own, asked))
 
     async def forward(self, call: Call, incoming: Incoming, body: Body, first: Forward) -> Reply | Decision:
         """The reply to pass on, or the decision that remains when nobody gave one.
@@ -86,6 +106,9 @@ class Forwarder:
         """
         tries = Tries()
         decision: Decision = first
+        self._retries.earn()
+        if incoming.path:
+            rename(body, incoming.ask.model, first.model_id)
         while isinstance(decision, Forward):
             reply = await self._try(call, incoming, body, decision, tries)
             if reply is not None and not self._is_refused(reply, decision.worker, tries):
@@ -94,6 +117,8 @@ class Forwarder:
             if is_spent:
                 break
             decision = self._again(incoming.ask, tries)
+            if isinstance(decision, Forward) and not (tries.is_free or self._retries.take(self._plane.clock())):
+                break
         return self._last_word(call, incoming.ask, tries)
 
     async def _try(self, call: Call, incoming: Incoming, body: Body, to: Forward, tries: Tries) -> Reply | None:
@@ -101,26 +126,29 @@ class Forwarder:
         call.hold(worker)
         self._health.sent(worker)
         tries.count += 1
+        tries.is_free = False
+        call.retries += tries.count > 1
+        left_s = self.deadline(call, incoming) - self._plane.clock()
         said = Verdict.NEUTRAL
         try:
-            reply = await self._send(call, incoming, body, to)
-            said = verdict(reply.status, is_about_model=_code(reply) == _ABOUT_MODEL)
+            reply = await self._send(call, incoming, body, to, left_s)
+            said = verdict(reply.status, is_about_model=code_of(reply) == _ABOUT_MODEL)
         except BudgetSpent as spent:
-            # A second worker may have had little of the time.
-            said = Verdict.BAD if tries.count == 1 else Verdict.NEUTRAL
-            message = (
-                f"worker '{worker.name}' did not answer within {self._budget_s:g} s; send less at a time, or retry"
-            )
+            # A second worker, or that of an impatient client, may have had little of the time.
+            said = Verdict.BAD if left_s > self._budget_s / 2 else Verdict.NEUTRAL
+            time_s = self.deadline(call, incoming) - call.started
+            message = f"worker '{worker.name}' did not answer within {time_s:g} s; send less at a time, or retry"
             raise Problem(ErrorCode.DEADLINE_EXCEEDED, message) from spent
         except WorkerUnreachable:
             said = Verdict.BAD
+            tries.is_free = True
             self._plane.publish(WorkerLost(worker.url))
         except ConnectionCut:
             said = Verdict.BAD
             # A second cut by the same worker is about the request; only the first may mean that the worker died.
             tries.last_cut = None if worker.url in tries.avoid else worker.url
         except WorkerBusy:
-            tries.is_busy = True
+            tries.is_busy = tries.is_free = True
         else:
             return reply
         finally:
@@ -128,8 +156,9 @@ class Forwarder:
         tries.avoid = (*tries.avoid, worker.url)
         return None
 
-    async def _send(self, call: Call, incoming: Incoming, body: Body, to: Forward) -> Reply:
-        left_s = self._budget_s - (self._plane.clock() - call.started)
+    async def _send(self, call: Call, incoming: Incoming, body: Body, to: Forward, left_s: float) -> Reply:
+        if left_s <= 0:
+            raise BudgetSpent("no time is left")
         head = head_for(incoming, to.worker, to.model_id, body.wire_length)
         if body.is_whole:
             return await self._upstream.send(to.worker.url, head, body.data, left_s)
@@ -139,12 +168,13 @@ class Forwarder:
         """True when the reply is a worker's "not me"; it is kept, in case nobody says better."""
         if reply.status != _UNAVAILABLE or reply.body is None:
             return False
-        code = _code(reply)
+        code = code_of(reply)
         if code not in _USEFUL:
             return False
         tries.avoid = (*tries.avoid, worker.url)
         tries.loaded_only = code == b"MODEL_LOADING"
         if code == b"SHUTTING_DOWN":
+            tries.is_free = True
             self._plane.publish(WorkerLost(worker.url))
             return True
         tries.refusals += 1
@@ -176,7 +206,8 @@ class Forwarder:
         return decision
 
 
-def _code(reply: Reply) -> bytes:
+def code_of(reply: Reply) -> bytes:
+    """The error code of a reply; empty without one."""
     return next((value for name, value in reply.headers if name.lower() == _ERROR_CODE), b"")
 
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from sie_protocol.errors import ErrorCode, Problem
-from sie_protocol.headers import MACHINE_PROFILE, POOL, REQUEST_ID, SDK_VERSION, operation_path
+from sie_protocol.headers import MACHINE_PROFILE, POOL, REQUEST_ID, SDK_VERSION, TIMEOUT, operation_path
 from sie_protocol.target import ModelRef, parse_model, parse_target
 from sie_router.core.fleet import Worker
 from sie_router.core.pools import Caller
@@ -24,7 +24,10 @@ _PROFILE: Final = MACHINE_PROFILE.lower().encode()
 _POOL: Final = POOL.lower().encode()
 _REQUEST_ID: Final = REQUEST_ID.lower().encode()
 _SDK_VERSION: Final = SDK_VERSION.lower().encode()
-_READ: Final = frozenset({_PROFILE, _POOL, _REQUEST_ID, b"content-length", b"connection", b"transfer-encoding"})
+_TIMEOUT: Final = TIMEOUT.lower().encode()
+_READ: Final = frozenset(
+    {_PROFILE, _POOL, _REQUEST_ID, _TIMEOUT, b"content-length", b"connection", b"transfer-encoding"}
+)
 # Also those that authenticating proxies in front of us add.
 _CREDENTIALS: Final = frozenset(
     {
@@ -48,7 +51,8 @@ RawHeaders = list[tuple[bytes, bytes]]
 class Incoming(msgspec.Struct, frozen=True):
     """One request as the router needs it. `lines` are the header lines that go on, ready to be written.
 
-    `content_length` is None for a chunked body.
+    `content_length` is None for a chunked body. `path` is where it goes on a worker; empty: the operation on the model.
+    `timeout_s` is how long the client will wait for the answer; None: it did not say.
     """
 
     operation: str
@@ -57,10 +61,12 @@ class Incoming(msgspec.Struct, frozen=True):
     lines: bytes
     content_length: int | None
     query: bytes
+    path: str = ""
+    timeout_s: float | None = None
 
 
-def read_incoming(scope: Scope, new_id: Callable[[], str]) -> Incoming:
-    """Read path and headers.
+def read_incoming(scope: Scope, new_id: Callable[[], str], *, is_named: bool = False) -> Incoming:
+    """Read path and headers. `is_named`: the model is named in the body, so nobody knows it yet.
 
     Raises:
         Problem: UNAUTHENTICATED, METHOD_NOT_ALLOWED or INVALID_INPUT.
@@ -68,8 +74,12 @@ def read_incoming(scope: Scope, new_id: Callable[[], str]) -> Incoming:
     caller = caller_of(scope)
     if scope["method"] != "POST":
         raise Problem(ErrorCode.METHOD_NOT_ALLOWED, f"{scope['method']} is not allowed here; use POST")
-    _, _, operation, path = scope["path"].split("/", 3)
-    model = parse_model(path)
+    path = ""
+    if is_named:
+        path, operation, model = scope["path"], scope["path"].rpartition("/")[2], ModelRef("")
+    else:
+        _, _, operation, name = scope["path"].split("/", 3)
+        model = parse_model(name)
     read: dict[bytes, bytes] = {}
     kept: RawHeaders = []
     for header in scope["headers"]:
@@ -88,6 +98,8 @@ def read_incoming(scope: Scope, new_id: Callable[[], str]) -> Incoming:
         b"".join([b"%b: %b\r\n" % header for header in kept]),
         length,
         scope["query_string"],
+        path,
+        _timeout_s(read[_TIMEOUT]) if _TIMEOUT in read else None,
     )
 
 
@@ -96,7 +108,7 @@ def head_for(incoming: Incoming, worker: Worker, model_id: str, body_bytes: int 
 
     The path is built anew from parsed parts: canonical model id, no bundle prefix, everything unsafe escaped.
     """
-    target = quote(operation_path(incoming.operation, model_id), safe=_PATH_SAFE)
+    target = incoming.path or quote(operation_path(incoming.operation, model_id), safe=_PATH_SAFE)
     query = b"?" + incoming.query if incoming.query else b""
     framing = b"transfer-encoding: chunked" if body_bytes is None else b"content-length: %d" % body_bytes
     profile = b"%b: %b\r\n" % (_PROFILE, worker.profile.encode()) if worker.profile else b""
@@ -132,6 +144,17 @@ def _ask(model: ModelRef, read: dict[bytes, bytes], caller: Caller) -> Ask:
         return Ask(model, caller=caller)
     target = parse_target(read.get(_PROFILE, b"").decode("latin-1"), read.get(_POOL, b"").decode("latin-1"))
     return Ask(model, target.profile, target.pool, caller=caller)
+
+
+def _timeout_s(text: bytes) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        message = f"{TIMEOUT} is '{text[:20].decode('latin-1')}'; expected a number of seconds above 0"
+        raise Problem(ErrorCode.INVALID_INPUT, message)
+    return seconds
 
 
 def _request_id(given: bytes | None, new_id: Callable[[], str]) -> bytes:

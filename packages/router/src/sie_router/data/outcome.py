@@ -12,7 +12,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """One finished request. Names are as the caller or the worker spelled them; `group` holds bounded label values.
 
     `caller` is the short id of a token, empty without one. `provisioning` is true when the answer was "come back later,
-    a worker is being started".
+    a worker is being started". `retries` are tries after the first, `held_s` the time it waited at will.
     """
 
     operation: str
@@ -28,3 +28,5 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     caller: str
     provisioning: bool
+    retries: int
+    held_s: float

@@ -1,33 +1,43 @@
-"""The endpoint of the three inference routes: ask, decide, act. Bytes are never parsed."""
+"""The endpoint of all inference routes: ask, decide, act. Bytes are parsed only where the model is named in them."""
 
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
+
+import msgspec
 
 from sie_protocol.codec import MAX_BODY_BYTES
 from sie_protocol.errors import ErrorCode, Problem
-from sie_protocol.headers import REQUEST_ID, SERVER_VERSION, WORKER
-from sie_router.core.demand import ttl_s
+from sie_protocol.headers import PREFERENCE_APPLIED, REQUEST_ID, RETRY_AFTER, SERVER_VERSION, WORKER
+from sie_protocol.target import ModelRef
+from sie_router.core.demand import jittered, ttl_s
 from sie_router.core.events import Missed
 from sie_router.core.fleet import OTHER
 from sie_router.core.pools import pool_key
-from sie_router.core.route import Forward, Provision, Reject
+from sie_router.core.route import Decision, Forward, Provision, Reject
 from sie_router.data.admission import Admission
-from sie_router.data.answers import Answer, provisioning, refusal
+from sie_router.data.answers import Answer, compat_provisioning, compat_refusal, provisioning, refusal
 from sie_router.data.body import Body, ClientGone, Receive
 from sie_router.data.call import Call, Send
 from sie_router.data.connection import BudgetSpent, ConnectionCut, Reply
 from sie_router.data.forward import Forwarder, Plane
-from sie_router.data.incoming import HOP_BY_HOP, RawHeaders, Scope, read_incoming, sdk_version, without_named
+from sie_router.data.hold import Hold
+from sie_router.data.incoming import HOP_BY_HOP, Incoming, RawHeaders, Scope, read_incoming, sdk_version, without_named
 from sie_router.data.inflight import Inflight
+from sie_router.data.named import model_named
 from sie_router.data.outcome import CLIENT_GONE, CUT_SHORT, Outcome
 
 _REQUEST_ID: Final = REQUEST_ID.lower().encode()
 _WORKER: Final = WORKER.lower().encode()
 # The router's own server writes the date, and exactly one version stands on an answer: the router's.
 _DROPPED: Final = HOP_BY_HOP | {SERVER_VERSION.lower().encode(), _WORKER, _REQUEST_ID, b"date", b"server"}
+
+_PREFERENCE_APPLIED: Final = PREFERENCE_APPLIED.lower().encode()
+_RETRY_AFTER: Final = RETRY_AFTER.lower().encode()
+_UNAVAILABLE: Final = 503
+_ABOUT_MODEL: Final = frozenset({ErrorCode.MODEL_NOT_FOUND, ErrorCode.BUNDLE_CONFLICT})
 
 logger = logging.getLogger(__name__)
 
@@ -51,25 +61,33 @@ class Proxy:
         forwarder: Forwarder,
         inflight: Inflight,
         admission: Admission,
+        hold: Hold,
         terms: Terms,
         record: Callable[[Outcome], None],
-        new_id: Callable[[], str],
     ) -> None:
         self._plane = plane
         self._forwarder = forwarder
         self._inflight = inflight
         self._admission = admission
+        self._hold = hold
         self._terms = terms
         self._record = record
-        self._new_id = new_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        call = Call(scope, receive, send, self._plane.clock(), self._inflight)
+        """Serve one request whose path names the model."""
+        await self._run(Call(scope, receive, send, self._plane.clock(), self._inflight, is_named=False), receive)
+
+    async def named(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request of another service's client, whose body names the model."""
+        await self._run(Call(scope, receive, send, self._plane.clock(), self._inflight, is_named=True), receive)
+
+    async def _run(self, call: Call, receive: Receive) -> None:
         try:
             await self._serve(call, receive)
         except Problem as problem:
-            answer = refusal(problem)
+            if problem.retry_after_s is not None:
+                problem.retry_after_s = jittered(problem.retry_after_s, self._plane.draw())
+            answer = compat_refusal(problem) if call.is_named else refusal(problem)
             if problem.code is ErrorCode.METHOD_NOT_ALLOWED:
                 answer.headers.append((b"allow", b"POST"))
             await self._answer(call, answer)
@@ -87,31 +105,18 @@ class Proxy:
             self._record(call.outcome(self._plane.clock()))
 
     async def _serve(self, call: Call, receive: Receive) -> None:
-        incoming = call.incoming = read_incoming(call.scope, self._new_id)
+        incoming = call.incoming = read_incoming(call.scope, self._plane.new_id, is_named=call.is_named)
         call.request_id = incoming.request_id
         self._admission.enter()
         body = call.body = Body(receive, incoming.content_length, self._terms.max_body_bytes, self._admission)
         try:
-            decision = self._forwarder.decide(incoming.ask)
-            if isinstance(decision, Reject) and decision.code is ErrorCode.POOL_NOT_FOUND:
-                # It may have been made on another router a moment ago.
-                await self._plane.find_pool(pool_key(incoming.ask.pool or ""))
-                decision = self._forwarder.decide(incoming.ask)
-            if not isinstance(decision, Forward):
-                await self._decline(call, decision)
-                return
-            call.model = decision.model_id
-            seen = self._plane.snapshot()
-            await body.fill()
-            if body.is_whole:
-                call.watch.start()
-            if self._plane.snapshot() is not seen:
-                decision = self._forwarder.decide(incoming.ask)  # reading took a while
-            result = (
-                await self._forwarder.forward(call, incoming, body, decision)
-                if isinstance(decision, Forward)
-                else decision
-            )
+            if call.is_named:
+                await body.fill(self._terms.max_body_bytes)
+                incoming = call.incoming = _with_model(incoming, model_named(body.data))
+            seen = self._plane.snapshot().index
+            result = await self._first(call, incoming, body)
+            if not isinstance(result, Reply) or result.status == _UNAVAILABLE:
+                result = await self._hold.wait(call, incoming, body, result, seen)
             if isinstance(result, Reply):
                 await self._deliver(call, result)
             else:
@@ -120,6 +125,26 @@ class Proxy:
             self._admission.release(body.held_bytes)
             self._admission.leave()
 
+    async def _first(self, call: Call, incoming: Incoming, body: Body) -> Reply | Decision:
+        """What comes of the request now. Its body is read only if there is somebody to send it to."""
+        decision = self._forwarder.decide(incoming.ask)
+        if isinstance(decision, Reject) and decision.code is ErrorCode.POOL_NOT_FOUND:
+            # It may have been made on another router a moment ago.
+            await self._plane.find_pool(pool_key(incoming.ask.pool or ""))
+            decision = self._forwarder.decide(incoming.ask)
+        if not isinstance(decision, Forward):
+            return decision
+        call.model = decision.model_id
+        seen = self._plane.snapshot()
+        await body.fill()
+        if body.is_whole:
+            call.watch.start()
+        if self._plane.snapshot() is not seen:
+            decision = self._forwarder.decide(incoming.ask)  # reading took a while
+            if not isinstance(decision, Forward):
+                return decision
+        return await self._forwarder.forward(call, incoming, body, decision)
+
     async def _decline(self, call: Call, decision: Forward | Provision | Reject) -> None:
         match decision:
             case Provision(group, is_configured, _, pool):
@@ -127,29 +152,42 @@ class Proxy:
                     self._plane.publish(Missed(group, pool, ttl_s(self._terms.retry_after_s)))
                 call.provisioning = True
                 call.group = group if is_configured else OTHER
-                terms = self._terms
-                version = sdk_version(call.scope)
-                answer = provisioning(decision, version, terms.retry_after_s, terms.estimated_wait_s)
-                await self._answer(call, answer)
+                await self._answer(call, self._come_back(call, decision))
             case Reject(code, message, details):
-                raise Problem(code, message, details=details)
+                about = {"param": "model"} if code in _ABOUT_MODEL else {}
+                raise Problem(code, message, details={**details, **about} if call.is_named else details)
             case Forward():
                 raise AssertionError("a decision to forward cannot be declined")
             case _:
                 assert_never(decision)
+
+    def _come_back(self, call: Call, decision: Provision) -> Answer:
+        retry_after_s = jittered(self._terms.retry_after_s, self._plane.draw())
+        if call.is_named:
+            return compat_provisioning(decision, retry_after_s)
+        return provisioning(decision, sdk_version(call.scope), retry_after_s, self._terms.estimated_wait_s)
 
     async def _answer(self, call: Call, answer: Answer) -> None:
         call.status = answer.status
         headers = answer.headers
         if call.request_id:
             headers = [*headers, (_REQUEST_ID, call.request_id)]
+        if call.applied_wait_s:
+            headers = [*headers, _applied(call)]
         await call.send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await call.send({"type": "http.response.body", "body": answer.body})
+
+    def _jittered(self, name: bytes, value: bytes) -> tuple[bytes, bytes]:
+        is_delay = name == _RETRY_AFTER and value.isdigit()
+        return name, b"%d" % jittered(int(value), self._plane.draw()) if is_delay else value
 
     async def _deliver(self, call: Call, reply: Reply) -> None:
         """Pass a worker's reply on. Cut in the middle, the client's connection is cut as well: never a clean end."""
         call.status = reply.status
-        start = {"type": "http.response.start", "status": reply.status, "headers": _passed_on(call, reply.headers)}
+        headers = _passed_on(call, reply.headers)
+        if reply.status == _UNAVAILABLE:
+            headers = [self._jittered(name, value) for name, value in headers]
+        start = {"type": "http.response.start", "status": reply.status, "headers": headers}
         if reply.body is not None:
             call.release()
             await call.send(start)
@@ -169,6 +207,10 @@ class Proxy:
         await call.send({"type": "http.response.body", "body": b""})
 
 
+def _with_model(incoming: Incoming, model: ModelRef) -> Incoming:
+    return msgspec.structs.replace(incoming, ask=replace(incoming.ask, model=model))
+
+
 def _passed_on(call: Call, headers: RawHeaders) -> RawHeaders:
     kept: RawHeaders = []
     connection = b""
@@ -180,6 +222,12 @@ def _passed_on(call: Call, headers: RawHeaders) -> RawHeaders:
             connection = value
     if connection:
         kept = without_named(kept, connection)
+    if call.applied_wait_s:
+        kept.append(_applied(call))
     kept.append((_WORKER, call.worker.encode()))
     kept.append((_REQUEST_ID, call.request_id))
     return kept
+
+
+def _applied(call: Call) -> tuple[bytes, bytes]:
+    return _PREFERENCE_APPLIED, b"wait=%d" % call.applied_wait_s

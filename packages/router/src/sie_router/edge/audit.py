@@ -48,6 +48,8 @@ class AuditLog:
             "pool": outcome.pool,
             "profile": outcome.profile,
             "worker": outcome.worker,
+            "retries": outcome.retries,
+            "held_ms": round(outcome.held_s * 1000, 2),
             "latency_ms": round(outcome.latency_s * 1000, 2),
             "body_bytes": outcome.body_bytes,
             "request_id": outcome.request_id,

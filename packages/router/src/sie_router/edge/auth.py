@@ -11,6 +11,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sie_protocol.compat import COMPAT_PATHS
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import (
     AUTHORIZATION,
@@ -74,7 +75,8 @@ class Auth:
     def __init__(self, app: ASGIApp, tokens: Tokens, *, exempt_operational: bool) -> None:
         self._app = app
         self._tokens = tokens
-        self._open = ALWAYS_OPEN | OPERATIONAL if exempt_operational else ALWAYS_OPEN
+        passed_on = ALWAYS_OPEN.union(COMPAT_PATHS)
+        self._passed_on = passed_on | OPERATIONAL if exempt_operational else passed_on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -84,7 +86,7 @@ class Auth:
         given = next((value for name, value in scope["headers"] if name == _HEADER), None)
         found = scope[KEY] = self._tokens.caller(given)
         path = scope["path"]
-        if isinstance(found, Problem) and path not in self._open and not path.startswith(_INFERENCE):
+        if isinstance(found, Problem) and path not in self._passed_on and not path.startswith(_INFERENCE):
             await _refuse(found, scope, send)
             return
         await self._app(scope, receive, send)

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from sie_router.edge.malformed import malformed
+
 FLUSH_BYTES: Final = 64 << 10
 
 
@@ -76,6 +78,14 @@ class OneWriteProtocol(HttpToolsProtocol):
         """A client connected."""
         self._real = transport
         super().connection_made(OneWriteTransport(transport, self.loop))
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the server's words are not ours
+        """Refuse what is no HTTP; in the middle of an answer there is no place for another one."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(malformed())
+            self.transport.close()
+        else:
+            self.transport.abort()
 
     def handle_websocket_upgrade(self) -> None:
         """Frames are sent when they are made."""

@@ -4,7 +4,6 @@ Labels and text are read together by an encoder of `shared.architectures`; `shar
 Options, of the model and of a request: `threshold`, `flat_ner`, `multi_label`, `merge_adjacent_entities`.
 """
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
@@ -17,7 +16,6 @@ from sie_server.adapters.base import (
     Entity,
     Input,
     Labelled,
-    LoadError,
     ModelSpec,
     Outputs,
     Prepared,
@@ -27,10 +25,10 @@ from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.gliner_config import read_gliner_config
 from sie_server.adapters.shared.gliner_heads import Head, WordLayers, read_head, read_word_layers
 from sie_server.adapters.shared.gliner_reader import Bounds, GlinerReader, Reading
+from sie_server.adapters.shared.held import Held, fitting
 from sie_server.adapters.shared.spans import Spans, choose, join
-from sie_server.adapters.shared.torch_use import precision, use_threads
+from sie_server.adapters.shared.torch_use import precision
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
-from sie_server.core.lifecycle import ErrorClass
 
 # Relative positions have no end, but attention costs the square: enough for a window of words that are long ones.
 WINDOW_TOKENS: Final = 4096
@@ -73,14 +71,12 @@ class GlinerAdapter:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
-        self._loaded: Loaded | None = None
-        self._threads = threading.local()
-        self._pads = False
+        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
         """Entities; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"entities"}), pads=self._pads)
+        return Capabilities(outputs=frozenset({"entities"}), pads=self._held.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -88,21 +84,19 @@ class GlinerAdapter:
         Raises:
             LoadError: what is missing or wrong.
         """
-        folder = locate(self._spec.source)
+        source = self._spec.source
+        folder = locate(source)
         config = read_gliner_config(read_json(folder / "gliner_config.json"))
         architecture = read_architecture(config.encoder)
         window = WINDOW_TOKENS if architecture.relative else architecture.positions
         reader = GlinerReader(folder, config, Bounds(window, self._spec.max_sequence_length or TEXT_TOKENS))
-        tensors = read_tensors(folder)
+        tensors = read_tensors(folder, allow_pickle=source.allow_pickle)
         of_encoder = {name.removeprefix(_ENCODER): each for name, each in tensors.items() if name.startswith(_ENCODER)}
-        try:
+        with fitting(device):
             encoder = architecture.build(of_encoder, device, precision(self._spec.precision, device))
             layers = read_word_layers(tensors, architecture.width, config.width, device)
             head = read_head(tensors, config, device)
-        except torch.OutOfMemoryError as error:
-            raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
-        self._pads = device != "cpu"
-        self._loaded = Loaded(reader, encoder, layers, head)
+        self._held.fill(Loaded(reader, encoder, layers, head), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Labels and words as token ids, a long text in several windows.
@@ -112,7 +106,7 @@ class GlinerAdapter:
         """
         texts = labelled_texts(inputs)
         choices = [read_choice({**self._spec.options, **each.options}) for each in texts]
-        readings = self._ready().reader.read(texts)
+        readings = self._held.parts().reader.read(texts)
         return [
             Prepared(sum(len(window.ids) for window in reading.windows), reading.truncated, Task(text, choice, reading))
             for text, choice, reading in zip(texts, choices, readings, strict=True)
@@ -120,9 +114,9 @@ class GlinerAdapter:
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """The entities of each text by first character."""
-        use_threads(self._threads, threads)
+        loaded = self._held.with_threads(threads)
         tasks: list[Task] = [each.payload for each in batch]
-        spans = iter(self._proposals(tasks) if any(task.reading.windows for task in tasks) else ())
+        spans = iter(_proposals(loaded, tasks) if any(task.reading.windows for task in tasks) else ())
         found = []
         for task in tasks:
             parts = [(window.first_word, next(spans)) for window in task.reading.windows]
@@ -131,31 +125,27 @@ class GlinerAdapter:
 
     def unload(self) -> None:
         """Drop weights and buffers."""
-        self._loaded = None
+        self._held.drop()
 
-    @torch.inference_mode()
-    def _proposals(self, tasks: Sequence[Task]) -> list[Spans]:
-        """Of each window of each task."""
-        loaded = self._ready()
-        windows = [(task, window) for task in tasks for window in task.reading.windows]
-        hidden, lengths = loaded.encoder.encode([window.ids for _, window in windows], first_only=False)
-        starts = np.cumsum([0, *lengths[:-1]])
-        placed = list(zip(starts, windows, strict=True))
-        words = [start + window.words for start, (_, window) in placed]
-        labels = [start + task.reading.labels for start, (task, _) in placed]
 
-        def vectors(places: list[Any]) -> torch.Tensor:
-            return loaded.layers.project(hidden[torch.from_numpy(np.concatenate(places)).to(hidden.device)])
+@torch.inference_mode()
+def _proposals(loaded: Loaded, tasks: Sequence[Task]) -> list[Spans]:
+    """Of each window of each task."""
+    windows = [(task, window) for task in tasks for window in task.reading.windows]
+    hidden, lengths = loaded.encoder.encode([window.ids for _, window in windows], first_only=False)
+    starts = np.cumsum([0, *lengths[:-1]])
+    placed = list(zip(starts, windows, strict=True))
+    words = [start + window.words for start, (_, window) in placed]
+    labels = [start + task.reading.labels for start, (task, _) in placed]
 
-        of_words = loaded.layers.in_order(vectors(words), [len(each) for each in words])
-        counts = [(len(some), len(others)) for some, others in zip(words, labels, strict=True)]
-        logits = loaded.head.logits(of_words, vectors(labels), counts)
-        thresholds = (task.choice.threshold for task, _ in windows)
-        return [loaded.head.spans(each, threshold) for each, threshold in zip(logits, thresholds, strict=True)]
+    def vectors(places: list[Any]) -> torch.Tensor:
+        return loaded.layers.project(hidden[torch.from_numpy(np.concatenate(places)).to(hidden.device)])
 
-    def _ready(self) -> Loaded:
-        assert self._loaded is not None, "load comes first"  # noqa: S101 - a bug of the caller, not a refusal
-        return self._loaded
+    of_words = loaded.layers.in_order(vectors(words), [len(each) for each in words])
+    counts = [(len(some), len(others)) for some, others in zip(words, labels, strict=True)]
+    logits = loaded.head.logits(of_words, vectors(labels), counts)
+    thresholds = (task.choice.threshold for task, _ in windows)
+    return [loaded.head.spans(each, threshold) for each, threshold in zip(logits, thresholds, strict=True)]
 
 
 def read_choice(options: Mapping[str, Any]) -> Choice:

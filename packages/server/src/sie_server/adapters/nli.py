@@ -7,7 +7,6 @@ has the softmax of entailment against contradiction, as has a label that stands 
 Options of a request: `multi_label` (false), `hypothesis_template` ("This text is about {}."), `threshold` (0).
 """
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,10 +29,10 @@ from sie_server.adapters.base import (
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.chunks import chunk_tokens, chunks
 from sie_server.adapters.shared.classifier_heads import Head, read_head
+from sie_server.adapters.shared.held import Held, fitting, read_model
 from sie_server.adapters.shared.pairs import PairTokenizer
 from sie_server.adapters.shared.pooling import pool
-from sie_server.adapters.shared.torch_use import precision, use_threads
-from sie_server.adapters.shared.weights import locate, read_json, read_tensors
+from sie_server.adapters.shared.torch_use import precision
 from sie_server.core.lifecycle import ErrorClass
 
 DEFAULT_TEMPLATE: Final = "This text is about {}."
@@ -85,14 +84,12 @@ class NliAdapter:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
-        self._loaded: Loaded | None = None
-        self._threads = threading.local()
-        self._pads = False
+        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
         """Classifications of texts; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"classifications"}), pads=self._pads)
+        return Capabilities(outputs=frozenset({"classifications"}), pads=self._held.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -100,31 +97,26 @@ class NliAdapter:
         Raises:
             LoadError: what is missing or wrong.
         """
-        folder = locate(self._spec.source)
-        config = read_json(folder / "config.json")
+        folder, config, tensors = read_model(self._spec.source)
         verdicts = read_verdicts(config)
         architecture = read_architecture(config)
         if architecture.types is not None and architecture.types < PAIR_TYPES:
             raise LoadError(ErrorClass.DEPENDENCY, "the model does not tell the two texts of a pair apart")
         tokenizer = PairTokenizer(folder, architecture.length(self._spec.max_sequence_length))
-        tensors = read_tensors(folder)
-        try:
+        with fitting(device):
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
             head = read_head(tensors, config, architecture.width, device)
-        except torch.OutOfMemoryError as error:
-            raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
         if max(verdicts) >= head.labels:
             message = f"the weights have {head.labels} labels, too few for those that config.json names"
             raise LoadError(ErrorClass.UNKNOWN, message)
         pooling = str(config.get("classifier_pooling", "cls"))
-        self._pads = device != "cpu"
-        self._loaded = Loaded(
-            tokenizer, encoder, head, pooling, architecture.types is not None, verdicts, chunk_tokens(device)
-        )
+        has_types = architecture.types is not None
+        loaded = Loaded(tokenizer, encoder, head, pooling, has_types, verdicts, chunk_tokens(device))
+        self._held.fill(loaded, device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """`payload` is a Question; its tokens are those of all pairs. Every text and hypothesis is tokenised once."""
-        tokenizer = self._ready().tokenizer
+        tokenizer = self._held.parts().tokenizer
         texts = labelled_texts(inputs)
         asked = {(each.labels, _template(each)) for each in texts}
         hypotheses = {key: _hypotheses(tokenizer, *key) for key in asked}
@@ -136,8 +128,7 @@ class NliAdapter:
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """The labels of each text whose score reaches its threshold, the best first."""
-        loaded = self._ready()
-        use_threads(self._threads, threads)
+        loaded = self._held.with_threads(threads)
         questions: list[Question] = [each.payload for each in batch]
         pairs = [(each.premise, hypothesis) for each in questions for hypothesis in each.hypotheses.ids]
         logits = torch.empty(len(pairs), len(loaded.verdicts))
@@ -148,11 +139,7 @@ class NliAdapter:
 
     def unload(self) -> None:
         """Drop weights and buffers."""
-        self._loaded = None
-
-    def _ready(self) -> Loaded:
-        assert self._loaded is not None, "load comes first"  # noqa: S101 - a bug of the caller, not a refusal
-        return self._loaded
+        self._held.drop()
 
 
 def judge(question: Question, logits: torch.Tensor) -> tuple[Classification, ...]:

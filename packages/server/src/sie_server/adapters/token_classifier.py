@@ -3,7 +3,6 @@
 Runs the architectures of `shared.architectures` with a head for each token.
 """
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,9 +13,9 @@ from sie_server.adapters.base import Capabilities, Input, LoadError, ModelSpec, 
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.chunks import chunk_tokens
 from sie_server.adapters.shared.classifier_heads import OF_TOKENS, Head, read_head
+from sie_server.adapters.shared.held import Held, fitting, read_model
 from sie_server.adapters.shared.token_reader import TokenReader
-from sie_server.adapters.shared.torch_use import precision, use_threads
-from sie_server.adapters.shared.weights import locate, read_json, read_tensors
+from sie_server.adapters.shared.torch_use import precision
 from sie_server.core.lifecycle import ErrorClass
 
 
@@ -42,14 +41,12 @@ class TokenClassifierAdapter:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
-        self._loaded: Loaded | None = None
-        self._threads = threading.local()
-        self._pads = False
+        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
         """Entities of texts; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"entities"}), pads=self._pads)
+        return Capabilities(outputs=frozenset({"entities"}), pads=self._held.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -57,36 +54,26 @@ class TokenClassifierAdapter:
         Raises:
             LoadError: what is missing or wrong.
         """
-        folder = locate(self._spec.source)
-        config = read_json(folder / "config.json")
+        folder, config, tensors = read_model(self._spec.source)
         architecture = read_architecture(config)
         reader = TokenReader(folder, config, architecture.length(self._spec.max_sequence_length))
-        tensors = read_tensors(folder)
-        try:
+        with fitting(device):
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
             head = read_head(tensors, config, architecture.width, device, OF_TOKENS)
-        except torch.OutOfMemoryError as error:
-            raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
         if head.labels != reader.classes:
             message = f"the weights have {head.labels} labels, config.json names {reader.classes}"
             raise LoadError(ErrorClass.UNKNOWN, message)
-        self._pads = device != "cpu"
-        self._loaded = Loaded(reader, encoder, head, chunk_tokens(device))
+        self._held.fill(Loaded(reader, encoder, head, chunk_tokens(device)), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Windows of token ids; no text is cut."""
-        return self._ready().reader.prepare(inputs)
+        return self._held.parts().reader.prepare(inputs)
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """The entities of each text, by their start."""
-        loaded = self._ready()
-        use_threads(self._threads, threads)
+        loaded = self._held.with_threads(threads)
         return {"entities": loaded.reader.entities(batch, loaded.classify, loaded.limit)}
 
     def unload(self) -> None:
         """Drop weights and buffers."""
-        self._loaded = None
-
-    def _ready(self) -> Loaded:
-        assert self._loaded is not None, "load comes first"  # noqa: S101 - a bug of the caller, not a refusal
-        return self._loaded
+        self._held.drop()

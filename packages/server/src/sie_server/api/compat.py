@@ -5,13 +5,13 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.responses import Response
 
 from sie_protocol.codec import decode_body
+from sie_protocol.compat import compat_body
 from sie_protocol.errors import ErrorCode, Problem, envelope
 from sie_protocol.headers import JSON
 from sie_server.api.tasks import OFF_LOOP_BYTES, TaskContext
@@ -19,26 +19,12 @@ from sie_server.api.tasks import OFF_LOOP_BYTES, TaskContext
 T = TypeVar("T")
 _FIELD = re.compile(r"`\$\.(\w+)|required field `(\w+)`")
 _SERVER_ERRORS: Final = 500
-_TYPES: Final = MappingProxyType(
-    {
-        ErrorCode.UNAUTHENTICATED: "authentication_error",
-        ErrorCode.FORBIDDEN: "permission_error",
-        ErrorCode.RATE_LIMITED: "rate_limit_error",
-    }
-)
 
 
 def compat_error(problem: Problem) -> Response:
     """A refusal as `{"error": {message, type, param, code}}`, with the same status and headers as on every route."""
     shape = envelope(problem)
-    own = "server_error" if shape.status >= _SERVER_ERRORS else "invalid_request_error"
-    error = {
-        "message": problem.message,
-        "type": _TYPES.get(problem.code, own),
-        "param": problem.details.get("param"),
-        "code": str(problem.code),
-    }
-    return Response(json.dumps({"error": error}), shape.status, dict(shape.headers), JSON)
+    return Response(json.dumps(compat_body(problem)), shape.status, dict(shape.headers), JSON)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -9,7 +10,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from sie_protocol.status import ModelStatus
+from sie_server.core.memory import Reading
 from sie_server.engine.loop import BatchRecord
+from sie_server.engine.recovery import OomEvent
 from sie_server.weights.store import FetchRecord
 
 OTHER = "other"  # the label of every model that is not in the catalogue: callers do not make label values
@@ -17,6 +20,17 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 FETCH_SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
 TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+OOM_EVENTS = MappingProxyType(
+    {
+        OomEvent.ATTEMPTED: "Batches that failed",
+        OomEvent.SUCCEEDED: "Batches that were computed after all, having failed",
+        OomEvent.TERMINAL: "Batches or pieces of one that were given up",
+        OomEvent.CLEARED: "Times that caches were freed",
+        OomEvent.EVICTED: "Models unloaded",
+        OomEvent.SPLIT: "Batches or pieces of one that were halved",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +44,7 @@ class RequestRecord:
 
 
 Statuses = Callable[[], Collection[ModelStatus]]
+Memory = Callable[[], Reading | None]
 
 
 class Metrics:
@@ -54,6 +69,13 @@ class Metrics:
         )
         self._tokens = Counter("sie_tokens_processed", "Tokens computed", model, registry=self._registry)
 
+        self._oom = {
+            event: Counter(f"sie_oom_{event}", f"{what} for lack of memory", model, registry=self._registry)
+            for event, what in OOM_EVENTS.items()
+        }
+        self._idle = Counter(
+            "sie_idle_evictions", "Models unloaded because nobody used them", model, registry=self._registry
+        )
         source = ("source",)
         self._fetched = Counter("sie_weights_fetched_bytes", "Bytes of models fetched", source, registry=self._registry)
         self._fetching = Histogram(
@@ -67,9 +89,17 @@ class Metrics:
             "sie_weights_evicted_bytes", "Bytes of models deleted from the local cache", registry=self._registry
         )
 
-    def watch(self, statuses: Statuses) -> None:
-        """Read queue depths and states from here at each scrape."""
-        self._registry.register(_Models(statuses))
+    def watch(self, statuses: Statuses, memory: Memory) -> None:
+        """Read queue depths, states and memory from here at each scrape."""
+        self._registry.register(_Models(statuses, memory))
+
+    def on_oom(self, model: str, event: OomEvent) -> None:
+        """Count a step of a batch's rescue."""
+        self._oom[event].labels(model).inc()
+
+    def on_idle(self, model: str) -> None:
+        """Count a model that nobody used."""
+        self._idle.labels(model).inc()
 
     def on_request(self, record: RequestRecord) -> None:
         """Count one request."""
@@ -100,16 +130,25 @@ class Metrics:
 
 
 class _Models(Collector):
-    def __init__(self, statuses: Statuses) -> None:
+    def __init__(self, statuses: Statuses, memory: Memory) -> None:
         self._statuses = statuses
+        self._memory = memory
 
     def collect(self) -> Iterable[Metric]:
         depth = GaugeMetricFamily("sie_queue_depth", "Items accepted and not answered yet", labels=("model",))
         loaded = GaugeMetricFamily("sie_model_loaded", "1 when the model is loaded", labels=("model",))
+        held = GaugeMetricFamily("sie_model_memory_bytes", "What the model's weights take", labels=("model",))
         for model in self._statuses():
             depth.add_metric((model.name,), model.queue_depth)
             loaded.add_metric((model.name,), float(model.state == "loaded"))
-        return depth, loaded
+            held.add_metric((model.name,), model.memory_bytes)
+        return depth, loaded, held, *self._totals()
+
+    def _totals(self) -> Iterable[Metric]:
+        reading = self._memory()
+        if reading is not None:
+            yield GaugeMetricFamily("sie_memory_used_bytes", "Memory in use on the device", reading.used_bytes)
+            yield GaugeMetricFamily("sie_memory_limit_bytes", "Memory of the device", reading.limit_bytes)
 
     def describe(self) -> Iterable[Metric]:
         return ()

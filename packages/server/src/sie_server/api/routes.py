@@ -1,5 +1,7 @@
 """The worker's routes: inference as plain ASGI, the rest through FastAPI, one error shape for all."""
 
+from http import HTTPStatus
+
 import msgspec
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import PlainTextResponse, Response
@@ -80,7 +82,13 @@ def _add_reads(app: FastAPI, context: TaskContext, feed: StatusFeed) -> None:
     @app.get(headers.READYZ)
     async def readyz() -> PlainTextResponse:
         """Whether it should get requests."""
-        return PlainTextResponse("not ready", 503) if engine.draining else PlainTextResponse("ok")
+        return PlainTextResponse("ok") if engine.unready is None else _not_ready(engine.unready)
+
+    @app.get(headers.LIVEZ)
+    async def livez() -> PlainTextResponse:
+        """Whether the device computes; when it does not, a restart may help."""
+        problem = engine.health.problem
+        return PlainTextResponse("ok") if problem is None else _not_ready(problem)
 
     @app.get(headers.METRICS)
     async def metrics() -> Response:
@@ -91,6 +99,10 @@ def _add_reads(app: FastAPI, context: TaskContext, feed: StatusFeed) -> None:
     @app.websocket(headers.WORKER_STATUS)
     async def status(socket: WebSocket) -> None:
         await feed.serve(socket)
+
+
+def _not_ready(why: str) -> PlainTextResponse:
+    return PlainTextResponse(f"not ready: {why}", HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def _json(value: object) -> Response:

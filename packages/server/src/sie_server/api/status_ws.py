@@ -42,7 +42,7 @@ class StatusFeed:
         """What this worker is at this wall-clock time."""
         models, gpus, own = self._engine.statuses(), self._engine.gpus(), self._identity
         return WorkerStatus(
-            ready=not self._engine.draining,
+            ready=self._engine.unready is None,
             draining=self._engine.draining,
             name=own.name,
             machine_profile=own.machine_profile,

@@ -103,6 +103,7 @@ CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxy
         "aggregation_strategy": (_is_aggregation, f"one of: {', '.join(AGGREGATIONS)}"),
         "flat_ner": _SWITCH,
         "hypothesis_template": (_is_template, f"a text with exactly one {SLOT}, where the label goes"),
+        "merge_adjacent_entities": _SWITCH,
         "multi_label": _SWITCH,
         "stride": (_is_count, "a number of tokens, 0 or more"),
         "threshold": (_is_share, "a number from 0 to 1"),

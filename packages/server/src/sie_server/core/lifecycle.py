@@ -15,6 +15,7 @@ class State(StrEnum):
     AVAILABLE = "available"
     LOADING = "loading"
     LOADED = "loaded"
+    UNLOADING = "unloading"
     FAILED = "failed"
 
 
@@ -25,6 +26,7 @@ class Step(StrEnum):
     LOADED = "loaded"
     FAIL = "fail"
     UNLOAD = "unload"
+    UNLOADED = "unloaded"
 
 
 TRANSITIONS: Final[Mapping[tuple[State, Step], State]] = MappingProxyType(
@@ -33,7 +35,8 @@ TRANSITIONS: Final[Mapping[tuple[State, Step], State]] = MappingProxyType(
         (State.LOADING, Step.LOADED): State.LOADED,
         (State.LOADING, Step.FAIL): State.FAILED,
         (State.FAILED, Step.LOAD): State.LOADING,
-        (State.LOADED, Step.UNLOAD): State.AVAILABLE,
+        (State.LOADED, Step.UNLOAD): State.UNLOADING,
+        (State.UNLOADING, Step.UNLOADED): State.AVAILABLE,
     }
 )
 
@@ -46,12 +49,15 @@ class ErrorClass(StrEnum):
     DEPENDENCY = "DEPENDENCY"
     NETWORK = "NETWORK"
     OOM = "OOM"
+    TIMEOUT = "TIMEOUT"
     UNKNOWN = "UNKNOWN"
 
 
 # Classes that pass by themselves, and after how many seconds another attempt makes sense. The others stay until the
 # worker is restarted with something changed.
-COOL_DOWN_S: Final[Mapping[ErrorClass, float]] = MappingProxyType({ErrorClass.NETWORK: 30.0, ErrorClass.OOM: 60.0})
+COOL_DOWN_S: Final[Mapping[ErrorClass, float]] = MappingProxyType(
+    {ErrorClass.NETWORK: 30.0, ErrorClass.OOM: 60.0, ErrorClass.TIMEOUT: 60.0}
+)
 
 
 @dataclass(frozen=True, slots=True)

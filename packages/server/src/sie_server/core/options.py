@@ -14,7 +14,15 @@ OVERFLOW_POLICIES: Final = ("default", "truncate_text", "error")
 REQUEST_OPTIONS: Final = frozenset({"profile", "is_query"})
 # Of the task extract; `core.extraction` says what each may be.
 EXTRACT_OPTIONS: Final = frozenset(
-    {"aggregation_strategy", "flat_ner", "hypothesis_template", "multi_label", "stride", "threshold"}
+    {
+        "aggregation_strategy",
+        "flat_ner",
+        "hypothesis_template",
+        "merge_adjacent_entities",
+        "multi_label",
+        "stride",
+        "threshold",
+    }
 )
 # Runtime options: a profile may set them, and a request may override them. One set for all tasks, because clients have
 # defaults for all their calls: what belongs to another task changes nothing.
@@ -75,6 +83,11 @@ def load_options(profile: ProfileConfig) -> dict[str, Any]:
     return {key: value for key, value in profile.adapter_options.items() if key not in RUNTIME_OPTIONS}
 
 
+def load_identity(profile: ProfileConfig) -> tuple[object, ...]:
+    """What decides which weights a profile runs on, and how they are loaded; equal ones share."""
+    return profile.adapter, profile.compute_precision, load_options(profile)
+
+
 def resolve_encode(model: ModelConfig, params: EncodeParams) -> EncodeOptions:
     """Resolve one encode request against its model.
 
@@ -88,8 +101,8 @@ def resolve_encode(model: ModelConfig, params: EncodeParams) -> EncodeOptions:
     if not isinstance(is_query, bool):
         raise invalid(f"options.is_query is {is_query!r}; expected true or false")
     return EncodeOptions(
-        output_types(model, params.output_types or options.get("output_types")),
-        _dtype(params.output_dtype or options.get("output_dtype")),
+        output_types(model, _first(params.output_types, options.get("output_types"))),
+        _dtype(_first(params.output_dtype, options.get("output_dtype"))),
         prompt_of(options, params.instruction, is_query=is_query),
         is_query,
         may_cut(options),
@@ -141,6 +154,11 @@ def no_such_task(model: ModelConfig, task: str) -> Problem:
     return invalid(f"model '{model.sie_id}' has no task '{task}'; it has: {', '.join(tasks)}")
 
 
+def no_such_profile(model: ModelConfig, name: object) -> Problem:
+    """The refusal of a profile that a model does not have."""
+    return invalid(f"model '{model.sie_id}' has no profile {name!r}; it has: {', '.join(sorted(model.profiles))}")
+
+
 def invalid(message: str) -> Problem:
     """A refusal of what the caller sent."""
     return Problem(ErrorCode.INVALID_INPUT, message)
@@ -149,15 +167,15 @@ def invalid(message: str) -> Problem:
 def _profile(model: ModelConfig, name: object) -> ProfileConfig:
     profile = model.profiles.get(name) if isinstance(name, str) else None
     if profile is None:
-        raise invalid(f"model '{model.sie_id}' has no profile {name!r}; it has: {', '.join(sorted(model.profiles))}")
-    loaded = model.profiles[DEFAULT_PROFILE]
-    if _load_identity(profile) != _load_identity(loaded):
-        raise invalid(f"profile '{name}' of model '{model.sie_id}' needs weights of its own, which is not served yet")
+        raise no_such_profile(model, name)
+    if load_identity(profile) != load_identity(model.profiles[DEFAULT_PROFILE]):
+        raise invalid(f"profile '{name}' has weights of its own; ask for model '{model.sie_id}:{name}'")
     return profile
 
 
-def _load_identity(profile: ProfileConfig) -> tuple[object, ...]:
-    return profile.adapter, profile.compute_precision, load_options(profile)
+def _first(asked: object, otherwise: object) -> object:
+    """An empty value is a value: only what was not said falls back."""
+    return otherwise if asked is None else asked
 
 
 def _text(options: Mapping[str, Any], key: str) -> str:
@@ -176,7 +194,7 @@ def output_types(model: ModelConfig, wanted: object) -> tuple[str, ...]:
     has = tuple(model.dims)
     if wanted is None:
         return ("dense",) if "dense" in has else has[:1]
-    if not isinstance(wanted, list) or not all(isinstance(each, str) for each in wanted):
+    if not isinstance(wanted, list) or not wanted or not all(isinstance(each, str) for each in wanted):
         raise invalid(f"output_types is {wanted!r}; expected a list of names")
     missing = [each for each in wanted if each not in has]
     if missing:

@@ -23,21 +23,21 @@ async def encode(engine: Engine, name: str, items: Sequence[Item], params: Encod
     Raises:
         Problem: any refusal of an encode call.
     """
-    slot = engine.lookup(name)
-    options = resolve_encode(slot.model, params)
+    choice = engine.lookup(name, params.options or {})
+    options = resolve_encode(choice.model, params)
     limit = engine.limits.max_text_chars
-    inputs = [inputs_of(slot.model, f"item {at}", item, options.prompt, limit) for at, item in enumerate(items)]
+    inputs = [inputs_of(choice.model, f"item {at}", item, options.prompt, limit) for at, item in enumerate(items)]
     if not inputs:
         raise invalid("items is empty; send at least one item")
     counts = [len(of_item) for of_item in inputs]
     wants = Wants(frozenset(options.output_types), options.may_cut, counts)
     all_inputs = [each for of_item in inputs for each in of_item]
-    ran = await engine.run(slot, all_inputs, is_query=options.is_query, wants=wants)
+    ran = await engine.run(choice, all_inputs, is_query=options.is_query, wants=wants)
     found = ran.rows if len(ran.rows) == len(inputs) else _averaged(ran.rows, counts)
     work = partial(_finish, found, options)
     # What adapters compute in already needs no work, and so no thread.
     rows = work() if options.output_dtype == "float32" else await engine.pipeline.run(work)
-    return Encoded(slot.model.sie_id, rows, slot.model.dims, options, ran.cost)
+    return Encoded(choice.model.sie_id, rows, choice.model.dims, options, ran.cost)
 
 
 def _averaged(rows: Sequence[Row], counts: Sequence[int]) -> list[Row]:

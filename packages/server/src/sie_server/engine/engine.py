@@ -2,38 +2,36 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import ModelInfo
 from sie_protocol.status import GpuStatus, ModelStatus
-from sie_server.adapters.base import (
-    Adapter,
-    Input,
-    LoadError,
-    ReadsTokens,
-    UnsupportedInputError,
-    WeightsSource,
-)
+from sie_server.adapters.base import Adapter, Input, LoadError, ModelSpec, ReadsTokens, UnsupportedInputError
 from sie_server.adapters.registry import find
 from sie_server.core.batching import Limits
-from sie_server.core.lifecycle import ErrorClass
+from sie_server.core.lifecycle import ErrorClass, State
+from sie_server.core.memory import Reading
 from sie_server.core.options import invalid
 from sie_server.engine.admission import Admitted, Wants, admitted
 from sie_server.engine.device import Device
-from sie_server.engine.loading import load
+from sie_server.engine.health import DeviceHealth, HealthLimits
+from sie_server.engine.info import model_info, model_statuses
+from sie_server.engine.loading import Fetched, build
 from sie_server.engine.loop import BatchRecord, Clock, ModelLoop, Ports, QueueLimits, Row
-from sie_server.engine.models import Models, Slot, spec_of
+from sie_server.engine.models import LoadPorts, Models, Stay
 from sie_server.engine.pipeline import Pipeline
+from sie_server.engine.recovery import OomEvent, RescuePorts
+from sie_server.engine.residency import MemoryLimits, MemoryPorts, Residency
 from sie_server.engine.results import Cost
 from sie_server.engine.signal import Signal
-from sie_server.weights.store import Hold, local_only
+from sie_server.engine.slots import Choice, Slot, Slots
 
 # On padding devices a batch prefers texts of similar length, but not at the price of more than this much waiting.
 PATIENCE_S = 0.05
@@ -59,6 +57,9 @@ class EngineLimits:
     cpu_batch_tokens: int
     max_text_chars: int
     queue: QueueLimits
+    memory: MemoryLimits = field(default_factory=MemoryLimits)
+    stay: Stay = field(default_factory=Stay)
+    health: HealthLimits = field(default_factory=HealthLimits)
     score_vector_bytes: int = 256 * 1024 * 1024
 
 
@@ -70,17 +71,27 @@ class Ran:
     cost: Cost
 
 
+def _no_files(spec: ModelSpec) -> Fetched:
+    return Fetched(spec, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class EnginePorts:
-    """What the engine needs of the outside: the time, the memory of its device, somebody to tell of each batch.
+    """What the engine needs of the outside: the time, the device's memory and errors, somebody who counts.
 
-    `hold` blocks until a model's files are in a folder, and keeps them there.
+    `fetch` brings a model's files here and says how much memory it will take; `self_test` has the device compute
+    something and raises when it cannot; both block.
     """
 
     clock: Clock
-    memory: Callable[[str], tuple[GpuStatus, ...]]
+    gpus: Callable[[str], tuple[GpuStatus, ...]]
     record: Callable[[BatchRecord], None]
-    hold: Callable[[WeightsSource], Hold] = local_only
+    fetch: Callable[[ModelSpec], Fetched] = _no_files
+    memory: MemoryPorts = field(default_factory=MemoryPorts)
+    is_out_of_memory: Callable[[BaseException], bool] = lambda error: isinstance(error, MemoryError)
+    self_test: Callable[[str], None] = lambda _: None
+    on_oom: Callable[[str, OomEvent], None] = lambda _, __: None
+    on_idle: Callable[[str], None] = lambda _: None
 
 
 class Engine:
@@ -97,43 +108,54 @@ class Engine:
     ) -> None:
         self.changed = Signal()
         self.draining = False
+        self._catalog = models
         self._adapters = adapters
         self._device = device
         self.pipeline = pipeline
         self.limits = limits
-        self._memory = ports.memory
-        self._hold = ports.hold
-        self._queue_ports = Ports(ports.clock, self.changed.notify, ports.record)
-        self._models = Models(models, self._load, self._open_loop, clock=ports.clock, changed=self.changed.notify)
+        self._ports = ports
+        slots, clock = Slots(models), ports.clock
+        residency = Residency(slots, limits.memory, ports.memory, clock, self.changed)
+        load = LoadPorts(ports.fetch, self._build, self._open_loop)
+        self._models = Models(
+            slots, load, residency, limits.stay, clock=clock, changed=self.changed, on_idle=ports.on_idle
+        )
+        self._residency = residency
+        self.health = DeviceHealth(device, ports.self_test, limits.health, clock, self.changed)
+        rescue = RescuePorts(ports.is_out_of_memory, residency.clear, residency.evict_other, ports.on_oom)
+        self._queue_ports = Ports(clock, self.changed.notify, self._on_batch, rescue)
 
     async def run(
-        self, slot: Slot, inputs: Sequence[Input], *, is_query: bool = False, wants: Wants = EVERYTHING
+        self, choice: Choice, inputs: Sequence[Input], *, is_query: bool = False, wants: Wants = EVERYTHING
     ) -> Ran:
         """One request's inputs through tokenizer and device; cancelling it drops what has not started.
 
         Raises:
             Problem: INVALID_INPUT, INPUT_TOO_LONG, MODEL_LOADING, MODEL_LOAD_FAILED, or any refusal of the queue.
         """
-        async with self.admitted(slot, inputs, wants, is_query=is_query) as ready:
+        async with self.admitted(choice, inputs, wants, is_query=is_query) as ready:
             rows = await ready.rows(ready.prepared)
             return Ran(rows, ready.cost())
 
-    def admitted(
+    @asynccontextmanager
+    async def admitted(
         self,
-        slot: Slot,
+        choice: Choice,
         inputs: Sequence[Input],
         wants: Wants,
         *,
         is_query: bool = False,
         query: Input | None = None,
-    ) -> AbstractAsyncContextManager[Admitted]:
+    ) -> AsyncIterator[Admitted]:
         """The first half of `run`, for who wants the rows piece by piece; `query` is one more input, in front.
 
         Raises:
             Problem: as `run`.
         """
-        loop = self._models.ready(slot)
-        return admitted(loop, self.pipeline, inputs, wants, is_query=is_query, query=query)
+        loop = self._models.ready(choice.slot)
+        async with admitted(loop, self.pipeline, inputs, wants, is_query=is_query, query=query) as ready:
+            yield ready
+            self._models.used(choice.slot)
 
     async def texts_of(self, name: str, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The texts of lists of token ids of a model's own tokenizer.
@@ -141,48 +163,72 @@ class Engine:
         Raises:
             Problem: INVALID_INPUT when the model has no tokenizer or no such token; else as `encode`.
         """
-        slot = self.lookup(name)
-        adapter = self._models.ready(slot).adapter
+        choice = self.lookup(name)
+        adapter = self._models.ready(choice.slot).adapter
         if not isinstance(adapter, ReadsTokens):
-            raise invalid(f"model '{slot.model.sie_id}' cannot read token ids; send text")
+            raise invalid(f"model '{choice.model.sie_id}' cannot read token ids; send text")
         try:
             return await self.pipeline.run(partial(adapter.texts_of, tokens))
         except UnsupportedInputError as error:
-            raise invalid(f"model '{slot.model.sie_id}': {error}") from error
+            raise invalid(f"model '{choice.model.sie_id}': {error}") from error
 
-    def lookup(self, name: str) -> Slot:
-        """The model a request names.
+    def lookup(self, name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Choice:
+        """The model and profile that a request means by its name (`model` or `model:profile`) and `options.profile`.
 
         Raises:
-            Problem: SHUTTING_DOWN, MODEL_NOT_FOUND.
+            Problem: SHUTTING_DOWN, MODEL_NOT_FOUND, INVALID_INPUT.
         """
         if self.draining:
             raise Problem(ErrorCode.SHUTTING_DOWN, "this worker is shutting down; send the request to another one")
-        return self._models.find(name)
+        return self._models.find(name, options)
+
+    @property
+    def unready(self) -> str | None:
+        """Why this worker should get no requests now; None when it should."""
+        if self.draining:
+            return "shutting down"
+        if self.health.problem is not None:
+            return f"the device does not work: {self.health.problem}"
+        return f"loading {', '.join(self._models.preloading)}" if self._models.preloading else None
 
     def info(self) -> list[ModelInfo]:
-        """Every model of this worker."""
-        return [_info(slot) for slot in self._models.slots]
+        """Every model of this worker, with its profiles."""
+        return [self.info_of(model.sie_id) for model in self._catalog.values()]
 
     def info_of(self, name: str) -> ModelInfo:
-        """One model.
+        """One model, or one profile of it.
 
         Raises:
             Problem: MODEL_NOT_FOUND.
         """
-        return _info(self._models.find(name))
+        choice = self._models.find(name, {})
+        return model_info(self._models.slots, choice)
 
     def statuses(self) -> tuple[ModelStatus, ...]:
         """Every model that is more than available."""
-        return tuple(
-            ModelStatus(name=slot.model.sie_id, state=str(slot.state), queue_depth=slot.loop.depth if slot.loop else 0)
-            for slot in self._models.slots
-            if slot.state != "available"
-        )
+        return model_statuses(self._models.slots)
 
     def gpus(self) -> tuple[GpuStatus, ...]:
         """The accelerators of this worker."""
-        return self._memory(self._device.kind)
+        return self._ports.gpus(self._device.kind)
+
+    def memory(self) -> Reading | None:
+        """Memory of the device, or of the process on a CPU; None when unknown."""
+        return self._ports.memory.read()
+
+    def preload(self) -> None:
+        """Start the loads that readiness waits for."""
+        self._models.preload()
+
+    async def unload(self, name: str) -> None:
+        """Have a model finish what it accepted and drop its weights; nothing when it is not loaded.
+
+        Raises:
+            Problem: MODEL_NOT_FOUND.
+        """
+        slot = self._models.find(name, {}).slot
+        if slot.state in (State.LOADED, State.UNLOADING):
+            await asyncio.shield(self._residency.unload(slot))
 
     def drain(self) -> None:
         """Refuse new requests from now on; accepted ones are finished."""
@@ -207,19 +253,23 @@ class Engine:
         """Refuse what waits, finish what runs, drop all weights."""
         await self._models.close()
 
-    def _load(self, model: ModelConfig) -> Adapter:
-        name = model.profiles[DEFAULT_PROFILE].adapter
-        adapter = load(find(name, self._adapters), spec_of(model), self._hold, self._device.kind)
-        _check_tasks(model, adapter)
+    def _on_batch(self, record: BatchRecord) -> None:
+        self.health.computed()
+        self._ports.record(record)
+
+    def _build(self, slot: Slot, fetched: Fetched) -> Adapter:
+        name = slot.model.profiles[DEFAULT_PROFILE].adapter
+        adapter = build(find(name, self._adapters), fetched, self._device.kind)
+        _check_tasks(slot.model, adapter)
         return adapter
 
-    def _open_loop(self, model: ModelConfig, adapter: Adapter) -> ModelLoop:
-        tokens = model.profiles[DEFAULT_PROFILE].max_batch_tokens
+    def _open_loop(self, slot: Slot, adapter: Adapter) -> ModelLoop:
+        tokens = slot.max_batch_tokens
         if self._device.kind == "cpu":
             tokens = min(tokens, self.limits.cpu_batch_tokens)
         patience_s = PATIENCE_S if adapter.capabilities.pads else 0.0
         return ModelLoop(
-            model.sie_id,
+            slot.name,
             adapter,
             self._device,
             Limits(tokens, self.limits.max_batch_items, patience_s),
@@ -235,27 +285,3 @@ def _check_tasks(model: ModelConfig, adapter: Adapter) -> None:
             name = model.profiles[DEFAULT_PROFILE].adapter
             message = f"the catalogue gives the model a task '{task}', adapter '{name}' has none"
             raise LoadError(ErrorClass.UNKNOWN, message)
-
-
-def _info(slot: Slot) -> ModelInfo:
-    model, failure = slot.model, slot.failure
-    kinds = (("text", model.inputs.text), ("image", model.inputs.image))
-    return ModelInfo(
-        name=model.sie_id,
-        inputs=[kind for kind, is_read in kinds if is_read],
-        outputs=list(model.outputs),
-        dims=model.dims,
-        loaded=slot.loop is not None,
-        state=str(slot.state),
-        last_error=None
-        if failure is None
-        else {
-            "code": str(ErrorCode.MODEL_LOAD_FAILED),
-            "error_class": str(failure.error_class),
-            "message": failure.message,
-            "attempts": failure.attempts,
-            "permanent": failure.permanent,
-        },
-        max_sequence_length=model.max_sequence_length,
-        profiles={name: {"is_default": name == DEFAULT_PROFILE} for name in sorted(model.profiles)},
-    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import Problem
 from sie_protocol.items import ExtractParams, Item
 from sie_server.adapters.base import Findings, Labelled
@@ -10,7 +11,6 @@ from sie_server.core.options import invalid
 from sie_server.engine.engine import Engine, Ran
 from sie_server.engine.inputs import text_of
 from sie_server.engine.loop import Row
-from sie_server.engine.models import Slot
 from sie_server.engine.results import Cost, Extracted
 
 NOTHING_RAN = Ran((), Cost(queue_s=0.0, tokenization_s=0.0, inference_s=0.0, input_tokens=0, truncated_items=0))
@@ -24,21 +24,21 @@ async def extract(engine: Engine, name: str, items: Sequence[Item], params: Extr
     Raises:
         Problem: any refusal of an extract call as a whole.
     """
-    slot = engine.lookup(name)
-    wanted = resolve_extract(slot.model, params)
+    choice = engine.lookup(name, params.options or {})
+    wanted = resolve_extract(choice.model, params)
     if not items:
         raise invalid("items is empty; send at least one item")
-    read = [_text(slot, at, item, engine.limits.max_text_chars) for at, item in enumerate(items)]
+    read = [_text(choice.model, at, item, engine.limits.max_text_chars) for at, item in enumerate(items)]
     inputs = [Labelled(text, wanted.labels, wanted.options) for text in read if isinstance(text, str)]
-    ran = await engine.run(slot, inputs) if inputs else NOTHING_RAN
+    ran = await engine.run(choice, inputs) if inputs else NOTHING_RAN
     rows = iter(ran.rows)
     found = [each if isinstance(each, Problem) else _findings(next(rows), at) for at, each in enumerate(read)]
-    return Extracted(slot.model.sie_id, found, ran.cost)
+    return Extracted(choice.model.sie_id, found, ran.cost)
 
 
-def _text(slot: Slot, at: int, item: Item, max_chars: int) -> str | Problem:
+def _text(model: ModelConfig, at: int, item: Item, max_chars: int) -> str | Problem:
     try:
-        return text_of(slot.model, f"item {at}", item, max_chars)
+        return text_of(model, f"item {at}", item, max_chars)
     except Problem as problem:
         return problem
 

@@ -1,33 +1,61 @@
-"""Loads one model: its files first, then the adapter that reads them. Blocks, so it runs in a thread."""
+"""The two steps of loading one model: have its files here, then read them. Both block, so they run in threads."""
 
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Final
 
 from sie_server.adapters.base import Adapter, ModelSpec, WeightsSource
 from sie_server.adapters.registry import AdapterFactory
-from sie_server.weights.store import Hold
+from sie_server.adapters.shared.weight_files import tensor_bytes
+from sie_server.weights.store import Hold, local_only
+
+CPU_FLOAT_BYTES: Final = 4  # a CPU computes in float32, whatever the files hold
+FLOAT_BYTES: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
-def load(build: AdapterFactory, spec: ModelSpec, hold: Callable[[WeightsSource], Hold], device: str) -> Adapter:
-    """A loaded adapter. The files it read stay on the disk as long as it lives, because it may have mapped them.
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A model whose files are on this machine, and stay there until `release`; `size_bytes` is what it will take."""
+
+    spec: ModelSpec
+    size_bytes: int
+    release: Callable[[], None] = lambda: None
+
+
+def fetch(spec: ModelSpec, device: str, hold: Callable[[WeightsSource], Hold] = local_only) -> Fetched:
+    """Have a model's files in a local folder, and know the size of its weights on the device. May download.
+
+    A model without weights of its own, such as a hash, takes no memory.
 
     Raises:
-        LoadError: the files cannot be had, or what is wrong with them.
+        LoadError: the files cannot be had or read.
     """
     if not spec.source.is_named:
-        return _loaded(build(spec), device)
+        return Fetched(spec, 0)
     held = hold(spec.source)
+    float_bytes = CPU_FLOAT_BYTES if device == "cpu" else FLOAT_BYTES.get(spec.precision or "float16", 2)
     try:
-        adapter = build(replace(spec, source=replace(spec.source, path=str(held.folder))))
-        # Whoever drops the adapter last ends the hold: also the thread of a load that nobody waits for any more.
-        weakref.finalize(adapter, held.release)
-        return _loaded(adapter, device)
+        size = tensor_bytes(held.folder, allow_pickle=spec.source.allow_pickle, float_bytes=float_bytes)
     except BaseException:
         held.release()
         raise
+    local = replace(spec, source=replace(spec.source, path=str(held.folder)))
+    return Fetched(local, size, held.release)
 
 
-def _loaded(adapter: Adapter, device: str) -> Adapter:
-    adapter.load(device)
+def build(factory: AdapterFactory, fetched: Fetched, device: str) -> Adapter:
+    """A loaded adapter. The files it read stay on the disk as long as it lives, because it may have mapped them.
+
+    Raises:
+        LoadError: what is wrong with the files.
+    """
+    adapter = factory(fetched.spec)
+    # Whoever drops the adapter last ends the hold: also the thread of a load that nobody waits for any more.
+    weakref.finalize(adapter, fetched.release)
+    try:
+        adapter.load(device)
+    except BaseException:
+        fetched.release()
+        raise
     return adapter

@@ -1,23 +1,26 @@
 """The queue of one loaded model: admits, batches, hands to the device, answers. Event-driven; never polls."""
 
 import asyncio
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sie_protocol.errors import ErrorCode, Problem
-from sie_server.adapters.base import Adapter, Output, Outputs, Prepared
+from sie_server.adapters.base import Adapter, Outputs, Prepared
 from sie_server.core.batching import Limits, take
+from sie_server.core.drain import DrainRate
 from sie_server.engine.device import Device, Work
+from sie_server.engine.jobs import Answer, Job, Row, Waiting, jobs_of, making_room, not_finite, shutting_down, too_late
+from sie_server.engine.outputs import broken_rows
+from sie_server.engine.recovery import Attempt, Recovery, RescuePorts
+from sie_server.engine.signal import Signal
 
-log = logging.getLogger(__name__)
+__all__ = ["Answer", "BatchRecord", "Clock", "ModelLoop", "Ports", "QueueLimits", "Row"]
 
 NO_BATCH = Limits(max_tokens=0, max_items=0)  # separates what is late from what may wait, and takes nothing
 
 Clock = Callable[[], float]  # monotonic seconds, from any thread
-Row = Mapping[str, Output]
-Computed = tuple[Outputs, float, float]  # what a batch gave, when it started and when it ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,50 +43,23 @@ class BatchRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The rows of one request in its order, how long it waited for the device, and how long that took, in seconds."""
-
-    rows: Sequence[Row]
-    queue_s: float
-    inference_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Ports:
-    """What a queue needs of the outside: the time, and somebody to tell of changes and of each batch."""
+    """What a queue needs of the outside: the time, somebody to tell of changes and of each batch, and help."""
 
     clock: Clock
     changed: Callable[[], None]
     record: Callable[[BatchRecord], None]
+    rescue: RescuePorts
 
 
-@dataclass(slots=True, eq=False)
-class Job:
-    """One request in the queue; written by the event loop's thread only."""
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What a batch gave, which of its rows are no numbers, when it started and when it ended."""
 
-    reply: asyncio.Future[Answer]
-    rows: list[Row]
-    missing: int
-    arrived_at: float
-    started_at: float | None = None
-    inference_s: float = 0.0
-
-
-@dataclass(slots=True, eq=False)
-class Waiting:
-    """One item in the queue; never changed."""
-
-    job: Job
-    index: int
-    prepared: Prepared
-    tokens: int
-    arrived_at: float
-    deadline: float | None
-
-    @property
-    def cancelled(self) -> bool:
-        """True when the request has its answer, an error, or nobody who waits."""
-        return self.job.reply.done()
+    outputs: Outputs
+    broken: frozenset[int]
+    started: float
+    ended: float
 
 
 class ModelLoop:
@@ -100,12 +76,18 @@ class ModelLoop:
         self._clock = ports.clock
         self._changed = ports.changed
         self._record = ports.record
+        self._recovery = Recovery(name, ports.rescue, self._resume)
+        self._again: deque[Attempt] = deque()
         self._queue: tuple[Waiting, ...] = ()
         self._arrived: list[Waiting] = []
         self._tokens = 0
         self._items = 0
+        self._running = 0  # batches on the device, or between two attempts
+        self._rate = DrainRate()
+        self._moved_at = 0.0
+        self._settled = Signal()
         self._asked = False
-        self._closed = False
+        self._refusal: Callable[[str], Problem] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -131,10 +113,9 @@ class ModelLoop:
                 ErrorCode.INPUT_TOO_LONG, f"the request has {items} items, the limit is {limit}; split it into smaller"
             )
         if self._items + items > limit:
-            raise Problem(
-                ErrorCode.QUEUE_FULL,
-                f"model '{self.name}' has {self._items} items to answer and takes at most {limit}; try again",
-            )
+            raise self._full(f"{self._items} items to answer and takes at most {limit}", self._items + items - limit)
+        if not self._items:
+            self._moved_at = self._clock()
         self._items += items
         self._changed()
         try:
@@ -142,12 +123,13 @@ class ModelLoop:
         finally:
             self._items -= items
             self._changed()
+            self._settled.notify()
 
     async def submit(self, prepared: Sequence[Prepared]) -> Answer:
         """Queue the items of one request and wait for all of them; cancelling drops those that have not started.
 
         Raises:
-            Problem: QUEUE_FULL, DEADLINE_EXCEEDED, INFERENCE_ERROR or SHUTTING_DOWN.
+            Problem: QUEUE_FULL, DEADLINE_EXCEEDED, INFERENCE_ERROR, RESOURCE_EXHAUSTED, MODEL_LOADING or SHUTTING_DOWN.
         """
         loop = asyncio.get_running_loop()
         self._check_room(sum(item.tokens for item in prepared))
@@ -163,42 +145,81 @@ class ModelLoop:
         self._ask()
         return await job.reply
 
-    def close(self) -> None:
+    async def drain(self, grace_s: float) -> None:
+        """Return when nothing uses the adapter any more: what was accepted is finished.
+
+        What has not started after `grace_s` is refused, with word to try again. Nobody may be admitted meanwhile.
+        """
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._until_unused()
+        except TimeoutError:
+            self.close(making_room)
+            await self._until_unused()
+        self.close(making_room)
+
+    def close(self, refusal: Callable[[str], Problem] = shutting_down) -> None:
         """Refuse what waits and whatever comes; what already runs is still answered."""
-        self._closed = True
-        for entry in (*self._queue, *self._arrived):
-            _fail(entry.job, _shutting_down(self.name))
+        self._refusal = refusal
+        again = [entry for attempt in self._again for entry in attempt.entries]
+        for entry in (*again, *self._queue, *self._arrived):
+            entry.job.fail(refusal(self.name))
         self._queue, self._arrived, self._tokens = (), [], 0
+        self._again.clear()
+        self._settled.notify()
         if self._timer is not None:
             self._timer.cancel()
 
+    async def stop(self) -> None:
+        """Close, and end what tries to rescue a batch."""
+        self.close()
+        await self._recovery.close(shutting_down(self.name))
+
+    async def _until_unused(self) -> None:
+        while self._items or self._running or self._again:
+            await self._settled.changed(self._settled.version)
+
     def _check_room(self, tokens: int) -> None:
-        if self._closed:
-            raise _shutting_down(self.name)
+        if self._refusal is not None:
+            raise self._refusal(self.name)
         limit = self._queue_limits.max_tokens
         if self._tokens and self._tokens + tokens > limit:
-            raise Problem(
-                ErrorCode.QUEUE_FULL,
-                f"model '{self.name}' has {self._tokens} tokens waiting and takes at most {limit}; try again",
-            )
+            excess = (self._tokens + tokens - limit) / self._tokens
+            raise self._full(f"{self._tokens} tokens waiting and takes at most {limit}", int(excess * self.waiting))
+
+    def _full(self, what: str, excess_items: int) -> Problem:
+        message = f"model '{self.name}' has {what}; try again"
+        return Problem(ErrorCode.QUEUE_FULL, message, retry_after_s=self._rate.wait_s(excess_items))
 
     def _ask(self) -> None:
-        if not self._asked and (self._queue or self._arrived):
+        if not self._asked and (self._again or self._queue or self._arrived):
             self._asked = True
             self._device.ask(self._dispatch)
 
     def _dispatch(self) -> Work[Computed] | None:
         """Form the next batch, now that the device has room for one."""
         self._asked = False
-        batch = self._take()
-        if not batch:
+        attempt = self._next()
+        if not attempt.entries:
+            self._settled.notify()
             return None
+        self._running += 1
         self._ask()
         now = self._clock()
-        for entry in batch:
+        for entry in attempt.entries:
             if entry.job.started_at is None:
                 entry.job.started_at = now
-        return self._work(batch, now)
+        return self._work(attempt, now)
+
+    def _next(self) -> Attempt:
+        """What failed before goes first: it has waited longest."""
+        while self._again:
+            attempt = self._again.popleft()
+            live = tuple(entry for entry in attempt.entries if not entry.cancelled)
+            if live:
+                return Attempt(live, attempt.history, attempt.rescue)
+            self._recovery.settled(attempt)
+        return Attempt(self._take())
 
     def _take(self) -> tuple[Waiting, ...]:
         """Choose the next batch, fail what waited too long, and wake up when the next of the rest has."""
@@ -215,59 +236,50 @@ class ModelLoop:
         self._queue, self._arrived = rest, []
         self._tokens = sum(entry.tokens for entry in rest)
         for entry in expired:
-            _fail(entry.job, _too_late(self.name, self._queue_limits.timeout_s))
+            entry.job.fail(too_late(self.name, self._queue_limits.timeout_s))
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
         self._timer = None if wake_at is None else loop.call_later(wake_at - self._clock(), self._expire)
 
-    def _work(self, batch: tuple[Waiting, ...], now: float) -> Work[Computed]:
-        prepared = [entry.prepared for entry in batch]
+    def _work(self, attempt: Attempt, now: float) -> Work[Computed]:
+        prepared = [entry.prepared for entry in attempt.entries]
 
         def compute(threads: int) -> Computed:
             started = self._clock()
             outputs = self.adapter.run(prepared, threads)
-            return outputs, started, self._clock()
+            return Computed(outputs, broken_rows(outputs, len(prepared)), started, self._clock())
 
         def done(computed: Computed) -> None:
-            outputs, started, ended = computed
-            self._answer(batch, outputs, started - now, ended - started)
+            self._answer(attempt.entries, computed, computed.started - now)
+            self._recovery.settled(attempt)
+            self._resume(())
 
-        def failed(error: BaseException) -> None:
-            for entry in batch:
-                _fail(entry.job, _inference_error(self.name, error))
+        return Work(compute, done, lambda error: self._recovery.failed(attempt, error))
 
-        return Work(compute, done, failed)
+    def _resume(self, attempts: Sequence[Attempt]) -> None:
+        """One batch is over; these are to be computed in its place."""
+        self._running -= 1
+        if self._refusal is None:
+            self._again.extend(attempts)
+            self._ask()
+        else:
+            for entry in (entry for attempt in attempts for entry in attempt.entries):
+                entry.job.fail(self._refusal(self.name))
+        self._settled.notify()
 
-    def _answer(self, batch: tuple[Waiting, ...], outputs: Outputs, staged_s: float, seconds: float) -> None:
-        self._record(BatchRecord(self.name, len(batch), sum(entry.tokens for entry in batch), seconds))
-        for row, entry in enumerate(batch):
+    def _answer(self, entries: tuple[Waiting, ...], computed: Computed, staged_s: float) -> None:
+        seconds, now = computed.ended - computed.started, self._clock()
+        self._record(BatchRecord(self.name, len(entries), sum(entry.tokens for entry in entries), seconds))
+        self._rate, self._moved_at = self._rate.after(len(entries), now - self._moved_at), now
+        for row, entry in enumerate(entries):
             job = entry.job
-            job.rows[entry.index] = {kind: own for kind, values in outputs.items() if (own := values[row]) is not None}
+            if row in computed.broken:
+                job.fail(not_finite(self.name, entry.index))
+            found = ((kind, values[row]) for kind, values in computed.outputs.items())
+            job.rows[entry.index] = {kind: own for kind, own in found if own is not None}
             job.missing -= 1
-        for job in {id(entry.job): entry.job for entry in batch}.values():
+        for job in jobs_of(entries):
             job.inference_s += seconds
             if job.missing == 0 and not job.reply.done() and job.started_at is not None:
                 job.reply.set_result(Answer(job.rows, job.started_at - job.arrived_at + staged_s, job.inference_s))
-
-
-def _fail(job: Job, problem: Problem) -> None:
-    if not job.reply.done():
-        job.reply.set_exception(problem)
-
-
-def _inference_error(model: str, cause: BaseException) -> Problem:
-    log.error("model %s failed on a batch", model, exc_info=cause)
-    problem = Problem(ErrorCode.INFERENCE_ERROR, f"model '{model}' failed on this batch; the worker's log says why")
-    problem.__cause__ = cause
-    return problem
-
-
-def _too_late(model: str, timeout_s: float) -> Problem:
-    return Problem(
-        ErrorCode.DEADLINE_EXCEEDED, f"the request waited {timeout_s:.0f} s for model '{model}' and was given up"
-    )
-
-
-def _shutting_down(model: str) -> Problem:
-    return Problem(ErrorCode.SHUTTING_DOWN, f"this worker is shutting down and takes no more work for '{model}'")

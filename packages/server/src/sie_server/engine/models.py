@@ -1,217 +1,240 @@
 """Drives the life of each model: loads on the first request, off the event loop, and remembers what failed."""
 
 import asyncio
-import contextlib
 import logging
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
-from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig
-from sie_protocol.errors import ErrorCode, Problem
-from sie_server.adapters.base import Adapter, LoadError, ModelSpec, WeightsSource
-from sie_server.core.lifecycle import ErrorClass, Failure, State, Step, advance, loading_retry_after_s, may_load
-from sie_server.core.options import load_options
+from sie_server.adapters.base import Adapter, LoadError, ModelSpec
+from sie_server.core.lifecycle import ErrorClass, Failure, State, Step, advance, may_load
+from sie_server.engine.loading import Fetched
 from sie_server.engine.loop import Clock, ModelLoop
+from sie_server.engine.residency import Residency
+from sie_server.engine.signal import Signal
+from sie_server.engine.slots import Choice, Slot, Slots, not_there, spec_of
+from sie_server.engine.threads import in_thread
 
+MAX_PARALLEL_FETCHES = 8
 MAX_PARALLEL_LOADS = 4
 CLOSING_S = 5.0  # how long a shutdown waits for loads; nobody is left who wants them
 
 log = logging.getLogger(__name__)
 
 
-def spec_of(model: ModelConfig) -> ModelSpec:
-    """What an adapter is told about a model of the catalogue."""
-    profile = model.profiles[DEFAULT_PROFILE]
-    options = load_options(profile)
-    return ModelSpec(
-        name=model.sie_id,
-        source=WeightsSource(
-            model.weights_path,
-            model.weights_package,
-            model.hf_id,
-            model.hf_revision,
-            model.allow_pickle,
-            options.get("graph"),
-        ),
-        dims=model.dims,
-        options=options,
-        max_sequence_length=model.max_sequence_length,
-        precision=profile.compute_precision,
-    )
+@dataclass(frozen=True, slots=True)
+class LoadPorts:
+    """The steps of a load. The first two block; `fetch` may download, `build` reads the files into memory."""
+
+    fetch: Callable[[ModelSpec], Fetched]
+    build: Callable[[Slot, Fetched], Adapter]
+    open_loop: Callable[[Slot, Adapter], ModelLoop]
 
 
-@dataclass(slots=True, eq=False)
-class Slot:
-    """One model of this worker; written by `Models` on the event loop's thread only."""
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """Which models are loaded before anybody asks, which never go, and after how long without use the others do.
 
-    model: ModelConfig
-    state: State = State.AVAILABLE
-    loop: ModelLoop | None = None
-    failure: Failure | None = None
-    attempts: int = 0
-    loading_since: float = 0.0
+    `idle_s` 0 means never. A load that takes longer than `load_timeout_s`, its download included, has
+    failed; 0: no limit.
+    """
 
-
-Build = Callable[[ModelConfig], Adapter]
-Open = Callable[[ModelConfig, Adapter], ModelLoop]
+    preload: tuple[str, ...] = ()
+    pinned: tuple[str, ...] = ()
+    idle_s: float = 0.0
+    load_timeout_s: float = 1800.0
 
 
 class Models:
-    """All models of this worker and the tasks that load them.
-
-    `load` builds and loads an adapter and blocks; `open_loop` gives a loaded adapter its queue.
-    """
+    """All models of this worker and the tasks that load and unload them."""
 
     def __init__(
         self,
-        models: Mapping[str, ModelConfig],
-        load: Build,
-        open_loop: Open,
+        slots: Slots,
+        ports: LoadPorts,
+        residency: Residency,
+        stay: Stay,
         *,
         clock: Clock,
-        changed: Callable[[], None],
+        changed: Signal,
+        on_idle: Callable[[str], None],
     ) -> None:
-        self._slots = {name: Slot(model) for name, model in models.items()}
-        self._load = load
-        self._open_loop = open_loop
+        self._slots = slots
+        self._ports = ports
+        self._residency = residency
+        self._stay = stay
         self._clock = clock
         self._changed = changed
+        self._on_idle = on_idle
         self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: dict[Slot, asyncio.TimerHandle] = {}
+        self._may_fetch = asyncio.Semaphore(MAX_PARALLEL_FETCHES)
         self._may_load = asyncio.Semaphore(MAX_PARALLEL_LOADS)
+        slots.pin(stay.pinned)
+        self._preloading = {slots.find(name, {}).slot for name in stay.preload}
 
     @property
-    def slots(self) -> tuple[Slot, ...]:
-        """Every model, in the catalogue's order; read only."""
-        return tuple(self._slots.values())
+    def slots(self) -> Slots:
+        """Every set of weights, in the catalogue's order; read only."""
+        return self._slots
 
-    def find(self, name: str) -> Slot:
-        """The model with this id in any spelling.
+    @property
+    def preloading(self) -> Sequence[str]:
+        """Models that are still to be loaded before the worker is ready; a load that failed counts as over."""
+        return sorted(slot.name for slot in self._preloading)
+
+    def find(self, name: str, options: Mapping[str, Any]) -> Choice:
+        """The model and profile that a request means.
 
         Raises:
-            Problem: MODEL_NOT_FOUND.
+            Problem: MODEL_NOT_FOUND or INVALID_INPUT.
         """
-        slot = self._slots.get(name.lower())
-        base, _, profile = name.partition(":")
-        if slot is None and profile and base.lower() in self._slots:
-            raise Problem(
-                ErrorCode.MODEL_NOT_FOUND,
-                f"'{name[:200]}' names a profile of model '{base}'; ask for '{base}' and set options.profile",
-                details={"model": name[:200]},
-            )
-        if slot is None:
-            raise Problem(
-                ErrorCode.MODEL_NOT_FOUND,
-                f"this worker has no model '{name[:200]}'; GET /v1/models lists what it has",
-                details={"model": name[:200]},
-            )
-        return slot
+        return self._slots.find(name, options)
 
     def ready(self, slot: Slot) -> ModelLoop:
         """The queue of a loaded model; starts a load when there is none.
 
         Raises:
-            Problem: MODEL_LOADING while it loads, MODEL_LOAD_FAILED when it cannot.
+            Problem: MODEL_LOADING while it loads or unloads, MODEL_LOAD_FAILED when it cannot.
         """
-        if slot.loop is not None:
-            return slot.loop
         now = self._clock()
+        if slot.state is State.LOADED and slot.loop is not None:
+            slot.used_at = now
+            return slot.loop
         if may_load(slot.state, slot.failure, now):
             self._start(slot, now)
-        if slot.state is State.FAILED and slot.failure is not None:
-            raise _load_failed(slot.model, slot.failure)
-        raise Problem(
-            ErrorCode.MODEL_LOADING,
-            f"model '{slot.model.sie_id}' is loading on this worker; try again",
-            retry_after_s=loading_retry_after_s(now - slot.loading_since),
-            details={"model": slot.model.sie_id},
-        )
+        raise not_there(slot, now)
+
+    def used(self, slot: Slot) -> None:
+        """A request for the model has its answer."""
+        slot.used_at = self._clock()
+
+    def preload(self) -> None:
+        """Start the loads that readiness waits for."""
+        for slot in tuple(self._preloading):
+            if slot.state is State.AVAILABLE:
+                self._start(slot, self._clock())
 
     async def close(self) -> None:
         """Close every queue, wait a little for loads that run, and drop all weights."""
-        for slot in self._slots.values():
+        for timer in self._timers.values():
+            timer.cancel()
+        for slot in self._slots:
             if slot.loop is not None:
-                slot.loop.close()
+                await slot.loop.stop()
         if self._tasks:
             _, running = await asyncio.wait(self._tasks, timeout=CLOSING_S)
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-        for slot in self._slots.values():
-            if slot.loop is not None:
-                slot.loop.adapter.unload()
+        adapters = [slot.loop.adapter for slot in self._slots if slot.loop is not None]
+        await self._residency.close()
+        for adapter in adapters:
+            adapter.unload()
 
     def _start(self, slot: Slot, now: float) -> None:
         slot.state = advance(slot.state, Step.LOAD)
         slot.attempts += 1
         slot.loading_since = now
-        task = asyncio.get_running_loop().create_task(self._run(slot), name=f"load {slot.model.sie_id}")
+        task = asyncio.get_running_loop().create_task(self._run(slot), name=f"load {slot.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        self._changed()
+        self._changed.notify()
 
     async def _run(self, slot: Slot) -> None:
-        name = slot.model.sie_id
+        try:
+            async with asyncio.timeout(self._stay.load_timeout_s or None):
+                adapter = await self._load(slot)
+        except Exception as error:
+            log.exception("model %s did not load", slot.name)
+            slot.failure = Failure(_class_of(error), self._message_of(error), slot.attempts, self._clock())
+            slot.state, slot.size_bytes = advance(slot.state, Step.FAIL), 0
+        else:
+            now = self._clock()
+            slot.loop = self._ports.open_loop(slot, adapter)
+            slot.state, slot.failure = advance(slot.state, Step.LOADED), None
+            slot.loaded_at = slot.used_at = now
+            self._watch_idle(slot)
+            log.info("model %s loaded in %.2f s", slot.name, now - slot.loading_since)
+        self._preloading.discard(slot)
+        self._changed.notify()
+
+    async def _load(self, slot: Slot) -> Adapter:
+        fetched = await self._fetch(slot)
+        try:
+            return await self._build(slot, fetched)
+        except (LoadError, MemoryError) as error:
+            if _class_of(error) is not ErrorClass.OOM or not await self._residency.evict_other(slot.name):
+                raise
+        return await self._build(slot, await self._fetch(slot))
+
+    async def _fetch(self, slot: Slot) -> Fetched:
+        """Have the files here and room for what they hold; a slow download holds no room."""
+        async with self._may_fetch:
+            fetched = await in_thread(partial(self._ports.fetch, spec_of(slot.model)), late=lambda late: late.release())
+        try:
+            await self._residency.reserve(slot, fetched.size_bytes)
+        except BaseException:
+            fetched.release()
+            raise
+        slot.size_bytes = fetched.size_bytes
+        return fetched
+
+    async def _build(self, slot: Slot, fetched: Fetched) -> Adapter:
+        """The room stays reserved until the thread has ended, even when nobody waits for it any more."""
+        is_started = False
         try:
             async with self._may_load:
-                adapter = await _in_thread(lambda: self._load(slot.model))
-        except Exception as error:
-            log.exception("model %s did not load", name)
-            slot.failure = Failure(_class_of(error), _message_of(error), slot.attempts, self._clock())
-            slot.state = advance(slot.state, Step.FAIL)
-        else:
-            slot.loop = self._open_loop(slot.model, adapter)
-            slot.state, slot.failure = advance(slot.state, Step.LOADED), None
-            log.info("model %s loaded in %.2f s", name, self._clock() - slot.loading_since)
-        self._changed()
+                is_started = True
+                return await in_thread(
+                    partial(self._ports.build, slot, fetched),
+                    late=lambda adapter: adapter.unload(),
+                    ended=partial(self._residency.settle, slot),
+                )
+        finally:
+            if not is_started:
+                self._residency.settle(slot)
+                fetched.release()
 
+    def _watch_idle(self, slot: Slot) -> None:
+        if slot in self._timers:
+            self._timers.pop(slot).cancel()
+        if self._stay.idle_s and not slot.is_pinned:
+            wait_s = max(0.0, slot.used_at + self._stay.idle_s - self._clock())
+            self._timers[slot] = asyncio.get_running_loop().call_later(wait_s, self._end_idle, slot)
 
-async def _in_thread(work: Callable[[], Adapter]) -> Adapter:
-    """Run in a thread that the process does not wait for at exit: a download cannot be interrupted."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[Adapter] = loop.create_future()
-
-    def settle(adapter: Adapter | None, error: BaseException | None) -> None:
-        if result.done():
+    def _end_idle(self, slot: Slot) -> None:
+        del self._timers[slot]
+        if slot.state is not State.LOADED:
             return
-        if adapter is None:
-            result.set_exception(error or RuntimeError("a load gave neither an adapter nor an error"))
-        else:
-            result.set_result(adapter)
+        if slot.depth:
+            slot.used_at = self._clock()
+        if self._clock() - slot.used_at < self._stay.idle_s:
+            self._watch_idle(slot)
+            return
+        log.info("model %s goes: nobody used it for %.0f s", slot.name, self._stay.idle_s)
+        self._on_idle(slot.name)
+        self._residency.unload(slot)
 
-    def run() -> None:
-        try:
-            outcome: tuple[Adapter | None, BaseException | None] = work(), None
-        except BaseException as error:  # noqa: BLE001 - it is raised again where the load is awaited
-            outcome = None, error
-        with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits any more
-            loop.call_soon_threadsafe(settle, *outcome)
-
-    threading.Thread(target=run, name="load", daemon=True).start()
-    return await result
+    def _message_of(self, error: Exception) -> str:
+        """Only texts written for callers leave the worker; the log has the rest."""
+        if isinstance(error, TimeoutError):
+            return f"it took longer than {self._stay.load_timeout_s:.0f} s"
+        return str(error) if isinstance(error, LoadError) else "an unexpected error; the worker's log says which"
 
 
 def _class_of(error: Exception) -> ErrorClass:
     if isinstance(error, LoadError):
         return error.error_class
-    if isinstance(error, ImportError):
-        return ErrorClass.DEPENDENCY
-    return ErrorClass.OOM if isinstance(error, MemoryError) else ErrorClass.UNKNOWN
+    for kind, error_class in _CLASSES:
+        if isinstance(error, kind):
+            return error_class
+    return ErrorClass.UNKNOWN
 
 
-def _message_of(error: Exception) -> str:
-    """Only texts written for callers leave the worker; the log has the rest."""
-    return str(error) if isinstance(error, LoadError) else "an unexpected error; the worker's log says which"
-
-
-def _load_failed(model: ModelConfig, failure: Failure) -> Problem:
-    return Problem(
-        ErrorCode.MODEL_LOAD_FAILED,
-        f"model '{model.sie_id}' cannot be loaded: {failure.message}",
-        details={
-            "model": model.sie_id,
-            "error_class": str(failure.error_class),
-            "attempts": failure.attempts,
-            "permanent": failure.permanent,
-        },
-    )
+_CLASSES: tuple[tuple[type[Exception], ErrorClass], ...] = (
+    (ImportError, ErrorClass.DEPENDENCY),
+    (MemoryError, ErrorClass.OOM),
+    (TimeoutError, ErrorClass.TIMEOUT),
+)

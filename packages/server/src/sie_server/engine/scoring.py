@@ -16,8 +16,8 @@ from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
 from sie_server.engine.inputs import text_of
 from sie_server.engine.loop import Row
-from sie_server.engine.models import Slot
 from sie_server.engine.results import Cost, Scored
+from sie_server.engine.slots import Choice
 
 FLOAT_BYTES: Final = 4
 
@@ -37,35 +37,35 @@ async def score(
     Raises:
         Problem: any refusal of a score call.
     """
-    slot = engine.lookup(name)
-    wanted = resolve_score(slot.model, instruction, options)
+    choice = engine.lookup(name, options)
+    wanted = resolve_score(choice.model, instruction, options)
     check_candidates(len(items))
     limit = engine.limits.max_text_chars
-    asked = wanted.query_prompt.apply(text_of(slot.model, "the query", query, limit))
+    asked = wanted.query_prompt.apply(text_of(choice.model, "the query", query, limit))
     texts = [
-        wanted.document_prompt.apply(text_of(slot.model, f"item {at}", item, limit)) for at, item in enumerate(items)
+        wanted.document_prompt.apply(text_of(choice.model, f"item {at}", item, limit)) for at, item in enumerate(items)
     ]
     score_texts = _by_pairs if wanted.reads_pairs else _by_vectors
-    scores, cost = await score_texts(engine, slot, wanted, asked, texts)
-    return Scored(slot.model.sie_id, scores, ranked(scores), cost)
+    scores, cost = await score_texts(engine, choice, wanted, asked, texts)
+    return Scored(choice.model.sie_id, scores, ranked(scores), cost)
 
 
 async def _by_pairs(
-    engine: Engine, slot: Slot, wanted: ScoreOptions, query: str, texts: Sequence[str]
+    engine: Engine, choice: Choice, wanted: ScoreOptions, query: str, texts: Sequence[str]
 ) -> tuple[list[float], Cost]:
-    ran = await engine.run(slot, [Pair(query, text) for text in texts], wants=Wants(may_cut=wanted.may_cut))
+    ran = await engine.run(choice, [Pair(query, text) for text in texts], wants=Wants(may_cut=wanted.may_cut))
     return [float(_array(row, "score")) for row in ran.rows], ran.cost
 
 
 async def _by_vectors(
-    engine: Engine, slot: Slot, wanted: ScoreOptions, query: str, texts: Sequence[str]
+    engine: Engine, choice: Choice, wanted: ScoreOptions, query: str, texts: Sequence[str]
 ) -> tuple[list[float], Cost]:
     """Piece by piece of the texts, so that vectors of no more than one piece exist at a time."""
     wants = Wants(frozenset(wanted.weights), wanted.may_cut)
-    width = slot.model.dims["multivector"] if "multivector" in wanted.weights else 1
+    width = choice.model.dims["multivector"] if "multivector" in wanted.weights else 1
     first: Row | None = None
     scores: list[float] = []
-    async with engine.admitted(slot, texts, wants, query=query) as admitted:
+    async with engine.admitted(choice, texts, wants, query=query) as admitted:
         sizes = [each.tokens for each in admitted.prepared]
         for piece in pieces(sizes, engine.limits.score_vector_bytes // (FLOAT_BYTES * width)):
             rows = await admitted.rows(admitted.prepared[piece])

@@ -4,8 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sie_server.adapters.shared.attention import Sight, attend_each, attend_padded
+from sie_server.adapters.shared.attention import PaddedAttention, Sight, attend_each
 
+padded = PaddedAttention()  # one for all batches, as an encoder has it
 SIGHTS = st.builds(Sight, causal=st.booleans(), window=st.none() | st.integers(0, 200))
 
 
@@ -33,7 +34,7 @@ def test_both_ways_of_attention_equal_its_definition(lengths: list[int], sight: 
     keys, values = torch.randn(2, 2, sum(lengths), 8, generator=random)
     parts = (torch.split_with_sizes(part, lengths, 1) for part in (queries, keys, values))
     expected = torch.cat([by_the_book(q, k, v, sight) for q, k, v in zip(*parts, strict=True)])
-    for attend in (attend_each, attend_padded):
+    for attend in (attend_each, padded, padded):  # the third as a second layer of the same batch
         out = torch.empty(sum(lengths), 2 * group, 8)
         attend(queries, keys, values, out, lengths, sight)
         torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)

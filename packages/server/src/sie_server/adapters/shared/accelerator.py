@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from sie_protocol.status import GpuStatus
 
 # Present when a driver of an accelerator is loaded; only then is it worth asking torch, which takes seconds to import.
@@ -34,3 +36,51 @@ def memory(kind: str) -> tuple[GpuStatus, ...]:
     free, total = torch.cuda.mem_get_info()
     name = torch.cuda.get_device_name()
     return (GpuStatus(device="cuda:0", name=name, memory_used_bytes=total - free, memory_total_bytes=total),)
+
+
+def read_memory(kind: str) -> tuple[int, int] | None:
+    """Bytes in use and bytes there are on an accelerator; what torch only keeps for later is free. None for a CPU."""
+    if kind not in ("cuda", "mps"):
+        return None
+    import torch  # noqa: PLC0415 - loaded already: the device was chosen by asking it
+
+    if kind == "mps":
+        return torch.mps.current_allocated_memory(), torch.mps.recommended_max_memory()
+    free, total = torch.cuda.mem_get_info()
+    cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return total - free - cached, total
+
+
+def empty_caches(kind: str) -> None:
+    """Give what torch keeps for later back to the accelerator."""
+    if kind not in ("cuda", "mps"):
+        return
+    import torch  # noqa: PLC0415 - the same
+
+    (torch.cuda if kind == "cuda" else torch.mps).empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a batch or a load failed for lack of memory, told by the error's type.
+
+    torch on a CPU raises a plain RuntimeError, which is not told apart: there the kernel ends processes sooner.
+    """
+    torch = sys.modules.get("torch")
+    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+
+
+def self_test(kind: str) -> None:
+    """Have the device compute a tiny product.
+
+    Raises:
+        RuntimeError: the device failed, or the product is wrong.
+    """
+    if kind == "cpu":
+        found = float((np.ones((8, 8), np.float32) @ np.ones((8, 8), np.float32)).sum())
+    else:
+        import torch  # noqa: PLC0415 - the same
+
+        ones = torch.ones(8, 8, device=kind)
+        found = float((ones @ ones).sum())
+    if found != 8.0**3:
+        raise RuntimeError(f"the {kind} device says that 8 x 8 x 8 is {found}")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -33,7 +34,7 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, list[
 
 def attend_on(device: str) -> Attend:
     """The way that suits a device."""
-    return attend_each if device == "cpu" else attend_padded
+    return attend_each if device == "cpu" else PaddedAttention()
 
 
 def attend_each(
@@ -59,34 +60,59 @@ def attend_each(
         target.copy_(context.transpose(0, 1))
 
 
-def attend_padded(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    out: torch.Tensor,
-    lengths: list[int],
-    sight: Sight = EVERYTHING,
-) -> None:
-    """The same over a padded copy: for devices on which a call costs more than padding."""
-    count, longest = len(lengths), max(lengths)
-    sizes = torch.tensor(lengths, device=out.device)
-    real = torch.arange(longest, device=out.device)[None, :] < sizes[:, None]
-    places = real.view(-1).nonzero()[:, 0]
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where the tokens of a packed batch lie in a padded one: `real` [sequences, longest], `places` [tokens]."""
 
-    def padded(part: torch.Tensor) -> torch.Tensor:
-        copy = part.new_zeros(count * longest, part.shape[0], part.shape[2]).index_copy_(
-            0, places, part.transpose(0, 1)
-        )
-        return copy.view(count, longest, part.shape[0], part.shape[2]).transpose(1, 2)
+    lengths: list[int]
+    real: torch.Tensor
+    places: torch.Tensor
 
-    query, key, value = padded(queries), padded(keys), padded(values)
-    if sight.window is not None and sight.window < longest - 1:
-        context = _blocks(query, key, value, sight, real)
-    elif sight.causal:
-        context = _fused(query, key, value, causal=True)  # padding comes after every real token: none sees it
-    else:
-        context = _fused(query, key, value, real[:, None, None, :])
-    out.copy_(context.transpose(1, 2).flatten(0, 1)[places])
+
+class PaddedAttention:
+    """The same over a padded copy: for devices on which a call costs more than padding. See `Attend`.
+
+    Where tokens lie is worked out on the host, once for all layers of a batch, so that nothing waits for the device.
+    """
+
+    def __init__(self) -> None:
+        self._last: _Layout | None = None  # replaced as a whole: a thread that sees another's computes its own
+
+    def __call__(
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        out: torch.Tensor,
+        lengths: list[int],
+        sight: Sight = EVERYTHING,
+    ) -> None:
+        """See `Attend`."""
+        layout = self._layout(lengths, out.device)
+        count, longest = layout.real.shape
+
+        def padded(part: torch.Tensor) -> torch.Tensor:
+            copy = part.new_zeros(count * longest, part.shape[0], part.shape[2])
+            copy.index_copy_(0, layout.places, part.transpose(0, 1))
+            return copy.view(count, longest, part.shape[0], part.shape[2]).transpose(1, 2)
+
+        query, key, value = padded(queries), padded(keys), padded(values)
+        if sight.window is not None and sight.window < longest - 1:
+            context = _blocks(query, key, value, sight, layout.real)
+        elif sight.causal:
+            context = _fused(query, key, value, causal=True)  # padding comes after every real token: none sees it
+        else:
+            context = _fused(query, key, value, layout.real[:, None, None, :])
+        out.copy_(context.transpose(1, 2).flatten(0, 1)[layout.places])
+
+    def _layout(self, lengths: list[int], device: torch.device) -> _Layout:
+        last = self._last
+        if last is not None and last.lengths is lengths and last.real.device == device:
+            return last
+        real = np.arange(max(lengths)) < np.array(lengths)[:, None]
+        places = torch.from_numpy(np.flatnonzero(real)).to(device)
+        self._last = _Layout(lengths, torch.from_numpy(real).to(device), places)
+        return self._last
 
 
 def _plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:

@@ -1,0 +1,142 @@
+"""Where requests wait for a worker, at their client's wish. It hears of every change of the fleet and never polls."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from sie_router.core.fleet import Fleet, Index
+from sie_router.core.hold import able, allowed, due_s
+from sie_router.core.route import Ask
+
+
+@dataclass(slots=True)
+class Line:
+    """Those that wait for the same, in order; each with the index in whose light nobody could serve it."""
+
+    waiters: dict[asyncio.Future[None], Index] = field(default_factory=dict)
+    opened_at: float | None = None
+    released: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+
+class WaitingRoom:
+    """Bounded in requests and bytes; full, or closed, it lets nobody in. `clock` is monotonic time in seconds.
+
+    `ended` counts requests by how their wait ended: `served`, `expired`, or `full` when there was no room.
+    """
+
+    def __init__(
+        self, snapshot: Callable[[], Fleet], clock: Callable[[], float], *, max_requests: int, max_bytes: int
+    ) -> None:
+        self._snapshot = snapshot
+        self._clock = clock
+        self._max_requests = max_requests
+        self._max_bytes = max_bytes
+        self._lines: dict[Ask, Line] = {}
+        self._seen: tuple[object, object] = (None, None)
+        self._is_closed = False
+        self.requests = 0
+        self.held_bytes = 0
+        self.ended = {"served": 0, "expired": 0, "full": 0, "gone": 0}
+
+    @contextmanager
+    def place(self, size_bytes: int) -> Iterator[bool]:
+        """A place for one request of this size; False when there is none."""
+        if self._is_closed or self.requests >= self._max_requests or self.held_bytes + size_bytes > self._max_bytes:
+            self.ended["full"] += 1
+            yield False
+            return
+        self.requests += 1
+        self.held_bytes += size_bytes
+        try:
+            yield True
+        except asyncio.CancelledError:
+            self.ended["gone"] += 1
+            raise
+        finally:
+            self.requests -= 1
+            self.held_bytes -= size_bytes
+
+    async def turn(self, ask: Ask, seen: Index, until: float) -> bool:
+        """Wait for another try to be worth it; False when the time is over, or the room was closed.
+
+        `seen` is the index in whose light the last try failed: only a later one is a reason for another.
+        """
+        if self._is_closed:
+            return False
+        line = self._lines.setdefault(ask, Line())
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line.waiters[waiter] = seen
+        self._let_go(ask, line)
+        try:
+            async with asyncio.timeout(max(0.0, until - self._clock())):
+                await waiter
+        except TimeoutError:
+            return False
+        finally:
+            line.waiters.pop(waiter, None)
+            if not line.waiters:
+                self._drop(ask, line)
+        return not self._is_closed
+
+    def changed(self) -> None:
+        """Look again, if anything has changed that decides who can serve."""
+        fleet = self._snapshot()
+        now = (fleet.index, fleet.models)
+        if now[0] is self._seen[0] and now[1] is self._seen[1]:
+            return
+        self._seen = now
+        for ask, line in tuple(self._lines.items()):
+            self._let_go(ask, line)
+
+    def close(self) -> None:
+        """Send everybody away with what they would have heard at once; let nobody in."""
+        self._is_closed = True
+        for line in self._lines.values():
+            for waiter in line.waiters:
+                _wake(waiter)
+
+    def _let_go(self, ask: Ask, line: Line) -> None:
+        fleet, now = self._snapshot(), self._clock()
+        workers = able(fleet, ask)
+        if not workers:
+            self._shut(line)
+            return
+        if line.opened_at is None:
+            line.opened_at, line.released = now, 0
+        left = allowed(now - line.opened_at, workers) - line.released
+        for waiter, seen in tuple(line.waiters.items()):
+            if seen is fleet.index or waiter.done():
+                continue
+            if left <= 0:
+                self._look_again(ask, line, line.opened_at + due_s(line.released, workers) - now)
+                return
+            left -= 1
+            line.released += 1
+            _wake(waiter)
+
+    def _shut(self, line: Line) -> None:
+        if line.opened_at is None:
+            return
+        line.opened_at = None
+        # The worker came and went, and its coming ended the demand: one of those who still wait has to renew it.
+        first = next((waiter for waiter in line.waiters if not waiter.done()), None)
+        if first is not None:
+            _wake(first)
+
+    def _look_again(self, ask: Ask, line: Line, in_s: float) -> None:
+        if line.timer is not None:
+            line.timer.cancel()
+        line.timer = asyncio.get_running_loop().call_later(max(in_s, 0.001), self._let_go, ask, line)
+
+    def _drop(self, ask: Ask, line: Line) -> None:
+        if line.timer is not None:
+            line.timer.cancel()
+        if self._lines.get(ask) is line:
+            del self._lines[ask]
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,167 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import httpx
+import msgspec
+
+from router_builders import L4, MODEL, status
+from router_fakes import Exchange, FakeWorker, Served, eventually, served, settings
+from sie_protocol.status import ModelStatus
+from sie_router.core.demand import wanted
+from sie_router.core.hold import START
+
+MakeWorker = Callable[..., Awaitable[FakeWorker]]
+PATH = f"/v1/encode/{MODEL}"
+WARM = status("w", loaded=[MODEL])
+NOBODY = status("w", ready=False)
+
+
+async def ask(router: Served, wait: str | None = "30", path: str = PATH, body: bytes = b"{}") -> httpx.Response:
+    async with httpx.AsyncClient(base_url=router.url, timeout=20) as client:
+        headers = {} if wait is None else {"prefer": f"wait={wait}"}
+        return await client.post(path, content=body, headers=headers)
+
+
+def demand(router: Served, at: float = 0.0) -> int:
+    return wanted(router.app.store.snapshot(), at)[L4, "default"]
+
+
+def waiting(router: Served) -> int:
+    return sum(len(line.waiters) for line in router.app.waiting._lines.values())
+
+
+async def test_a_request_waits_for_a_worker_and_demand_is_visible_meanwhile(make_worker: MakeWorker) -> None:
+    worker = await make_worker(NOBODY)
+    async with served(settings(worker)) as router:
+        asked = asyncio.create_task(ask(router))
+        named = asyncio.create_task(ask(router, path="/v1/embeddings", body=b'{"model": "BAAI/bge-m3"}'))
+        await eventually(lambda: waiting(router) == 2)
+        assert demand(router, asyncio.get_running_loop().time() + 30) == 1
+        worker.tell(WARM)
+        answers = await asked, await named
+        assert [answer.status_code for answer in answers] == [200, 200]
+        assert {answer.headers["preference-applied"] for answer in answers} == {"wait=30"}
+        assert all(outcome.held_s > 0 and not outcome.provisioning for outcome in router.outcomes)
+        assert router.app.waiting.ended["served"] == 2
+        assert (router.app.waiting.requests, router.app.waiting.held_bytes) == (0, 0)
+
+
+async def test_who_did_not_ask_to_wait_is_told_at_once(make_worker: MakeWorker) -> None:
+    worker = await make_worker(NOBODY)
+    async with served(settings(worker)) as router:
+        for wait in (None, "0", "soon"):
+            answer = await ask(router, wait)
+            assert (answer.status_code, "preference-applied" in answer.headers) == (202, False)
+
+
+async def test_when_the_time_is_over_the_answer_is_the_usual_one() -> None:
+    async with served(settings(max_wait_s=1)) as router:
+        answer = await ask(router, "30")
+        assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=1")
+        assert demand(router, asyncio.get_running_loop().time()) == 1
+        assert router.app.waiting.ended["expired"] == 1
+    assert router.outcomes[0].held_s >= 1
+
+
+async def test_the_clients_own_deadline_ends_the_wait() -> None:
+    async with served(settings()) as router, httpx.AsyncClient(base_url=router.url, timeout=20) as client:
+        answer = await client.post(PATH, headers={"x-sie-wait": "30", "x-sie-timeout": "0.2"})
+    assert answer.status_code == 202
+
+
+async def test_a_request_waits_until_its_model_is_loaded(make_worker: MakeWorker) -> None:
+    async def loading_at_first(exchange: Exchange) -> None:
+        if MODEL in worker.frame.loaded_models:
+            exchange.reply()
+        else:
+            exchange.refuse("MODEL_LOADING")
+            worker.tell(status("w", loading=[MODEL]))
+
+    worker = await make_worker(status("w"), loading_at_first)
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        asked = asyncio.create_task(ask(router))
+        await eventually(lambda: waiting(router) == 1)
+        worker.tell(status("other", loading=[MODEL]))
+        assert len(worker.seen) == 1
+        worker.tell(WARM)
+        assert (await asked).status_code == 200
+    assert len(worker.seen) == 2
+
+
+async def test_a_load_that_failed_is_heard_of_at_once(make_worker: MakeWorker) -> None:
+    async def fail(exchange: Exchange) -> None:
+        if len(worker.seen) == 1:
+            exchange.refuse("MODEL_LOADING")
+            worker.tell(status("w", loading=[MODEL]))
+        else:
+            exchange.reply(502, X_SIE_Error_Code="MODEL_LOAD_FAILED")
+
+    worker = await make_worker(status("w"), fail)
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        asked = asyncio.create_task(ask(router))
+        await eventually(lambda: waiting(router) == 1)
+        worker.tell(msgspec.structs.replace(status("w"), models=(ModelStatus(name=MODEL, state="failed"),)))
+        assert (await asked).status_code == 502
+
+
+async def test_a_herd_is_let_go_on_a_ramp(make_worker: MakeWorker) -> None:
+    async def keep(exchange: Exchange) -> None:
+        started.append(asyncio.get_running_loop().time())
+        if len(started) == 20:
+            everybody.set()
+        await everybody.wait()
+        exchange.reply()
+
+    started: list[float] = []
+    everybody = asyncio.Event()
+    worker = await make_worker(NOBODY, keep)
+    async with served(settings(worker)) as router:
+        herd = [asyncio.create_task(ask(router)) for _ in range(20)]
+        await eventually(lambda: waiting(router) == 20)
+        worker.tell(WARM)
+        assert [(await each).status_code for each in herd] == [200] * 20
+    at = [each - started[0] for each in started]
+    assert at[START] >= 0.05
+    assert at[19] >= 0.4
+
+
+async def test_a_client_that_leaves_waits_no_more() -> None:
+    async with served(settings()) as router:
+        asked = asyncio.create_task(ask(router))
+        await eventually(lambda: waiting(router) == 1)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        await eventually(lambda: bool(router.outcomes))
+        assert router.outcomes[0].status == 499
+        assert (waiting(router), router.app.waiting.requests, router.app.waiting.ended["gone"]) == (0, 0, 1)
+
+
+async def test_the_room_is_bounded_in_requests_and_bytes() -> None:
+    async with served(settings(max_waiting=1, max_waiting_bytes=100)) as router:
+        assert (await ask(router, body=b"x" * 101)).status_code == 202
+        asked = asyncio.create_task(ask(router))
+        await eventually(lambda: waiting(router) == 1)
+        assert (await ask(router)).status_code == 202
+        assert router.app.waiting.ended["full"] == 2
+        router.app.drain()
+        assert (await asked).status_code == 202
+
+
+async def test_when_the_worker_leaves_again_the_demand_is_noted_again(make_worker: MakeWorker) -> None:
+    async def busy(_: Exchange) -> None:
+        await asyncio.Event().wait()
+
+    worker = await make_worker(NOBODY, busy)
+    async with served(settings(worker)) as router:
+        herd = [asyncio.create_task(ask(router)) for _ in range(3 * START)]
+        await eventually(lambda: waiting(router) == 3 * START)
+        worker.tell(WARM)
+        await eventually(lambda: waiting(router) < 3 * START)
+        worker.tell(NOBODY)
+        now = asyncio.get_running_loop().time
+        await eventually(lambda: demand(router, now()) == 1 and waiting(router) > 0)
+        for each in herd:
+            each.cancel()
+        await asyncio.gather(*herd, return_exceptions=True)

@@ -1,0 +1,64 @@
+"""Which profiles of a model share its weights, and what a model looks like under one of them. Knows no worker.
+
+Profiles whose adapter, precision and load options are equal run on one set of weights, however their other options
+differ. `org/model` names the default profile of a model, `org/model:name` another one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, ModelConfig
+from sie_protocol.errors import ErrorCode, Problem
+from sie_server.core.options import invalid, load_identity, no_such_profile
+
+
+def weights_of(model: ModelConfig) -> Mapping[str, str]:
+    """For each profile the one whose weights it runs on: the default, or the first by name that loads alike."""
+    owners: dict[str, str] = {}
+    for name in sorted(model.profiles, key=lambda each: (each != DEFAULT_PROFILE, each)):
+        identity = load_identity(model.profiles[name])
+        owners[name] = next(
+            (owner for owner in owners.values() if load_identity(model.profiles[owner]) == identity), name
+        )
+    return owners
+
+
+def profile_id(model: ModelConfig, profile: str) -> str:
+    """The name by which callers ask for a profile of a model."""
+    return model.sie_id if profile == DEFAULT_PROFILE else f"{model.sie_id}{PROFILE_SEPARATOR}{profile}"
+
+
+def under(model: ModelConfig, profile: str) -> ModelConfig:
+    """The model as callers of this profile see it: their default is the profile."""
+    return msgspec.structs.replace(model, profiles={**model.profiles, DEFAULT_PROFILE: model.profiles[profile]})
+
+
+def check_profile(model: ModelConfig, named: str, options: Mapping[str, Any]) -> str | None:
+    """The profile that `options.profile` asks for, if any; `named` is how the request calls the model.
+
+    Raises:
+        Problem: INVALID_INPUT when there is no such profile, or the name of the model has another one.
+    """
+    wanted = options.get("profile")
+    if wanted is None:
+        return None
+    if not isinstance(wanted, str) or wanted not in model.profiles:
+        raise no_such_profile(model, wanted)
+    if PROFILE_SEPARATOR in named and named.lower() != f"{model.sie_id}{PROFILE_SEPARATOR}{wanted}".lower():
+        raise invalid(f"the request names '{named}' and options.profile '{wanted}'; name one profile only")
+    return wanted
+
+
+def unknown(models: Mapping[str, ModelConfig], name: str) -> Problem:
+    """The refusal of a name that is neither a model nor a profile; `models` by id in lower case."""
+    base, _, profile = name.partition(PROFILE_SEPARATOR)
+    model = models.get(base.lower())
+    details = {"model": name[:200]}
+    if model is None or not profile:
+        message = f"this worker has no model '{name[:200]}'; GET /v1/models lists what it has"
+    else:
+        known = ", ".join(sorted(model.profiles))
+        message = f"model '{model.sie_id}' has no profile '{profile[:200]}'; it has: {known}"
+    return Problem(ErrorCode.MODEL_NOT_FOUND, message, details=details)

@@ -1,0 +1,87 @@
+import pytest
+
+from sie_protocol.catalog import EncodeTask, ModelConfig, ProfileConfig, Tasks, VectorTask
+from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.items import EncodeParams
+from sie_server.core.options import resolve_encode
+from sie_server.core.profiles import under, weights_of
+from sie_server.engine.slots import Slots
+
+MODEL = ModelConfig(
+    "org/m",
+    Tasks(encode=EncodeTask(dense=VectorTask(8), sparse=VectorTask(9))),
+    {
+        "default": ProfileConfig("dense", adapter_options={"pooling": "mean"}),
+        "short": ProfileConfig("dense", 100, adapter_options={"pooling": "mean", "doc_template": "s: {text}"}),
+        "half": ProfileConfig("dense", compute_precision="float16", adapter_options={"pooling": "mean"}),
+        "half-sparse": ProfileConfig(
+            "dense", compute_precision="float16", adapter_options={"pooling": "mean", "output_types": ["sparse"]}
+        ),
+        "cls": ProfileConfig("dense", adapter_options={"pooling": "cls"}),
+        "Other": ProfileConfig("other", adapter_options={"pooling": "mean"}),
+    },
+)
+
+
+def slots() -> Slots:
+    return Slots({"org/m": MODEL})
+
+
+def test_profiles_that_load_alike_share_one_set_of_weights() -> None:
+    assert weights_of(MODEL) == {
+        "default": "default",
+        "short": "default",
+        "half": "half",
+        "half-sparse": "half",
+        "cls": "cls",
+        "Other": "Other",
+    }
+    held = {slot.name: slot for slot in slots()}
+    assert set(held) == {"org/m", "org/m:half", "org/m:cls", "org/m:Other"}
+    assert held["org/m"].aliases == ("org/m:short",)
+    assert held["org/m"].max_batch_tokens == 100  # batches mix its profiles: the smallest bound holds
+    assert held["org/m:half"].model.profiles["default"].compute_precision == "float16"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected", "weights"),
+    [
+        ("org/m", {}, "org/m", "org/m"),
+        ("ORG/M:Default", {}, "org/m", "org/m"),
+        ("org/m:SHORT", {}, "org/m:short", "org/m"),
+        ("org/m", {"profile": "short"}, "org/m:short", "org/m"),
+        ("org/m:short", {"profile": "short"}, "org/m:short", "org/m"),
+        ("org/m", {"profile": "half-sparse"}, "org/m:half-sparse", "org/m:half"),
+        ("org/m:other", {}, "org/m:Other", "org/m:Other"),
+    ],
+)
+def test_a_profile_is_named_behind_the_model_or_among_the_options(
+    name: str, options: dict[str, object], expected: str, weights: str
+) -> None:
+    choice = slots().find(name, options)
+    assert (choice.name, choice.slot.name) == (expected, weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "code"),
+    [
+        ("org/x", {}, ErrorCode.MODEL_NOT_FOUND),
+        ("org/m:none", {}, ErrorCode.MODEL_NOT_FOUND),
+        ("org/m", {"profile": "none"}, ErrorCode.INVALID_INPUT),
+        ("org/m", {"profile": ["short"]}, ErrorCode.INVALID_INPUT),
+        ("org/m:half", {"profile": "short"}, ErrorCode.INVALID_INPUT),
+    ],
+)
+def test_what_is_no_profile_or_two_of_them_is_refused(name: str, options: dict[str, object], code: ErrorCode) -> None:
+    with pytest.raises(Problem) as refused:
+        slots().find(name, options)
+    assert refused.value.code is code
+
+
+def test_the_request_beats_the_profile_and_the_profile_beats_the_default() -> None:
+    model = under(MODEL, "half-sparse")
+    assert resolve_encode(model, EncodeParams()).output_types == ("sparse",)
+    assert resolve_encode(model, EncodeParams(output_types=["dense"])).output_types == ("dense",)
+    assert resolve_encode(MODEL, EncodeParams()).output_types == ("dense",)
+    with pytest.raises(Problem, match="expected a list of names"):
+        resolve_encode(model, EncodeParams(output_types=[]))  # empty is a value, not silence

@@ -1,0 +1,100 @@
+"""A real Prometheus that scrapes routers of a test, and answers the queries an autoscaler would ask."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import yaml
+
+from local_cluster import eventually, free_port
+
+BINARY = shutil.which("prometheus")
+EVERY_S = 0.1
+QUERIES = Path(__file__).parents[2] / "deploy/queries.yaml"
+CONFIG = {
+    "global": {"scrape_interval": "100ms", "scrape_timeout": "100ms"},
+    "scrape_configs": [{"job_name": "router", "file_sd_configs": [{"files": ["targets.json"]}]}],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prometheus:
+    """A running server. `targets` is the file that tells it whom to scrape."""
+
+    url: str
+    targets: Path
+
+    def scrape(self, routers: Iterable[str]) -> None:
+        """Scrape these routers from now on, and no others."""
+        addresses = [url.removeprefix("http://") for url in routers]
+        new = self.targets.with_suffix(".new")
+        new.write_text(json.dumps([{"targets": addresses}]))
+        new.rename(self.targets)
+
+    async def ask(self, client: httpx.AsyncClient, name: str) -> float | None:
+        """The number that a query of `deploy/queries.yaml` gives for the group l4; None when it gives nothing."""
+        text = yaml.safe_load(QUERIES.read_text())[name]
+        return await self.number(client, text.replace("$profile", "l4").replace("$bundle", "default"))
+
+    async def number(self, client: httpx.AsyncClient, query: str) -> float | None:
+        """What a query gives; None when it gives nothing."""
+        answer = (await client.get(f"{self.url}/api/v1/query", params={"query": query})).json()
+        assert answer["status"] == "success", answer
+        results = answer["data"]["result"]
+        assert len(results) < 2, f"{query} gives several numbers: {results}"
+        return float(results[0]["value"][1]) if results else None
+
+    async def scraped(self, router: str, within_s: float = 20.0) -> None:
+        """Wait until this router was scraped."""
+        query = f'up{{instance="{router.removeprefix("http://")}"}}'
+        async with httpx.AsyncClient() as client, asyncio.timeout(within_s):
+            while await self.number(client, query) != 1:  # noqa: ASYNC110 - it is another process that has to scrape
+                await asyncio.sleep(EVERY_S / 2)
+
+    async def until(self, expected: Mapping[str, float | None], within_s: float = 20.0) -> None:
+        """Wait until these queries give these numbers."""
+        found: dict[str, float | None] = {}
+        async with httpx.AsyncClient() as client:
+            try:
+                async with asyncio.timeout(within_s):
+                    while found != expected:
+                        await asyncio.sleep(EVERY_S / 2)
+                        found = {name: await self.ask(client, name) for name in expected}
+            except TimeoutError:
+                raise AssertionError(f"expected {expected}, at the end it was {found}") from None
+
+    async def always(self, expected: Mapping[str, float], done: asyncio.Event) -> int:
+        """Ask again and again until `done`; every answer must be this. Returns how often it asked."""
+        count = 0
+        async with httpx.AsyncClient() as client:
+            while not done.is_set():
+                found = {name: await self.ask(client, name) for name in expected}
+                assert found == expected
+                count += 1
+                await asyncio.sleep(EVERY_S / 2)
+        return count
+
+
+@contextmanager
+def prometheus(folder: Path) -> Iterator[Prometheus]:
+    """Run one in a folder of its own."""
+    assert BINARY is not None
+    port = free_port()
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(CONFIG))
+    flags = [f"--web.listen-address=127.0.0.1:{port}", f"--storage.tsdb.path={folder / 'data'}", "--log.level=error"]
+    command = [BINARY, f"--config.file={folder / 'prometheus.yml'}", *flags]
+    server = Prometheus(f"http://127.0.0.1:{port}", folder / "targets.json")
+    server.scrape(())
+    popen = subprocess.Popen(command, cwd=folder)
+    try:
+        eventually(lambda: httpx.get(f"{server.url}/-/ready").status_code == 200)
+        yield server
+    finally:
+        popen.terminate()
+        popen.wait(20)
