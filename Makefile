@@ -1,6 +1,7 @@
 # Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-compat test-cluster test-node check format chaos bench bench-peers lab lab-node clean
+.PHONY: help demo up test test-compat test-cluster test-integrations test-node check format chaos bench bench-peers
+.PHONY: lab lab-node clean
 BIN := .venv/bin
 
 help: ## Show this list
@@ -42,6 +43,10 @@ format: ## Format the code and regenerate what is generated
 	$(BIN)/ruff check --fix .
 	$(BIN)/python tools/unasync.py
 	$(BIN)/python tools/models_table.py
+
+test-integrations: ## Run the recipes of docs/integrations with the frameworks' own packages (installed once, elsewhere)
+	@python3 tools/setup.py dev
+	@$(BIN)/python tools/integrations.py
 
 test-node: ## Run the suite that needs a node with pods (root, Linux, containerd)
 	@python3 tools/setup.py dev
