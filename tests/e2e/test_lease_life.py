@@ -15,7 +15,8 @@ from local_cluster import eventually, free_port
 from sie_sdk import SIEClient
 
 ROUTER = Path(sys.executable).with_name("sie-router")
-LEASE_S = 3.0
+LEASE_S = 20.0  # a restart is shorter, also on a busy machine
+SHORT_LEASE_S = 3.0
 BUSY_MACHINE_S = 5.0
 CLIENT = """
 import sys, threading
@@ -28,11 +29,11 @@ threading.Event().wait()
 
 
 @contextmanager
-def router(port: int, folder: Path) -> Iterator[None]:
+def router(port: int, folder: Path, lease_s: float = LEASE_S) -> Iterator[None]:
     """A router with short leases and a file of pools that outlives it."""
     environment = {
         **os.environ,  # noqa: TID251 - what a child of this test runs in
-        "SIE_ROUTER_LEASE_S": str(LEASE_S),
+        "SIE_ROUTER_LEASE_S": str(lease_s),
         "SIE_ROUTER_POOLS_FILE": str(folder / "pools.json"),
         "SIE_ROUTER_CONFIGURED_GPUS": "l4",
     }
@@ -64,7 +65,7 @@ def test_a_client_alive_keeps_its_pool_through_two_restarts_and_an_outage(tmp_pa
             with router(port, tmp_path):
                 eventually(lambda: not client.lease_failures)
                 seen = renewals(client)
-                eventually(lambda: renewals(client) - seen > LEASE_S, within_s=3 * LEASE_S)  # noqa: B023 - called here
+                eventually(lambda: renewals(client) > seen, within_s=LEASE_S)  # noqa: B023 - called here
                 found = client.get_pool("alive")
                 assert found is not None
                 assert found["status"]["created_at"] == made["status"]["created_at"]  # kept, not made anew
@@ -73,7 +74,7 @@ def test_a_client_alive_keeps_its_pool_through_two_restarts_and_an_outage(tmp_pa
 def test_a_client_that_is_killed_loses_its_pool_within_one_lease(tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    with router(port, tmp_path), SIEClient(url) as observer:
+    with router(port, tmp_path, SHORT_LEASE_S), SIEClient(url) as observer:
         client = subprocess.Popen([sys.executable, "-c", CLIENT, url], stdout=subprocess.PIPE)
         assert client.stdout is not None
         assert client.stdout.readline() == b"made\n"
@@ -82,5 +83,5 @@ def test_a_client_that_is_killed_loses_its_pool_within_one_lease(tmp_path: Path)
         client.wait()
         client.stdout.close()
         assert observer.get_pool("killed") is not None
-        eventually(lambda: observer.get_pool("killed") is None, within_s=LEASE_S + BUSY_MACHINE_S)
-        assert time.monotonic() - killed >= LEASE_S / 2  # it was the lease that ended, not the connection
+        eventually(lambda: observer.get_pool("killed") is None, within_s=SHORT_LEASE_S + BUSY_MACHINE_S)
+        assert time.monotonic() - killed >= SHORT_LEASE_S / 2  # it was the lease that ended, not the connection
