@@ -1,6 +1,7 @@
 # Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-cluster test-integrations test-node check format bench bench-peers lab lab-node clean
+.PHONY: help demo up test test-compat test-cluster test-integrations test-node check format chaos bench bench-peers
+.PHONY: lab lab-node clean
 BIN := .venv/bin
 
 help: ## Show this list
@@ -17,6 +18,10 @@ up: ## Run the same cluster on port 8080 until Ctrl-C
 test: ## Run the whole fast suite
 	@python3 tools/setup.py dev
 	@$(BIN)/pytest
+
+test-compat: ## Run the published SDKs against this cluster (needs python3.12 and PyPI)
+	@python3 tools/setup.py dev
+	@PYTHONPATH=tests/support $(BIN)/python tools/compat.py
 
 test-cluster: ## Run the suites that need a real Kubernetes API (built from source the first time) and Prometheus
 	@python3 tools/setup.py dev
@@ -58,7 +63,11 @@ lab-node: ## The same with a node that runs pods (root, Linux, containerd)
 	@$(BIN)/python tools/lab/binaries.py
 	@PYTHONPATH=tools $(BIN)/python tools/lab/inside.py $(BIN)/python -m lab.run --node
 
-bench: ## Measure the worker beside the hardware and sentence-transformers, the router beside nginx
+chaos: ## Ten minutes of killed, stopped, failing and restarted processes under load; prints what clients saw
+	@python3 tools/setup.py dev
+	$(BIN)/pytest tests/chaos --chaos-seconds 600 --timeout 900 -s
+
+bench: ## Measure the worker beside the hardware and sentence-transformers, the router beside other proxies
 	@python3 tools/setup.py dev
 	$(BIN)/python tools/bench/run.py
 
