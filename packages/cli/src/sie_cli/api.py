@@ -74,7 +74,11 @@ class Api:
         )
 
     async def json(self, method: str, path: str, *, body: Any = None) -> Any:
-        """The JSON of a success.
+        """The JSON of a success; raises like `success`."""
+        return (await self.success(method, path, body=body)).value
+
+    async def success(self, method: str, path: str, *, body: Any = None) -> Reply:
+        """An answer that is JSON and no refusal.
 
         Raises:
             RefusedError: it is none.
@@ -88,7 +92,7 @@ class Api:
             ) from error
         if reply.status >= _ERRORS_FROM or reply.value is None:
             raise RefusedError(_sentence(f"{method} {self.url}{path}", reply))
-        return reply.value
+        return reply
 
     async def __aenter__(self) -> Self:
         return self

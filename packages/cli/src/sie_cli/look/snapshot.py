@@ -49,26 +49,18 @@ async def look(api: Api, now: float) -> Snapshot:
     Raises:
         RefusedError: the address is no router, or refuses to tell.
     """
-    health, version, listed, scrape = await asyncio.gather(
-        api.json("GET", HEALTH), _version(api), api.json("GET", POOLS), _scrape(api)
-    )
+    told, listed, scrape = await asyncio.gather(api.success("GET", HEALTH), api.json("GET", POOLS), _scrape(api))
+    health, version = msgspec.convert(told.value, Health), told.headers.get(SERVER_VERSION.lower(), "unknown")
     pools = msgspec.convert(listed["pools"], tuple[PoolListItem, ...])
     named = [pool["name"] for pool in pools if pool["name"] != "default"][:MAX_POOLS]
     infos = await asyncio.gather(*(api.reply("GET", f"{POOLS}/{name}") for name in named))
     leases = tuple(msgspec.convert(info.value, PoolInfo) for info in infos if info.status == _OK)
-    return Snapshot(api.url, now, version, msgspec.convert(health, Health), pools, leases, scrape)
+    return Snapshot(api.url, now, version, health, pools, leases, scrape)
 
 
 async def models(api: Api) -> tuple[ModelInfo, ...]:
     """The catalogue."""
     return msgspec.convert((await api.json("GET", MODELS))["models"], tuple[ModelInfo, ...])
-
-
-async def _version(api: Api) -> str:
-    try:
-        return (await api.reply("GET", HEALTH)).headers.get(SERVER_VERSION.lower(), "unknown")
-    except httpx.HTTPError:
-        return "unknown"
 
 
 async def _scrape(api: Api) -> Scrape | None:
