@@ -1,6 +1,7 @@
 # Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-deploy test-cluster test-node check format bench bench-peers lab lab-node images clean
+.PHONY: help demo up test test-compat test-deploy test-cluster test-integrations test-node check format chaos bench
+.PHONY: bench-peers lab lab-node images clean
 BIN := .venv/bin
 VERSION = $(shell sed -n 's/^version: //p' deploy/helm/sie-cluster/Chart.yaml)
 BUILD ?= docker build
@@ -20,6 +21,10 @@ up: ## Run the same cluster on port 8080 until Ctrl-C
 test: ## Run the whole fast suite
 	@python3 tools/setup.py dev
 	@$(BIN)/pytest
+
+test-compat: ## Run the published SDKs against this cluster (needs python3.12 and PyPI)
+	@python3 tools/setup.py dev
+	@PYTHONPATH=tests/support $(BIN)/python tools/compat.py
 
 test-deploy: ## Run the suite of the Helm chart and the images (helm is built from source the first time)
 	@python3 tools/setup.py dev
@@ -49,6 +54,10 @@ format: ## Format the code and regenerate what is generated
 	$(BIN)/python tools/models_table.py
 	$(BIN)/python tools/chart_readme.py
 
+test-integrations: ## Run the recipes of docs/integrations with the frameworks' own packages (installed once, elsewhere)
+	@python3 tools/setup.py dev
+	@$(BIN)/python tools/integrations.py
+
 test-node: ## Run the suite that needs a node with pods (root, Linux, containerd)
 	@python3 tools/setup.py dev
 	@$(BIN)/python tools/lab/binaries.py
@@ -64,7 +73,11 @@ lab-node: ## The same with a node that runs pods (root, Linux, containerd)
 	@$(BIN)/python tools/lab/binaries.py
 	@PYTHONPATH=tools $(BIN)/python tools/lab/inside.py $(BIN)/python -m lab.run --node
 
-bench: ## Measure the worker beside the hardware and sentence-transformers, the router beside nginx
+chaos: ## Ten minutes of killed, stopped, failing and restarted processes under load; prints what clients saw
+	@python3 tools/setup.py dev
+	$(BIN)/pytest tests/chaos --chaos-seconds 600 --timeout 900 -s
+
+bench: ## Measure the worker beside the hardware and sentence-transformers, the router beside other proxies
 	@python3 tools/setup.py dev
 	$(BIN)/python tools/bench/run.py
 

@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import httpx
@@ -87,13 +88,15 @@ def open_files(pid: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def local_cluster(folder: Path, definition: str) -> Iterator[LocalCluster]:
+def local_cluster(
+    folder: Path, definition: str, env: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[LocalCluster]:
     """Run `sie up` with this cluster file until the block ends; it must then exit cleanly and leave no port in use."""
     file, log, port = folder / "cluster.yaml", folder / "sie-up.log", free_port()
     file.write_text(definition)
     with log.open("wb") as output:
         command = [str(SIE), "up", "-f", str(file), "--port", str(port)]
-        environment = {**os.environ, "TMPDIR": str(folder)}  # noqa: TID251 - what a child of this test runs in
+        environment = {**os.environ, "TMPDIR": str(folder), **env}  # noqa: TID251 - what a child of this test runs in
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     cluster = LocalCluster(f"http://127.0.0.1:{port}", process)
     try:

@@ -10,9 +10,7 @@ interleaved; ratios are taken within a round.
 import argparse
 import contextlib
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,6 +21,7 @@ import numpy as np
 
 from children import Child
 from corpus import MODEL, model_folder
+from environments import installed
 from figures import Figures
 from servers import free_port, native, own_worker, serving
 
@@ -76,27 +75,6 @@ PEERS = (
 )
 
 
-def installed(peer: Peer) -> Path:
-    """The folder of the peer's commands; installs it when it is not there.
-
-    Raises:
-        SystemExit: its Python is missing, or the installation failed.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "sie-bench", peer.name.replace(" ", "-"))
-    done = cache / "complete"
-    if done.exists():
-        return cache / "bin"
-    python = shutil.which(peer.python)
-    if python is None:
-        raise SystemExit(f"{peer.name} needs {peer.python}, which is not on PATH; leave it out with --only")
-    print(f"installing {peer.name} into {cache} (gigabytes, minutes, once) ...", flush=True)
-    shutil.rmtree(cache, ignore_errors=True)
-    subprocess.run([python, "-m", "venv", cache], check=True)
-    subprocess.run([cache / "bin" / "pip", "install", "--quiet", *peer.requirements], check=True)
-    done.touch()
-    return cache / "bin"
-
-
 def measure(peers: Sequence[Peer], rounds: int, count: int, concurrencies: Sequence[int], scratch: Path) -> None:
     """Run the rounds and print the tables."""
     rates, ratios, closest = Figures(), Figures(), 1.0
@@ -105,7 +83,8 @@ def measure(peers: Sequence[Peer], rounds: int, count: int, concurrencies: Seque
 
         def start(name: str, command: list[str], port: int, shape: str) -> Child:
             first = native(MODEL) if shape == "native" else (EMBEDDINGS, {"model": MODEL, "input": ["hello"]})
-            seconds = stack.enter_context(serving(command, port, *first, env={**os.environ, "HF_HUB_OFFLINE": "1"}))
+            environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+            seconds = stack.enter_context(serving(command, port, *first, env=environment)).seconds
             print(f"{name}: {seconds:.1f} s from its start to the first vector", flush=True)
             child = Child("load", texts, str(port), shape)
             stack.callback(child.close)
@@ -117,7 +96,10 @@ def measure(peers: Sequence[Peer], rounds: int, count: int, concurrencies: Seque
         for peer in peers:
             port = free_port()
             others[peer.name] = start(
-                peer.name, peer.command(installed(peer), scratch / peer.name, port), port, peer.shape
+                peer.name,
+                peer.command(installed(peer.name, peer.python, peer.requirements), scratch / peer.name, port),
+                port,
+                peer.shape,
             )
         lengths = own.ask(f"16 {count}")["tokens"]
         print(f"{count} texts, {sum(lengths)} tokens, {os.cpu_count()} cores")

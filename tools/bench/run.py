@@ -1,4 +1,4 @@
-"""`make bench`: the worker beside sentence-transformers, then the router beside nginx. Each prints its own table."""
+"""`make bench`: the worker beside sentence-transformers, then the router beside other proxies. Each prints a table."""
 
 import subprocess
 import sys

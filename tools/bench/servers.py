@@ -11,12 +11,21 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from corpus import MODEL
 from sie_protocol.headers import JSON, operation_path
 
 START_S = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A server that answers; `seconds` from the start of its process to its first answer."""
+
+    seconds: float
+    pid: int
 
 
 def free_port() -> int:
@@ -35,8 +44,8 @@ def own_worker(port: int) -> list[str]:
 @contextlib.contextmanager
 def serving(
     command: Sequence[str], port: int, path: str, body: object, env: Mapping[str, str] | None = None
-) -> Iterator[float]:
-    """A server that answers this request; gives the seconds from the start of the process to its first answer."""
+) -> Iterator[Started]:
+    """A server that answers this request."""
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
@@ -46,7 +55,7 @@ def serving(
                     log.seek(0)
                     raise RuntimeError(f"{command[0]} did not start:\n{log.read()}")
                 time.sleep(0.05)
-            yield time.perf_counter() - started
+            yield Started(time.perf_counter() - started, process.pid)
         finally:
             process.send_signal(signal.SIGTERM)
             try:

@@ -32,7 +32,7 @@ def measure(rounds: int, count: int, concurrencies: Sequence[int]) -> None:
     port, shape = free_port(), shape_of(model_folder())
     rates, ratios, worst = Figures(), Figures(), 0.0
     with contextlib.ExitStack() as stack:
-        cold_s = stack.enter_context(serving(own_worker(port), port, *native(MODEL)))
+        cold_s = stack.enter_context(serving(own_worker(port), port, *native(MODEL))).seconds
         print(f"from `sie-server serve` to the first vector: {cold_s:.2f} s")
         client, oracle, engine, limit = (
             Child("load", str(count), str(port), "native"),

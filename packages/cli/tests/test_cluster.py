@@ -44,7 +44,9 @@ def log() -> ClusterLog:
 @pytest.fixture
 def a_cluster(log: ClusterLog, tmp_path: Path) -> MakeCluster:
     def make(file: ClusterFile, env: Mapping[str, str] = MappingProxyType({})) -> Cluster:
-        return Cluster(file, Settings({**load().inherited, **env}, cores=2, runs=tmp_path), STAND_INS, log.add)
+        return Cluster(
+            file, Settings({**load().inherited, **env}, cores=2, runs=tmp_path, state=tmp_path), STAND_INS, log.add
+        )
 
     return make
 
@@ -91,7 +93,7 @@ async def test_a_router_that_cannot_start_is_reported_with_the_end_of_its_log(
 
 
 async def test_a_command_that_is_not_installed_is_named(log: ClusterLog, tmp_path: Path) -> None:
-    settings = Settings({}, cores=2, runs=tmp_path)
+    settings = Settings({}, cores=2, runs=tmp_path, state=tmp_path)
     cluster = Cluster(a_file(), settings, Executables(("/nowhere/sie-router",), STAND_INS.server), log.add)
     with pytest.raises(ClusterError, match="/nowhere/sie-router does not exist"):
         async with cluster:

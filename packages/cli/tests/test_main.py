@@ -1,3 +1,4 @@
+import json
 import socket
 import subprocess
 import sys
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sie_cli.settings import load
 from sie_protocol.versions import VERSION
 
 SIE = str(Path(sys.executable).with_name("sie"))
@@ -24,7 +26,23 @@ def test_version_tells_every_distribution() -> None:
 
 def test_help_lists_the_commands() -> None:
     text = sie("--help").stdout
-    assert all(command in text for command in ("up", "demo", "version"))
+    assert all(
+        command in text
+        for command in (
+            "up",
+            "down",
+            "demo",
+            "version",
+            "encode",
+            "score",
+            "extract",
+            "models",
+            "pools",
+            "status",
+            "top",
+            "doctor",
+        )
+    )
 
 
 def test_the_command_itself_imports_nothing_heavy() -> None:
@@ -55,3 +73,32 @@ def test_up_on_a_port_in_use_names_it_and_another_one() -> None:
     assert done.returncode == 1
     assert f"port {port} is in use by another program" in done.stderr
     assert f"sie up --port {port + 1}" in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_there_for_the_common_shells(shell: str) -> None:
+    done = subprocess.run(
+        [SIE],
+        env={**load().inherited, "_SIE_COMPLETE": f"source_{shell}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, "sie" in done.stdout) == (0, True)
+
+
+def test_no_color_is_respected() -> None:
+    done = subprocess.run(
+        [SIE, "--help"],
+        env={**load().inherited, "NO_COLOR": "1", "FORCE_COLOR": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "\x1b[3" not in done.stdout
+
+
+def test_version_is_told_as_json() -> None:
+    assert json.loads(sie("version", "--json").stdout)["sie"] == VERSION

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from sie_cli.scaler import triggers
+from sie_cli.scaler import lease_triggers, triggers
 from sie_cli.scrape import Scrape, parse, read, scrape
 
 L4 = ("l4", "default")
@@ -105,3 +105,25 @@ async def test_a_router_that_does_not_answer_with_metrics_is_not_read(answer: by
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, httpx.AsyncClient() as client:
         port = server.sockets[0].getsockname()[1]
         assert await scrape(client, f"http://127.0.0.1:{port}") is None
+
+
+@pytest.mark.parametrize(
+    ("reserved", "waiting", "wanted"), [((2, 2), (0, 0), 2), ((2, 1), (0, 1), 3), ((0, 0), (1, 1), 0)]
+)
+def test_reservations_count_once_over_all_routers_and_leave_one_more_for_others_who_wait(
+    reserved: tuple[int, int], waiting: tuple[int, int], wanted: float
+) -> None:
+    scrapes = [
+        Scrape(demand={L4: {"default": others, "tenant": 1}}, reserved={L4: lease}, warm={L4: 1})
+        for lease, others in zip(reserved, waiting, strict=True)
+    ]
+    assert [reading.value for reading in read(scrapes, L4, lease_triggers())] == [wanted, 1]
+
+
+def test_reservations_are_read_from_what_routers_export() -> None:
+    text = (
+        'sie_router_pending_demand{machine_profile="l4",bundle="default",pool="default"} 0\n'
+        'sie_router_active_lease_gpus{machine_profile="l4",bundle="default"} 2\n'
+        'sie_router_warm_floor_workers{machine_profile="l4",bundle="default"} 1\n'
+    )
+    assert [reading.value for reading in read([parse(text)], L4, lease_triggers())] == [2, 1]

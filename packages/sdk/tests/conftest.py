@@ -5,6 +5,7 @@ import pytest
 from hypothesis import settings
 
 from sdk_clients import OnALoop, Open, Threaded
+from sdk_echo import Serving, echoing
 from sdk_server import Serve, serving
 
 settings.register_profile("busy-machine", deadline=None)
@@ -18,10 +19,18 @@ def serve() -> Iterator[Serve]:
         yield lambda *steps, **options: stack.enter_context(serving(*steps, **options))
 
 
+@pytest.fixture
+def echo() -> Iterator[Serving]:
+    """Start a server that answers every item by itself; it stops with the test."""
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(echoing(**options))
+
+
 @pytest.fixture(params=[Threaded, OnALoop], ids=["sync", "async"])
 def open_client(
     request: pytest.FixtureRequest,
     serve: Serve,  # noqa: ARG001 - asked for so that servers stop after clients
+    echo: Serving,  # noqa: ARG001 - the same
 ) -> Iterator[Open]:
     """Open a client of either kind; it is closed with the test, before the servers."""
     with ExitStack() as stack:

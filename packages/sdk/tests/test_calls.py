@@ -232,7 +232,7 @@ def test_a_score_request_says_nothing_that_the_caller_does_not() -> None:
 @pytest.mark.parametrize("query", ["text", None, [{"text": "a"}]])
 def test_a_query_that_is_no_item_is_shown(query: Any) -> None:
     with pytest.raises(TypeError, match="the query is a dict"):
-        calls.score_request(TERMS, "org/m", query, HELLO, None, {})
+        calls.score(TERMS, "org/m", query, HELLO, None, {})
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ import sie_sdk
 from sdk_virtual_time import answer
 from sie_protocol.errors import ErrorCode
 from sie_sdk import errors
-from sie_sdk.errors import error_for
+from sie_sdk.errors import Asker, error_for
 from sie_sdk.messages import Loss
 from sie_sdk.refusals import Refusal, read_refusal
 
 
 def made(refusal: Refusal, *, waited: bool = True) -> errors.SIEError:
-    return error_for(refusal, "POST /v1/encode/org/m", waited=waited, gpu=None, model="org/m")
+    return error_for(refusal, "POST /v1/encode/org/m", waited=waited, asker=Asker(model="org/m"))
 
 
 def test_every_error_is_exported_and_derives_from_one() -> None:

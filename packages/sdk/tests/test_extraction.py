@@ -6,9 +6,9 @@ import pytest
 import sdk_answers as published
 from sdk_server import Reply
 from sdk_virtual_time import Run, Scripted, answer, run
+from sie_protocol.items import ExtractResult, Item
 from sie_sdk import errors, extraction
 from sie_sdk.retry import Terms
-from sie_sdk.types import ExtractResult, Item
 
 TERMS = Terms(timeout_s=30, budget_s=900)
 HELLO: list[Item] = [{"text": "Hello"}]

@@ -1,6 +1,7 @@
 """What a call costs beside a bare post of the same bytes, in CPU time of the calling thread."""
 
 import time
+import tracemalloc
 from collections.abc import Callable
 
 import httpx
@@ -8,8 +9,10 @@ import msgspec
 import numpy as np
 
 import sdk_answers as published
-from sdk_server import Serve
-from sie_sdk import SIEClient
+from sdk_server import Reply, Serve
+from sdk_virtual_time import answer
+from sie_protocol.items import Item
+from sie_sdk import SIEClient, calls
 
 LIMIT_S = 0.0004
 ROUNDS, CALLS = 5, 100
@@ -36,3 +39,20 @@ def test_encoding_a_short_text_costs_little_more_than_a_bare_post(serve: Serve) 
         ]
     best_bare_s, best_ours_s = (min(costs) for costs in zip(*rounds, strict=True))
     assert best_ours_s - best_bare_s <= LIMIT_S
+
+
+def test_decoding_a_large_answer_copies_its_array_at_most_once() -> None:
+    array = np.random.default_rng(0).random((1000, 1024), np.float32)
+    rows = [{"dense": {"dims": 1024, "dtype": "float32", "values": published.array_map(row)}} for row in array]
+    reply = answer(Reply(200, msgspec.msgpack.encode({"model": "m", "items": rows}), published.MSGPACK))
+    items: list[Item] = [{"text": "x"}] * len(array)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        results = calls._encode_results(items, reply)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 1.5 * array.nbytes
+    assert all(not result["dense"].flags.owndata for result in results)  # views on what the decoder read
+    assert np.array_equal(np.stack([result["dense"] for result in results]), array)

@@ -11,7 +11,7 @@ import sdk_answers as published
 from sdk_server import Reply
 from sdk_virtual_time import answer
 from sie_protocol.errors import ErrorCode, Problem, envelope
-from sie_sdk.errors import error_for
+from sie_sdk.errors import Asker, error_for
 from sie_sdk.messages import Answer, Loss, Lost
 from sie_sdk.refusals import EXCERPT_CHARS, read_refusal, retry_after_s
 
@@ -86,7 +86,7 @@ def test_no_json_breaks_the_reading_of_an_error(body: dict[str, Any], status: in
     assert refusal.status == status
     assert isinstance(refusal.message, str)
     assert refusal.code is None or refusal.code == refusal.code.upper()
-    assert str(error_for(refusal, "GET /", waited=True, gpu=None, model=None)).startswith(f"GET /: {status}")
+    assert str(error_for(refusal, "GET /", waited=True, asker=Asker())).startswith(f"GET /: {status}")
 
 
 @given(st.binary(max_size=64), st.sampled_from(["application/msgpack", "application/json", ""]))

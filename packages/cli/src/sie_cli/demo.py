@@ -23,9 +23,9 @@ from sie_cli.programs import Executables
 from sie_cli.similarity import Vectors, closest_pairs, nearest
 from sie_cli.up import run, until_signal
 from sie_protocol.errors import ErrorCode
-from sie_protocol.items import Item
 from sie_protocol.versions import VERSION, dialect_for
 from sie_sdk import SIEAsyncClient, SIEClient, SIEError, WaitEvent
+from sie_sdk.types import Item
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 PROFILE = "cpu"

@@ -1,19 +1,30 @@
 """The `sie` command. Each command imports what it needs when it runs, so that `sie --help` is quick."""
 
-import sys
+import json
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-INTERRUPTED = 130  # what a shell reports after Ctrl-C
+from sie_cli.batch import cli as batch
+from sie_cli.doctor import cli as doctor
+from sie_cli.failing import INTERRUPTED, USAGE, fail, one_line
+from sie_cli.look import cli as look
+from sie_cli.options import GlobalApiKey, GlobalUrl, Json, given_once
 
 app = typer.Typer(
-    help="SIE: small AI models on a cluster that scales from zero, here or on Kubernetes.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+batch.register(app)
+look.register(app)
+doctor.register(app)
+
+
+@app.callback()
+def main(context: typer.Context, url: GlobalUrl = None, api_key: GlobalApiKey = None) -> None:
+    """SIE: small AI models on a cluster that scales from zero, here or on Kubernetes."""
+    context.default_map = given_once(app, {"url": url, "api_key": api_key})
 
 
 @app.command()
@@ -24,8 +35,15 @@ def up(
     port: Annotated[
         int | None, typer.Option("--port", "-p", min=0, max=65535, help="Port of the first router; 0: any free one.")
     ] = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Run it in the background; sie down ends it.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Run a cluster of local processes until Ctrl-C: routers, and workers as requests ask for them."""
+    if detach:
+        _detach(file, port, as_json=as_json)
+        return
+    if as_json:
+        fail("up tells JSON with --detach only", USAGE)
     import asyncio  # noqa: PLC0415 - see the module's docstring
 
     from rich.console import Console  # noqa: PLC0415
@@ -37,7 +55,33 @@ def up(
     try:
         asyncio.run(command.up(command.read_file(file, port), Console(highlight=False)))
     except (OSError, ValueError, ClusterError, PortInUseError) as error:
-        _fail(error)
+        fail(error)
+
+
+def _detach(file: Path | None, port: int | None, *, as_json: bool) -> None:
+    with one_line():
+        from sie_cli import detach, settings  # noqa: PLC0415 - see the module's docstring
+
+        arguments = [] if file is None else ["--file", str(file.resolve())]
+        arguments += [] if port is None else ["--port", str(port)]
+        running = detach.start(settings.load().state, arguments)
+        if as_json:
+            print(json.dumps({"pid": running.pid, "urls": running.urls, "log": running.log}))
+        else:
+            print(f"SIE answers on {' '.join(running.urls)}; log: {running.log}; sie down stops it")
+
+
+@app.command()
+def down(as_json: Json = False) -> None:
+    """End the cluster that `sie up --detach` started; without one, do nothing."""
+    with one_line():
+        from sie_cli import detach, settings  # noqa: PLC0415 - see the module's docstring
+
+        running = detach.stop(settings.load().state)
+        if as_json:
+            print(json.dumps({"stopped": None if running is None else running.pid}))
+        else:
+            print("no cluster runs in the background" if running is None else "everything is stopped")
 
 
 @app.command()
@@ -55,18 +99,16 @@ def demo() -> None:
         if asyncio.run(command.demo(Console(highlight=False))):
             raise typer.Exit(INTERRUPTED)
     except (command.DemoError, ClusterError, PortInUseError) as error:
-        _fail(error)
+        fail(error)
 
 
 @app.command()
-def version() -> None:
+def version(as_json: Json = False) -> None:
     """Show the versions of what is installed."""
     from sie_cli.version import versions  # noqa: PLC0415 - see the module's docstring
 
+    if as_json:
+        print(json.dumps(versions()))
+        return
     for name, number in versions().items():
         print(f"{name} {number}")
-
-
-def _fail(error: Exception) -> NoReturn:
-    print(f"sie: {error}", file=sys.stderr)
-    raise typer.Exit(1)

@@ -115,6 +115,11 @@ def triggers(queue_threshold: float, queue_activation: float) -> tuple[Trigger, 
     )
 
 
+def lease_triggers() -> tuple[Trigger, Trigger]:
+    """What resource pools ask for: the workers they reserve, with those that others lack, and the floor they want."""
+    return Trigger("reserved", 1.0), Trigger("warm", 1.0)
+
+
 def query_value(elements: Sequence[float], *, ignore_null_values: bool) -> float | None:
     """The one number of a query's answer, or None when the query counts as failed.
 

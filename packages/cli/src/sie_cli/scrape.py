@@ -1,7 +1,7 @@
 """From the routers' `/metrics` to the numbers that scale a pool. In Kubernetes, Prometheus and a query do this.
 
-Facts that every router repeats (unmet demand, a worker's queue) are combined with `max`, facts of one router (requests
-it sent) with a sum: the same combination as in the chart's queries.
+Facts that every router repeats (unmet demand, a worker's queue, what resource pools reserve) are combined with `max`,
+facts of one router (requests it sent) with a sum: the same combination as in the chart's queries.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +16,9 @@ from sie_protocol.headers import METRICS
 DEMAND = "sie_router_pending_demand"
 QUEUE = "sie_router_worker_queue_depth"
 ACTIVITY = "sie_router_recent_requests"
+RESERVED = "sie_router_active_lease_gpus"
+WARM = "sie_router_warm_floor_workers"
+DEFAULT_POOL = "default"  # every worker that no resource pool reserves
 TIMEOUT_S = 2.0
 
 Group = tuple[str, str]  # machine profile, bundle
@@ -25,12 +28,15 @@ Group = tuple[str, str]  # machine profile, bundle
 class Scrape:
     """What one router told.
 
-    `demand`: group → pool → 0 or 1. `queue`: group → worker → items. `activity`: group → requests.
+    `demand`: group → pool → 0 or 1. `queue`: group → worker → items. `activity`: group → requests. `reserved` and
+    `warm`: group → workers that resource pools reserve, and that they want at any time.
     """
 
     demand: Mapping[Group, Mapping[str, float]] = field(default_factory=dict)
     queue: Mapping[Group, Mapping[str, float]] = field(default_factory=dict)
     activity: Mapping[Group, float] = field(default_factory=dict)
+    reserved: Mapping[Group, float] = field(default_factory=dict)
+    warm: Mapping[Group, float] = field(default_factory=dict)
 
 
 def parse(text: str) -> Scrape:
@@ -41,7 +47,7 @@ def parse(text: str) -> Scrape:
     """
     demand: dict[Group, dict[str, float]] = {}
     queue: dict[Group, dict[str, float]] = {}
-    activity: dict[Group, float] = {}
+    single: dict[str, dict[Group, float]] = {ACTIVITY: {}, RESERVED: {}, WARM: {}}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = sample.labels
@@ -50,9 +56,9 @@ def parse(text: str) -> Scrape:
                 demand.setdefault(group, {})[labels.get("pool", "")] = sample.value
             elif sample.name == QUEUE:
                 queue.setdefault(group, {})[labels.get("worker", "")] = sample.value
-            elif sample.name == ACTIVITY:
-                activity[group] = sample.value
-    return Scrape(demand, queue, activity)
+            elif sample.name in single:
+                single[sample.name][group] = sample.value
+    return Scrape(demand, queue, single[ACTIVITY], single[RESERVED], single[WARM])
 
 
 def read(scrapes: Iterable[Scrape | None], group: Group, triggers: Sequence[Trigger]) -> tuple[Reading, ...]:
@@ -68,10 +74,19 @@ def read(scrapes: Iterable[Scrape | None], group: Group, triggers: Sequence[Trig
         "demand": _sum_of_max(scrape.demand[group] for scrape in known),
         "queue": _sum_of_max(scrape.queue.get(group, {}) for scrape in known),
         "activity": sum(scrape.activity.get(group, 0.0) for scrape in known),
+        "reserved": _reserved(known, group),
+        "warm": max(scrape.warm.get(group, 0.0) for scrape in known),
     }
     return tuple(
         Reading(trigger, query_value([values[trigger.name]], ignore_null_values=False)) for trigger in triggers
     )
+
+
+def _reserved(known: Sequence[Scrape], group: Group) -> float:
+    """Reserved workers, and one for everybody else who waits: a group reserved to the last worker has to grow."""
+    reserved = max(scrape.reserved.get(group, 0.0) for scrape in known)
+    others = max(scrape.demand[group].get(DEFAULT_POOL, 0.0) for scrape in known)
+    return reserved + others if reserved else 0.0
 
 
 def _sum_of_max(tables: Iterable[Mapping[str, float]]) -> float:

@@ -11,12 +11,13 @@ from pathlib import Path
 class Settings:
     """What the caller's environment holds. Child processes inherit `inherited`; nothing is ever written back.
 
-    `runs`: where each cluster makes its own folder for logs.
+    `runs`: where each cluster makes its own folder for logs. `state`: where the cluster in the background is noted.
     """
 
     inherited: Mapping[str, str]
     cores: int
     runs: Path
+    state: Path
 
     @property
     def has_models_dir(self) -> bool:
@@ -26,7 +27,9 @@ class Settings:
 
 def load() -> Settings:
     """Read the environment once."""
-    return Settings(inherited=dict(os.environ), cores=_cores(), runs=Path(tempfile.gettempdir()))
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    runs = Path(tempfile.gettempdir())
+    return Settings(inherited=dict(os.environ), cores=_cores(), runs=runs, state=Path(home) / "sie")
 
 
 def _cores() -> int:

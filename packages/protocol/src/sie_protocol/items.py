@@ -9,6 +9,7 @@ from typing import Any, Final, NotRequired, TypedDict
 
 import msgspec
 
+MAX_ITEMS: Final = 2048  # of all requests that one model of a worker has accepted and not answered, by default
 MAX_CANDIDATES: Final = 1000  # items of one score request
 MAX_LABELS: Final = 1000  # of one extract request
 

@@ -20,12 +20,17 @@ class AssignedWorker(TypedDict):
 
 
 class PoolStatus(TypedDict):
-    """`state` is pending or active; times are Unix seconds."""
+    """`state` is pending or active; times are Unix seconds.
+
+    `lease_duration_s`: without a renewal the pool ends this long after `last_renewed`; absent where there is no lease,
+    and from published routers, whose leases last 1200 s.
+    """
 
     state: str
     assigned_workers: list[AssignedWorker]
     created_at: float
     last_renewed: float
+    lease_duration_s: NotRequired[float]
 
 
 class PoolInfo(TypedDict):

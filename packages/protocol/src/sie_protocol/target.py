@@ -1,22 +1,20 @@
 """What a request asks for: `pool/profile` and `bundle:/org/model`, parsed in one place."""
 
-from dataclasses import dataclass
+import msgspec
 
 from sie_protocol.errors import ErrorCode, Problem
 
 BUNDLE_SEPARATOR = ":/"
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """Where a request wants to run. None means: the caller did not say."""
 
     pool: str | None = None
     profile: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRef:
+class ModelRef(msgspec.Struct, frozen=True):
     """A model as the caller spelled it, with the bundle it insists on, if any."""
 
     name: str

@@ -12,11 +12,13 @@ from typing import Final
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from starlette.types import ASGIApp
 
 from sie_protocol.status import ClusterStatus
 from sie_protocol.versions import VERSION
 from sie_router.api.cluster_ws import ClusterWatch
 from sie_router.api.explain import explain_routes
+from sie_router.api.front import Front
 from sie_router.api.health import Phase, health_routes
 from sie_router.api.inference import InferenceRoute, NamedRoute, describe
 from sie_router.api.metrics import Counters, RouterCollector, metric_routes
@@ -55,7 +57,6 @@ from sie_router.data.upstream import Upstream
 from sie_router.data.waiting import WaitingRoom
 from sie_router.edge import errors
 from sie_router.edge.auth import Auth, Tokens
-from sie_router.edge.version import App, VersionHeader
 from sie_router.settings import Settings
 
 # Looked up in the environment for every request otherwise; ignored by versions of FastAPI that have no telemetry.
@@ -70,7 +71,7 @@ class RouterApp:
         self.phase = Phase.STARTING
         self.catalog = self._catalog_files()
         models: Models = AnyModel() if self.catalog is None else UnreadCatalog()
-        fleet = replace(empty_fleet(settings.groups, settings.profiles), models=models)
+        fleet = replace(empty_fleet(settings.groups, settings.profiles, settings.lease_s), models=models)
         self.store = FleetStore(fleet, time.monotonic)
         self.inflight = Inflight(time.monotonic)
         self.health = HealthBook(self.store.publish, time.monotonic, random.random)
@@ -92,8 +93,10 @@ class RouterApp:
             self.catalog.look()
         tokens = Tokens(settings.auth.tokens, settings.auth.admin_token)
         exempt = settings.auth.exempt_operational
+        proxy = self._proxy()
+        front = Front([InferenceRoute(proxy), NamedRoute(proxy.named)], self._build())
         self._closing: list[Callable[[], None]] = []
-        self.asgi = VersionHeader(self._traced(Auth(self._build(), tokens, exempt_operational=exempt)))
+        self.asgi = self._traced(Auth(front, tokens, exempt_operational=exempt))
 
     @property
     def is_draining(self) -> bool:
@@ -107,8 +110,6 @@ class RouterApp:
 
     def _build(self) -> FastAPI:
         app = FastAPI(title="SIE router", version=VERSION, lifespan=self._lifespan, telemetry=_NO_TELEMETRY)
-        proxy = self._proxy()
-        app.router.routes[:0] = [InferenceRoute(proxy), NamedRoute(proxy.named)]
         snapshot = self.store.snapshot
         app.include_router(health_routes(snapshot, self._status, self._phase_now))
         app.include_router(model_routes(snapshot))
@@ -135,7 +136,7 @@ class RouterApp:
         is_unread = isinstance(self.store.snapshot().models, UnreadCatalog)
         return Phase.UNREAD if is_unread and self.phase is Phase.SERVING else self.phase
 
-    def _traced(self, app: App) -> App:
+    def _traced(self, app: ASGIApp) -> ASGIApp:
         if not self._settings.tracing:
             return app
         try:
@@ -148,7 +149,7 @@ class RouterApp:
 
     def _pool_store(self) -> PoolStore:
         if self._kube is not None:
-            return KubePools(self._kube, random.random)
+            return KubePools(self._kube, random.random, lease_s=self._settings.lease_s)
         return MemoryPools() if self._settings.pools_file is None else FilePools(self._settings.pools_file)
 
     def _proxy(self) -> Proxy:

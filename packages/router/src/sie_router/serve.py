@@ -10,12 +10,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import uvicorn
+from starlette.types import ASGIApp
 
+from sie_protocol.headers import SERVER_VERSION
+from sie_protocol.versions import VERSION
 from sie_router.app import RouterApp
 from sie_router.edge.audit import AuditLog, no_audit
-from sie_router.edge.onewrite import OneWriteProtocol
+from sie_router.edge.protocol import Protocol
 from sie_router.settings import Settings
 
 KEEP_ALIVE_S = 75  # longer than the idle timeout of common load balancers, so that they close first
@@ -73,12 +77,22 @@ def make_server(settings: Settings) -> Server:
     """
     audited = logging.getLogger().isEnabledFor(logging.INFO)
     router = RouterApp(settings, AuditLog(sys.stderr, time.time, settings.json_logs).write if audited else no_audit)
-    config = uvicorn.Config(
-        router.asgi,
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http=OneWriteProtocol,
+    shutdown_s = math.ceil(settings.request_timeout_s) + 1
+    config = server_config(router.asgi, host=settings.host, port=settings.port, loop="uvloop", shutdown_s=shutdown_s)
+    return Server(config, router, settings.drain_s)
+
+
+def server_config(
+    app: ASGIApp, *, host: str, port: int, loop: Literal["uvloop", "none"], shutdown_s: int
+) -> uvicorn.Config:
+    """How a router is served; every answer carries its version. `none` is for a caller with a loop of its own."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        loop=loop,
+        http=Protocol,
+        headers=[(SERVER_VERSION, VERSION)],
         ws_max_size=1 << 16,
         lifespan="on",
         proxy_headers=False,
@@ -86,6 +100,5 @@ def make_server(settings: Settings) -> Server:
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s) + 1,
+        timeout_graceful_shutdown=shutdown_s,
     )
-    return Server(config, router, settings.drain_s)

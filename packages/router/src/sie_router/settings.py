@@ -13,6 +13,7 @@ import msgspec
 from sie_protocol.codec import MAX_BODY_BYTES
 from sie_router.core.catalog import DEFAULT_BUNDLE
 from sie_router.core.fleet import Group
+from sie_router.core.leases import LEASE_S
 
 LEVELS: Final = ("critical", "error", "warning", "info", "debug")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
@@ -98,6 +99,7 @@ class Settings:
     max_waiting: int = 1024
     max_waiting_bytes: int = 256 << 20
     pools_file: Path | None = None
+    lease_s: float = LEASE_S
     max_pools: int = 100
     max_pool_workers: int = 64
     auth: AuthSettings = AuthSettings()
@@ -149,6 +151,7 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
         max_waiting=env.number("SIE_ROUTER_MAX_WAITING", default.max_waiting),
         max_waiting_bytes=env.number("SIE_ROUTER_MAX_WAITING_BYTES", default.max_waiting_bytes),
         pools_file=flags.pools_file or env.path("SIE_ROUTER_POOLS_FILE"),
+        lease_s=env.number("SIE_ROUTER_LEASE_S", default.lease_s, least=1),
         max_pools=env.number("SIE_ROUTER_MAX_POOLS", default.max_pools),
         max_pool_workers=env.number("SIE_ROUTER_MAX_POOL_WORKERS", default.max_pool_workers),
         auth=_auth(env),

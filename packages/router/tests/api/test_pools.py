@@ -48,6 +48,7 @@ async def test_the_life_of_a_pool(make_worker: MakeWorker) -> None:
                 "assigned_workers": [{"name": "l4-0", "url": worker.url, "gpu": "l4"}],
                 "created_at": info["status"]["created_at"],
                 "last_renewed": info["status"]["created_at"],
+                "lease_duration_s": 1200.0,
             },
         }
         assert (await client.get("/v1/pools/Tenant-ABC")).json() == info

@@ -1,11 +1,11 @@
 import random
 from collections import Counter
-from dataclasses import replace
 
 import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from router_builders import L4, MODEL, ask, catalog, fleet, pool, seen, url
 from sie_protocol.errors import ErrorCode

@@ -283,6 +283,30 @@ async def test_a_worker_that_says_not_me_is_replaced_by_another(make_worker: Mak
     assert (answer.status_code, answer.headers["x-sie-worker"]) == (200, "second")
 
 
+@pytest.mark.parametrize("code", ["INTERNAL_ERROR", ""])
+async def test_a_worker_that_fails_is_replaced_by_another(make_worker: MakeWorker, code: str) -> None:
+    async def fail(exchange: Exchange) -> None:
+        exchange.reply(500, b"broken", **({"X_SIE_Error_Code": code} if code else {}))
+
+    first, second = await make_worker(WARM, fail), await make_worker(status("second"))
+    async with served(settings(first, second)) as router:
+        await eventually(lambda: router.healthy() == 2)
+        answer = await post(router)
+    assert (answer.status_code, answer.headers["x-sie-worker"]) == (200, "second")
+
+
+async def test_what_fails_everywhere_is_tried_twice_and_passed_on(make_worker: MakeWorker) -> None:
+    async def fail(exchange: Exchange) -> None:
+        exchange.reply(500, b"broken", X_SIE_Error_Code="INTERNAL_ERROR")
+
+    workers = [await make_worker(status(name, loaded=[MODEL]), fail) for name in ("a", "b", "c")]
+    async with served(settings(*workers)) as router:
+        await eventually(lambda: router.healthy() == 3)
+        answer = await post(router)
+    assert (answer.status_code, answer.content) == (500, b"broken")
+    assert sum(len(worker.seen) for worker in workers) == 2
+
+
 async def test_the_more_useful_of_two_refusals_is_passed_on(make_worker: MakeWorker) -> None:
     async def full(exchange: Exchange) -> None:
         exchange.refuse("QUEUE_FULL")

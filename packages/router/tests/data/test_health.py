@@ -119,7 +119,7 @@ async def test_a_worker_that_fails_fast_does_not_attract_the_load(make_worker: M
     async with served(settings(bad, good)) as router:
         await eventually(lambda: router.healthy() == 2)
         answers = await post(router, 40)
-        assert answers == [500] * IN_A_ROW + [200] * (40 - IN_A_ROW)
+        assert answers == [200] * 40
         assert len(bad.seen) == IN_A_ROW
         assert await scrape(router, "worker_breaker_open") == {"w-0": 1, "w-1": 0}
         assert await scrape(router, "ejections_total") == {"l4": 1, "other": 0}

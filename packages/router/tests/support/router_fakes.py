@@ -1,5 +1,6 @@
 """A worker that is a real server with a script instead of models, and a router served in this process."""
 
+import argparse
 import asyncio
 import base64
 import hashlib
@@ -12,12 +13,13 @@ from typing import Any, cast
 import httptools
 import msgspec
 import uvicorn
+from starlette.types import ASGIApp
 
 from router_builders import L4, status
 from sie_protocol.status import HEARTBEAT_S, WorkerStatus
 from sie_router.app import RouterApp
 from sie_router.data.outcome import Outcome
-from sie_router.edge.onewrite import OneWriteProtocol
+from sie_router.serve import server_config
 from sie_router.settings import Settings
 
 WAIT_S = 10.0
@@ -221,25 +223,21 @@ class Served:
 
 @asynccontextmanager
 async def served(settings: Settings) -> AsyncIterator[Served]:
-    """Serve a router in this process, with the protocol that the command uses."""
+    """Serve a router in this process, as the command does."""
     outcomes: list[Outcome] = []
     app = RouterApp(settings, outcomes.append)
-    config = uvicorn.Config(
-        app.asgi,
-        host="127.0.0.1",
-        port=0,
-        http=OneWriteProtocol,
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=5,
-    )
-    server = uvicorn.Server(config)
+    async with listening(app.asgi) as port:
+        yield Served(app, port, outcomes)
+
+
+@asynccontextmanager
+async def listening(app: ASGIApp) -> AsyncIterator[int]:
+    """Serve any application as a router is served; its port."""
+    server = uvicorn.Server(server_config(app, host="127.0.0.1", port=0, loop="none", shutdown_s=5))
     task = asyncio.create_task(server.serve())
     await eventually(lambda: server.started or task.done())
     try:
-        yield Served(app, server.servers[0].sockets[0].getsockname()[1], outcomes)
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         await task
@@ -251,15 +249,15 @@ def settings(*workers: FakeWorker, **more: Any) -> Settings:
     return Settings(workers=tuple(worker.url for worker in workers), **(values | more))
 
 
-async def _main(port: int, name: str) -> None:
-    """A worker in a process of its own, which says when its first request has come."""
-    worker = FakeWorker(status(name, loaded=("BAAI/bge-m3",)), port=port)
+async def _main(port: int, name: str, model: str, status_code: int) -> None:
+    """A worker in a process of its own, which says when its first request has come, and answers all with one status."""
+    worker = FakeWorker(status(name, loaded=(model,)), port=port)
 
     async def answer(exchange: Exchange) -> None:
         if len(worker.seen) == 1:
             sys.stdout.write("request\n")
             sys.stdout.flush()
-        exchange.reply(200, name.encode())
+        exchange.reply(status_code, name.encode())
 
     worker.script = answer
     await worker.start()
@@ -269,4 +267,9 @@ async def _main(port: int, name: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(int(sys.argv[1]), sys.argv[2]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("name")
+    parser.add_argument("--model", default="BAAI/bge-m3")
+    parser.add_argument("--status-code", type=int, default=200)
+    asyncio.run(_main(**vars(parser.parse_args())))

@@ -9,6 +9,9 @@ Shared arguments:
         there) and when a busy server asks for another attempt.
     provision_timeout_s: seconds for the whole call with all its waits, 900 by default. One attempt takes at most the
         client's timeout_s. Retries are safe: these calls change nothing.
+    on_progress: called with the number of items that are done and of all items, after each request that brought
+        results. A list beyond 256 items or 8 MiB is sent in several requests, four at a time; results keep their order.
+        If one of them fails for good the call raises its error, whose `partial` holds the results of the others.
 
 Knows nothing of connections, time or retries.
 """
@@ -37,9 +40,9 @@ from sie_protocol.items import (
     id_of,
 )
 from sie_protocol.target import parse_model, parse_target
-from sie_sdk import flow
+from sie_sdk import batches, flow, media
 from sie_sdk.errors import IncompleteBatchError, ServerError
-from sie_sdk.messages import Answer, Plan, Request
+from sie_sdk.messages import Answer, OnProgress, Plan, Request
 from sie_sdk.retry import Terms
 
 T = TypeVar("T")
@@ -82,20 +85,27 @@ def merged_options(
     return {**defaults, **(options or {}), **query}
 
 
-def as_list(items: Item | Sequence[Item]) -> list[Item]:
-    """The items of a call; one item alone is a list of one.
+def as_list(items: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Item]:
+    """The items of a call as they travel; one item alone is a list of one.
 
     Raises:
         TypeError: something is no item; the message shows it.
+        ValueError, OSError: an image cannot be read, see `sie_sdk.media`.
     """
     listed = [items] if isinstance(items, Mapping) else list(items)
     for item in listed:
         if not isinstance(item, Mapping):
             raise TypeError(f"an item is a dict such as {{'text': 'hello'}}, not {type(item).__name__}: {item!r:.80}")
-    return listed
+    return media.wire_items(listed)
 
 
-def encode(terms: Terms, model: str, items: Sequence[Item], params: EncodeParams | None) -> Plan[list[EncodeResult]]:
+def encode(
+    terms: Terms,
+    model: str,
+    items: Sequence[Item],
+    params: EncodeParams | None,
+    on_progress: OnProgress | None = None,
+) -> Plan[list[EncodeResult]]:
     """Embed each item; one result per item, in order.
 
     A result holds what was asked for: `dense` is an array of shape [dims], `sparse` a dict of `indices` (int32) and
@@ -103,7 +113,11 @@ def encode(terms: Terms, model: str, items: Sequence[Item], params: EncodeParams
     request, `id` that of the item. Arrays are read-only views on the answer. int8 and uint8 come with `quantization`:
     by output, the `scale` and `offset` for which `values * scale + offset` is the vector again.
     """
-    return flow.single(encode_request(terms, model, items, params), terms, partial(_encode_results, items))
+
+    def ask(some: Sequence[Item]) -> Request:
+        return encode_request(terms, model, some, params)
+
+    return batches.call(items, terms, ask, _encode_results, on_progress)
 
 
 def encode_request(terms: Terms, model: str, items: Sequence[Item], params: EncodeParams | None) -> Request:
@@ -114,20 +128,27 @@ def encode_request(terms: Terms, model: str, items: Sequence[Item], params: Enco
 def score(
     terms: Terms,
     model: str,
-    query: Item,
+    query: Mapping[str, Any],
     items: Sequence[Item],
     instruction: str | None,
     options: Mapping[str, Any],
+    on_progress: OnProgress | None = None,
 ) -> Plan[ScoreResult]:
     """Score each item against the query: how well it answers it, the higher the better.
 
     The result's `scores` hold every item, best first: `score`, `rank` from 0, and `item_id`, which is the item's own
-    id or `item-N` by its place in `items`; `query_id` is the query's id. At most 1000 items. `instruction` is a task
-    description, put in front of the query. Models of vectors score by the cosine of the two, or by their product with
-    the option `similarity` "dot".
+    id or `item-N` by its place in `items`; `query_id` is the query's id. `instruction` is a task description, put in
+    front of the query. Models of vectors score by the cosine of the two, or by their product with the option
+    `similarity` "dot".
     """
-    request = score_request(terms, model, query, items, instruction, options)
-    return flow.single(request, terms, partial(_score_result, items))
+    if not isinstance(query, Mapping):
+        raise TypeError(f"the query is a dict such as {{'text': 'hello'}}, not {type(query).__name__}: {query!r:.80}")
+    [asked] = as_list(query)
+
+    def ask(some: Sequence[Item]) -> Request:
+        return score_request(terms, model, asked, some, instruction, options)
+
+    return batches.ranked(items, terms, ask, _score_result, on_progress)
 
 
 def score_request(
@@ -139,8 +160,6 @@ def score_request(
     options: Mapping[str, Any],
 ) -> Request:
     """`POST /v1/score/{model}` with a msgpack body."""
-    if not isinstance(query, Mapping):
-        raise TypeError(f"the query is a dict such as {{'text': 'hello'}}, not {type(query).__name__}: {query!r:.80}")
     body = ScoreRequest(query=query, items=list(items), instruction=instruction, options=dict(options) or None)
     return inference(terms, SCORE, model, body)
 

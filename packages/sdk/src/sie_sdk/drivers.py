@@ -1,95 +1,16 @@
-"""Runs a flow: the only place that sends and the only one that sleeps. `Link` blocks a thread, `AsyncLink` a task."""
+"""What drivers of threads and of asyncio share. A driver runs flows: nothing else sends, sleeps or tells the time."""
 
-import asyncio
 import logging
 import random
-import threading
 import time
-from contextlib import suppress
 
 from sie_protocol.headers import SERVER_VERSION
 from sie_protocol.versions import VERSION, is_skewed
-from sie_sdk.errors import SIEConnectionError
-from sie_sdk.messages import Effect, Loss, Lost, OnWait, Outcome, Plan, Resume, Sleep, T
-from sie_sdk.settings import Settings
+from sie_sdk.errors import SIEConnectionError, SIEError
+from sie_sdk.leases import Change
+from sie_sdk.messages import Loss, Lost, OnWait, Outcome, Resume, WaitEvent
 
 _log = logging.getLogger("sie_sdk")
-
-
-class Link:
-    """A client's way to its server, for any number of threads."""
-
-    def __init__(self, settings: Settings, on_wait: OnWait | None) -> None:
-        from sie_sdk.transport_sync import SyncTransport  # noqa: PLC0415 - httpx is half of the import time of the SDK
-
-        self._transport = SyncTransport(settings)
-        self._on_wait = on_wait
-        self._skew = SkewWarning()
-        self._closed = threading.Event()
-
-    def drive(self, plan: Plan[T]) -> T:
-        """Run a call to its end and return its result."""
-        flow = plan(time.monotonic())
-        resume: Resume | None = None
-        while True:
-            try:
-                effect = next(flow) if resume is None else flow.send(resume)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            resume = _resume(self._perform(effect))
-
-    def close(self) -> None:
-        """End waits and requests of all threads with SIEConnectionError, and close all connections."""
-        self._closed.set()
-        self._transport.close()
-
-    def _perform(self, effect: Effect) -> Outcome | None:
-        if isinstance(effect, Sleep):
-            _tell(self._on_wait, effect)
-            if self._closed.wait(effect.event.delay_s):
-                raise _closed_while(effect)
-            return None
-        return self._skew.seen(self._transport.send(effect.request, effect.timeout_s))
-
-
-class AsyncLink:
-    """A client's way to its server, for any number of tasks of one event loop."""
-
-    def __init__(self, settings: Settings, on_wait: OnWait | None) -> None:
-        from sie_sdk.transport_async import AsyncTransport  # noqa: PLC0415 - httpx is half of the import time of the SDK
-
-        self._transport = AsyncTransport(settings)
-        self._on_wait = on_wait
-        self._skew = SkewWarning()
-        self._closed = asyncio.Event()
-
-    async def adrive(self, plan: Plan[T]) -> T:
-        """Run a call to its end and return its result."""
-        flow = plan(time.monotonic())
-        resume: Resume | None = None
-        while True:
-            try:
-                effect = next(flow) if resume is None else flow.send(resume)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            resume = _resume(await self._perform(effect))
-
-    async def close(self) -> None:
-        """End waits and requests of all tasks with SIEConnectionError, and close all connections."""
-        self._closed.set()
-        await self._transport.close()
-
-    async def _perform(self, effect: Effect) -> Outcome | None:
-        if isinstance(effect, Sleep):
-            _tell(self._on_wait, effect)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(effect.event.delay_s):
-                    await self._closed.wait()
-                raise _closed_while(effect)
-            return None
-        return self._skew.seen(await self._transport.send(effect.request, effect.timeout_s))
 
 
 class SkewWarning:
@@ -110,18 +31,34 @@ class SkewWarning:
         return outcome
 
 
-def _resume(outcome: Outcome | None) -> Resume:
-    return Resume(time.monotonic(), random.random(), outcome)  # noqa: S311 - spreads retries, guards nothing
+def resume(outcome: Outcome | None = None, results: tuple[object, ...] = ()) -> Resume:
+    """What a flow is told after an effect."""
+    return Resume(time.monotonic(), draw(), outcome, results)
 
 
-def _tell(on_wait: OnWait | None, effect: Sleep) -> None:
-    _log.debug("%s", effect.event)
+def draw() -> float:
+    """A random number in [0, 1)."""
+    return random.random()  # noqa: S311 - spreads retries, guards nothing
+
+
+def tell(on_wait: OnWait | None, event: WaitEvent) -> None:
+    """Tell of a wait before it begins."""
+    _log.debug("%s", event)
     if on_wait is not None:
-        on_wait(effect.event)
+        on_wait(event)
 
 
-def _closed_while(effect: Sleep) -> SIEConnectionError:
-    return SIEConnectionError(
-        f"the client was closed while a call waited because of {effect.event.reason}; create a new client",
-        code=Loss.CLIENT_CLOSED,
-    )
+def tell_lease(pool: str, change: Change, error: SIEError | None) -> None:
+    """Log what became of a pool's lease."""
+    match change:
+        case Change.FAILING:
+            _log.warning("the lease of pool '%s' cannot be renewed, trying on: %s", pool, error)
+        case Change.CREATED_ANEW:
+            _log.warning("pool '%s' was gone and was made anew", pool)
+        case Change.RECOVERED:
+            _log.info("the lease of pool '%s' is renewed again", pool)
+
+
+def closed_while(what: str) -> SIEConnectionError:
+    """The error of a call whose client was closed meanwhile."""
+    return SIEConnectionError(f"the client was closed while {what}; create a new client", code=Loss.CLIENT_CLOSED)

@@ -1,6 +1,7 @@
 """What the SDK raises: `SIEError` and its kinds, chosen by code, then by status, never by text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sie_protocol.errors import ErrorCode
@@ -15,7 +16,8 @@ class SIEError(Exception):
 
     `code` is the server's (see `sie_protocol.errors.ErrorCode`) or the SDK's own for a lost connection, `status_code`
     the HTTP status, `request_id` what to look for in the server's log, `retry_after` the seconds after which the server
-    expects another attempt to make sense. Each is None when unknown.
+    expects another attempt to make sense. Each is None when unknown. `partial` is set when a long list was sent in
+    parts and one of them failed: the results in order, None for items without one.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class SIEError(Exception):
         self.status_code = status_code
         self.request_id = request_id
         self.retry_after = retry_after
+        self.partial: Sequence[Any] | None = None
 
 
 class SIEConnectionError(SIEError):
@@ -45,6 +48,20 @@ class RequestError(SIEError):
 
 class InputTooLongError(RequestError):
     """The input exceeds a limit of the server or of the model."""
+
+
+class PoolError(RequestError):
+    """A resource pool cannot be made or used as asked. `pool_name` is what was asked for."""
+
+    pool_name: str | None = None
+
+
+class PoolNotFoundError(PoolError):
+    """The pool does not exist, or its lease ended."""
+
+
+class PoolForbiddenError(PoolError):
+    """The pool belongs to another API key."""
 
 
 class RateLimitError(RequestError):
@@ -94,6 +111,7 @@ _BY_CODE: Final[Mapping[str, type[SIEError]]] = {
     LORA_LOADING: LoraLoadingError,
     ErrorCode.MODEL_LOAD_FAILED: ModelLoadFailedError,
     ErrorCode.INPUT_TOO_LONG: InputTooLongError,
+    ErrorCode.POOL_NOT_FOUND: PoolNotFoundError,
     ErrorCode.RATE_LIMITED: RateLimitError,
     ErrorCode.RESOURCE_EXHAUSTED: ResourceExhaustedError,
     **dict.fromkeys(Loss, SIEConnectionError),
@@ -103,6 +121,7 @@ _BY_CODE: Final[Mapping[str, type[SIEError]]] = {
 _NEXT_STEP: Final[Mapping[str, str]] = {
     ErrorCode.UNAUTHENTICATED: "pass api_key= to the client or set SIE_API_KEY",
     ErrorCode.MODEL_NOT_FOUND: "list_models() tells what is served",
+    ErrorCode.POOL_NOT_FOUND: "create_pool() makes it",
     ErrorCode.INPUT_TOO_LONG: "send fewer or shorter items",
     ErrorCode.RESOURCE_EXHAUSTED: "send fewer or shorter items",
     ErrorCode.RATE_LIMITED: "send fewer requests at a time",
@@ -114,39 +133,57 @@ _NEXT_STEP: Final[Mapping[str, str]] = {
     Loss.CLIENT_CLOSED: "create a new client",
 }
 _UNAUTHENTICATED_STATUS: Final = 401
+_NOT_FOUND_STATUS: Final = 404
 _CLIENT_ERRORS_FROM, _SERVER_ERRORS_FROM = 300, 500
 
 
-def error_for(refusal: Refusal, asked: str, *, waited: bool, gpu: str | None, model: str | None) -> SIEError:
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """What a call was about, as far as its errors tell: the target, the model, and the pool of a call about pools."""
+
+    gpu: str | None = None
+    model: str | None = None
+    pool: str | None = None
+
+
+def error_for(refusal: Refusal, asked: str, *, waited: bool, asker: Asker) -> SIEError:
     """The exception of a refusal.
 
     Args:
         refusal: what was found.
         asked: what was asked, for example "POST /v1/encode/BAAI/bge-m3".
         waited: whether the call was allowed to wait for capacity.
-        gpu: the caller's target, if any.
-        model: the model of the call, if any.
+        asker: what the call was about.
     """
     found = " ".join(str(part) for part in (refusal.status, refusal.code) if part is not None)
     text = ": ".join(part for part in (asked, found, refusal.message) if part)
     step = _next_step(refusal, waited=waited)
-    error = _kind(refusal)(
+    error = _kind(refusal, asker)(
         f"{text}; {step}" if step else text,
         code=refusal.code,
         status_code=refusal.status,
         request_id=refusal.request_id,
         retry_after=refusal.retry_after_s,
     )
-    _describe(error, refusal.details, gpu, model)
+    _describe(error, refusal.details, asker)
     return error
 
 
-def _kind(refusal: Refusal) -> type[SIEError]:
+def _kind(refusal: Refusal, asker: Asker) -> type[SIEError]:
     named = _BY_CODE.get(refusal.code or "")
     if named is not None:
         return named
     status = refusal.status or 0
-    return RequestError if _CLIENT_ERRORS_FROM <= status < _SERVER_ERRORS_FROM else ServerError
+    if not _CLIENT_ERRORS_FROM <= status < _SERVER_ERRORS_FROM:
+        return ServerError
+    return RequestError if asker.pool is None else _kind_of_pool(refusal)
+
+
+def _kind_of_pool(refusal: Refusal) -> type[PoolError]:
+    if refusal.code == ErrorCode.FORBIDDEN:
+        return PoolForbiddenError
+    # Published routers give no code. One for the path itself says something else: a server that has no pools.
+    return PoolNotFoundError if refusal.status == _NOT_FOUND_STATUS and refusal.code is None else PoolError
 
 
 def _next_step(refusal: Refusal, *, waited: bool) -> str | None:
@@ -157,14 +194,16 @@ def _next_step(refusal: Refusal, *, waited: bool) -> str | None:
     return _NEXT_STEP.get(refusal.code or "")
 
 
-def _describe(error: SIEError, details: Mapping[str, Any], gpu: str | None, model: str | None) -> None:
+def _describe(error: SIEError, details: Mapping[str, Any], asker: Asker) -> None:
     match error:
         case ProvisioningError():
-            error.gpu = gpu or details.get("gpu")
+            error.gpu = asker.gpu or details.get("gpu")
+        case PoolError():
+            error.pool_name = asker.pool or details.get("pool")
         case ModelLoadingError():
-            error.model = model
+            error.model = asker.model
         case ModelLoadFailedError():
-            error.model = model
+            error.model = asker.model
             error.error_class = details.get("error_class")
             error.permanent = details.get("permanent")
             error.attempts = details.get("attempts")

@@ -1,7 +1,6 @@
 """The endpoint extract as a value; what its arguments mean is told here, what all calls share in `sie_sdk.calls`."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -18,9 +17,9 @@ from sie_protocol.items import (
     Relation,
     id_of,
 )
-from sie_sdk import flow
+from sie_sdk import batches
 from sie_sdk.calls import incomplete, inference, read
-from sie_sdk.messages import Answer, Plan, Request
+from sie_sdk.messages import Answer, OnProgress, Plan, Request
 from sie_sdk.retry import Terms
 
 EXTRACT: Final = "extract"
@@ -51,7 +50,13 @@ def extract_params(
     return None if params == ExtractParams() else params
 
 
-def extract(terms: Terms, model: str, items: Sequence[Item], params: ExtractParams | None) -> Plan[list[ExtractResult]]:
+def extract(
+    terms: Terms,
+    model: str,
+    items: Sequence[Item],
+    params: ExtractParams | None,
+    on_progress: OnProgress | None = None,
+) -> Plan[list[ExtractResult]]:
     """Find what is in each item; one result per item, in order.
 
     A result holds `entities` (each with `text`, `label`, `score`, and where it stands: `text[start:end]`),
@@ -59,7 +64,11 @@ def extract(terms: Terms, model: str, items: Sequence[Item], params: ExtractPara
     `id` is that of the item, or `item-N` by its place. An item that could not be read has an `error` with `code` and
     `message` instead of findings, and the others have theirs.
     """
-    return flow.single(extract_request(terms, model, items, params), terms, partial(_results, items))
+
+    def ask(some: Sequence[Item]) -> Request:
+        return extract_request(terms, model, some, params)
+
+    return batches.call(items, terms, ask, _results, on_progress, by_place=True)
 
 
 def extract_request(terms: Terms, model: str, items: Sequence[Item], params: ExtractParams | None) -> Request:

@@ -4,14 +4,14 @@ Knows nothing of sockets, threads, event loops or clocks; `drivers` runs it, tes
 """
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Final, assert_never
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, assert_never
 
 from sie_protocol.errors import ErrorCode
 from sie_sdk import retry
-from sie_sdk.errors import ProvisioningError
-from sie_sdk.messages import Answer, Flow, Plan, Request, Send, Sleep, T, WaitEvent
+from sie_sdk.errors import ProvisioningError, SIEError
+from sie_sdk.messages import Answer, Flow, OnProgress, Parallel, Plan, Request, Send, Sleep, T, WaitEvent
 from sie_sdk.retry import Raise, Return, Terms, Wait
 
 LAST_ATTEMPT_S: Final = 5.0  # of the budget are kept for the attempt after the last wait
@@ -67,6 +67,58 @@ def single(request: Request, terms: Terms, parse: Callable[[Answer], T]) -> Plan
     def begin(start: float) -> Flow[T]:
         answer, _ = yield from exchange(request, terms, start)
         return parse(answer)
+
+    return begin
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Generic[T]):
+    """One request of a call that needs several. `places` says which items it carries; its body is built when it is due.
+
+    `parse` gives one result per item.
+    """
+
+    places: slice
+    request: Callable[[], Request]
+    parse: Callable[[Answer], T]
+
+
+def many(
+    parts: Sequence[Part[Sequence[T]]], total: int, terms: Terms, limit: int, on_progress: OnProgress | None
+) -> Plan[list[T]]:
+    """A call of several requests, at most `limit` at a time; they share the budget, and results keep their order.
+
+    Raises:
+        SIEError: the first that ended a part; its `partial` holds what the others brought.
+    """
+
+    def begin(start: float) -> Flow[list[T]]:
+        done = 0
+
+        def on_done(at: int) -> None:
+            nonlocal done
+            done += len(range(*parts[at].places.indices(total)))
+            if on_progress is not None:
+                on_progress(done, total)
+
+        happened = yield Parallel(tuple(_shared(part, terms, start) for part in parts), limit, on_done)
+        results: list[Any] = [None] * total
+        for part, result in zip(parts, happened.results, strict=True):
+            if result is not None and not isinstance(result, SIEError):
+                results[part.places] = result
+        failed = next((result for result in happened.results if isinstance(result, SIEError)), None)
+        if failed is not None:
+            failed.partial = results
+            raise failed
+        return results
+
+    return begin
+
+
+def _shared(part: Part[T], terms: Terms, start: float) -> Plan[T]:
+    def begin(now: float) -> Flow[T]:
+        answer, _ = yield from exchange(part.request(), _remaining(terms, start, now), now)
+        return part.parse(answer)
 
     return begin
 

@@ -6,7 +6,7 @@ A flow yields effects (`Send`, `Sleep`) and is resumed with what happened. Knows
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -98,15 +98,41 @@ class Sleep:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Resume after `delay_s` without telling anybody: nobody waits for this flow."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """Run these plans, at most `limit` at a time and in this order, and resume with what became of each.
+
+    After a failure no further plan begins. `on_done` is called with the place of each plan that succeeded, one call at
+    a time; what it raises ends the call.
+    """
+
+    plans: "tuple[Plan[Any], ...]"
+    limit: int
+    on_done: Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Resume:
-    """What a driver hands back: the monotonic time, a fresh random number in [0, 1) and, after a Send, the outcome."""
+    """What a driver hands back: the monotonic time, a fresh random number in [0, 1) and what became of the effect.
+
+    `outcome` is that of a Send. `results` are those of a Parallel in order: a result, an SIEError, or None for a plan
+    that did not begin.
+    """
 
     now: float
     draw: float
     outcome: Outcome | None = None
+    results: tuple[Any, ...] = ()
 
 
-Effect = Send | Sleep
+Effect = Send | Sleep | Pause | Parallel
 Flow = Generator[Effect, Resume, T]
 Plan = Callable[[float], Flow[T]]  # a call ready to begin at a monotonic time
 OnWait = Callable[[WaitEvent], None]
+OnProgress = Callable[[int, int], None]  # items done, items in all

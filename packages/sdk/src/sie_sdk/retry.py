@@ -12,7 +12,7 @@ from typing import Final
 
 from sie_protocol.errors import RULES as KNOWN
 from sie_protocol.errors import ErrorCode
-from sie_sdk.errors import LORA_LOADING, SIEError, error_for
+from sie_sdk.errors import LORA_LOADING, Asker, SIEError, error_for
 from sie_sdk.messages import Answer, Loss, Outcome
 from sie_sdk.refusals import Refusal, read_refusal
 
@@ -26,7 +26,8 @@ _UNAVAILABLE: Final = 503
 class Terms:
     """What the caller of one call agreed to.
 
-    `timeout_s` bounds one attempt, `budget_s` the whole call with all its waits. `gpu` and `model` name what was asked.
+    `timeout_s` bounds one attempt, `budget_s` the whole call with all its waits. `gpu` and `model` name what was asked,
+    `pool` the pool that the call itself is about.
     """
 
     timeout_s: float
@@ -34,6 +35,7 @@ class Terms:
     wait_for_capacity: bool = True
     gpu: str | None = None
     model: str | None = None
+    pool: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +121,8 @@ def decide(
     attempt = seen.get(refusal.name, 0) + 1
     left_s = deadline - now
     if rule is None or not _may_retry(rule, attempt, left_s, terms):
-        waited = terms.wait_for_capacity
-        return Raise(error_for(refusal, asked, waited=waited, gpu=terms.gpu, model=terms.model))
+        asker = Asker(terms.gpu, terms.model, terms.pool)
+        return Raise(error_for(refusal, asked, waited=terms.wait_for_capacity, asker=asker))
     return Wait(min(_delay_s(rule, refusal, attempt, draw), left_s), refusal)
 
 

@@ -7,6 +7,8 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import msgspec
+
 from sie_sdk.retry import Terms
 
 BASE_URL: Final = "SIE_BASE_URL"
@@ -14,6 +16,18 @@ API_KEY: Final = "SIE_API_KEY"
 TIMEOUT_S: Final = 30.0
 MAX_CONNECTIONS: Final = 100
 PROVISION_TIMEOUT_S: Final = 900.0  # a GPU node, its image and a large model rarely need more than ten minutes
+
+
+class PoolSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A pool as it is asked for: its name, machine profile → number of workers, and what may be left out.
+
+    `minimum_worker_count`: workers that shall run at any time, also without requests. Unset: 0.
+    """
+
+    name: str
+    gpus: dict[str, int]
+    bundle: str | None = None
+    minimum_worker_count: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +40,7 @@ class Settings:
     gpu: str | None
     options: Mapping[str, Any]
     max_connections: int
+    pool: PoolSpec | None = None
 
     def terms(self, gpu: str | None, model: str | None, *, wait_for_capacity: bool, budget_s: float | None) -> Terms:
         """The terms of one call; what it does not say is the client's default.
@@ -34,14 +49,17 @@ class Settings:
             ValueError: the budget is not positive.
         """
         budget_s = PROVISION_TIMEOUT_S if budget_s is None else _positive("the time for the whole call", budget_s)
-        return Terms(self.timeout_s, budget_s, wait_for_capacity, self.gpu if gpu is None else gpu, model)
+        target = self.gpu if gpu is None else gpu
+        if target is None and self.pool is not None:
+            target = f"{self.pool.name}/"
+        return Terms(self.timeout_s, budget_s, wait_for_capacity, target, model)
 
     def question_terms(self) -> Terms:
         """The terms of a call that asks about the cluster: one timeout for everything, no waiting for capacity."""
         return Terms(self.timeout_s, self.timeout_s, wait_for_capacity=False)
 
 
-def resolve(
+def resolve(  # noqa: PLR0913 - what a client is configured with
     base_url: str | None,
     *,
     timeout_s: float = TIMEOUT_S,
@@ -49,6 +67,7 @@ def resolve(
     gpu: str | None = None,
     options: Mapping[str, Any] | None = None,
     max_connections: int = MAX_CONNECTIONS,
+    pool: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Complete and check what the caller of a client gave.
@@ -63,7 +82,26 @@ def resolve(
         gpu=gpu,
         options=MappingProxyType(dict(options or {})),
         max_connections=int(_positive("max_connections", max_connections)),
+        pool=None if pool is None else pool_spec(**pool),
     )
+
+
+def pool_spec(
+    name: str,
+    gpus: Mapping[str, int] | None = None,
+    bundle: str | None = None,
+    minimum_worker_count: int | None = None,
+) -> PoolSpec:
+    """Check what can be checked here of a pool; the rest is the router's.
+
+    Raises:
+        ValueError: the name or the numbers can be nobody's pool.
+    """
+    if not name.strip() or "/" in name:
+        raise ValueError(f"'{name}' is no pool name; expected letters, digits and dashes")
+    if not gpus:
+        raise ValueError("a pool reserves at least one worker; name it in gpus, for example {'l4': 1}")
+    return PoolSpec(name, dict(gpus), bundle, minimum_worker_count)
 
 
 def _checked_url(url: str) -> str:

@@ -1,12 +1,26 @@
 """Both clients behind one blocking face, so that each test of behaviour runs against both."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import aclosing, closing
+from itertools import islice
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from sie_sdk import SIEAsyncClient, SIEClient
-from sie_sdk.types import CapacityInfo, EncodeResult, ExtractResult, Item, ModelInfo, ScoreResult
+from sie_sdk.errors import SIEError
+from sie_sdk.types import (
+    CapacityInfo,
+    EncodeResult,
+    ExtractResult,
+    Item,
+    ModelInfo,
+    PoolInfo,
+    PoolListItem,
+    ScoreResult,
+    StatusFrame,
+)
 
 T = TypeVar("T")
 
@@ -23,6 +37,14 @@ class BlockingClient(Protocol):
     def get_model(self, model: str) -> ModelInfo: ...
     def get_capacity(self, *, gpu: str | None = None) -> CapacityInfo: ...
     def wait_for_capacity(self, gpu: str, **arguments: Any) -> CapacityInfo: ...
+    def create_pool(self, name: str, gpus: dict[str, int], **arguments: Any) -> PoolInfo: ...
+    def get_pool(self, name: str | None = None) -> PoolInfo | None: ...
+    def list_pools(self) -> list[PoolListItem]: ...
+    def delete_pool(self, name: str | None = None) -> bool: ...
+    @property
+    def lease_failures(self) -> Mapping[str, SIEError]: ...
+    def watch_some(self, count: int, **arguments: Any) -> list[StatusFrame]: ...
+    def idle(self, until: Callable[[], object]) -> None: ...
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -41,6 +63,17 @@ class Threaded(SIEClient):
 
     def extract_all(self, model: str, items: list[Item], **arguments: Any) -> list[ExtractResult]:
         return self.extract(model, items, **arguments)
+
+    def watch_some(self, count: int, **arguments: Any) -> list[StatusFrame]:
+        with closing(self.watch(**arguments)) as frames:
+            return list(islice(frames, count))
+
+    def idle(self, until: Callable[[], object]) -> None:
+        """Let the client's background work go on until something is true."""
+        deadline = time.monotonic() + 20
+        while not until():
+            assert time.monotonic() < deadline, f"{until} was not true within 20 s"
+            time.sleep(0.01)
 
 
 class OnALoop:
@@ -76,6 +109,42 @@ class OnALoop:
 
     def wait_for_capacity(self, gpu: str, **arguments: Any) -> CapacityInfo:
         return self._run(self._client.wait_for_capacity(gpu, **arguments))
+
+    def create_pool(self, name: str, gpus: dict[str, int], **arguments: Any) -> PoolInfo:
+        return self._run(self._client.create_pool(name, gpus, **arguments))
+
+    def get_pool(self, name: str | None = None) -> PoolInfo | None:
+        return self._run(self._client.get_pool(name))
+
+    def list_pools(self) -> list[PoolListItem]:
+        return self._run(self._client.list_pools())
+
+    def delete_pool(self, name: str | None = None) -> bool:
+        return self._run(self._client.delete_pool(name))
+
+    @property
+    def lease_failures(self) -> Mapping[str, SIEError]:
+        return self._client.lease_failures
+
+    def watch_some(self, count: int, **arguments: Any) -> list[StatusFrame]:
+        async def some() -> list[StatusFrame]:
+            found: list[StatusFrame] = []
+            async with aclosing(self._client.watch(**arguments)) as frames:
+                async for frame in frames:
+                    found.append(frame)
+                    if len(found) == count:
+                        break
+            return found
+
+        return self._run(some())
+
+    def idle(self, until: Callable[[], object]) -> None:
+        async def wait() -> None:
+            async with asyncio.timeout(20):
+                while not until():  # noqa: ASYNC110 - what is waited for is in another process or thread
+                    await asyncio.sleep(0.01)
+
+        self._run(wait())
 
     def close(self) -> None:
         self._run(self._client.close())

@@ -96,6 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._act()
 
+    def do_DELETE(self) -> None:
+        self._act()
+
     def _act(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from sdk_server import Reply
 from sie_sdk.errors import SIEError
-from sie_sdk.messages import Answer, Loss, Lost, Outcome, Plan, Resume, Send, Sleep, WaitEvent
+from sie_sdk.messages import Answer, Effect, Loss, Lost, Outcome, Plan, Resume, Send, Sleep, WaitEvent
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class Run(Generic[T]):
 
     result: T | None = None
     error: SIEError | None = None
-    effects: list[Send | Sleep] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
     elapsed_s: float = 0.0
 
     @property
@@ -50,6 +50,7 @@ def run(plan: Plan[T], script: Iterator[Scripted], *, start: float = 1000.0, dra
                 now += effect.event.delay_s
                 effect = flow.send(Resume(now, draw))
                 continue
+            assert isinstance(effect, Send), "calls of one request neither pause nor part"
             step = next(script)
             now += min(step.takes_s, effect.timeout_s)
             late = step.takes_s > effect.timeout_s

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sie_protocol.codec import MAX_BODY_BYTES
+from sie_protocol.items import MAX_ITEMS
 
 OWN_CATALOG: Final = Path(__file__).parent / "catalog"
 CGROUP_CPU: Final = Path("/sys/fs/cgroup/cpu.max")
@@ -63,7 +64,7 @@ class Settings:
     cores: int = 1
     max_batch_items: int = 64
     cpu_batch_tokens: int = 512
-    max_queue_items: int = 2048
+    max_queue_items: int = MAX_ITEMS
     max_queue_tokens: int = 262_144
     queue_timeout_s: float = 120.0
     max_body_bytes: int = MAX_BODY_BYTES

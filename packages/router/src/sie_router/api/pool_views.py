@@ -22,6 +22,7 @@ def pool_info(fleet: Fleet, pool: Pool) -> PoolInfo:
         assigned_workers=_workers(fleet, pool.name),
         created_at=pool.created_at,
         last_renewed=pool.last_renewed,
+        lease_duration_s=fleet.lease_s,
     )
     return PoolInfo(name=pool.name, spec=spec, status=status)
 
@@ -57,7 +58,7 @@ def pool_summaries(fleet: Fleet, caller: Caller, unix_now: float) -> tuple[PoolS
             state=item["state"],
             gpus=item["gpus"],
             worker_count=item["worker_count"],
-            lease_s=left_s(fleet.pools[item["name"]], unix_now) if item["name"] in fleet.pools else None,
+            lease_s=left_s(fleet.pools[item["name"]], unix_now, fleet.lease_s) if item["name"] in fleet.pools else None,
         )
         for item in pool_items(fleet, caller)
     )

@@ -7,6 +7,7 @@ ConfigMap without a Lease is half a deletion or half a creation; the next pool o
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -61,10 +62,13 @@ class _Stored:
 class KubePools:
     """A `PoolStore` for all routers of a namespace. Does not own the API client. `draw` is uniform in [0, 1)."""
 
-    def __init__(self, api: KubeApi, draw: Callable[[], float], pace: Pace | None = None) -> None:
+    def __init__(
+        self, api: KubeApi, draw: Callable[[], float], pace: Pace | None = None, *, lease_s: float = LEASE_S
+    ) -> None:
         self._api = api
         self._draw = draw
         self._pace = pace
+        self._lease_s = lease_s
 
     async def watch(self) -> AsyncGenerator[PoolEvent]:
         """As the protocol says; while the API is away the last pools stand."""
@@ -131,7 +135,7 @@ class KubePools:
         if not _is_same_reservation(stored.pool, after):
             config = _config(after, _version(stored.config))
             await (self._api.create if stored.config is None else self._api.put)(CONFIG_MAPS, config)
-        lease = _lease(after, _version(stored.lease))
+        lease = _lease(after, _version(stored.lease), self._lease_s)
         await (self._api.create if stored.lease is None else self._api.put)(LEASES, lease)
 
     async def _delete(self, name: str, stored: _Stored) -> None:
@@ -216,9 +220,9 @@ def _config(pool: Pool, version: str) -> ConfigMap:
     return ConfigMap(metadata=_meta(pool, version), data=data)
 
 
-def _lease(pool: Pool, version: str) -> Lease:
+def _lease(pool: Pool, version: str, lease_s: float) -> Lease:
     renewed = datetime.fromtimestamp(pool.last_renewed, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    spec = LeaseSpec(holder_identity=pool.name, lease_duration_seconds=int(LEASE_S), renew_time=renewed)
+    spec = LeaseSpec(holder_identity=pool.name, lease_duration_seconds=math.ceil(lease_s), renew_time=renewed)
     return Lease(metadata=_meta(pool, version), spec=spec)
 
 

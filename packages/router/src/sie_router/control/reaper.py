@@ -13,6 +13,7 @@ from sie_router.core.fleet import Fleet
 from sie_router.core.leases import expired, unless_renewed
 
 EVERY_S: Final = 5.0
+PER_LEASE: Final = 20  # looks in the time of one lease, where a short lease needs more of them
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Reaper:
         self._snapshot = snapshot
         self._publish = publish
         self._clock = clock
-        self._every_s = every_s
+        self._every_s = min(every_s, snapshot().lease_s / PER_LEASE)
 
     async def run(self) -> None:
         """Delete what expires; never returns, cancel it."""
@@ -45,10 +46,10 @@ class Reaper:
 
     async def reap(self) -> None:
         """Delete what is expired now, unless the store knows of a renewal that this router has not heard of."""
-        now = self._clock()
-        for pool in expired(self._snapshot().pools.values(), now):
+        now, fleet = self._clock(), self._snapshot()
+        for pool in expired(fleet.pools.values(), now, fleet.lease_s):
             try:
-                left = await self._store.change(pool.name, partial(unless_renewed, now=now))
+                left = await self._store.change(pool.name, partial(unless_renewed, now=now, lease_s=fleet.lease_s))
             except Problem as problem:
                 logger.warning("pool '%s' expired and could not be deleted: %s", pool.name, problem.message)
                 continue

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
+
 from sie_protocol.catalog import (
     DEFAULT_PROFILE,
     PROFILE_SEPARATOR,
@@ -19,8 +21,7 @@ from sie_protocol.target import ModelRef
 DEFAULT_BUNDLE: Final = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class Servable:
+class Servable(msgspec.Struct, frozen=True):
     """A model, or one profile of it, under its canonical id (`org/model`, `org/model:profile`).
 
     `key` is that id in lower case, `bundles` are lower case, preferred first.

@@ -92,7 +92,7 @@ def _summed(fleet: Fleet, parts: Iterator[tuple[Group, int]]) -> Mapping[Group, 
 
 
 def _leased(fleet: Fleet, unix_now: float) -> Iterator[Pool]:
-    return (pool for pool in fleet.pools.values() if not is_expired(pool, unix_now))
+    return (pool for pool in fleet.pools.values() if not is_expired(pool, unix_now, fleet.lease_s))
 
 
 def _groups(fleet: Fleet, pool: Pool) -> Iterator[tuple[Group, int]]:

@@ -10,6 +10,7 @@ from typing import Final
 
 from sie_router.core.catalog import AnyModel, Models
 from sie_router.core.health import HEALTHY, Health
+from sie_router.core.leases import LEASE_S
 from sie_router.core.pools import DEFAULT_POOL, Pool
 
 GroupKey = tuple[str, str]
@@ -130,7 +131,8 @@ class Index:
 class Fleet:
     """One snapshot. `configured` is ordered: the first group is the default, by convention the cheapest.
 
-    `pools` are by name, without the default one, which is whatever they leave. `demand` maps (group, pool) to the
+    `pools` are by name, without the default one, which is whatever they leave; without a renewal they end after
+    `lease_s`. `demand` maps (group, pool) to the
     monotonic time at which the wish expires.
     """
 
@@ -141,6 +143,7 @@ class Fleet:
     pools: Mapping[str, Pool] = field(default_factory=dict)
     demand: Mapping[tuple[Group, str], float] = field(default_factory=dict)
     index: Index = field(default_factory=Index)
+    lease_s: float = LEASE_S
 
     def scope(self, pool: str = DEFAULT_POOL) -> Scope:
         """Who may serve a pool now."""

@@ -7,14 +7,15 @@ from dataclasses import replace
 from sie_router.core.assign import assign
 from sie_router.core.fleet import Fleet, Group, GroupKey, Index, Ready, Scope, Worker
 from sie_router.core.health import in_rotation
+from sie_router.core.leases import LEASE_S
 from sie_router.core.pools import DEFAULT_POOL, Pool
 
 
-def empty_fleet(configured: Iterable[Group] = (), profiles: Iterable[str] = ()) -> Fleet:
+def empty_fleet(configured: Iterable[Group] = (), profiles: Iterable[str] = (), lease_s: float = LEASE_S) -> Fleet:
     """A fleet without workers and pools. Profiles of configured groups are real profiles as well."""
     groups = tuple(dict.fromkeys(configured))
     names = {name.lower(): name for name in (*profiles, *(group.profile for group in groups))}
-    return reindexed(Fleet(configured=groups, profiles=tuple(names.values())))
+    return reindexed(Fleet(configured=groups, profiles=tuple(names.values()), lease_s=lease_s))
 
 
 def reindexed(fleet: Fleet) -> Fleet:

@@ -1,8 +1,12 @@
-"""Who gets a request. Knows nothing of HTTP, clocks or Kubernetes; randomness comes in as a number."""
+"""Who gets a request. Knows nothing of HTTP, clocks or Kubernetes; randomness comes in as a number.
+
+Values that are made for every request are msgspec structs: made in a tenth of the time of a frozen dataclass.
+"""
 
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.target import ModelRef
@@ -15,8 +19,7 @@ from sie_router.core.score import SPILL_SLACK, load, pick, spill_bound
 SPOT_SUFFIX: Final = "-spot"
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """What one request wants. None means: the caller did not say.
 
     `avoid` are URLs that already failed this request; with `loaded_only`, nobody else than a holder of the model will
@@ -31,16 +34,14 @@ class Ask:
     caller: Caller = ANYONE
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(msgspec.Struct, frozen=True):
     """Send it to this worker, under the model's canonical id."""
 
     worker: Worker
     model_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Provision:
+class Provision(msgspec.Struct, frozen=True):
     """Nobody can take it now; another worker of this group, in this pool, could.
 
     Only a configured group may create demand.
@@ -52,20 +53,18 @@ class Provision:
     pool: str = DEFAULT_POOL
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(msgspec.Struct, frozen=True):
     """It can never be served as asked."""
 
     code: ErrorCode
     message: str
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = {}
 
 
 Decision = Forward | Provision | Reject
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What a request may run on, before anybody is chosen: `scope` is its pool's workers, and it sees no others.
 
     `pool` is None for requests of the default pool. `profile` is in lower case; None: any.

@@ -7,47 +7,52 @@ from typing import Any, Final
 from sie_protocol.target import ModelRef
 from sie_router.core.fleet import OTHER, Group, Worker
 from sie_router.core.route import Ask
-from sie_router.data.body import Body, Receive
+from sie_router.data.body import Body
 from sie_router.data.incoming import Incoming, Scope
 from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-# A watcher costs a task. An answer that comes sooner than this is cheaper sent to nobody than watched for.
-WATCH_AFTER_S: Final = 0.1
+GONE: Final = "sie.gone"
+
+
+class Gone:
+    """How the server tells that the client of a request went away; kept in its ASGI scope under `GONE`.
+
+    A callback, because listening with `receive` would take a task for every request.
+    """
+
+    __slots__ = ("callback",)
+
+    def __init__(self) -> None:
+        self.callback: Callable[[], None] | None = None
+
+    def tell(self) -> None:
+        """The client went away."""
+        if self.callback is not None:
+            self.callback()
 
 
 class Watch:
     """Cancels the running task when the client goes away while the answer is being made."""
 
-    __slots__ = ("_owner", "_receive", "_task", "_timer", "is_gone")
+    __slots__ = ("_gone", "_owner", "is_gone")
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    def __init__(self, scope: Scope) -> None:
+        self._gone: Gone = scope[GONE]
         self._owner = asyncio.current_task()
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
         self.is_gone = False
 
     def start(self) -> None:
         """Begin to watch; only once the body was read to its end."""
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_S, self._begin)
+        self._gone.callback = self._cancel
 
     def stop(self) -> None:
         """The answer is complete, or will not be given."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
+        self._gone.callback = None
 
-    def _begin(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._wait())
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    def _cancel(self) -> None:
         self.is_gone = True
         if self._owner is not None:
             self._owner.cancel()
@@ -60,14 +65,12 @@ class Call:
                  "provisioning", "request_id", "retries", "scope", "send", "started", "status", "watch",
                  "worker")  # fmt: skip
 
-    def __init__(
-        self, scope: Scope, receive: Receive, send: Send, started: float, inflight: Inflight, *, is_named: bool
-    ) -> None:
+    def __init__(self, scope: Scope, send: Send, started: float, inflight: Inflight, *, is_named: bool) -> None:
         self.scope = scope
         self.send = send
         self.started = started
         self.is_named = is_named
-        self.watch = Watch(receive)
+        self.watch = Watch(scope)
         self.incoming: Incoming | None = None
         self.body: Body | None = None
         self.request_id = b""

@@ -11,6 +11,8 @@ from typing import Final, cast
 
 import httptools
 
+from sie_router.data.deadline import Deadline
+
 SMALL_RESPONSE_BYTES: Final = 1 << 20
 HIGH_WATER_BYTES: Final = 256 << 10
 _BODILESS: Final = frozenset({204, 304})
@@ -35,7 +37,10 @@ class BudgetSpent(Exception):  # noqa: N818
 
 
 class Reply:
-    """A worker's answer. `body` is None when it is too long to hold: then `read` yields it piece by piece."""
+    """A worker's answer; names of headers are in lower case.
+
+    `body` is None when it is too long to hold: then `read` yields it piece by piece.
+    """
 
     __slots__ = ("_connection", "body", "headers", "status")
 
@@ -70,8 +75,8 @@ class Connection(asyncio.Protocol):
     """Used by one request at a time. `on_free` and `on_closed` tell the pool that owns it."""
 
     __slots__ = (
-        "_can_stay", "_chunked", "_complete", "_error", "_headers", "_is_idle", "_is_small", "_length", "_loop",
-        "_on_closed", "_on_free", "_parser", "_parts", "_paused", "_reply", "_sending", "_size", "_timer", "_transport",
+        "_can_stay", "_chunked", "_complete", "_deadline", "_error", "_headers", "_is_idle", "_is_small", "_length",
+        "_loop", "_on_closed", "_on_free", "_parser", "_parts", "_paused", "_reply", "_sending", "_size", "_transport",
         "_waiter", "_writable", "idle_since", "received",
     )  # fmt: skip
 
@@ -89,7 +94,7 @@ class Connection(asyncio.Protocol):
         self._reply: asyncio.Future[Reply] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = Deadline(loop, self._out_of_time)
         self._error: Exception | None = None
         self._is_idle = True
         self._sending = False
@@ -118,7 +123,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             self._fail(ConnectionCut("the connection was already closed", received=False))
         else:
-            self._timer = self._loop.call_later(budget_s, self._out_of_time)
+            self._deadline.set(budget_s)
         return self._reply
 
     def write(self, data: bytes) -> None:
@@ -247,7 +252,7 @@ class Connection(asyncio.Protocol):
             return
         self._complete = True
         self._can_stay = self._parser.should_keep_alive()
-        self._cancel_timer()
+        self._deadline.clear()
         if not self._is_small:
             self._wake()
             return
@@ -265,7 +270,6 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, error: Exception) -> None:
         """End whoever waits with this error, and close. A finished response is not touched."""
-        self._cancel_timer()
         self._release_writer()
         if not self._complete and not self._is_idle and self._error is None:
             self._error = error
@@ -284,13 +288,9 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         self._is_idle = False
+        self._deadline.close()
         if self._transport is not None:
             self._transport.abort()
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _release_writer(self) -> None:
         if self._writable is not None:

@@ -2,12 +2,15 @@
 
 Our three operations are idempotent, so anything may be sent again as long as the client was told nothing. A try is
 repeated on another worker when no connection could be made, when the connection broke, and when the worker itself
-said "not me": it is shutting down, its queue is full, or it has yet to load the model.
+said "not me": it is shutting down, its queue is full, or it has yet to load the model. A worker that answers with an
+internal error may be broken, so another one is asked too.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec.structs import replace
 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import ERROR_CODE
@@ -27,11 +30,15 @@ from sie_router.data.upstream import Upstream, WorkerBusy
 
 MAX_TRIES: Final = 3
 MAX_REFUSALS: Final = 2  # a full cluster must not see every request three times
+_SERVER_ERROR: Final = 500
 _UNAVAILABLE: Final = 503
 _ERROR_CODE: Final = ERROR_CODE.lower().encode()
 _ABOUT_MODEL: Final = ErrorCode.MODEL_LOAD_FAILED.encode()
 # What to pass on when two workers refuse, most useful first: a model on its way beats a full queue.
 _USEFUL: Final = (b"MODEL_LOADING", b"QUEUE_FULL", b"SHUTTING_DOWN")
+# Errors that say nothing about the request, unlike INFERENCE_ERROR, which another worker would repeat.
+_BROKEN: Final = frozenset({b"", ErrorCode.INTERNAL_ERROR.encode()})
+_FAILED: Final = len(_USEFUL)  # their rank: anything else a worker says is more useful
 
 
 @dataclass(slots=True)
@@ -132,7 +139,8 @@ class Forwarder:
         said = Verdict.NEUTRAL
         try:
             reply = await self._send(call, incoming, body, to, left_s)
-            said = verdict(reply.status, is_about_model=code_of(reply) == _ABOUT_MODEL)
+            is_error = reply.status >= _SERVER_ERROR
+            said = verdict(reply.status, is_about_model=is_error and code_of(reply) == _ABOUT_MODEL)
         except BudgetSpent as spent:
             # A second worker, or that of an impatient client, may have had little of the time.
             said = Verdict.BAD if left_s > self._budget_s / 2 else Verdict.NEUTRAL
@@ -165,11 +173,12 @@ class Forwarder:
         return await self._upstream.stream(to.worker.url, head, _watched(call, body), left_s)
 
     def _is_refused(self, reply: Reply, worker: Worker, tries: Tries) -> bool:
-        """True when the reply is a worker's "not me"; it is kept, in case nobody says better."""
-        if reply.status != _UNAVAILABLE or reply.body is None:
+        """True when the reply is a worker's "not me" or its failure; it is kept, in case nobody says better."""
+        if reply.status < _SERVER_ERROR or reply.body is None:
             return False
         code = code_of(reply)
-        if code not in _USEFUL:
+        is_failure = reply.status == _SERVER_ERROR and code in _BROKEN
+        if not is_failure and (reply.status != _UNAVAILABLE or code not in _USEFUL):
             return False
         tries.avoid = (*tries.avoid, worker.url)
         tries.loaded_only = code == b"MODEL_LOADING"
@@ -178,7 +187,7 @@ class Forwarder:
             self._plane.publish(WorkerLost(worker.url))
             return True
         tries.refusals += 1
-        rank = _USEFUL.index(code)
+        rank = _FAILED if is_failure else _USEFUL.index(code)
         if tries.kept is None or rank < tries.kept[0]:
             tries.kept = (rank, reply, worker)
         return True
@@ -208,7 +217,7 @@ class Forwarder:
 
 def code_of(reply: Reply) -> bytes:
     """The error code of a reply; empty without one."""
-    return next((value for name, value in reply.headers if name.lower() == _ERROR_CODE), b"")
+    return next((value for name, value in reply.headers if name == _ERROR_CODE), b"")
 
 
 async def _watched(call: Call, body: Body) -> AsyncIterator[bytes]:

@@ -1,6 +1,6 @@
 """Keeps a request that nobody can serve yet until somebody can, for as long as its client likes."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from sie_protocol.errors import ErrorCode
 from sie_router.core.demand import SLACK_S, ttl_s

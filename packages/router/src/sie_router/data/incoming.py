@@ -1,6 +1,7 @@
 """What a client sent, read once: the ask, and the headers that go on to a worker."""
 
 from collections.abc import Callable, MutableMapping
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -108,12 +109,12 @@ def head_for(incoming: Incoming, worker: Worker, model_id: str, body_bytes: int 
 
     The path is built anew from parsed parts: canonical model id, no bundle prefix, everything unsafe escaped.
     """
-    target = incoming.path or quote(operation_path(incoming.operation, model_id), safe=_PATH_SAFE)
+    target = incoming.path.encode() or _target(incoming.operation, model_id)
     query = b"?" + incoming.query if incoming.query else b""
     framing = b"transfer-encoding: chunked" if body_bytes is None else b"content-length: %d" % body_bytes
     profile = b"%b: %b\r\n" % (_PROFILE, worker.profile.encode()) if worker.profile else b""
     return b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%b\r\n%b%b: %b\r\n%b\r\n" % (
-        target.encode(),
+        target,
         query,
         worker.url.partition("://")[2].encode(),
         framing,
@@ -122,6 +123,11 @@ def head_for(incoming: Incoming, worker: Worker, model_id: str, body_bytes: int 
         incoming.request_id,
         incoming.lines,
     )
+
+
+@lru_cache(maxsize=1024)  # models that are asked for now; escaping one costs as much as choosing a worker
+def _target(operation: str, model_id: str) -> bytes:
+    return quote(operation_path(operation, model_id), safe=_PATH_SAFE).encode()
 
 
 def without_named(headers: RawHeaders, connection: bytes) -> RawHeaders:

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, assert_never
 
-import msgspec
+from msgspec.structs import replace
 
 from sie_protocol.codec import MAX_BODY_BYTES
 from sie_protocol.errors import ErrorCode, Problem
@@ -75,11 +75,11 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request whose path names the model."""
-        await self._run(Call(scope, receive, send, self._plane.clock(), self._inflight, is_named=False), receive)
+        await self._run(Call(scope, send, self._plane.clock(), self._inflight, is_named=False), receive)
 
     async def named(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request of another service's client, whose body names the model."""
-        await self._run(Call(scope, receive, send, self._plane.clock(), self._inflight, is_named=True), receive)
+        await self._run(Call(scope, send, self._plane.clock(), self._inflight, is_named=True), receive)
 
     async def _run(self, call: Call, receive: Receive) -> None:
         try:
@@ -208,18 +208,17 @@ class Proxy:
 
 
 def _with_model(incoming: Incoming, model: ModelRef) -> Incoming:
-    return msgspec.structs.replace(incoming, ask=replace(incoming.ask, model=model))
+    return replace(incoming, ask=replace(incoming.ask, model=model))
 
 
 def _passed_on(call: Call, headers: RawHeaders) -> RawHeaders:
     kept: RawHeaders = []
     connection = b""
-    for name, value in headers:
-        lowered = name.lower()
-        if lowered not in _DROPPED:
-            kept.append((lowered, value))
-        elif lowered == b"connection":
-            connection = value
+    for header in headers:
+        if header[0] not in _DROPPED:
+            kept.append(header)
+        elif header[0] == b"connection":
+            connection = header[1]
     if connection:
         kept = without_named(kept, connection)
     if call.applied_wait_s:

@@ -2,14 +2,29 @@
 
 """SIEClient. Each method says what to call; `sie_sdk.calls` and `sie_sdk.capacity` say what it means."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from types import TracebackType
 from typing import Any, Self, overload
 
-from sie_sdk import calls, capacity, extraction, settings
-from sie_sdk.drivers import Link
-from sie_sdk.messages import OnWait
-from sie_sdk.types import CapacityInfo, EncodeResult, ExtractResult, Item, ModelInfo, ScoreResult
+from sie_sdk import calls, capacity, extraction, settings, watching
+from sie_sdk.driver_sync import Link
+from sie_sdk.errors import SIEError
+from sie_sdk.messages import OnProgress, OnWait
+from sie_sdk.pools import Pools
+from sie_sdk.types import (
+    CapacityInfo,
+    EncodeResult,
+    ExtractResult,
+    Item,
+    ModelInfo,
+    PoolInfo,
+    PoolListItem,
+    PoolRequest,
+    ScoreResult,
+    StatusFrame,
+)
+from sie_sdk.watching import Mode
 
 
 class SIEClient:
@@ -28,12 +43,14 @@ class SIEClient:
         max_connections: simultaneous requests; more wait for their turn.
         on_wait: called with a `WaitEvent` before each wait, for example to print what the call waits for. What it
             raises ends the call.
+        pool: a pool such as {"name": "tenant-abc", "gpus": {"l4": 2}} for calls that name no target, or this one. Made
+            with the first of them, and kept as `create_pool` does.
 
     All methods raise `SIEError`, by kind: SIEConnectionError, RequestError, ServerError, ProvisioningError and so on.
     Whoever creates a client closes it, best by `with`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the documented signature
         self,
         base_url: str | None = None,
         *,
@@ -43,11 +60,19 @@ class SIEClient:
         options: Mapping[str, Any] | None = None,
         max_connections: int = settings.MAX_CONNECTIONS,
         on_wait: OnWait | None = None,
+        pool: PoolRequest | None = None,
     ) -> None:
         self._settings = settings.resolve(
-            base_url, timeout_s=timeout_s, api_key=api_key, gpu=gpu, options=options, max_connections=max_connections
+            base_url,
+            timeout_s=timeout_s,
+            api_key=api_key,
+            gpu=gpu,
+            options=options,
+            max_connections=max_connections,
+            pool=pool,
         )
         self._link = Link(self._settings, on_wait)
+        self._pools = Pools(self._settings, self._link.book)
 
     @overload
     def encode(
@@ -63,6 +88,7 @@ class SIEClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        on_progress: OnProgress | None = None,
     ) -> EncodeResult: ...
 
     @overload
@@ -79,6 +105,7 @@ class SIEClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        on_progress: OnProgress | None = None,
     ) -> list[EncodeResult]: ...
 
     def encode(  # noqa: PLR0913 - the documented signature
@@ -94,12 +121,14 @@ class SIEClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        on_progress: OnProgress | None = None,
     ) -> EncodeResult | list[EncodeResult]:
         """Embed one item, or a list of items in order; see `sie_sdk.calls` for arguments and results."""
         merged = calls.merged_options(self._settings.options, options, is_query=is_query)
         params = calls.encode_params(output_types, instruction, output_dtype, merged)
         terms = self._settings.terms(gpu, model, wait_for_capacity=wait_for_capacity, budget_s=provision_timeout_s)
-        results = self._link.drive(calls.encode(terms, model, calls.as_list(items), params))
+        plan = calls.encode(terms, model, calls.as_list(items), params, on_progress)
+        results = self._link.drive(self._pools.within(terms, plan))
         return results[0] if isinstance(items, Mapping) else results
 
     def score(  # noqa: PLR0913 - the documented signature
@@ -113,12 +142,13 @@ class SIEClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        on_progress: OnProgress | None = None,
     ) -> ScoreResult:
         """Score items against a query, best first; see `sie_sdk.calls` for arguments and results."""
         merged = calls.merged_options(self._settings.options, options, is_query=None)
         terms = self._settings.terms(gpu, model, wait_for_capacity=wait_for_capacity, budget_s=provision_timeout_s)
-        plan = calls.score(terms, model, query, calls.as_list(items), instruction, merged)
-        return self._link.drive(plan)
+        plan = calls.score(terms, model, query, calls.as_list(items), instruction, merged, on_progress)
+        return self._link.drive(self._pools.within(terms, plan))
 
     @overload
     def extract(
@@ -133,6 +163,7 @@ class SIEClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        on_progress: OnProgress | None = None,
     ) -> ExtractResult: ...
 
     @overload
@@ -148,6 +179,7 @@ class SIEClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        on_progress: OnProgress | None = None,
     ) -> list[ExtractResult]: ...
 
     def extract(  # noqa: PLR0913 - the documented signature
@@ -162,12 +194,14 @@ class SIEClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        on_progress: OnProgress | None = None,
     ) -> ExtractResult | list[ExtractResult]:
         """Find what is in one item, or in each of a list; see `sie_sdk.extraction` for arguments and results."""
         merged = calls.merged_options(self._settings.options, options, is_query=None)
         params = extraction.extract_params(labels, output_schema, instruction, merged)
         terms = self._settings.terms(gpu, model, wait_for_capacity=wait_for_capacity, budget_s=provision_timeout_s)
-        results = self._link.drive(extraction.extract(terms, model, calls.as_list(items), params))
+        plan = extraction.extract(terms, model, calls.as_list(items), params, on_progress)
+        results = self._link.drive(self._pools.within(terms, plan))
         return results[0] if isinstance(items, Mapping) else results
 
     def list_models(self) -> list[ModelInfo]:
@@ -198,7 +232,58 @@ class SIEClient:
         terms = self._settings.terms(gpu, model, wait_for_capacity=True, budget_s=timeout_s)
         if model is None:
             return self._link.drive(capacity.wait_for_capacity(terms, gpu, poll_interval_s))
-        return self._link.drive(capacity.warm_up(terms, gpu, model))
+        return self._link.drive(self._pools.within(terms, capacity.warm_up(terms, gpu, model)))
+
+    def create_pool(
+        self,
+        name: str,
+        gpus: Mapping[str, int],
+        bundle: str | None = None,
+        minimum_worker_count: int | None = None,
+    ) -> PoolInfo:
+        """Reserve workers and keep them until `delete_pool` or `close`; then use them by gpu="name/profile".
+
+        Again with the same name it changes one's own pool. The lease is renewed in the background, and a pool that was
+        lost all the same is made anew; `lease_failures` tells when that does not work.
+
+        Args:
+            name: letters, digits and dashes, at most 40.
+            gpus: machine profile → number of workers.
+            bundle: reserve only workers of this bundle.
+            minimum_worker_count: workers that shall run also while nobody asks for anything.
+        """
+        spec = settings.pool_spec(name, gpus, bundle, minimum_worker_count)
+        return self._link.drive(self._pools.create(spec))
+
+    def get_pool(self, name: str | None = None) -> PoolInfo | None:
+        """Describe a pool and the workers that serve it; None when there is none. Default: the client's own."""
+        return self._link.drive(self._pools.get(name))
+
+    def list_pools(self) -> list[PoolListItem]:
+        """Tell the pools that this client may use, and the default one."""
+        return self._link.drive(self._pools.list())
+
+    def delete_pool(self, name: str | None = None) -> bool:
+        """End a reservation; False when there was none. Default: the client's own."""
+        return self._link.drive(self._pools.delete(name))
+
+    @property
+    def lease_failures(self) -> Mapping[str, SIEError]:
+        """Pools whose last renewal failed, and why; attempts go on. Empty while all is well."""
+        return dict(self._link.book.failures)
+
+    def watch(self, *, mode: Mode = "auto") -> Generator[StatusFrame]:
+        """Iterate over the live status of a router ("router"), of a worker ("worker"), or of whichever it is ("auto").
+
+        Goes on until the caller stops or the client is closed: after a lost connection it connects again (`on_wait` is
+        told), and only a server that refuses for good ends it, with the error of that refusal. Needs the extra `watch`.
+        """
+        path = watching.known_path(mode)
+        if path is None:
+            path = self._link.drive(watching.find_path(self._settings.question_terms()))
+        with closing(self._link.frames(path)) as frames:
+            for frame in frames:
+                yield frame
 
     @property
     def base_url(self) -> str:

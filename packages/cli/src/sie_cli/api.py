@@ -1,0 +1,127 @@
+"""What the command line asks a cluster beyond the SDK: raw answers, so that it can judge what is wrong with them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+import msgspec
+
+from sie_protocol.errors import ErrorCode
+from sie_protocol.headers import ERROR_CODE, JSON, SDK_VERSION
+from sie_protocol.versions import VERSION
+
+TIMEOUT_S: Final = 10.0
+_UNAUTHENTICATED, _ERRORS_FROM = 401, 400
+
+
+class RefusedError(RuntimeError):
+    """The cluster said no; the message ends with what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer. `headers` have lower-case names; `value` is the JSON in it, None when it is none."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
+
+    @property
+    def value(self) -> Any:
+        """The body as JSON."""
+        try:
+            return msgspec.json.decode(self.text)
+        except (msgspec.DecodeError, UnicodeEncodeError):
+            return None
+
+    @property
+    def error(self) -> Mapping[str, Any]:
+        """The error object of a refusal; empty when there is none."""
+        value = self.value
+        inner = value.get("error") if isinstance(value, dict) else None
+        return inner if isinstance(inner, dict) else {}
+
+    @property
+    def code(self) -> str:
+        """The refusal's code, or its status."""
+        return str(self.headers.get(ERROR_CODE.lower()) or self.error.get("code") or f"HTTP {self.status}")
+
+
+class Api:
+    """JSON over HTTP with the token and version that every request has. Use as an async context manager."""
+
+    def __init__(self, url: str, api_key: str | None, *, timeout_s: float = TIMEOUT_S) -> None:
+        self.url = checked_url(url)
+        bearer = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {"Accept": JSON, SDK_VERSION: VERSION, **bearer}
+        self._http = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=timeout_s)
+
+    async def reply(
+        self, method: str, path: str, *, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """Send and read; any status is an answer.
+
+        Raises:
+            httpx.HTTPError: there was none.
+        """
+        sent = {**(headers or {}), **({} if body is None else {"Content-Type": JSON})}
+        content = None if body is None else msgspec.json.encode(body)
+        response = await self._http.request(method, path, content=content, headers=sent)
+        return Reply(
+            response.status_code, {name.lower(): value for name, value in response.headers.items()}, response.text
+        )
+
+    async def json(self, method: str, path: str, *, body: Any = None) -> Any:
+        """The JSON of a success; raises like `success`."""
+        return (await self.success(method, path, body=body)).value
+
+    async def success(self, method: str, path: str, *, body: Any = None) -> Reply:
+        """An answer that is JSON and no refusal.
+
+        Raises:
+            RefusedError: it is none.
+        """
+        try:
+            reply = await self.reply(method, path, body=body)
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise RefusedError(
+                f"no answer from {self.url}: {reason}; is it the right --url? sie doctor looks"
+            ) from error
+        if reply.status >= _ERRORS_FROM or reply.value is None:
+            raise RefusedError(_sentence(f"{method} {self.url}{path}", reply))
+        return reply
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.aclose()
+
+
+def checked_url(url: str) -> str:
+    """The address without a slash at its end.
+
+    Raises:
+        ValueError: it is no address of a server.
+    """
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"--url '{url}' is no address: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise ValueError(f"--url '{url}' is not like http://host:port")
+    return url.rstrip("/")
+
+
+def _sentence(asked: str, reply: Reply) -> str:
+    said = str(reply.error.get("message") or reply.text[:200])
+    if reply.status == _UNAUTHENTICATED:
+        said += "; pass --api-key or set SIE_API_KEY"
+    elif reply.code == ErrorCode.FORBIDDEN:
+        said += "; use the token that made it, or the admin token"
+    return f"{asked}: {reply.code}: {said}"

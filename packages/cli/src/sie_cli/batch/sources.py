@@ -1,0 +1,140 @@
+"""Where texts come from: arguments, lines, JSON lines, columns of Parquet. Read as needed, never whole."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+
+from sie_cli.batch.job import BatchError, Record
+from sie_cli.extras import pyarrow_parquet
+
+STDIN: Final = "-"
+TEXT_SUFFIXES: Final = (".txt",)
+JSONL_SUFFIXES: Final = (".jsonl", ".ndjson")
+PARQUET_SUFFIX: Final = ".parquet"
+READ_ROWS: Final = 1024  # of a Parquet file at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names of the fields or columns that hold the text and, if records have ids of their own, the id."""
+
+    text: str = "text"
+    id: str | None = None
+
+
+def records(inputs: Sequence[str], columns: Columns, *, texts: bool) -> Iterator[Record]:
+    """The records of one input: with `texts` the arguments themselves, else one file, or stdin for none and "-".
+
+    Stdin is read as JSON lines when its first line is a JSON object, else as lines.
+
+    Raises:
+        BatchError: a line or column is not what it should be; the message says which.
+        OSError: the file cannot be read.
+    """
+    if texts:
+        return (Record(str(number), text) for number, text in enumerate(inputs, 1))
+    if len(inputs) > 1:
+        raise BatchError(
+            f"one input at a time; found {len(inputs)}: join the files first (cat a.jsonl b.jsonl | sie ...)"
+        )
+    name = inputs[0] if inputs else STDIN
+    if name == STDIN:
+        return _sniffed(sys.stdin.buffer, columns)
+    path = Path(name)
+    suffix = path.suffix.lower()
+    if suffix == PARQUET_SUFFIX:
+        return _parquet(path, columns)
+    if suffix in JSONL_SUFFIXES:
+        return _of_file(path, lambda file: _json_lines(file, columns, name))
+    return _of_file(path, _lines)
+
+
+def count(inputs: Sequence[str], *, texts: bool) -> int | None:
+    """How many records there are at most, for a progress bar; None for stdin."""
+    if texts:
+        return len(inputs)
+    if not inputs or inputs[0] == STDIN:
+        return None
+    path = Path(inputs[0])
+    if path.suffix.lower() == PARQUET_SUFFIX:
+        return int(pyarrow_parquet().read_metadata(path).num_rows)
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def is_file(inputs: Sequence[str]) -> bool:
+    """Whether the arguments name an input rather than being texts: nothing, "-", or one file of a known kind."""
+    if not inputs or list(inputs) == [STDIN]:
+        return True
+    known = (*TEXT_SUFFIXES, *JSONL_SUFFIXES, PARQUET_SUFFIX)
+    return len(inputs) == 1 and "\n" not in inputs[0] and Path(inputs[0]).suffix.lower() in known
+
+
+def _of_file(path: Path, read: Callable[[IO[bytes]], Iterator[Record]]) -> Iterator[Record]:
+    with path.open("rb") as file:
+        yield from read(file)
+
+
+def _sniffed(file: IO[bytes], columns: Columns) -> Iterator[Record]:
+    first = file.readline()
+    rest = _chained(first, file)
+    return _json_lines(rest, columns, "stdin") if first.lstrip().startswith(b"{") else _lines(rest)
+
+
+def _chained(first: bytes, file: IO[bytes]) -> Iterator[bytes]:
+    if first:
+        yield first
+    yield from file
+
+
+def _lines(file: Iterator[bytes] | IO[bytes]) -> Iterator[Record]:
+    for number, line in enumerate(file, 1):
+        text = line.decode(errors="replace").rstrip("\r\n")
+        if text.strip():
+            yield Record(str(number), text)
+
+
+def _json_lines(file: Iterator[bytes] | IO[bytes], columns: Columns, name: str) -> Iterator[Record]:
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            value = msgspec.json.decode(line)
+        except msgspec.DecodeError as error:
+            raise BatchError(
+                f"{name}, line {number}: no JSON ({error}); mend the line, or name the file .txt"
+            ) from error
+        if not isinstance(value, dict):
+            raise BatchError(f"{name}, line {number}: expected an object such as {{'{columns.text}': '...'}}")
+        yield _record(value, columns, f"{name}, line {number}", number)
+
+
+def _parquet(path: Path, columns: Columns) -> Iterator[Record]:
+    parquet = pyarrow_parquet()
+    wanted = [columns.text] if columns.id is None else [columns.text, columns.id]
+    with parquet.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        missing = [name for name in wanted if name not in names]
+        if missing:
+            raise BatchError(f"{path}: no column '{missing[0]}'; it has {', '.join(names)} (--field, --id-field)")
+        number = 0
+        for batch in file.iter_batches(batch_size=READ_ROWS, columns=wanted):
+            for value in batch.to_pylist():
+                number += 1
+                yield _record(value, columns, f"{path}, row {number}", number)
+
+
+def _record(value: dict[str, Any], columns: Columns, place: str, number: int) -> Record:
+    text = value.get(columns.text)
+    if not isinstance(text, str):
+        found = f"it has {', '.join(value) or 'no fields'}" if text is None else f"it is {type(text).__name__}"
+        raise BatchError(f"{place}: no text in '{columns.text}'; {found} (--field names the field of the text)")
+    if columns.id is None:
+        return Record(str(number), text)
+    if value.get(columns.id) is None:
+        raise BatchError(f"{place}: no id in '{columns.id}' (--id-field)")
+    return Record(str(value[columns.id]), text)

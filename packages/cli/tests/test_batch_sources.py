@@ -1,0 +1,91 @@
+import sys
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sie_cli.batch.job import BatchError, Record
+from sie_cli.batch.sources import Columns, count, is_file, records
+
+TEXT = Columns()
+
+
+def read(path: Path, columns: Columns = TEXT) -> list[Record]:
+    return list(records([str(path)], columns, texts=False))
+
+
+def test_a_text_file_gives_a_record_a_line_named_by_its_number_and_skips_blank_lines(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("one\r\n\ntwo  \nlast ü".encode())
+    assert read(path) == [Record("1", "one"), Record("3", "two  "), Record("4", "last ü")]
+    assert count([str(path)], texts=False) == 3
+
+
+def test_json_lines_take_text_and_id_from_their_fields(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"body": "x", "key": 7}\n\n{"body": "y", "key": "b"}\n')
+    assert read(path, Columns("body", "key")) == [Record("7", "x"), Record("b", "y")]
+    assert read(path, Columns("body")) == [Record("1", "x"), Record("3", "y")]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "line 1: no JSON"),
+        ("[1]", "expected an object"),
+        ('{"a": "b"}', "no text in 'text'; it has a"),
+        ('{"text": 3}', "it is int"),
+        ('{"text": "x"}', "no id in 'key'"),
+    ],
+)
+def test_a_wrong_line_is_named_with_what_is_wrong(tmp_path: Path, line: str, says: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(BatchError, match=says):
+        read(path, Columns("text", "key"))
+
+
+def test_parquet_is_read_by_column_and_tells_its_columns_when_one_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"t": [f"text {n}" for n in range(3000)], "k": list(range(3000)), "other": [0.0] * 3000})
+    pq.write_table(table, path, row_group_size=700)
+    assert read(path, Columns("t", "k")) == [Record(str(n), f"text {n}") for n in range(3000)]
+    assert count([str(path)], texts=False) == 3000
+    with pytest.raises(BatchError, match="no column 'text'; it has t, k, other"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        (b"plain\nlines\n", [Record("1", "plain"), Record("2", "lines")]),
+        (b'{"text": "json"}\n{"text": "lines"}', [Record("1", "json"), Record("2", "lines")]),
+        (b"", []),
+    ],
+)
+def test_stdin_is_json_lines_when_it_begins_with_an_object(
+    data: bytes, wanted: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(data)))
+    assert list(records([], TEXT, texts=False)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("inputs", "is_one"),
+    [
+        ([], True),
+        (["-"], True),
+        (["a.jsonl"], True),
+        (["A.TXT"], True),
+        (["hello world"], False),
+        (["a.txt", "b"], False),
+    ],
+)
+def test_arguments_are_texts_unless_they_name_one_input(inputs: list[str], is_one: bool) -> None:
+    assert is_file(inputs) is is_one
+
+
+def test_texts_of_arguments_are_numbered() -> None:
+    assert list(records(["a", "b"], TEXT, texts=True)) == [Record("1", "a"), Record("2", "b")]

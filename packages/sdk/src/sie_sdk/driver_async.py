@@ -1,0 +1,105 @@
+"""Runs flows for the tasks of one event loop: a call suspends its task."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, suppress
+from typing import Any
+
+from sie_sdk import leases
+from sie_sdk.drivers import SkewWarning, closed_while, resume, tell, tell_lease
+from sie_sdk.errors import SIEError
+from sie_sdk.leases import LeaseBook
+from sie_sdk.messages import Effect, OnWait, Parallel, Pause, Plan, Resume, Send, Sleep, T
+from sie_sdk.settings import Settings
+from sie_sdk.types import StatusFrame
+
+
+class AsyncLink:
+    """A client's way to its server, for any number of tasks of one event loop. `book` holds the pools that it keeps."""
+
+    def __init__(self, settings: Settings, on_wait: OnWait | None) -> None:
+        from sie_sdk.transport_async import AsyncTransport  # noqa: PLC0415 - httpx is half of the import time of the SDK
+
+        self._settings = settings
+        self._transport = AsyncTransport(settings)
+        self._on_wait = on_wait
+        self._skew = SkewWarning()
+        self._closed = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self.book = LeaseBook(self._begin_keeping, tell_lease)
+
+    async def adrive(self, plan: Plan[T]) -> T:
+        """Run a call to its end and return its result."""
+        flow = plan(time.monotonic())
+        happened: Resume | None = None
+        while True:
+            try:
+                effect = next(flow) if happened is None else flow.send(happened)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            happened = await self._perform(effect)
+
+    async def frames(self, path: str) -> AsyncGenerator[StatusFrame]:
+        """The status frames of this path, until the caller stops or the client is closed."""
+        from sie_sdk.watch_async import watch  # noqa: PLC0415 - websockets is an extra
+
+        async with aclosing(watch(self._settings, path, self._closed, self._on_wait)) as frames:
+            async for frame in frames:
+                yield frame
+
+    async def close(self) -> None:
+        """End waits and requests of all tasks with SIEConnectionError, and close all connections."""
+        self._closed.set()
+        await self._transport.close()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+
+    async def _perform(self, effect: Effect) -> Resume:
+        match effect:
+            case Send(request, timeout_s):
+                return resume(self._skew.seen(await self._transport.send(request, timeout_s)))
+            case Sleep(event):
+                tell(self._on_wait, event)
+                await self._wait(event.delay_s, f"a call waited because of {event.reason}")
+            case Pause(delay_s):
+                await self._wait(delay_s, "it kept its pools")
+            case Parallel():
+                return resume(results=await self._all(effect))
+        return resume()
+
+    async def _wait(self, delay_s: float, what: str) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._closed.wait()
+            raise closed_while(what)
+
+    async def _all(self, effect: Parallel) -> tuple[Any, ...]:
+        results: list[Any] = [None] * len(effect.plans)
+        left = iter(range(len(effect.plans)))
+        workers = [asyncio.create_task(self._work(effect, left, results)) for _ in range(effect.limit)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+        return tuple(results)
+
+    async def _work(self, effect: Parallel, left: Iterator[int], results: list[Any]) -> None:
+        for at in left:
+            try:
+                results[at] = await self.adrive(effect.plans[at])
+            except SIEError as error:
+                results[at] = error
+                for _ in left:  # nothing further begins
+                    pass
+                return
+            effect.on_done(at)
+
+    def _begin_keeping(self) -> None:
+        if self._keeper is None and not self._closed.is_set():
+            plan = leases.keep(self.book, self._settings.question_terms())
+            self._keeper = asyncio.create_task(self.adrive(plan), name="sie-sdk-leases")

@@ -1,0 +1,124 @@
+"""Runs flows for threads: a call blocks its caller."""
+
+import threading
+import time
+from collections.abc import Generator
+from typing import Any
+
+from sie_sdk import leases
+from sie_sdk.drivers import SkewWarning, closed_while, resume, tell, tell_lease
+from sie_sdk.errors import SIEConnectionError, SIEError
+from sie_sdk.leases import LeaseBook
+from sie_sdk.messages import Effect, OnWait, Parallel, Pause, Plan, Resume, Send, Sleep, T
+from sie_sdk.settings import Settings
+from sie_sdk.types import StatusFrame
+
+
+class Link:
+    """A client's way to its server, for any number of threads. `book` holds the pools that it keeps."""
+
+    def __init__(self, settings: Settings, on_wait: OnWait | None) -> None:
+        from sie_sdk.transport_sync import SyncTransport  # noqa: PLC0415 - httpx is half of the import time of the SDK
+
+        self._settings = settings
+        self._transport = SyncTransport(settings)
+        self._on_wait = on_wait
+        self._skew = SkewWarning()
+        self._closed = threading.Event()
+        self._lock = threading.Lock()  # guards the two below
+        self._keeper: threading.Thread | None = None
+        self._watches: set[Any] = set()  # closable
+        self.book = LeaseBook(self._begin_keeping, tell_lease)
+
+    def drive(self, plan: Plan[T]) -> T:
+        """Run a call to its end and return its result."""
+        flow = plan(time.monotonic())
+        happened: Resume | None = None
+        while True:
+            try:
+                effect = next(flow) if happened is None else flow.send(happened)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            happened = self._perform(effect)
+
+    def frames(self, path: str) -> Generator[StatusFrame]:
+        """The status frames of this path, until the caller stops or the client is closed."""
+        from sie_sdk.watch_sync import Watch  # noqa: PLC0415 - websockets is an extra
+
+        watch = Watch(self._settings, path, self._closed, self._on_wait)
+        with self._lock:
+            self._watches.add(watch)
+        try:
+            yield from watch.frames()
+        finally:
+            watch.close()
+            with self._lock:
+                self._watches.discard(watch)
+
+    def close(self) -> None:
+        """End waits and requests of all threads with SIEConnectionError, and close all connections."""
+        with self._lock:
+            self._closed.set()
+            keeper, watches = self._keeper, tuple(self._watches)
+        self._transport.close()
+        for watch in watches:
+            watch.close()
+        if keeper is not None and keeper is not threading.current_thread():
+            keeper.join()
+
+    def _perform(self, effect: Effect) -> Resume:
+        match effect:
+            case Send(request, timeout_s):
+                return resume(self._skew.seen(self._transport.send(request, timeout_s)))
+            case Sleep(event):
+                tell(self._on_wait, event)
+                self._wait(event.delay_s, f"a call waited because of {event.reason}")
+            case Pause(delay_s):
+                self._wait(delay_s, "it kept its pools")
+            case Parallel():
+                return resume(results=self._all(effect))
+        return resume()
+
+    def _wait(self, delay_s: float, what: str) -> None:
+        if self._closed.wait(delay_s):
+            raise closed_while(what)
+
+    def _all(self, effect: Parallel) -> tuple[Any, ...]:
+        from concurrent.futures import ThreadPoolExecutor, as_completed  # noqa: PLC0415 - short lists need no threads
+
+        results: list[Any] = [None] * len(effect.plans)
+        over = threading.Event()
+
+        def run(at: int) -> int | None:
+            if over.is_set():
+                return None
+            try:
+                results[at] = self.drive(effect.plans[at])
+            except SIEError as error:
+                results[at] = error
+                over.set()
+                return None
+            return at
+
+        with ThreadPoolExecutor(min(effect.limit, len(effect.plans)), "sie-sdk-part") as threads:
+            try:
+                for done in as_completed([threads.submit(run, at) for at in range(len(effect.plans))]):
+                    at = done.result()
+                    if at is not None:
+                        effect.on_done(at)
+            finally:
+                over.set()  # also when something else was raised: what has not begun shall not
+        return tuple(results)
+
+    def _begin_keeping(self) -> None:
+        with self._lock:
+            if self._keeper is None and not self._closed.is_set():
+                self._keeper = threading.Thread(target=self._keep, name="sie-sdk-leases", daemon=True)
+                self._keeper.start()
+
+    def _keep(self) -> None:
+        try:
+            self.drive(leases.keep(self.book, self._settings.question_terms()))
+        except SIEConnectionError:
+            return  # closed
