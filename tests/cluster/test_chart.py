@@ -21,8 +21,6 @@ KINDS: Final = (
     *(Path(__file__).resolve().parents[1] / "deploy/kinds").glob("*.yaml"),
 )
 STRICT: Final = "?dryRun=All&fieldValidation=Strict"
-SCALED: Final = f"/apis/keda.sh/v1alpha1/namespaces/{NAMESPACE}/scaledobjects"
-SETS: Final = f"/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets"
 ACCOUNT: Final = "iam\\.gke\\.io/gcp-service-account"
 WORKLOADS: Final = ("Deployment", "StatefulSet", "Job")
 
@@ -88,9 +86,9 @@ def test_strict_means_strict(cluster: Kubernetes) -> None:
 
 
 @pytest.fixture
-def helm(cluster: Kubernetes, chart: Chart) -> Callable[..., str]:
+def helm(cluster: Kubernetes, chart: Chart, namespace: str) -> Callable[..., str]:
     def run(*arguments: str) -> str:
-        return chart.helm(*arguments, "-n", NAMESPACE, "--kubeconfig", str(cluster.kubeconfig))
+        return chart.helm(*arguments, "-n", namespace, "--kubeconfig", str(cluster.kubeconfig))
 
     return run
 
@@ -106,22 +104,27 @@ def test_the_documented_commands_run(helm: Callable[..., str], chart: Chart, val
 
 
 def test_an_upgrade_keeps_what_the_autoscaler_decided_and_prunes_with_the_pool(
-    cluster: Kubernetes, helm: Callable[..., str], chart: Chart
+    cluster: Kubernetes, helm: Callable[..., str], chart: Chart, namespace: str
 ) -> None:
+    scaled = f"/apis/keda.sh/v1alpha1/namespaces/{namespace}/scaledobjects"
+    sets = f"/apis/apps/v1/namespaces/{namespace}/statefulsets"
     pools = ("--set", "workers.pools.a100-40gb.enabled=true")
     helm("install", "sie", str(chart.folder), *pools)
-    assert len(cluster.admin.get(SCALED)["items"]) == 2
-    cluster.admin.patch(f"{SETS}/sie-worker-l4/scale", {"spec": {"replicas": 7}})
+    assert len(cluster.admin.get(scaled)["items"]) == 2
+    cluster.admin.patch(f"{sets}/sie-worker-l4/scale", {"spec": {"replicas": 7}})
     helm("upgrade", "sie", str(chart.folder), "--set", "workers.common.drainSeconds=20")
-    assert cluster.admin.get(f"{SETS}/sie-worker-l4")["spec"]["replicas"] == 7
-    assert [each["metadata"]["name"] for each in cluster.admin.get(SCALED)["items"]] == ["sie-worker-l4"]
+    assert cluster.admin.get(f"{sets}/sie-worker-l4")["spec"]["replicas"] == 7
+    assert [each["metadata"]["name"] for each in cluster.admin.get(scaled)["items"]] == ["sie-worker-l4"]
     helm("uninstall", "sie", "--no-hooks")
-    assert cluster.admin.get(SCALED)["items"] == []
-    left = [each["metadata"]["name"] for each in cluster.admin.get(f"/api/v1/namespaces/{NAMESPACE}/services")["items"]]
+    assert cluster.admin.get(scaled)["items"] == []
+    left = [each["metadata"]["name"] for each in cluster.admin.get(f"/api/v1/namespaces/{namespace}/services")["items"]]
     assert left == []
 
 
-def test_the_clean_up_waits_until_keda_lets_go(cluster: Kubernetes, chart: Chart, tmp_path: Path) -> None:
+def test_the_clean_up_waits_until_keda_lets_go(
+    cluster: Kubernetes, chart: Chart, namespace: str, tmp_path: Path
+) -> None:
+    scaled = f"/apis/keda.sh/v1alpha1/namespaces/{namespace}/scaledobjects"
     for release, finalizers in (("sie", ["finalizer.keda.sh"]), ("other", [])):
         item = {
             "apiVersion": "keda.sh/v1alpha1",
@@ -129,8 +132,8 @@ def test_the_clean_up_waits_until_keda_lets_go(cluster: Kubernetes, chart: Chart
             "metadata": {"name": release, "labels": {"app.kubernetes.io/instance": release}, "finalizers": finalizers},
             "spec": {"scaleTargetRef": {"name": "x"}, "triggers": [{"type": "cron", "metadata": {}}]},
         }
-        cluster.admin.create(SCALED, item)
-    account = cluster.service_account(NAMESPACE, "cleanup")
+        cluster.admin.create(scaled, item)
+    account = cluster.service_account(namespace, "cleanup")
     values = {"keda": {"install": True}}
     role = next(
         each for each in chart.render(values) if each["metadata"]["name"] == "sie-keda-cleanup" and "rules" in each
@@ -140,9 +143,9 @@ def test_the_clean_up_waits_until_keda_lets_go(cluster: Kubernetes, chart: Chart
     (tmp_path / "token").write_text(token)
     (tmp_path / "ca.crt").write_bytes(cluster.files.authority.files.certificate.read_bytes())
     script = str(SOURCE / "files/remove_scaled_objects.py")
-    job = subprocess.Popen([sys.executable, script, NAMESPACE, "sie", cluster.url, str(tmp_path)])
-    wait_until(lambda: "deletionTimestamp" in cluster.admin.get(f"{SCALED}/sie")["metadata"])
+    job = subprocess.Popen([sys.executable, script, namespace, "sie", cluster.url, str(tmp_path)])
+    wait_until(lambda: "deletionTimestamp" in cluster.admin.get(f"{scaled}/sie")["metadata"])
     assert job.poll() is None
-    cluster.admin.patch(f"{SCALED}/sie", {"metadata": {"finalizers": []}})  # as KEDA's operator does
+    cluster.admin.patch(f"{scaled}/sie", {"metadata": {"finalizers": []}})  # as KEDA's operator does
     assert job.wait(30) == 0
-    assert [each["metadata"]["name"] for each in cluster.admin.get(SCALED)["items"]] == ["other"]
+    assert [each["metadata"]["name"] for each in cluster.admin.get(scaled)["items"]] == ["other"]
