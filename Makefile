@@ -1,8 +1,11 @@
 # Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-compat test-cluster test-integrations test-node check format chaos bench bench-peers
-.PHONY: lab lab-node clean
+.PHONY: help demo up test test-compat test-deploy test-cluster test-integrations test-node check format chaos bench
+.PHONY: bench-peers lab lab-node images clean
 BIN := .venv/bin
+VERSION = $(shell sed -n 's/^version: //p' deploy/helm/sie-cluster/Chart.yaml)
+BUILD ?= docker build
+BUILD_ARGS = --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE))
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,9 +26,14 @@ test-compat: ## Run the published SDKs against this cluster (needs python3.12 an
 	@python3 tools/setup.py dev
 	@PYTHONPATH=tests/support $(BIN)/python tools/compat.py
 
+test-deploy: ## Run the suite of the Helm chart and the images (helm is built from source the first time)
+	@python3 tools/setup.py dev
+	@$(BIN)/python tools/lab/binaries.py helm
+	@$(BIN)/pytest tests/deploy
+
 test-cluster: ## Run the suites that need a real Kubernetes API (built from source the first time) and Prometheus
 	@python3 tools/setup.py dev
-	@$(BIN)/python tools/lab/binaries.py etcd kube-apiserver
+	@$(BIN)/python tools/lab/binaries.py etcd kube-apiserver helm
 	@$(BIN)/pytest tests/cluster tests/prometheus
 
 check: ## Lint, formatting, types, import contracts, generated files
@@ -36,6 +44,7 @@ check: ## Lint, formatting, types, import contracts, generated files
 	$(BIN)/lint-imports
 	$(BIN)/python tools/unasync.py --check
 	$(BIN)/python tools/models_table.py --check
+	$(BIN)/python tools/chart_readme.py --check
 
 format: ## Format the code and regenerate what is generated
 	@python3 tools/setup.py dev
@@ -43,6 +52,7 @@ format: ## Format the code and regenerate what is generated
 	$(BIN)/ruff check --fix .
 	$(BIN)/python tools/unasync.py
 	$(BIN)/python tools/models_table.py
+	$(BIN)/python tools/chart_readme.py
 
 test-integrations: ## Run the recipes of docs/integrations with the frameworks' own packages (installed once, elsewhere)
 	@python3 tools/setup.py dev
@@ -74,6 +84,11 @@ bench: ## Measure the worker beside the hardware and sentence-transformers, the 
 bench-peers: ## Measure the worker beside other servers (installs them: gigabytes, minutes, once)
 	@python3 tools/setup.py dev
 	$(BIN)/python tools/bench/peers.py
+
+images: ## Build the images of router and workers with Docker or buildah (BUILD="buildah build", PYTHON_IMAGE, TORCH_CPU_FROM)
+	$(BUILD) $(BUILD_ARGS) -f deploy/docker/router.Dockerfile -t sie-router:v$(VERSION) .
+	$(BUILD) $(BUILD_ARGS) -f deploy/docker/worker.Dockerfile --target cpu --build-arg TARGET=cpu --build-arg TORCH_CPU_FROM="$(TORCH_CPU_FROM)" -t sie-server:v$(VERSION)-cpu-default .
+	$(BUILD) $(BUILD_ARGS) -f deploy/docker/worker.Dockerfile --target cuda --build-arg TARGET=cuda -t sie-server:v$(VERSION)-cuda12-default .
 
 clean: ## Remove the virtual environment and every cache
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
     reason="needs the command prometheus (Debian: apt install prometheus)",
 )
 TENANT = {"name": "tenant", "gpus": {"l4": 2}, "minimum_worker_count": 1}
-ZERO = {"demand": 0.0, "queue_depth": 0.0, "lease": 0.0, "floor": 0.0, "activity": 0.0}
+ZERO = {"demand": 0.0, "queue_depth": 0.0, "lease": 0.0, "reserved": 0.0, "floor": 0.0, "activity": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ async def test_every_query_gives_the_same_number_with_any_number_of_routers(
         await reserve(routers[0])
         await eventually(lambda: all("tenant" in router.app.store.snapshot().pools for router in routers))
         assert await post(routers[-1], "tenant") == 202
-        await server.until({"demand": 2, "lease": 2, "floor": 1})
+        await server.until({"demand": 2, "lease": 2, "reserved": 3, "floor": 1})
         # Workers come: demand is met, their queues add up, each once.
         for depth, worker in zip((3, 4), workers, strict=True):
             worker.tell(status(worker.frame.name, loaded=[MODEL], depth=depth))

@@ -18,7 +18,7 @@ from lab.daemon import Daemon
 from sie_cli.ports import Ports
 
 COMMANDS: Final = Path(sys.executable).parent
-ROLE: Final = Path(__file__).resolve().parents[2] / "deploy/rbac/router-role.yaml"
+ROLE: Final = Path(__file__).resolve().parents[2] / "deploy/helm/sie-cluster/files/router-role.yaml"
 MODEL: Final = "sie/hash-64"
 BODY: Final = {"items": [{"text": "a test"}]}
 PROFILE: Final = "l4"

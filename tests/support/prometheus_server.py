@@ -16,7 +16,7 @@ from local_cluster import eventually, free_port
 
 BINARY = shutil.which("prometheus")
 EVERY_S = 0.1
-QUERIES = Path(__file__).parents[2] / "deploy/queries.yaml"
+QUERIES = Path(__file__).parents[2] / "deploy/helm/sie-cluster/files/queries.yaml"
 CONFIG = {
     "global": {"scrape_interval": "100ms", "scrape_timeout": "100ms"},
     "scrape_configs": [{"job_name": "router", "file_sd_configs": [{"files": ["targets.json"]}]}],
@@ -38,7 +38,7 @@ class Prometheus:
         new.rename(self.targets)
 
     async def ask(self, client: httpx.AsyncClient, name: str) -> float | None:
-        """The number that a query of `deploy/queries.yaml` gives for the group l4; None when it gives nothing."""
+        """The number that a query of the chart gives for the group l4; None when it gives nothing."""
         text = yaml.safe_load(QUERIES.read_text())[name]
         return await self.number(client, text.replace("$profile", "l4").replace("$bundle", "default"))
 

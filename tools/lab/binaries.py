@@ -88,6 +88,7 @@ KUBERNETES: Final = ("kube-apiserver", "kube-controller-manager", "kube-schedule
 TOOLS: Final = {
     "etcd": Tool("etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3", "kubernetes"),
     **{name: _kubernetes(name) for name in KUBERNETES},
+    "helm": Tool("helm", "helm.sh/helm/v4/cmd/helm", "helm.sh/helm/v4", "helm"),
     "pause": Tool("pause", ".", "", "pause"),
 }
 

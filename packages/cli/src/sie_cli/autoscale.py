@@ -32,7 +32,7 @@ async def autoscale(file: ClusterFile, pools: Sequence[Pool], routers: Sequence[
     for pool in pools:
         scale(pool.name, pool.min_replicas)
     section = file.autoscaling
-    usual = scaler.triggers(section.queue_depth_threshold, section.queue_depth_activation)
+    usual = scaler.triggers(section.queue_depth_threshold, section.queue_depth_activation - 1)  # active above it
     triggers = (*usual, *scaler.lease_triggers())
     rules = {pool: rules_of(section, pool) for pool in pools}
     states = {pool: State(pool.min_replicas) for pool in pools}

@@ -1,0 +1,132 @@
+{{/* The name in front of every object's name: the release's. */}}
+{{- define "sie.name" -}}
+{{- .Values.fullnameOverride | default .Release.Name -}}
+{{- end -}}
+
+{{/* Labels by which a component's pods are found. Context: dict root component. */}}
+{{- define "sie.selector" -}}
+app.kubernetes.io/name: {{ .root.Values.nameOverride | default .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{/* All labels. Context: dict root component. */}}
+{{- define "sie.labels" -}}
+{{ include "sie.selector" . }}
+app.kubernetes.io/part-of: sie
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end -}}
+
+{{/* Labels of a component's pods: nothing that changes with a release of the chart, which would restart them. */}}
+{{- define "sie.podLabels" -}}
+{{ include "sie.selector" . }}
+app.kubernetes.io/part-of: sie
+{{- end -}}
+
+{{/* metadata of an object. Context: dict root component name [annotations] [labels]. */}}
+{{- define "sie.metadata" -}}
+name: {{ .name }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "sie.labels" . | nindent 2 }}
+  {{- with .labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* An image's name. Context: dict root image tag. */}}
+{{- define "sie.image" -}}
+{{- with .image.registry | default .root.Values.global.imageRegistry }}{{ . }}/{{ end }}
+{{- .image.repository }}
+{{- with .image.digest }}@{{ . }}{{ else }}:{{ .tag }}{{ end }}
+{{- end -}}
+
+{{- define "sie.pullSecrets" -}}
+{{- with .Values.global.imagePullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* What Pod Security "restricted" asks of a pod, and of a container. */}}
+{{- define "sie.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 1000
+runAsGroup: 1000
+fsGroup: 1000
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: { type: RuntimeDefault }
+{{- end -}}
+
+{{- define "sie.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: { drop: [ALL] }
+{{- end -}}
+
+{{- define "sie.routerAccount" -}}
+{{- with .Values.router.serviceAccount }}
+{{- .name | default (ternary (printf "%s-router" (include "sie.name" $)) "default" .create) }}
+{{- end }}
+{{- end -}}
+
+{{- define "sie.prometheus" -}}
+{{- $namespace := ternary .Release.Namespace "monitoring" (index .Values "kube-prometheus-stack" "install") -}}
+{{- .Values.autoscaling.prometheusAddress | default (printf "http://prometheus-operated.%s.svc:9090" $namespace) -}}
+{{- end -}}
+
+{{/* Matchers of the routers' series. */}}
+{{- define "sie.routerSeries" -}}
+{{- $labels := dict "namespace" .Release.Namespace "service" (printf "%s-router" (include "sie.name" .)) -}}
+{{- $matchers := list -}}
+{{- range $label, $value := .Values.autoscaling.metricLabels | default $labels -}}
+{{- $matchers = append $matchers (printf "%s=%s" $label (quote $value)) -}}
+{{- end -}}
+{{- join "," $matchers -}}
+{{- end -}}
+
+{{/* Secret with the token of the Hugging Face hub, or nothing. */}}
+{{- define "sie.hfSecret" -}}
+{{- if .Values.hfToken.create -}}
+{{ include "sie.name" . }}-hf-token
+{{- else -}}
+{{ .Values.hfToken.existingSecret }}
+{{- end -}}
+{{- end -}}
+
+{{/* Variables that make a program read the models of ConfigMaps. */}}
+{{- define "sie.catalogEnv" -}}
+{{- if .Values.catalog.modelsConfigMap }}
+- { name: SIE_MODELS_DIR, value: /catalog/models }
+- { name: SIE_BUNDLES_DIR, value: /catalog/bundles }
+{{- end }}
+{{- end -}}
+
+{{- define "sie.catalogMounts" -}}
+{{- if .Values.catalog.modelsConfigMap }}
+- { name: models, mountPath: /catalog/models, readOnly: true }
+- { name: bundles, mountPath: /catalog/bundles, readOnly: true }
+{{- end }}
+{{- end -}}
+
+{{- define "sie.catalogVolumes" -}}
+{{- with .Values.catalog.modelsConfigMap }}
+- { name: models, configMap: { name: {{ . }} } }
+- { name: bundles, configMap: { name: {{ $.Values.catalog.bundlesConfigMap }} } }
+{{- end }}
+{{- end -}}
+
+{{/* The bytes of a quantity in Mi, Gi or Ti. */}}
+{{- define "sie.bytes" -}}
+{{- $unit := regexFind "[MGT]" . -}}
+{{- $scale := get (dict "M" 1048576 "G" 1073741824 "T" 1099511627776) $unit -}}
+{{- mul (regexFind "[0-9]+" . | int64) $scale -}}
+{{- end -}}

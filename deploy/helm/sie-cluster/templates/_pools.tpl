@@ -1,0 +1,59 @@
+{{/*
+The enabled pools with everything that is left out filled in, as a JSON list, cheapest first: by costRank, then by name.
+The order is that of the router's groups: the first is where requests without a machine profile start a worker.
+*/}}
+{{- define "sie.pools" -}}
+{{- $common := .Values.workers.common -}}
+{{- $sorted := dict -}}
+{{- range $name, $pool := .Values.workers.pools -}}
+{{- if $pool.enabled -}}
+{{- $gpus := dig "gpu" "count" 0 $pool | int -}}
+{{- $spot := $pool.spot | default false -}}
+{{- $full := dict
+  "name" $name
+  "set" (printf "%s-worker-%s" (include "sie.name" $) $name)
+  "profile" ($pool.machineProfile | default $name)
+  "bundle" ($pool.bundle | default $common.bundle)
+  "platform" ($pool.platform | default $common.platform | default (ternary "cuda12" "cpu" (gt $gpus 0)))
+  "gpuType" ($pool.gpuType | default $name)
+  "gpus" $gpus
+  "product" (dig "gpu" "product" "" $pool)
+  "spot" $spot
+  "min" ($pool.minReplicas | default 0 | int)
+  "max" ($pool.maxReplicas | default 1 | int)
+  "drain" (ternary $common.spotDrainSeconds $common.drainSeconds $spot | int)
+  "grace" (ternary $common.spotTerminationGracePeriodSeconds $common.terminationGracePeriodSeconds $spot | int)
+  "resources" ($pool.resources | default dict)
+  "tolerations" (concat $common.tolerations ($pool.tolerations | default list) (ternary $common.spotTolerations list $spot))
+  "extraEnv" (concat $common.extraEnv ($pool.extraEnv | default list))
+-}}
+{{- $selector := merge (dict) ($pool.nodeSelector | default dict) $common.nodeSelector -}}
+{{- if $spot }}{{- $selector = merge $selector $common.spotNodeSelector }}{{- end -}}
+{{- if and $common.gpuProductLabel $full.product }}{{- $_ := set $selector $common.gpuProductLabel $full.product }}{{- end -}}
+{{- $_ := set $full "nodeSelector" $selector -}}
+{{- $fallback := $.Values.autoscaling.fallbackReplicas -}}
+{{- if not (kindIs "invalid" $pool.fallbackReplicas) }}{{- $fallback = $pool.fallbackReplicas }}{{- end -}}
+{{- $_ := set $full "fallback" (int $fallback) -}}
+{{- $_ := set $sorted (printf "%09d|%s" ($pool.costRank | default 100 | int) $name) $full -}}
+{{- end -}}
+{{- end -}}
+{{- $pools := list -}}
+{{- range $key := keys $sorted | sortAlpha }}{{- $pools = append $pools (get $sorted $key) }}{{- end -}}
+{{- toJson $pools -}}
+{{- end -}}
+
+{{/* SIE_ROUTER_GROUPS: PROFILE:BUNDLE, cheapest first. */}}
+{{- define "sie.groups" -}}
+{{- $groups := list -}}
+{{- range include "sie.pools" . | fromJsonArray }}{{- $groups = append $groups (printf "%s:%s" .profile .bundle) }}{{- end -}}
+{{- join "," $groups -}}
+{{- end -}}
+
+{{/* SIE_ROUTER_MACHINE_PROFILES: what each profile is, as JSON. */}}
+{{- define "sie.profiles" -}}
+{{- $profiles := dict -}}
+{{- range include "sie.pools" . | fromJsonArray -}}
+{{- $_ := set $profiles .profile (dict "gpuType" .gpuType "gpus" (int .gpus) "product" .product "spot" .spot) -}}
+{{- end -}}
+{{- toJson $profiles -}}
+{{- end -}}
