@@ -9,8 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from generated_table import Place
+
 CHART: Final = Path(__file__).resolve().parent.parent / "deploy/helm/sie-cluster"
-START, END = "<!-- values: written by tools/chart_readme.py -->\n", "<!-- end of values -->\n"
+PLACE: Final = Place(
+    CHART / "README.md", "<!-- values: written by tools/chart_readme.py -->\n", "<!-- end of values -->\n"
+)
 LINE: Final = re.compile(r"^(?P<indent> *)(?P<key>[\w.-]+):(?: (?P<value>[^# ].*?))?(?: +# (?P<comment>.*))?$")
 EXAMPLE: Final = "workers.pools.l4"  # the pool whose keys are explained; the others only have other numbers
 
@@ -43,30 +47,10 @@ def table(lines: Iterable[str]) -> str:
     return "\n".join(["| value | default | |", "|---|---|---|", *rows]) + "\n"
 
 
-def page(text: str, lines: Iterable[str]) -> str:
-    """The page with its table renewed.
-
-    Raises:
-        ValueError: the page has no place for it.
-    """
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"the page lacks {START.strip()} or {END.strip()}")
-    return before + start + table(lines) + end + after
-
-
 def main(arguments: Sequence[str]) -> int:
     """Write or compare; 1 when they differ."""
-    readme = CHART / "README.md"
-    own = readme.read_text()
-    wanted = page(own, (CHART / "values.yaml").read_text().splitlines())
-    if "--check" not in arguments:
-        readme.write_text(wanted)
-    elif own != wanted:
-        print("the chart's README.md is not its values.yaml's; run tools/chart_readme.py")
-        return 1
-    return 0
+    complaint = "the chart's README.md is not its values.yaml's; run tools/chart_readme.py"
+    return PLACE.write_or_check(table((CHART / "values.yaml").read_text().splitlines()), arguments, complaint)
 
 
 if __name__ == "__main__":

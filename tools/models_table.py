@@ -5,12 +5,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from generated_table import Place
 from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig, decode_model
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 CATALOGUE: Final = ROOT / "packages/server/src/sie_server/catalog/models"
-PAGE: Final = ROOT / "docs/models.md"
-START, END = "<!-- models: written by tools/models_table.py -->\n", "<!-- end of models -->\n"
+PLACE: Final = Place(
+    ROOT / "docs/models.md", "<!-- models: written by tools/models_table.py -->\n", "<!-- end of models -->\n"
+)
 
 
 def table(models: Iterable[ModelConfig]) -> str:
@@ -24,29 +26,11 @@ def table(models: Iterable[ModelConfig]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(text: str, models: Iterable[ModelConfig]) -> str:
-    """The page with its table renewed.
-
-    Raises:
-        ValueError: the page has no place for it.
-    """
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise ValueError(f"the page lacks {START.strip()} or {END.strip()}")
-    return before + start + table(models) + end + after
-
-
 def main(arguments: Sequence[str]) -> int:
     """Write or compare; 1 when they differ."""
-    own = PAGE.read_text()
-    wanted = page(own, [decode_model(file.read_bytes()) for file in CATALOGUE.glob("*.yaml")])
-    if "--check" not in arguments:
-        PAGE.write_text(wanted)
-    elif own != wanted:
-        print("docs/models.md is not the catalogue's; run tools/models_table.py")
-        return 1
-    return 0
+    models = [decode_model(file.read_bytes()) for file in CATALOGUE.glob("*.yaml")]
+    complaint = "docs/models.md is not the catalogue's; run tools/models_table.py"
+    return PLACE.write_or_check(table(models), arguments, complaint)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -21,6 +20,7 @@ from sie_cli.console import Reporter
 from sie_cli.events import Event, Phase, ProcessEvent, ScaleEvent
 from sie_cli.programs import Executables
 from sie_cli.similarity import Vectors, closest_pairs, nearest
+from sie_cli.threads import in_thread
 from sie_cli.up import run, until_signal
 from sie_protocol.errors import ErrorCode
 from sie_protocol.versions import VERSION, dialect_for
@@ -154,32 +154,6 @@ def encode(client: SIEClient, lines: Sequence[str]) -> Vectors:
     items = [Item(text=line) for line in lines]
     results = client.encode(MODEL, items, gpu=PROFILE, provision_timeout_s=START_BUDGET_S)
     return np.stack([result["dense"] for result in results])
-
-
-def in_thread(work: Callable[[], Vectors]) -> "asyncio.Future[Vectors]":
-    """Run blocking work in a thread that does not keep the program alive when it is interrupted."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Vectors] = loop.create_future()
-
-    def settle(settler: Callable[[], None]) -> None:
-        if not future.done():
-            settler()
-
-    def report(settler: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the demo was interrupted and has ended
-            loop.call_soon_threadsafe(settle, settler)
-
-    def body() -> None:
-        try:
-            result = work()
-        except SIEError as error:
-            failure = error
-            report(lambda: future.set_exception(failure))
-        else:
-            report(lambda: future.set_result(result))
-
-    threading.Thread(target=body, daemon=True).start()
-    return future
 
 
 def _outcome(work: "asyncio.Future[Vectors]", story: Story, running: "asyncio.Task[None]") -> Vectors:

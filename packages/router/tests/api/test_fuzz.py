@@ -4,34 +4,16 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import httpx
-import msgspec
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, example, given
-from hypothesis import settings as examples
+from hypothesis import example, given
 from hypothesis import strategies as st
-from schemathesis.core.result import Ok
 
+from openapi_fuzz import ANSWER_S, FUZZ, Requests, check, check_sent, requests_of
 from router_builders import MODEL, status
 from router_fakes import FakeWorker, Served, eventually, served, settings
 from sie_protocol.compat import COMPAT_PATHS
-from sie_protocol.errors import RULES, ErrorCode
-
-ANSWER_S = 10.0  # a small machine under load; a hang is much longer
-FUZZ = examples(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[
-        HealthCheck.function_scoped_fixture,
-        HealthCheck.too_slow,
-        HealthCheck.filter_too_much,
-        HealthCheck.large_base_example,
-        HealthCheck.data_too_large,
-    ],
-)
 
 
 @contextmanager
@@ -74,30 +56,16 @@ def http(router: Served) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def documented(router: Served) -> st.SearchStrategy[schemathesis.Case[Any]]:
-    """Requests that fit the router's own OpenAPI document, to every operation in it."""
-    document = schemathesis.openapi.from_url(f"{router.url}/openapi.json")
-    operations = [found.ok() for found in document.get_all_operations() if isinstance(found, Ok)]
-    assert {"/v1/encode/{model}", "/v1/pools", *COMPAT_PATHS} <= {each.path for each in operations}
-    return st.one_of([operation.as_strategy() for operation in operations])
-
-
-def check(status_code: int, headers: Any, body: bytes) -> None:
-    """An answer in the router's own words: a result, or a refusal with the status of its code."""
-    assert status_code != 500, body
-    if status_code >= 400:
-        code = ErrorCode(headers["x-sie-error-code"])
-        assert status_code == RULES[code].status
-        assert msgspec.json.decode(body)["error"]["code"] == code
+def documented(router: Served) -> Requests:
+    return requests_of(router.url, ["/v1/encode/{model}", "/v1/pools", *COMPAT_PATHS])
 
 
 @given(data=st.data())
 @FUZZ
 def test_no_request_that_fits_the_openapi_document_is_answered_with_a_bug(
-    documented: st.SearchStrategy[schemathesis.Case[Any]], data: st.DataObject
+    documented: Requests, data: st.DataObject
 ) -> None:
-    reply = data.draw(documented).call(timeout=ANSWER_S)
-    check(reply.status_code, {name: found[0] for name, found in reply.headers.items()}, reply.content)
+    check_sent(data.draw(documented))
 
 
 visible = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=30)

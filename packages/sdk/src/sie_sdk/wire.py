@@ -73,7 +73,7 @@ def lost(error: httpx.RequestError, timeout_s: float) -> Lost:
     reason = str(error) or type(error).__name__
     match error:
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError():
-            loss = Loss.CONNECT_IMPOSSIBLE if any(map(_is_lasting, _causes(error))) else Loss.CONNECT_FAILED
+            loss = Loss.CONNECT_IMPOSSIBLE if any(map(_is_lasting, causes(error))) else Loss.CONNECT_FAILED
             return Lost(loss, f"no connection to {error.request.url.netloc.decode()}: {reason}")
         case httpx.PoolTimeout():
             return no_connection_free(timeout_s)
@@ -85,7 +85,8 @@ def lost(error: httpx.RequestError, timeout_s: float) -> Lost:
             return Lost(Loss.CONNECTION_LOST, reason)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those behind it, the nearest first; at most eight."""
     found: BaseException | None = error
     for _ in range(_MAX_CAUSES):
         if found is None:

@@ -8,28 +8,14 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from schemathesis.core.result import Ok
 
+from openapi_fuzz import ANSWER_S, FUZZ, Requests, check, check_sent, requests_of
 from served_worker import Process, process, write_catalog
-from sie_protocol.errors import RULES, ErrorCode
 from sie_protocol.headers import JSON, MSGPACK, operation_path
 
 M = "org/hash"
-ANSWER_S = 10.0  # a small machine under load; a hang is much longer
-FUZZ = settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[
-        HealthCheck.function_scoped_fixture,
-        HealthCheck.too_slow,
-        HealthCheck.filter_too_much,
-        HealthCheck.large_base_example,
-        HealthCheck.data_too_large,
-    ],
-)
 
 
 @pytest.fixture(scope="module")
@@ -43,33 +29,19 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
 
 
 @pytest.fixture(scope="module")
-def documented(worker: Process) -> st.SearchStrategy[schemathesis.Case[Any]]:
-    """Requests that fit the worker's own OpenAPI document, to every operation in it."""
-    document = schemathesis.openapi.from_url(f"{worker.url}/openapi.json")
-    operations = [found.ok() for found in document.get_all_operations() if isinstance(found, Ok)]
-    assert {f"/v1/{name}/{{model}}" for name in ("encode", "score")} <= {each.path for each in operations}
-    return st.one_of([operation.as_strategy() for operation in operations])
-
-
-def check(status: int, headers: Any, body: bytes) -> None:
-    """An answer in the worker's own words: a result, or a refusal with the status of its code."""
-    assert status != 500, body
-    if status >= 400:
-        code = ErrorCode(headers["x-sie-error-code"])
-        assert status == RULES[code].status
-        assert msgspec.json.decode(body)["error"]["code"] == code
+def documented(worker: Process) -> Requests:
+    return requests_of(worker.url, [operation_path(name, "{model}") for name in ("encode", "score")])
 
 
 @given(data=st.data())
 @FUZZ
 def test_no_request_that_fits_the_openapi_document_is_answered_with_a_bug(
-    documented: st.SearchStrategy[schemathesis.Case[Any]], data: st.DataObject
+    documented: Requests, data: st.DataObject
 ) -> None:
     case = data.draw(documented)
     if "model" in case.path_parameters:
         case.path_parameters["model"] = M
-    reply = case.call(timeout=ANSWER_S)
-    check(reply.status_code, {name: found[0] for name, found in reply.headers.items()}, reply.content)
+    check_sent(case)
 
 
 keys = st.sampled_from(["items", "params", "query", "text", "id", "images", "options", "output_types", "output_dtype"])

@@ -1,12 +1,12 @@
 """Bounded concurrency with the order kept. Knows nothing of texts or clusters."""
 
 import asyncio
-import contextlib
-import threading
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
+
+from sie_cli.threads import in_thread
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -53,29 +53,3 @@ async def in_order(
         for each in tasks:
             each.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":
-    """Run blocking work in a thread that does not keep the program alive when nobody waits for it any more."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(settler: Callable[[], None]) -> None:
-        if not future.done():
-            settler()
-
-    def report(settler: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the program ends
-            loop.call_soon_threadsafe(settle, settler)
-
-    def body() -> None:
-        try:
-            result = work()
-        except (OSError, ValueError, RuntimeError) as error:  # what reading and decoding raise
-            failure = error
-            report(lambda: future.set_exception(failure))
-        else:
-            report(lambda: future.set_result(result))
-
-    threading.Thread(target=body, daemon=True).start()
-    return future

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
@@ -15,13 +15,13 @@ from sie_cli.doctor.facts import OK, Asked, Attempt, Facts, Gap, Heard, NoReply,
 from sie_cli.scrape import parse
 from sie_protocol.errors import ErrorCode
 from sie_protocol.headers import HEALTH, MACHINE_PROFILE, METRICS, MODELS, POOL, ROUTE_EXPLAIN, operation_path
+from sie_sdk.wire import causes
 
 TEXT: Final = "sie doctor asks for one answer"
 EVERY_S: Final = 1.0
 SCRAPED_WITHIN_S: Final = 60.0  # Prometheus usually scrapes every 15 to 30 s
 QUERY_PATH: Final = "/api/v1/query"
 COUNT_ROUTERS: Final = "count(sie_router_pools)"
-_MAX_CAUSES: Final = 8
 _COMES: Final = frozenset({ErrorCode.PROVISIONING, ErrorCode.MODEL_LOADING, ErrorCode.QUEUE_FULL})
 
 Say = Callable[[str], None]
@@ -123,23 +123,14 @@ async def _heard(api: Api, method: str, path: str, body: Any = None, headers: Ma
 
 
 def _gap(error: httpx.HTTPError) -> Gap:
-    causes = list(_causes(error))
-    if any(isinstance(cause, socket.gaierror) for cause in causes):
+    behind = list(causes(error))
+    if any(isinstance(cause, socket.gaierror) for cause in behind):
         return Gap.NAME
-    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+    if any(isinstance(cause, ssl.SSLError) for cause in behind):
         return Gap.TLS
     if isinstance(error, httpx.TimeoutException):
         return Gap.TIMEOUT
     return Gap.REFUSED if isinstance(error, httpx.ConnectError) else Gap.OTHER
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    found: BaseException | None = error
-    for _ in range(_MAX_CAUSES):
-        if found is None:
-            return
-        yield found
-        found = found.__cause__ or found.__context__
 
 
 def _demand(metrics: Heard) -> Mapping[tuple[str, str], float] | None:

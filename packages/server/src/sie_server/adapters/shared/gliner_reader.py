@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import Labelled, LoadError, UnsupportedInputError
 from sie_server.adapters.shared.gliner_config import GlinerConfig
+from sie_server.adapters.shared.tokenize import open_tokenizer
 from sie_server.core.lifecycle import ErrorClass
 
 WORD: Final = re.compile(r"\w+(?:[-_]\w+)*|\S")
@@ -64,12 +65,7 @@ class GlinerReader:
     """Labels and texts to windows; `read` may be called from several threads."""
 
     def __init__(self, folder: Path, config: GlinerConfig, bounds: Bounds) -> None:
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise LoadError(ErrorClass.NOT_FOUND, "the model folder has no tokenizer.json")
-        self._tokenizer = Tokenizer.from_file(str(path))
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._tokenizer = open_tokenizer(folder)
         for token in (config.label_token, config.end_token):
             if self._tokenizer.token_to_id(token) is None:
                 raise LoadError(ErrorClass.UNKNOWN, f"the model's tokenizer has no token '{token}'")

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError
+from sie_server.adapters.shared.tokenize import open_tokenizer
 from sie_server.core.lifecycle import ErrorClass
 
 
@@ -18,12 +19,7 @@ class PairTokenizer:
     """
 
     def __init__(self, folder: Path, max_length: int) -> None:
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise LoadError(ErrorClass.NOT_FOUND, "the model folder has no tokenizer.json")
-        self._tokenizer = Tokenizer.from_file(str(path))
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._tokenizer = open_tokenizer(folder)
         self._ids, self._types, self._first, self._second = _template(self._tokenizer)
         self.special = sum(map(len, self._ids))
         self.room = max_length - self.special

@@ -10,6 +10,21 @@ from sie_server.adapters.base import Input, LoadError, Pair, Prepared, Unsupport
 from sie_server.core.lifecycle import ErrorClass
 
 
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model's folder; it neither pads nor cuts, whatever its file says.
+
+    Raises:
+        LoadError: NOT_FOUND when there is no tokenizer.json.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise LoadError(ErrorClass.NOT_FOUND, "the model folder has no tokenizer.json")
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
 class TextTokenizer:
     """`payload` of what it prepares is an int64 array of token ids, special tokens included, at most `max_length`.
 
@@ -17,11 +32,7 @@ class TextTokenizer:
     """
 
     def __init__(self, folder: Path, max_length: int, *, lower_case: bool, end_token: str | None = None) -> None:
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise LoadError(ErrorClass.NOT_FOUND, "the model folder has no tokenizer.json")
-        self._tokenizer = Tokenizer.from_file(str(path))
-        self._tokenizer.no_padding()
+        self._tokenizer = open_tokenizer(folder)
         self._end = _missing_end(self._tokenizer, end_token)
         self._tokenizer.enable_truncation(max_length - len(self._end))  # of a pair, the longer text loses its end first
         self._vocabulary = self._tokenizer.get_vocab_size()

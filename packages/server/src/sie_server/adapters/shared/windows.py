@@ -14,6 +14,7 @@ from tokenizers import Encoding, Tokenizer
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError
+from sie_server.adapters.shared.tokenize import open_tokenizer
 from sie_server.core.lifecycle import ErrorClass
 
 DEFAULT_STRIDE = 64
@@ -67,12 +68,7 @@ class WindowTokenizer:
     """Tokenises whole texts for a model of at most `max_length` tokens, special tokens included."""
 
     def __init__(self, folder: Path, max_length: int) -> None:
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise LoadError(ErrorClass.NOT_FOUND, "the model folder has no tokenizer.json")
-        self._tokenizer = Tokenizer.from_file(str(path))
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._tokenizer = open_tokenizer(folder)
         self._before, self._after = _ends(self._tokenizer)
         self.room = max_length - len(self._before) - len(self._after)
         if self.room < 1:
