@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from chart_combinations import COMBINATIONS
-from chart_render import NAMESPACE, SOURCE, Chart, Object, overlay, prepared
+from chart_render import NAMESPACE, SOURCE, Chart, Object, container, only, overlay, prepared
 from lab.api import Refused
 from lab.control_plane import Kubernetes
 from lab.daemon import wait_until
@@ -22,7 +22,7 @@ KINDS: Final = (
 )
 STRICT: Final = "?dryRun=All&fieldValidation=Strict"
 ACCOUNT: Final = "iam\\.gke\\.io/gcp-service-account"
-WORKLOADS: Final = ("Deployment", "StatefulSet", "Job")
+WORKLOADS: Final = ("Deployment", "StatefulSet", "Job", "Pod")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def _resources(kubernetes: Kubernetes, group: str) -> dict[str, str]:
 
 def _pod(item: Object) -> Object:
     """A pod as the controllers would make it, for admission to judge; priority and runtime classes are not here."""
-    template = item["spec"]["template"]
+    template = item if item["kind"] == "Pod" else item["spec"]["template"]
     spec = {key: each for key, each in template["spec"].items() if key not in {"priorityClassName", "runtimeClassName"}}
     claims = [each["metadata"]["name"] for each in item["spec"].get("volumeClaimTemplates", ())]
     volumes = [*spec.get("volumes", ()), *({"name": name, "emptyDir": {}} for name in claims)]
@@ -70,7 +70,8 @@ def test_the_api_accepts_every_object_strictly(cluster: Kubernetes, chart: Chart
     paths: dict[str, dict[str, str]] = {}
     for item in chart.render(COMBINATIONS[name]):
         group = paths.setdefault(item["apiVersion"], _resources(cluster, item["apiVersion"]))
-        cluster.admin.create(group[item["kind"]] + STRICT, item)
+        if item["kind"] != "Pod":
+            cluster.admin.create(group[item["kind"]] + STRICT, item)
         if item["kind"] in WORKLOADS:
             cluster.admin.create(f"/api/v1/namespaces/{NAMESPACE}/pods{STRICT}", _pod(item))
 
@@ -121,6 +122,36 @@ def test_an_upgrade_keeps_what_the_autoscaler_decided_and_prunes_with_the_pool(
     assert left == []
 
 
+def removal(cluster: Kubernetes, chart: Chart, namespace: str, folder: Path, name: str) -> list[str]:
+    """The command of a clean-up job of the chart, outside a pod, with the rights of the job's account."""
+    objects = chart.render({"keda": {"install": True}})
+    account = cluster.service_account(namespace, name)
+    cluster.bind(account, only(objects, "Role", name)["rules"])
+    token = yaml.safe_load(account.kubeconfig.read_text())["users"][0]["user"]["token"]
+    (folder / "token").write_text(token)
+    (folder / "ca.crt").write_bytes(cluster.files.authority.files.certificate.read_bytes())
+    run = f"import pathlib, remove; exit(remove.main({{}}, {cluster.url!r}, pathlib.Path({str(folder)!r})))"
+    paths = [path.replace(f"/{NAMESPACE}/", f"/{namespace}/") for path in container(only(objects, "Job", name))["args"]]
+    return [sys.executable, "-c", run.format(paths)]
+
+
+def test_pools_go_with_their_release(cluster: Kubernetes, chart: Chart, namespace: str, tmp_path: Path) -> None:
+    kinds = (
+        f"/api/v1/namespaces/{namespace}/configmaps",
+        f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases",
+    )
+    for path in kinds:
+        for release in ("sie", "other"):
+            labels = {"sie.superlinked.com/type": "pool", "app.kubernetes.io/instance": release}
+            cluster.admin.create(path, {"metadata": {"name": f"{release}-pool-a", "labels": labels}})
+        cluster.admin.create(path, {"metadata": {"name": "mine"}})
+    command = removal(cluster, chart, namespace, tmp_path, "sie-pool-cleanup")
+    assert subprocess.run(command, check=False, cwd=SOURCE / "files").returncode == 0
+    for path in kinds:
+        left = {each["metadata"]["name"] for each in cluster.admin.get(path)["items"]} - {"kube-root-ca.crt"}
+        assert left == {"other-pool-a", "mine"}
+
+
 def test_the_clean_up_waits_until_keda_lets_go(
     cluster: Kubernetes, chart: Chart, namespace: str, tmp_path: Path
 ) -> None:
@@ -133,17 +164,8 @@ def test_the_clean_up_waits_until_keda_lets_go(
             "spec": {"scaleTargetRef": {"name": "x"}, "triggers": [{"type": "cron", "metadata": {}}]},
         }
         cluster.admin.create(scaled, item)
-    account = cluster.service_account(namespace, "cleanup")
-    values = {"keda": {"install": True}}
-    role = next(
-        each for each in chart.render(values) if each["metadata"]["name"] == "sie-keda-cleanup" and "rules" in each
-    )
-    cluster.bind(account, role["rules"])
-    token = yaml.safe_load(account.kubeconfig.read_text())["users"][0]["user"]["token"]
-    (tmp_path / "token").write_text(token)
-    (tmp_path / "ca.crt").write_bytes(cluster.files.authority.files.certificate.read_bytes())
-    script = str(SOURCE / "files/remove_scaled_objects.py")
-    job = subprocess.Popen([sys.executable, script, namespace, "sie", cluster.url, str(tmp_path)])
+    command = removal(cluster, chart, namespace, tmp_path, "sie-keda-cleanup")
+    job = subprocess.Popen(command, cwd=SOURCE / "files")
     wait_until(lambda: "deletionTimestamp" in cluster.admin.get(f"{scaled}/sie")["metadata"])
     assert job.poll() is None
     cluster.admin.patch(f"{scaled}/sie", {"metadata": {"finalizers": []}})  # as KEDA's operator does

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import yaml
 
-from chart_combinations import COMBINATIONS, ISSUER, SECRET_AUTH, SIZE, TLS, common, pools
+from chart_combinations import COMBINATIONS, ISSUER, SECRET_AUTH, SITE, SIZE, TLS, common, pools
 from chart_render import NAMESPACE, SOURCE, Chart, Object, container, environment, only, overlay, pod_spec
 from sie_router.settings import Flags, read_settings
 from sie_server.settings import read
 
-WORKLOADS = {"Deployment", "StatefulSet", "Job"}
+WORKLOADS = {"Deployment", "StatefulSet", "Job", "Pod"}
 
 
 @pytest.fixture(scope="module", params=COMBINATIONS)
@@ -21,6 +21,10 @@ def rendered(chart: Chart, request: pytest.FixtureRequest) -> list[Object]:
 
 def workloads(objects: list[Object]) -> Iterator[Object]:
     return (each for each in objects if each["kind"] in WORKLOADS)
+
+
+def pod_labels(item: Object) -> dict[str, str]:
+    return dict((item if item["kind"] == "Pod" else item["spec"]["template"])["metadata"]["labels"])
 
 
 def test_there_are_forty_combinations() -> None:
@@ -47,13 +51,13 @@ def test_every_container_is_locked_down_and_bounded(rendered: list[Object]) -> N
 
 
 def test_every_selector_finds_its_pods_and_no_others(rendered: list[Object]) -> None:
-    pods = {each["metadata"]["name"]: each["spec"]["template"]["metadata"]["labels"] for each in workloads(rendered)}
+    pods = {each["metadata"]["name"]: pod_labels(each) for each in workloads(rendered)}
 
     def found(labels: dict[str, str]) -> set[str]:
         return {name for name, own in pods.items() if labels.items() <= own.items()}
 
     for each in workloads(rendered):
-        if each["kind"] != "Job":
+        if each["kind"] not in {"Job", "Pod"}:
             assert found(each["spec"]["selector"]["matchLabels"]) == {each["metadata"]["name"]}
     for kind, path in (("Service", ("spec", "selector")), ("PodDisruptionBudget", ("spec", "selector", "matchLabels"))):
         for each in (each for each in rendered if each["kind"] == kind):
@@ -65,18 +69,45 @@ def test_every_selector_finds_its_pods_and_no_others(rendered: list[Object]) -> 
             }
 
 
-def test_programs_understand_their_variables(rendered: list[Object]) -> None:
+class Told(dict[str, str]):
+    """A process's environment that remembers what was looked up."""
+
+    def __init__(self, item: Object) -> None:
+        super().__init__(
+            {
+                name: text if isinstance(text, str) else name.lower().replace("_", "-")
+                for name, text in environment(item).items()
+            }
+        )
+        self.read: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.read.add(name)
+        return super().get(name, default)
+
+    def __getitem__(self, name: str) -> str:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    @property
+    def ignored(self) -> set[str]:
+        """Ours that nobody looked at; those of `extraEnv` and of other programs are not ours."""
+        return {name for name in self if name.startswith("SIE_")} - self.read
+
+
+def test_programs_read_every_variable_that_they_are_given(rendered: list[Object]) -> None:
     for each in rendered:
         if each["kind"] == "StatefulSet":
-            settings = read({name: text for name, text in environment(each).items() if isinstance(text, str)})
-            assert settings.machine_profile
-            assert pod_spec(each)["terminationGracePeriodSeconds"] > settings.drain_grace_s + settings.drain_linger_s
+            worker = read(told := Told(each))
+            assert worker.machine_profile
+            assert pod_spec(each)["terminationGracePeriodSeconds"] > worker.drain_grace_s + worker.drain_linger_s
+            assert not told.ignored
         elif each["metadata"]["name"].endswith("-router") and each["kind"] == "Deployment":
-            told = {name: text if isinstance(text, str) else name for name, text in environment(each).items()}
-            router = read_settings(Flags(kubernetes=True, k8s_namespace="sie"), told)
+            router = read_settings(Flags(kubernetes=True), told := Told(each))
             sets = {item["metadata"]["name"] for item in rendered if item["kind"] == "StatefulSet"}
             assert len(router.groups) == len(sets)
             assert {group.profile for group in router.groups} == set(router.profiles)
+            assert not told.ignored
 
 
 def test_replicas_of_workers_are_rendered_only_where_no_autoscaler_owns_them(rendered: list[Object]) -> None:
@@ -105,13 +136,13 @@ def test_the_release_sie_has_the_names_that_the_documentation_says(chart: Chart)
 
 def test_the_rights_of_routers_are_the_file_that_is_tested_against_an_api(chart: Chart) -> None:
     role = yaml.safe_load((SOURCE / "files/router-role.yaml").read_text())
-    assert only(chart.render(), "Role")["rules"] == role["rules"]
+    assert only(chart.render(), "Role", "sie-router")["rules"] == role["rules"]
 
 
 def test_only_routers_get_a_token_for_the_api(chart: Chart) -> None:
     for each in workloads(chart.render({"ingress": TLS, "auth": {"enabled": True, "oauth2Proxy": ISSUER}})):
         component = each["metadata"]["labels"]["app.kubernetes.io/component"]
-        assert pod_spec(each)["automountServiceAccountToken"] == (component == "router")
+        assert pod_spec(each)["automountServiceAccountToken"] == (component in {"router", "cleanup"})
 
 
 def test_groups_come_cheapest_first(chart: Chart) -> None:
@@ -227,6 +258,18 @@ def test_autoscaling_values_mean_what_the_documentation_says(chart: Chart) -> No
     assert int(triggers["demand"]["activationThreshold"]) == 0
     assert {each["ignoreNullValues"] for each in triggers.values()} == {"false"}
     assert {each["metricType"] for each in spec["triggers"]} == {"AverageValue"}  # the only type that always falls back
+
+
+def test_our_images_come_from_our_registry_and_a_mirror_is_for_all(chart: Chart) -> None:
+    values = {
+        "imageRegistry": "ours.example.com/sie",
+        "ingress": SITE,
+        "auth": {"enabled": True, "oauth2Proxy": ISSUER},
+    }
+    for mirror, others in (({}, "oauth2-proxy/"), ({"imageRegistry": "mirror.example.com"}, "mirror.example.com/")):
+        images = {container(each)["image"] for each in workloads(chart.render({**values, "global": mirror}))}
+        assert {image.partition("/sie-")[0] for image in images if "/sie-" in image} == {"ours.example.com/sie"}
+        assert next(image for image in images if "/sie-" not in image).startswith(others)
 
 
 def test_two_releases_share_nothing(chart: Chart) -> None:

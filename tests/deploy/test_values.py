@@ -35,6 +35,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"router": {"auth": {"mode": "token"}}}, "value must be one of 'none', 'static'"),
     ({"router": {"service": {"type": "ExternalName"}}}, "'/router/service/type': value must be one of"),
     ({"router": {"image": {"digest": "latest"}}}, "'/router/image/digest'"),
+    ({"imageRegistry": "https://images.example.com"}, "'/imageRegistry'"),
     ({"ingress": {"host": "https://sie.example.com"}}, "'/ingress/host'"),
     ({"ingress": {"paths": ["v1"]}}, "'/ingress/paths/0'"),
     ({"logging": {"level": "info"}}, "'/logging/level': value must be one of"),

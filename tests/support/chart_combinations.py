@@ -16,6 +16,7 @@ SCHEDULING: Final = {
     "nodeSelector": LABELS,
     "tolerations": TOLERATIONS,
     "affinity": {"nodeAffinity": {}},
+    "topologySpreadConstraints": [{"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "ScheduleAnyway"}],
     "priorityClassName": "high",
     "extraEnv": ENV,
 }
@@ -98,7 +99,11 @@ COMBINATIONS: Final[dict[str, dict[str, Any]]] = {
     "models of one's own": {"catalog": {"modelsConfigMap": "models", "bundlesConfigMap": "bundles"}},
     "no policies": {"networkPolicy": {"enabled": False}},
     "policies": {
-        "networkPolicy": {"monitoringNamespace": "monitoring", "extraRouterFrom": [{"podSelector": {}}]},
+        "networkPolicy": {
+            "monitoringNamespace": "monitoring",
+            "extraRouterFrom": [{"podSelector": {}}],
+            "extraWorkerFrom": [{"podSelector": {}}],
+        },
         "ingress": SITE,
         "auth": {"enabled": True, "oauth2Proxy": ISSUER},
     },
@@ -112,7 +117,8 @@ COMBINATIONS: Final[dict[str, dict[str, Any]]] = {
         "router": {"serviceAccount": {"create": False, "name": "mine"}},
         "rbac": {"create": False},
     },
-    "registry": {"global": {"imageRegistry": "images.example.com", "imagePullSecrets": ["pull"]}},
+    "registry": {"imageRegistry": "images.example.com:5000/sie", "global": {"imagePullSecrets": ["pull"]}},
+    "mirror": {"global": {"imageRegistry": "images.example.com"}},
     "digests": {"router": {"image": {"digest": "sha256:" + "0" * 64, "pullPolicy": "Always"}}},
     "another name": {"fullnameOverride": "search", "nameOverride": "sie"},
     "bundled": {

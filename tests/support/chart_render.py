@@ -74,8 +74,8 @@ def only(objects: Sequence[Object], kind: str, name: str = "") -> Object:
 
 
 def pod_spec(item: Object) -> Object:
-    """The spec of the pods that a workload makes."""
-    spec: Object = item["spec"]["template"]["spec"]
+    """The spec of the pods that a workload makes, or of a pod."""
+    spec: Object = item["spec"] if item["kind"] == "Pod" else item["spec"]["template"]["spec"]
     return spec
 
 

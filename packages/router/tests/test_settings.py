@@ -36,11 +36,12 @@ def test_kubernetes_is_described_by_flags_or_environment() -> None:
         "SIE_ROUTER_K8S_NAMESPACE": "ml",
         "SIE_ROUTER_K8S_SERVICE": "l4, a100",
         "SIE_ROUTER_K8S_PORT": "http",
+        "SIE_ROUTER_K8S_RELEASE": "r",
         "KUBECONFIG": "/k",
     }
-    assert read_settings(Flags(), environ).kubernetes == Kubernetes("ml", ("l4", "a100"), "http", Path("/k"))
+    assert read_settings(Flags(), environ).kubernetes == Kubernetes("ml", ("l4", "a100"), "http", Path("/k"), "r")
     flags = Flags(k8s_namespace="x", k8s_services=("y",), k8s_port="1", kubeconfig=Path("/z"))
-    assert read_settings(flags, environ).kubernetes == Kubernetes("x", ("y",), "1", Path("/z"))
+    assert read_settings(flags, environ).kubernetes == Kubernetes("x", ("y",), "1", Path("/z"), "r")
     assert read_settings(Flags(kubernetes=False), environ).kubernetes is None
 
 

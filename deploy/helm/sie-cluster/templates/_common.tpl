@@ -40,15 +40,21 @@ annotations:
 {{- end }}
 {{- end -}}
 
-{{/* An image's name. Context: dict root image tag. */}}
+{{/* An image's name. Context: dict root image tag, and for an image of ours: own true. */}}
 {{- define "sie.image" -}}
-{{- with .image.registry | default .root.Values.global.imageRegistry }}{{ . }}/{{ end }}
+{{- $ours := ternary .root.Values.imageRegistry "" (.own | default false) -}}
+{{- with .image.registry | default $ours | default .root.Values.global.imageRegistry }}{{ . }}/{{ end }}
 {{- .image.repository }}
 {{- with .image.digest }}@{{ . }}{{ else }}:{{ .tag }}{{ end }}
 {{- end -}}
 
+{{- define "sie.routerImage" -}}
+{{- $image := .Values.router.image -}}
+{{- include "sie.image" (dict "root" . "own" true "image" $image "tag" ($image.tag | default .Chart.AppVersion)) -}}
+{{- end -}}
+
 {{- define "sie.pullSecrets" -}}
-{{- with .Values.global.imagePullSecrets }}
+{{- with .Values.global.imagePullSecrets -}}
 imagePullSecrets:
   {{- range . }}
   - name: {{ . }}
@@ -93,6 +99,34 @@ capabilities: { drop: [ALL] }
 {{- join "," $matchers -}}
 {{- end -}}
 
+{{/* What the triggers of a pool ask, as a JSON object by name. Context: dict root pool. */}}
+{{- define "sie.queries" -}}
+{{- $selector := printf "{%s," (include "sie.routerSeries" .root) -}}
+{{- $found := dict -}}
+{{- range $name, $query := .root.Files.Get "files/queries.yaml" | fromYaml -}}
+{{- if ne $name "lease" -}}
+{{- $own := $query | replace "{" $selector | replace "$profile" $.pool.profile | replace "$bundle" $.pool.bundle -}}
+{{- $_ := set $found $name ($own | replace "\n" " ") -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
+
+{{/* Pods of a component apart from each other where possible. Context: dict root component over [labels]. */}}
+{{- define "sie.spread" -}}
+{{- range .over }}
+- maxSkew: 1
+  topologyKey: {{ . }}
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels:
+      {{- include "sie.selector" $ | nindent 6 }}
+      {{- with $.labels }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* Secret with the token of the Hugging Face hub, or nothing. */}}
 {{- define "sie.hfSecret" -}}
 {{- if .Values.hfToken.create -}}
@@ -111,14 +145,14 @@ capabilities: { drop: [ALL] }
 {{- end -}}
 
 {{- define "sie.catalogMounts" -}}
-{{- if .Values.catalog.modelsConfigMap }}
+{{- if .Values.catalog.modelsConfigMap -}}
 - { name: models, mountPath: /catalog/models, readOnly: true }
 - { name: bundles, mountPath: /catalog/bundles, readOnly: true }
 {{- end }}
 {{- end -}}
 
 {{- define "sie.catalogVolumes" -}}
-{{- with .Values.catalog.modelsConfigMap }}
+{{- with .Values.catalog.modelsConfigMap -}}
 - { name: models, configMap: { name: {{ . }} } }
 - { name: bundles, configMap: { name: {{ $.Values.catalog.bundlesConfigMap }} } }
 {{- end }}

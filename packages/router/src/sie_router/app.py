@@ -148,8 +148,9 @@ class RouterApp:
         return tracing.around(app)
 
     def _pool_store(self) -> PoolStore:
-        if self._kube is not None:
-            return KubePools(self._kube, random.random, lease_s=self._settings.lease_s)
+        kube = self._settings.kubernetes
+        if self._kube is not None and kube is not None:
+            return KubePools(self._kube, random.random, lease_s=self._settings.lease_s, release=kube.release)
         return MemoryPools() if self._settings.pools_file is None else FilePools(self._settings.pools_file)
 
     def _proxy(self) -> Proxy:

@@ -39,13 +39,14 @@ class AuthSettings:
 class Kubernetes:
     """Where in a cluster the workers are. An empty namespace is the router's own; no file: the cluster it runs in.
 
-    `port` is a number, or the name of a port of the Services.
+    `port` is a number, or the name of a port of the Services. `release` stands in front of the names of pools.
     """
 
     namespace: str = ""
     services: tuple[str, ...] = ("sie-worker",)
     port: str = "8080"
     kubeconfig: Path | None = None
+    release: str = "sie"
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,15 +246,16 @@ def _kubernetes(flags: Flags, env: _Environment) -> Kubernetes | None:
     default = Kubernetes()
     namespace = flags.k8s_namespace or env.text("SIE_ROUTER_K8S_NAMESPACE") or default.namespace
     services = flags.k8s_services or env.list("SIE_ROUTER_K8S_SERVICE") or default.services
-    for name in (*services, *((namespace,) if namespace else ())):
+    release = env.text("SIE_ROUTER_K8S_RELEASE") or default.release
+    for name in (*services, release, *((namespace,) if namespace else ())):
         if not _DNS_LABEL.fullmatch(name):
             raise ValueError(
-                f"'{name}' is no name of a Kubernetes Service or namespace; expected letters, digits and -"
+                f"'{name}' is no name of a Kubernetes Service, release or namespace; expected letters, digits and -"
             )
     port = flags.k8s_port or env.text("SIE_ROUTER_K8S_PORT") or default.port
     if not (0 < int(port) < 1 << 16 if port.isdecimal() else _DNS_LABEL.fullmatch(port)):
         raise ValueError(f"worker port '{port}' is neither a number up to 65535 nor the name of a port")
-    return Kubernetes(namespace, services, port, flags.kubeconfig or env.path("KUBECONFIG"))
+    return Kubernetes(namespace, services, port, flags.kubeconfig or env.path("KUBECONFIG"), release)
 
 
 def _worker(url: str) -> str:

@@ -13,7 +13,7 @@ from sie_router.control.kube import KubeApi, Pace
 from sie_router.control.kube_objects import CONFIG_MAPS, LEASES
 from sie_router.control.pools import PoolStore, changes
 from sie_router.control.pools_file import FilePools
-from sie_router.control.pools_kube import PREFIX, TYPE_LABEL, KubePools
+from sie_router.control.pools_kube import RELEASE, RELEASE_LABEL, TYPE_LABEL, KubePools, prefix
 from sie_router.control.pools_memory import MemoryPools
 from sie_router.core.pools import ANYONE, renew
 
@@ -76,14 +76,24 @@ class TestKubePools(PoolStoreContract):
     async def test_only_intent_is_stored(self, stores: tuple[PoolStore, PoolStore], kube: FakeKube) -> None:
         await make(stores[0], pool("a", {"l4": 2}, owner="o", created_at=1.0, last_renewed=2.0))
         config, lease = (_object(kube, kind.plural) for kind in (CONFIG_MAPS, LEASES))
-        assert config["metadata"]["name"] == lease["metadata"]["name"] == PREFIX + "a"
-        assert config["metadata"]["labels"] == {TYPE_LABEL: "pool"}
+        assert config["metadata"]["name"] == lease["metadata"]["name"] == prefix(RELEASE) + "a"
+        assert config["metadata"]["labels"] == {TYPE_LABEL: "pool", RELEASE_LABEL: "sie"}
         assert config["data"] == {"spec": '{"gpus":{"l4":2}}', "origin": '{"owner":"o","created_at":1.0}'}
         assert lease["spec"] == {
             "holderIdentity": "a",
             "leaseDurationSeconds": 1200,
             "renewTime": "1970-01-01T00:00:02.000000Z",
         }
+
+    async def test_releases_of_one_namespace_do_not_see_each_others_pools(
+        self, stores: tuple[PoolStore, PoolStore], apis: tuple[KubeApi, KubeApi]
+    ) -> None:
+        other = KubePools(apis[1], half, QUICK, release="other")
+        await make(stores[0], pool("a", {"l4": 2}))
+        await make(other, pool("b", {"l4": 1}))
+        assert await other.get("a") is None
+        async with following(stores[0]) as first, following(other) as second:
+            await eventually(lambda: set(first.snapshot().pools) == {"a"} and set(second.snapshot().pools) == {"b"})
 
     async def test_a_renewal_writes_the_lease_only(self, stores: tuple[PoolStore, PoolStore], kube: FakeKube) -> None:
         await make(stores[0], pool("a"))
@@ -98,7 +108,7 @@ class TestKubePools(PoolStoreContract):
     ) -> None:
         for kind in (LEASES, CONFIG_MAPS):
             await make(stores[0], pool("a", {"l4": 2}))
-            await kube.drop(kind, PREFIX + "a")
+            await kube.drop(kind, prefix(RELEASE) + "a")
             assert await stores[1].get("a") is None
             await make(stores[1], pool("a", {"l4": 1}))
             assert await stores[0].get("a") == pool("a", {"l4": 1})
@@ -109,8 +119,8 @@ class TestKubePools(PoolStoreContract):
         for name, spec in (("hand", '{"gpus":{"l4":1}}'), ("bad", '{"gpus":{"l4":"x"}}'), ("worse", "{")):
             labels = {TYPE_LABEL: "pool"}
             meta = {"labels": labels, "creationTimestamp": "1970-01-01T00:00:03Z"}
-            await kube.put(CONFIG_MAPS, PREFIX + name, {"metadata": meta, "data": {"spec": spec}})
-            await kube.put(LEASES, PREFIX + name, {"metadata": {"labels": labels}, "spec": {}})
+            await kube.put(CONFIG_MAPS, prefix(RELEASE) + name, {"metadata": meta, "data": {"spec": spec}})
+            await kube.put(LEASES, prefix(RELEASE) + name, {"metadata": {"labels": labels}, "spec": {}})
         async with following(stores[0]) as fleet:
             await eventually(lambda: bool(fleet.snapshot().pools))
             assert fleet.snapshot().pools == {"hand": pool("hand", created_at=3.0, last_renewed=3.0)}

@@ -1,5 +1,5 @@
 {{/* Pods of Prometheus. */}}
-{{- define "sie.prometheusPeer" }}
+{{- define "sie.prometheusPeer" -}}
 - podSelector:
     matchLabels: { app.kubernetes.io/name: prometheus }
   namespaceSelector:

@@ -5,8 +5,9 @@
   valueFrom: { fieldRef: { fieldPath: metadata.namespace } }
 - { name: SIE_ROUTER_K8S_SERVICE, value: {{ include "sie.name" . }}-worker }
 - { name: SIE_ROUTER_K8S_PORT, value: http }
+- { name: SIE_ROUTER_K8S_RELEASE, value: {{ include "sie.name" . }} }
 - { name: SIE_ROUTER_GROUPS, value: {{ include "sie.groups" . | quote }} }
-- { name: SIE_ROUTER_MACHINE_PROFILES, value: {{ include "sie.profiles" . | quote }} }
+- { name: SIE_ROUTER_MACHINE_PROFILES, value: {{ include "sie.profiles" . | squote }} }
 - { name: SIE_ROUTER_RETRY_AFTER_S, value: {{ $router.retryAfterSeconds | quote }} }
 - { name: SIE_ROUTER_ESTIMATED_WAIT_S, value: {{ $router.estimatedWaitSeconds | quote }} }
 - { name: SIE_ROUTER_DRAIN_S, value: {{ $router.drainSeconds | quote }} }

@@ -9,7 +9,7 @@ enableServiceLinks: false
 terminationGracePeriodSeconds: {{ $pool.grace }}
 securityContext:
   {{- include "sie.podSecurity" $root | nindent 2 }}
-{{- include "sie.pullSecrets" $root }}
+{{- with include "sie.pullSecrets" $root }}{{ . | nindent 0 }}{{ end }}
 {{- with $common.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
@@ -24,6 +24,13 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+topologySpreadConstraints:
+  {{- if $common.topologySpreadConstraints }}
+  {{- toYaml $common.topologySpreadConstraints | nindent 2 }}
+  {{- else }}
+  {{- $labels := dict "sie.superlinked.com/pool" $pool.name }}
+  {{- include "sie.spread" (dict "root" $root "component" "worker" "labels" $labels "over" (list "topology.kubernetes.io/zone")) | trim | nindent 2 }}
+  {{- end }}
 affinity:
   {{- if $common.affinity }}
   {{- toYaml $common.affinity | nindent 2 }}
@@ -39,7 +46,7 @@ affinity:
   {{- end }}
 containers:
   - name: worker
-    image: {{ include "sie.image" (dict "root" $root "image" $common.image "tag" (printf "%s-%s-%s" ($common.image.tag | default $root.Chart.AppVersion) $pool.platform $pool.bundle)) }}
+    image: {{ include "sie.image" (dict "root" $root "own" true "image" $common.image "tag" (printf "%s-%s-%s" ($common.image.tag | default $root.Chart.AppVersion) $pool.platform $pool.bundle)) }}
     imagePullPolicy: {{ $common.image.pullPolicy }}
     args: [serve]
     ports:
@@ -82,12 +89,12 @@ containers:
       - { name: models-cache, mountPath: /models }
       - { name: tmp, mountPath: /tmp }
       - { name: shm, mountPath: /dev/shm }
-      {{- include "sie.catalogMounts" $root | nindent 6 }}
+      {{- with include "sie.catalogMounts" $root }}{{ . | nindent 6 }}{{ end }}
 volumes:
   {{- if not $common.cachePersistence.enabled }}
   - { name: models-cache, emptyDir: { sizeLimit: {{ $common.cacheVolumeSize }} } }
   {{- end }}
   - { name: tmp, emptyDir: { sizeLimit: 1Gi } }
   - { name: shm, emptyDir: { medium: Memory, sizeLimit: {{ $common.sharedMemorySize }} } }
-  {{- include "sie.catalogVolumes" $root | nindent 2 }}
+  {{- with include "sie.catalogVolumes" $root }}{{ . | nindent 2 }}{{ end }}
 {{- end -}}

@@ -1,8 +1,9 @@
-"""Pools in Kubernetes: a ConfigMap for what was asked, a Lease for when it last was, both named `sie-pool-<name>`.
+"""Pools in Kubernetes: a ConfigMap for what was asked, a Lease for when it last was, both named `RELEASE-pool-NAME`.
 
 A pool exists exactly as long as both do. The Lease is created last and deleted first, always in the version that was
 read: so a pool that somebody renews at the same moment is not deleted, and one that is being deleted is not renewed. A
-ConfigMap without a Lease is half a deletion or half a creation; the next pool of that name takes it over.
+ConfigMap without a Lease is half a deletion or half a creation; the next pool of that name takes it over. Releases that
+share a namespace have pools of their own: a router sees only names that begin with its release's.
 """
 
 import asyncio
@@ -24,8 +25,9 @@ from sie_router.core.leases import LEASE_S
 from sie_router.core.pools import Pool
 
 TYPE_LABEL: Final = "sie.superlinked.com/type"
+RELEASE_LABEL: Final = "app.kubernetes.io/instance"
 SELECTOR: Final = f"{TYPE_LABEL} in (pool)"
-PREFIX: Final = "sie-pool-"
+RELEASE: Final = "sie"
 MAX_TRIES: Final = 10
 PAUSE_S: Final = 0.05  # after a conflict, times a number in [0.5, 1.5) and the number of the try
 
@@ -53,26 +55,35 @@ class _Stored:
 
     config: ConfigMap | None
     lease: Lease | None
+    prefix: str
 
     @property
     def pool(self) -> Pool | None:
-        return None if self.config is None or self.lease is None else _pool(self.config, self.lease)
+        return None if self.config is None or self.lease is None else _pool(self.config, self.lease, self.prefix)
 
 
 class KubePools:
     """A `PoolStore` for all routers of a namespace. Does not own the API client. `draw` is uniform in [0, 1)."""
 
     def __init__(
-        self, api: KubeApi, draw: Callable[[], float], pace: Pace | None = None, *, lease_s: float = LEASE_S
+        self,
+        api: KubeApi,
+        draw: Callable[[], float],
+        pace: Pace | None = None,
+        *,
+        lease_s: float = LEASE_S,
+        release: str = RELEASE,
     ) -> None:
         self._api = api
+        self._release = release
+        self._prefix = prefix(release)
         self._draw = draw
         self._pace = pace
         self._lease_s = lease_s
 
     async def watch(self) -> AsyncGenerator[PoolEvent]:
         """As the protocol says; while the API is away the last pools stand."""
-        seen, sets = Snapshots(), _Sets()
+        seen, sets = Snapshots(), _Sets(self._prefix)
         tasks = (
             asyncio.create_task(self._follow(CONFIG_MAPS, sets.put_configs)),
             asyncio.create_task(self._follow(LEASES, sets.put_leases)),
@@ -121,10 +132,10 @@ class KubePools:
         """The Lease is read first: what is deleted in between is then missing its ConfigMap, not the reverse."""
         lease = config = None
         with suppress(NotFound):
-            lease = await self._api.get(LEASES, PREFIX + name)
+            lease = await self._api.get(LEASES, self._prefix + name)
         with suppress(NotFound):
-            config = await self._api.get(CONFIG_MAPS, PREFIX + name)
-        return _Stored(config, lease)
+            config = await self._api.get(CONFIG_MAPS, self._prefix + name)
+        return _Stored(config, lease, self._prefix)
 
     async def _write(self, name: str, stored: _Stored, after: Pool | None) -> None:
         if after == stored.pool and after is not None:
@@ -133,24 +144,29 @@ class KubePools:
             await self._delete(name, stored)
             return
         if not _is_same_reservation(stored.pool, after):
-            config = _config(after, _version(stored.config))
+            config = _config(after, self._meta(after, stored.config))
             await (self._api.create if stored.config is None else self._api.put)(CONFIG_MAPS, config)
-        lease = _lease(after, _version(stored.lease), self._lease_s)
+        lease = _lease(after, self._meta(after, stored.lease), self._lease_s)
         await (self._api.create if stored.lease is None else self._api.put)(LEASES, lease)
 
     async def _delete(self, name: str, stored: _Stored) -> None:
         """Delete what was read, not what somebody wrote since."""
         if stored.lease is not None:
-            await self._api.delete(LEASES, PREFIX + name, version=_version(stored.lease))
+            await self._api.delete(LEASES, self._prefix + name, version=_version(stored.lease))
         if stored.config is not None:
             with suppress(NotFound, Conflict):  # somebody else is deleting as well, or is making the pool anew
-                await self._api.delete(CONFIG_MAPS, PREFIX + name, version=_version(stored.config))
+                await self._api.delete(CONFIG_MAPS, self._prefix + name, version=_version(stored.config))
+
+    def _meta(self, pool: Pool, stored: ConfigMap | Lease | None) -> Meta:
+        labels = {TYPE_LABEL: "pool", RELEASE_LABEL: self._release}
+        return Meta(name=self._prefix + pool.name, resource_version=_version(stored), labels=labels)
 
 
 class _Sets:
     """The last ConfigMaps and Leases that were told, and a signal that there are new ones. One reader."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
         self._configs: Mapping[str, ConfigMap] | None = None
         self._leases: Mapping[str, Lease] | None = None
         self._changed = asyncio.Event()
@@ -177,17 +193,22 @@ class _Sets:
             if self._is_over:
                 return None
             if self._configs is not None and self._leases is not None:
-                return _joined(self._configs, self._leases)
+                return _joined(self._configs, self._leases, self._prefix)
 
 
-def _joined(configs: Mapping[str, ConfigMap], leases: Mapping[str, Lease]) -> dict[str, Pool]:
-    pairs = ((config, leases.get(name)) for name, config in configs.items())
-    pools = (_pool(config, lease) for config, lease in pairs if lease is not None)
+def prefix(release: str) -> str:
+    """What the names of a release's pools begin with."""
+    return f"{release}-pool-"
+
+
+def _joined(configs: Mapping[str, ConfigMap], leases: Mapping[str, Lease], prefix: str) -> dict[str, Pool]:
+    pairs = ((config, leases.get(name)) for name, config in configs.items() if name.startswith(prefix))
+    pools = (_pool(config, lease, prefix) for config, lease in pairs if lease is not None)
     return {pool.name: pool for pool in pools if pool is not None}
 
 
-def _pool(config: ConfigMap, lease: Lease) -> Pool | None:
-    name = config.metadata.name.removeprefix(PREFIX)
+def _pool(config: ConfigMap, lease: Lease, prefix: str) -> Pool | None:
+    name = config.metadata.name.removeprefix(prefix)
     try:
         spec = msgspec.json.decode(config.data.get("spec", ""), type=_Spec)
         origin = _origin(config)
@@ -213,21 +234,17 @@ def _is_same_reservation(stored: Pool | None, after: Pool) -> bool:
     )
 
 
-def _config(pool: Pool, version: str) -> ConfigMap:
+def _config(pool: Pool, meta: Meta) -> ConfigMap:
     spec = _Spec(dict(pool.gpus), pool.minimum_worker_count, pool.bundle)
     origin = _Origin(pool.owner, pool.created_at)
     data = {"spec": msgspec.json.encode(spec).decode(), "origin": msgspec.json.encode(origin).decode()}
-    return ConfigMap(metadata=_meta(pool, version), data=data)
+    return ConfigMap(metadata=meta, data=data)
 
 
-def _lease(pool: Pool, version: str, lease_s: float) -> Lease:
+def _lease(pool: Pool, meta: Meta, lease_s: float) -> Lease:
     renewed = datetime.fromtimestamp(pool.last_renewed, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     spec = LeaseSpec(holder_identity=pool.name, lease_duration_seconds=math.ceil(lease_s), renew_time=renewed)
-    return Lease(metadata=_meta(pool, version), spec=spec)
-
-
-def _meta(pool: Pool, version: str) -> Meta:
-    return Meta(name=PREFIX + pool.name, resource_version=version, labels={TYPE_LABEL: "pool"})
+    return Lease(metadata=meta, spec=spec)
 
 
 def _version(thing: ConfigMap | Lease | None) -> str:
