@@ -24,15 +24,29 @@ from sie_server.api.metrics import Metrics
 COMMANDS: Final = Path(sys.executable).parent
 MODEL: Final = "sie/hash-64"
 SCRAPED: Final = {"namespace", "service", "pod", "instance", "job", "container", "endpoint", "worker_pool"}
-ON: Final = {"serviceMonitor": {"enabled": True}, "alertRules": {"enabled": True}, "dashboards": {"enabled": True}}
-# What others export: kube-state-metrics (its metrics documentation), KEDA 2.21 (pkg/metricscollector), dcgm-exporter.
+ON: Final = {
+    "ingress": {"enabled": True, "host": "sie.example.com"},
+    "serviceMonitor": {"enabled": True},
+    "alertRules": {"enabled": True},
+    "dashboards": {"enabled": True},
+}
+# What others export: kube-state-metrics and ingress-nginx (their documentation), KEDA 2.21 (pkg/metricscollector), dcgm-exporter.
 OTHERS: Final[Mapping[str, set[str]]] = {
     "kube_deployment_status_replicas_available": {"deployment"},
     "kube_deployment_spec_replicas": {"deployment"},
     "kube_statefulset_replicas": {"statefulset"},
     "kube_statefulset_status_replicas_ready": {"statefulset"},
+    "kube_pod_container_status_restarts_total": {"pod", "container"},
+    "nginx_ingress_controller_ssl_expire_time_seconds": {"host"},
     "kube_horizontalpodautoscaler_spec_max_replicas": {"horizontalpodautoscaler", "statefulset"},
-    "keda_scaler_detail_errors_total": {"metric", "scaledObject", "scaler", "triggerIndex", "type"},
+    "keda_scaler_detail_errors_total": {
+        "exported_namespace",
+        "metric",
+        "scaledObject",
+        "scaler",
+        "triggerIndex",
+        "type",
+    },
     "DCGM_FI_DEV_GPU_TEMP": {"gpu", "Hostname", "exported_namespace", "exported_pod"},
     "DCGM_FI_DEV_GPU_UTIL": {"gpu", "Hostname", "exported_namespace", "exported_pod"},
 }
