@@ -1,7 +1,7 @@
 # Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-compat test-deploy test-cluster test-integrations test-node check format chaos bench
-.PHONY: bench-peers lab lab-node images clean
+.PHONY: help demo up test test-compat test-deploy test-cluster test-integrations test-node test-api check format chaos bench
+.PHONY: bench-peers lab lab-images lab-up lab-shell lab-down images clean
 BIN := .venv/bin
 VERSION = $(shell sed -n 's/^version: //p' deploy/helm/sie-cluster/Chart.yaml)
 BUILD ?= docker build
@@ -31,7 +31,9 @@ test-deploy: ## Run the suite of the Helm chart and the images (helm is built fr
 	@$(BIN)/python tools/lab/binaries.py helm
 	@$(BIN)/pytest tests/deploy
 
-test-cluster: ## Run the suites that need a real Kubernetes API (built from source the first time) and Prometheus
+test-cluster: test-api test-node ## Both suites that need a real Kubernetes
+
+test-api: ## Run the suites that need a real Kubernetes API (built from source the first time) and Prometheus
 	@python3 tools/setup.py dev
 	@$(BIN)/python tools/lab/binaries.py etcd kube-apiserver helm
 	@$(BIN)/pytest tests/cluster tests/prometheus
@@ -58,9 +60,7 @@ test-integrations: ## Run the recipes of docs/integrations with the frameworks' 
 	@python3 tools/setup.py dev
 	@$(BIN)/python tools/integrations.py
 
-test-node: ## Run the suite that needs a node with pods (root, Linux, containerd)
-	@python3 tools/setup.py dev
-	@$(BIN)/python tools/lab/binaries.py
+test-node: lab-images ## Run our images and chart on a whole cluster: node, pods, Prometheus, KEDA (root, Debian)
 	@$(BIN)/python tools/lab/inside.py $(BIN)/pytest tests/node
 
 lab: ## Run a real Kubernetes API on loopback until Ctrl-C
@@ -68,10 +68,19 @@ lab: ## Run a real Kubernetes API on loopback until Ctrl-C
 	@$(BIN)/python tools/lab/binaries.py etcd kube-apiserver
 	@PYTHONPATH=tools $(BIN)/python -m lab.run
 
-lab-node: ## The same with a node that runs pods (root, Linux, containerd)
+lab-images: ## Build the images of this clone, and all that a whole cluster needs (root, Debian; the first time from source)
 	@python3 tools/setup.py dev
 	@$(BIN)/python tools/lab/binaries.py
-	@PYTHONPATH=tools $(BIN)/python tools/lab/inside.py $(BIN)/python -m lab.run --node
+	@PYTHONPATH=tools $(BIN)/python -m lab.images
+
+lab-up: lab-images ## Leave a whole cluster running: a node with pods, names, Prometheus, images (root, Debian)
+	@PYTHONPATH=tools $(BIN)/python -m lab.background up
+
+lab-shell: ## A shell in it, with kubectl and helm; tests/node run in it as well
+	@PYTHONPATH=tools $(BIN)/python -m lab.background enter $${SHELL:-bash}
+
+lab-down: ## End it
+	@PYTHONPATH=tools $(BIN)/python -m lab.background down
 
 chaos: ## Ten minutes of killed, stopped, failing and restarted processes under load; prints what clients saw
 	@python3 tools/setup.py dev

@@ -54,12 +54,15 @@ class Chart:
         return [item for item in yaml.safe_load_all(self.helm(*common, *arguments)) if item]
 
 
-def prepared(folder: Path) -> Chart:
-    """A chart ready to render, below this folder."""
+def prepared(folder: Path, parts: Path | None = None) -> Chart:
+    """A chart ready to render, below this folder; of the charts it depends on, those in `parts` are real."""
     copy, scratch = folder / "sie-cluster", folder / "values"
     shutil.copytree(SOURCE, copy)
     scratch.mkdir()
     for name, version in STAND_INS.items():
+        if parts is not None and (parts / name).is_dir():
+            shutil.copytree(parts / name, copy / "charts" / name)
+            continue
         (copy / "charts" / name).mkdir()
         stand_in = {"apiVersion": "v2", "name": name, "version": version}
         (copy / "charts" / name / "Chart.yaml").write_text(yaml.safe_dump(stand_in))

@@ -6,6 +6,7 @@ Paths are those of the API itself, for example `/api/v1/namespaces/default/confi
 import ssl
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -31,6 +32,16 @@ class Api:
     def __init__(self, url: str, tls: ssl.SSLContext, token: str | None = None) -> None:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._http = httpx.Client(base_url=url, verify=tls, headers=headers, timeout=TIMEOUT_S, trust_env=False)
+
+    @classmethod
+    def of(cls, kubeconfig: Path) -> "Api":
+        """For the user of a kubeconfig that `control_plane` wrote."""
+        config = msgspec.json.decode(kubeconfig.read_bytes(), type=Object)
+        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        tls = ssl.create_default_context(cafile=cluster["certificate-authority"])
+        if "client-certificate" in user:
+            tls.load_cert_chain(user["client-certificate"], user["client-key"])
+        return cls(cluster["server"], tls, user.get("token"))
 
     def close(self) -> None:
         """Close its connections."""

@@ -85,10 +85,16 @@ def _kubernetes(name: str) -> Tool:
 
 
 KUBERNETES: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
+KEDA: Final = "github.com/kedacore/keda/v2"
 TOOLS: Final = {
     "etcd": Tool("etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3", "kubernetes"),
     **{name: _kubernetes(name) for name in KUBERNETES},
+    "kubectl": Tool("kubectl", "k8s.io/kubernetes/cmd/kubectl", "k8s.io/kubernetes", "kubectl"),
     "helm": Tool("helm", "helm.sh/helm/v4/cmd/helm", "helm.sh/helm/v4", "helm"),
+    **{
+        name: Tool(name, f"{KEDA}/cmd/{name.removeprefix('keda-')}", KEDA, "keda")
+        for name in ("keda-operator", "keda-adapter")
+    },
     "pause": Tool("pause", ".", "", "pause"),
 }
 
@@ -122,14 +128,14 @@ def build(names: Iterable[str]) -> None:
         if tool.path.exists():
             continue
         tool.path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(cache_folder() / f"{name}.lock"):
+        with alone(cache_folder() / f"{name}.lock"):
             if not tool.path.exists():
                 _compile(tool, _go_environment())
 
 
 @contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold the lock file; the kernel frees it however this process ends."""
+def alone(lock: Path) -> Iterator[None]:
+    """Hold a lock file; the kernel frees it however this process ends."""
     with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

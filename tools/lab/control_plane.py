@@ -28,6 +28,7 @@ SERVICE_RANGE: Final = "10.96.0.0/16"
 FIRST_SERVICE: Final = "10.96.0.1"  # the API's own
 SERVICE_NAMES: Final = ("kubernetes.default", "kubernetes.default.svc")
 ADVERTISED: Final = "192.0.2.1"  # loopback is refused here; a documentation address, because nothing dials it
+FRONT_PROXY: Final = "front-proxy-client"
 TOKEN_LIFETIME_S: Final = 3600
 RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
 REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -58,6 +59,8 @@ class Files:
     admin: KeyPair
     token_key: Path
     audit_policy: Path
+    front_proxy: KeyPair
+    front_proxy_authority: Authority
 
 
 class Kubernetes:
@@ -204,7 +207,14 @@ def _for_a_node(address: str, files: Files) -> list[str]:
         f"--kubelet-certificate-authority={files.authority.files.certificate}",
         f"--kubelet-client-certificate={files.admin.certificate}",
         f"--kubelet-client-key={files.admin.key}",
-        "--enable-aggregator-routing=true",
+        "--enable-aggregator-routing=true",  # from here on: how it asks other API servers, such as that of metrics
+        f"--requestheader-client-ca-file={files.front_proxy_authority.files.certificate}",
+        f"--requestheader-allowed-names={FRONT_PROXY}",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-username-headers=X-Remote-User",
+        f"--proxy-client-cert-file={files.front_proxy.certificate}",
+        f"--proxy-client-key-file={files.front_proxy.key}",
     ]
 
 
@@ -229,6 +239,7 @@ def kubernetes(logs: Path, node: str | None = None) -> Generator[Kubernetes]:
 
 def _make_files(folder: Path, address: str) -> Files:
     authority, audit_policy = make_authority(folder, "authority"), folder / "audit-policy.json"
+    front_proxy_authority = make_authority(folder, "front-proxy-authority")
     audit_policy.write_bytes(msgspec.json.encode(POLICY))
     return Files(
         authority=authority,
@@ -236,4 +247,6 @@ def _make_files(folder: Path, address: str) -> Files:
         admin=authority.sign("admin", groups=["system:masters"]),
         token_key=make_signing_key(folder / "service-account.key"),
         audit_policy=audit_policy,
+        front_proxy=front_proxy_authority.sign(FRONT_PROXY),
+        front_proxy_authority=front_proxy_authority,
     )

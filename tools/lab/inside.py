@@ -2,7 +2,8 @@
 
 Private network, mounts and processes: a kubelet, a container runtime and a service proxy change routes, kernel
 settings, /var and /run of the machine they run on, and leave containers behind when they are killed. Here they do all
-that to something that ends with the command. What outlives it are control groups; they are removed.
+that to something that ends with the command. What outlives it are control groups; they are removed. Each machine has
+control groups of its own, in SIE_LAB_GROUP: a kubelet ends what it finds in its groups and does not know.
 """
 
 import os
@@ -16,7 +17,8 @@ from typing import Final
 ADDRESS: Final = "10.210.0.2"
 NAMESPACES: Final = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 CONTROL_GROUPS: Final = Path("/sys/fs/cgroup")
-GROUPS: Final = ("kubepods", "k8s.io")  # what kubelet and containerd make; in each hierarchy of version 1
+SHARED_GROUPS: Final = ("kubepods", "k8s.io")  # what kubelet and containerd make by themselves
+CPUSET: Final = ("cpuset.cpus", "cpuset.mems")  # empty in a new group of version 1, and then nothing may run in it
 # A kubelet insists on these, and writes them where they differ: for the whole machine, whatever the namespace.
 KERNEL: Final = {
     "vm/overcommit_memory": "1",
@@ -46,10 +48,12 @@ def run(command: list[str]) -> int:
         disk = Path(scratch) / "disk"  # a container runtime leaves mounts in it, which go with the namespaces
         disk.mkdir()
         command = [*NAMESPACES, "--propagation", "private", *again]
+        group = _make_group(Path(scratch).name)
+        environment = {**os.environ, "TMPDIR": str(disk), "SIE_LAB_GROUP": group}
         try:
-            return subprocess.run(command, env={**os.environ, "TMPDIR": str(disk)}, check=False).returncode
+            return subprocess.run(command, env=environment, check=False).returncode
         finally:
-            _remove_groups()
+            _remove_groups(group or None)
 
 
 def prepare(scratch: Path) -> None:
@@ -75,8 +79,22 @@ def _mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True)
 
 
-def _remove_groups() -> None:
-    for name in GROUPS:
+def _make_group(name: str) -> str:
+    """A group in every hierarchy of version 1; in version 2 none, and only one such machine at a time."""
+    if (CONTROL_GROUPS / "cgroup.controllers").exists():
+        return ""
+    for hierarchy in CONTROL_GROUPS.iterdir():
+        if not (hierarchy / "cgroup.procs").exists():
+            continue
+        (hierarchy / name).mkdir()
+        for setting in CPUSET:
+            if (hierarchy / setting).exists():
+                (hierarchy / name / setting).write_text((hierarchy / setting).read_text())
+    return name
+
+
+def _remove_groups(*own: str | None) -> None:
+    for name in filter(None, (*own, *SHARED_GROUPS)):
         for top in (*CONTROL_GROUPS.glob(name), *CONTROL_GROUPS.glob(f"*/{name}")):
             for group in (*sorted((each for each in top.rglob("*") if each.is_dir()), reverse=True), top):
                 with suppress(OSError):  # somebody else's, and in use

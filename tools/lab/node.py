@@ -3,7 +3,7 @@
 Runs only in the namespaces of `inside.py`.
 """
 
-import shutil
+import os
 import socket
 import subprocess
 from collections.abc import Generator
@@ -22,6 +22,8 @@ from lab.daemon import Daemon, wait_until
 from lab.image import pack
 from lab.inside import ADDRESS
 from lab.pki import KeyPair
+from lab.programs import NODE as NEEDED
+from lab.programs import program
 from sie_cli.ports import HOST
 
 PROGRAMS: Final = (
@@ -33,23 +35,11 @@ PROGRAMS: Final = (
     "kube-proxy",
     "pause",
 )
-PACKAGES: Final = {
-    "containerd": "containerd",
-    "runc": "runc",
-    "nft": "nftables",
-    "iptables": "iptables",
-    "conntrack": "conntrack",
-    "ip": "iproute2",
-}
 NODE: Final = "lab"
 POD_RANGE: Final = "10.244.0.0/16"
 NODE_RANGE: Final = "10.244.0.0/24"
 PAUSE_IMAGE: Final = "registry.local/pause:1"
 CNI_PLUGINS: Final = Path("/usr/lib/cni")
-
-
-class MissingError(RuntimeError):
-    """This machine lacks a program; the message says which package has it."""
 
 
 class Node:
@@ -96,7 +86,7 @@ class Node:
 
     def _start_controllers(self) -> None:
         files = self._plane.files
-        for program, port, more in (
+        for name, port, more in (
             (
                 "kube-controller-manager",
                 10257,
@@ -114,10 +104,10 @@ class Node:
             ),
             ("kube-scheduler", 10259, []),
         ):
-            config = self._identity(f"system:{program}")
+            config = self._identity(f"system:{name}")
             common = [f"--{use}kubeconfig={config}" for use in ("", "authentication-", "authorization-")]
-            command = [str(built(program)), *common, f"--bind-address={HOST}", "--leader-elect=false", *more]
-            self._run(program, command, f"https://{HOST}:{port}/healthz")
+            command = [str(built(name)), *common, f"--bind-address={HOST}", "--leader-elect=false", *more]
+            self._run(name, command, f"https://{HOST}:{port}/healthz")
 
     def _start_containerd(self) -> None:
         plugins = self._data / "cni"
@@ -125,7 +115,7 @@ class Node:
         (plugins / "10-lab.conflist").write_bytes(msgspec.json.encode(_network(self._data / "addresses")))
         config = self._data / "containerd.toml"
         config.write_text(_containerd(self._data, self.containerd, plugins))
-        daemon = self._run("containerd", [_program("containerd"), "--config", str(config)])
+        daemon = self._run("containerd", [program("containerd"), "--config", str(config)])
         daemon.wait_until(lambda: _listens(self.containerd))
         archive = self._data / "pause.tar"
         pack(PAUSE_IMAGE, {"pause": built("pause")}, ["/pause"], archive)
@@ -168,24 +158,16 @@ def cluster(logs: Path) -> Generator[Cluster]:
         MissingError: a program of the distribution is not installed.
         DaemonError: a program does not come up; the end of its log is in the message.
     """
-    for program in PACKAGES:
-        _program(program)
-    for program in PROGRAMS:
-        built(program)
+    for name in NEEDED:
+        program(name)
+    for name in PROGRAMS:
+        built(name)
     with ExitStack() as stack:
         data = Path(stack.enter_context(TemporaryDirectory(ignore_cleanup_errors=True)))
         plane = stack.enter_context(kubernetes(logs, ADDRESS))
         node = Node(plane, data, logs, stack)
         node.start()
         yield Cluster(plane, node)
-
-
-def _program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        packages = " ".join(sorted({*PACKAGES.values(), "containernetworking-plugins"}))
-        raise MissingError(f"a node needs {name}, which is not installed; on Debian: apt install {packages}")
-    return found
 
 
 def _is_healthy(url: str) -> bool:
@@ -226,7 +208,7 @@ state = "{data}/containerd-state"
   runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
   SystemdCgroup = false
-  BinaryName = "{_program("runc")}"
+  BinaryName = "{program("runc")}"
 [plugins."io.containerd.grpc.v1.cri".cni]
   bin_dir = "{CNI_PLUGINS}"
   conf_dir = "{plugins}"
@@ -235,13 +217,14 @@ state = "{data}/containerd-state"
 
 def _kubelet(authority: KeyPair, keys: KeyPair, data: Path, logs: Path, containerd: Path) -> dict[str, Any]:
     resolver = data / "resolv.conf"
-    resolver.write_text("nameserver 10.96.0.10\n")
+    resolver.write_text(f"nameserver {ADDRESS}\n")
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "failCgroupV1": False,
         "failSwapOn": False,
         "cgroupDriver": "cgroupfs",
+        "cgroupRoot": f"/{os.environ.get('SIE_LAB_GROUP', '')}",
         "containerRuntimeEndpoint": f"unix://{containerd}",
         "address": ADDRESS,
         "authentication": {
@@ -253,7 +236,7 @@ def _kubelet(authority: KeyPair, keys: KeyPair, data: Path, logs: Path, containe
         "tlsCertFile": str(keys.certificate),
         "tlsPrivateKeyFile": str(keys.key),
         "clusterDomain": "cluster.local",
-        "clusterDNS": ["10.96.0.10"],
+        "clusterDNS": [ADDRESS],  # where `nameserver` listens
         "resolvConf": str(resolver),
         "podLogsDir": str(logs / "pods"),
         "volumePluginDir": str(data / "volume-plugins"),

@@ -1,16 +1,15 @@
-"""`make lab`: a real Kubernetes API for the hands, until Ctrl-C; `make lab-node`: with a node that runs pods."""
+"""`make lab`: a real Kubernetes API for the hands, until Ctrl-C; `--whole FILE`: all of `whole`, for `background`."""
 
 import signal
 import sys
 import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from lab.binaries import BuildError
-from lab.control_plane import Kubernetes, kubernetes
+from lab.control_plane import kubernetes
 from lab.daemon import DaemonError
-from lab.node import MissingError, cluster
+from lab.programs import MissingError
 
 
 def main() -> None:
@@ -19,18 +18,29 @@ def main() -> None:
     logs = Path(tempfile.mkdtemp(prefix="sie-lab-logs-"))
     print(f"logs: {logs}", flush=True)
     try:
-        with suppress(KeyboardInterrupt), _with_node(logs) if "--node" in sys.argv else kubernetes(logs) as plane:
-            print(f"export KUBECONFIG={plane.kubeconfig}", flush=True)
-            signal.pause()
+        with suppress(KeyboardInterrupt):
+            if sys.argv[1:2] == ["--whole"]:
+                _run_whole(logs, Path(sys.argv[2]))
+            else:
+                _run_api(logs)
     except (BuildError, DaemonError, MissingError) as error:
         sys.exit(str(error))
 
 
-@contextmanager
-def _with_node(logs: Path) -> Generator[Kubernetes]:
-    with cluster(logs) as whole:
-        print("in another shell, as root: nsenter -t $(pgrep -xo kubelet) -m -n -p bash", flush=True)
-        yield whole.plane
+def _run_api(logs: Path) -> None:
+    with kubernetes(logs) as plane:
+        print(f"export KUBECONFIG={plane.kubeconfig}", flush=True)
+        signal.pause()
+
+
+def _run_whole(logs: Path, told: Path) -> None:
+    from lab.whole import whole  # noqa: PLC0415 - torch's neighbours: nothing that a mere API should wait for
+
+    with whole(logs) as state:
+        partial = told.with_suffix(".partial")
+        partial.write_text(str(state))
+        partial.replace(told)
+        signal.pause()
 
 
 if __name__ == "__main__":
