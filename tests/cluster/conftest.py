@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from chart_api import add_kinds
 from kube_cluster import ROLE, Site, Worker, run_workers
 from lab import control_plane
 from lab.control_plane import Kubernetes
@@ -17,6 +18,13 @@ from sie_cli.ports import Ports
 def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Generator[Kubernetes]:
     with control_plane.kubernetes(tmp_path_factory.mktemp("kubernetes")) as plane:
         yield plane
+
+
+@pytest.fixture(scope="session")
+def cluster(kubernetes: Kubernetes) -> Kubernetes:
+    """The same, with the kinds of the chart and its namespace."""
+    add_kinds(kubernetes)
+    return kubernetes
 
 
 @pytest.fixture(scope="session")

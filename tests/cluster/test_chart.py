@@ -6,20 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import pytest
 import yaml
 
+from chart_api import resources
 from chart_combinations import COMBINATIONS
 from chart_render import NAMESPACE, SOURCE, Chart, Object, container, only, overlay, prepared
 from lab.api import Refused
 from lab.control_plane import Kubernetes
 from lab.daemon import wait_until
 
-KINDS: Final = (
-    *(SOURCE / "charts/keda-crds/crds").glob("*.yaml"),
-    *(Path(__file__).resolve().parents[1] / "deploy/kinds").glob("*.yaml"),
-)
 STRICT: Final = "?dryRun=All&fieldValidation=Strict"
 ACCOUNT: Final = "iam\\.gke\\.io/gcp-service-account"
 WORKLOADS: Final = ("Deployment", "StatefulSet", "Job", "Pod")
@@ -28,31 +24,6 @@ WORKLOADS: Final = ("Deployment", "StatefulSet", "Job", "Pod")
 @pytest.fixture(scope="module")
 def chart(tmp_path_factory: pytest.TempPathFactory) -> Chart:
     return prepared(tmp_path_factory.mktemp("chart"))
-
-
-@pytest.fixture(scope="module")
-def cluster(kubernetes: Kubernetes) -> Kubernetes:
-    """With the kinds of KEDA, the Prometheus operator and the Gateway API; the namespace is "restricted"."""
-    for file in KINDS:
-        kubernetes.admin.create(
-            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", yaml.safe_load(file.read_text())
-        )
-    enforce = {"pod-security.kubernetes.io/enforce": "restricted"}
-    kubernetes.admin.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE, "labels": enforce}})
-    kubernetes.admin.create(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts", {"metadata": {"name": "any"}})
-    groups = ("keda.sh/v1alpha1", "monitoring.coreos.com/v1", "gateway.networking.k8s.io/v1")
-    wait_until(lambda: all(_resources(kubernetes, group) for group in groups))
-    return kubernetes
-
-
-def _resources(kubernetes: Kubernetes, group: str) -> dict[str, str]:
-    """Where the API keeps each kind of a group."""
-    root = f"/api/{group}" if group == "v1" else f"/apis/{group}"
-    try:
-        found = kubernetes.admin.get(root)["resources"]
-    except (Refused, msgspec.DecodeError):  # a group that is not served yet is plain text
-        return {}
-    return {each["kind"]: f"{root}/namespaces/{NAMESPACE}/{each['name']}" for each in found if "/" not in each["name"]}
 
 
 def _pod(item: Object) -> Object:
@@ -69,7 +40,7 @@ def _pod(item: Object) -> Object:
 def test_the_api_accepts_every_object_strictly(cluster: Kubernetes, chart: Chart, name: str) -> None:
     paths: dict[str, dict[str, str]] = {}
     for item in chart.render(COMBINATIONS[name]):
-        group = paths.setdefault(item["apiVersion"], _resources(cluster, item["apiVersion"]))
+        group = paths.setdefault(item["apiVersion"], resources(cluster, item["apiVersion"]))
         if item["kind"] != "Pod":
             cluster.admin.create(group[item["kind"]] + STRICT, item)
         if item["kind"] in WORKLOADS:

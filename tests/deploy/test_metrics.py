@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,7 @@ ON: Final = {
     "alertRules": {"enabled": True},
     "dashboards": {"enabled": True},
 }
-# What others export: kube-state-metrics and ingress-nginx (their documentation), KEDA 2.21 (pkg/metricscollector), dcgm-exporter.
+# What others export: kube-state-metrics, ingress-nginx (their documentation), KEDA 2.21 (pkg/metricscollector), DCGM.
 OTHERS: Final[Mapping[str, set[str]]] = {
     "kube_deployment_status_replicas_available": {"deployment"},
     "kube_deployment_spec_replicas": {"deployment"},
@@ -88,10 +89,10 @@ def _samples(url: str) -> dict[str, set[str]]:
 
 
 def _silent() -> dict[str, set[str]]:
-    """Counters of the worker that have no sample before something happens, such as a lack of memory."""
-    collectors = set(Metrics()._registry._collector_to_names)
-    counters = {each._name: set(each._labelnames) for each in collectors if each._type == "counter"}  # type: ignore[attr-defined]
-    return {f"{name}_total": labels for name, labels in counters.items()}
+    """Of the worker, what has no sample before something happens, such as a lack of memory or a download."""
+    endings = {"counter": ("_total",), "histogram": ("_count", "_sum", "_bucket")}
+    collectors = [each for each in set(Metrics()._registry._collector_to_names) if each._type in endings]  # type: ignore[attr-defined]
+    return {each._name + ending: set(each._labelnames) for each in collectors for ending in endings[each._type]}  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,13 @@ def test_every_expression_names_what_is_exported(expressions: dict[str, str], ex
     assert len(expressions) > 40
     wrong = {where: _unknown(names(text), exported) for where, text in expressions.items()}
     assert not {where: missing for where, missing in wrong.items() if missing}
+
+
+def test_every_metric_of_the_monitoring_page_is_exported(exported: dict[str, set[str]]) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/deployment/monitoring.md").read_text()
+    named = set(re.findall(r"`(sie_\w+)`", page))
+    assert len(named) > 20
+    assert not {name for name in named if not {name, f"{name}_count"} & set(exported)}
 
 
 @pytest.mark.parametrize(

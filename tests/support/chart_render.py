@@ -15,6 +15,7 @@ from lab.binaries import built
 SOURCE: Final = Path(__file__).resolve().parents[2] / "deploy/helm/sie-cluster"
 NAMESPACE: Final = "sie"
 STAND_INS: Final = {"keda": "2.21.0", "kube-prometheus-stack": "67.11.0", "dcgm-exporter": "3.6.1"}
+DOWNLOADED: Final = shutil.ignore_patterns("*.tgz", "Chart.lock")  # by `helm dependency update`
 Object = dict[str, Any]
 Values = Mapping[str, Any]
 
@@ -57,7 +58,7 @@ class Chart:
 def prepared(folder: Path, parts: Path | None = None) -> Chart:
     """A chart ready to render, below this folder; of the charts it depends on, those in `parts` are real."""
     copy, scratch = folder / "sie-cluster", folder / "values"
-    shutil.copytree(SOURCE, copy)
+    shutil.copytree(SOURCE, copy, ignore=DOWNLOADED)
     scratch.mkdir()
     for name, version in STAND_INS.items():
         if parts is not None and (parts / name).is_dir():
