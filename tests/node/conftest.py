@@ -5,7 +5,8 @@
     sudo make lab-shell                 # then: .venv/bin/pytest tests/node -k name
     sudo make lab-down
 
-`lab` is what an administrator has: `lab.kubectl(...)`, `lab.helm(...)`, `lab.api` (an `Api`).
+`lab` is what an administrator has: `lab.kubectl(...)`, `lab.helm(...)`, `lab.api` (an `Api`),
+`with lab.prometheus_gone():`.
 `release` is our chart, installed once for the run by `helm upgrade --install` with the quickstart's values, a pool
 `cpu` of 0 to 3 workers and short times (`deployed.VALUES`): `release.url`, `release.upgrade({...})`,
 `release.workers()`, `release.wait_until_empty()`, `release.forwarded()`. Tests share it and leave it as it was

@@ -14,7 +14,7 @@ from lab.binaries import built
 from lab.bucket import URL, environment
 from lab.daemon import Daemon, wait_until
 from lab.inside import ADDRESS
-from lab.whole import CommandError, Lab
+from lab.whole import PROMETHEUS, CommandError, Lab
 from sie_cli.ports import HOST, Ports
 from sie_sdk.types import Item
 
@@ -163,8 +163,7 @@ class Release:
 
     def query(self, text: str) -> list[float]:
         """What Prometheus answers now, one number a series."""
-        url = f"http://{ADDRESS}:9090/api/v1/query"
-        answer = httpx.get(url, params={"query": text}, trust_env=False).json()
+        answer = httpx.get(f"{PROMETHEUS}/api/v1/query", params={"query": text}, trust_env=False).json()
         return [float(each["value"][1]) for each in answer["data"]["result"]]
 
     def tail(self) -> str:

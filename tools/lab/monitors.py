@@ -21,6 +21,9 @@ from lab.programs import program
 
 MONITORS: Final = "/apis/monitoring.coreos.com/v1/servicemonitors"
 SOURCES: Final = ("/api/v1/services", "/apis/discovery.k8s.io/v1/endpointslices", "/api/v1/pods", MONITORS)
+NAMESPACE: Final = "monitoring"  # where the chart looks for a Prometheus that it did not bring
+SWITCHES: Final = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+SWITCH: Final = "prometheus"  # a ConfigMap there: with `replicas` "0" Prometheus is gone
 PORT: Final = 9090
 SETTLE_S: Final = 0.1
 DISCOVERED_POD_LABEL: Final = "__meta_kubernetes_pod_label_"
@@ -92,7 +95,7 @@ def _discovered(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 class Monitoring:
-    """A Prometheus that scrapes what ServiceMonitors ask for. `stop` and `start` are an outage."""
+    """A Prometheus that scrapes what ServiceMonitors ask for, and is gone while its switch says so."""
 
     def __init__(self, api: Api, address: str, data: Path, logs: Path) -> None:
         self.url = f"http://{address}:{PORT}"
@@ -104,40 +107,51 @@ class Monitoring:
         self._changed = threading.Event()
         self._stop = threading.Event()
         self._mirrors = [Mirror(api, path, self._changed) for path in SOURCES]
+        self._switches = Mirror(api, SWITCHES, self._changed)
         self._write()
-        self.start()
+        self._start()
         self._thread = threading.Thread(target=self._follow, name="monitors", daemon=True)
         self._thread.start()
 
-    def start(self) -> None:
+    def _start(self) -> None:
         """Start Prometheus, with what it stored before; returns once it answers."""
         command = [program("prometheus"), f"--config.file={self._config}", f"--storage.tsdb.path={self._data / 'data'}"]
         command += [f"--web.listen-address={self.url.removeprefix('http://')}", "--web.enable-lifecycle"]
         self._daemon = Daemon("prometheus", [*command, "--log.level=warn"], self._logs / "prometheus.log")
         self._daemon.wait_until(lambda: httpx.get(f"{self.url}/-/ready", trust_env=False).is_success)
 
-    def stop(self) -> None:
-        """End it; what it stored stays."""
-        if self._daemon is not None:
-            self._daemon.stop()
-
     def close(self) -> None:
         """End all of it."""
         self._stop.set()
         self._changed.set()
         self._thread.join()
-        for mirror in self._mirrors:
+        for mirror in (*self._mirrors, self._switches):
             mirror.close()
-        self.stop()
+        self._end()
+
+    def _end(self) -> None:
+        """End it; what it stored stays."""
+        if self._daemon is not None:
+            self._daemon.stop()
+            self._daemon = None
 
     def _follow(self) -> None:
         while not self._stop.is_set():
             self._changed.wait()
             self._stop.wait(SETTLE_S)  # changes come in bursts
             self._changed.clear()
-            if self._write():
-                with suppress(httpx.HTTPError):  # stopped: it reads the file when it starts
+            has_new_jobs = self._write()
+            if not self._is_wanted():
+                self._end()
+            elif self._daemon is None:
+                self._start()
+            elif has_new_jobs:
+                with suppress(httpx.HTTPError):  # it ends: the next one reads the file
                     httpx.post(f"{self.url}/-/reload", trust_env=False)
+
+    def _is_wanted(self) -> bool:
+        found = [each for each in self._switches.objects() if each["metadata"]["name"] == SWITCH]
+        return not any(each["data"].get("replicas") == "0" for each in found)
 
     def _write(self) -> bool:
         """Write what changed; True if jobs did."""

@@ -6,7 +6,8 @@ Runs only in the namespaces of `inside.py`.
 import os
 import socket
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,17 +53,21 @@ class Node:
         self._stack = stack
         self.containerd = data / "containerd.sock"
 
-    def start(self) -> None:
-        """Start everything, in the order in which one needs the other; returns once the node is Ready.
+    def start(self, archives: Iterable[Path] = ()) -> None:
+        """Start everything, in the order in which one needs the other; returns once the node is Ready and has the images.
 
         Raises:
             DaemonError: something does not come up.
         """
         self._start_controllers()
         self._start_containerd()
-        self._start_kubelet()
-        self._start_proxy()
-        wait_until(self._is_ready)
+        with ThreadPoolExecutor(thread_name_prefix="import") as pool:  # large images take longer than the rest
+            imports = [pool.submit(self.import_image, archive) for archive in archives]
+            self._start_kubelet()
+            self._start_proxy()
+            wait_until(self._is_ready)
+            for each in imports:
+                each.result()
 
     def import_image(self, archive: Path) -> None:
         """Make an image known to the node; pods use it with `imagePullPolicy: IfNotPresent` or `Never`."""
@@ -150,8 +155,8 @@ class Cluster:
 
 
 @contextmanager
-def cluster(logs: Path) -> Generator[Cluster]:
-    """Run the control plane and the node until the block ends.
+def cluster(logs: Path, archives: Iterable[Path] = ()) -> Generator[Cluster]:
+    """Run the control plane and the node, which has these images, until the block ends.
 
     Raises:
         BuildError: a program is not built yet.
@@ -166,7 +171,7 @@ def cluster(logs: Path) -> Generator[Cluster]:
         data = Path(stack.enter_context(TemporaryDirectory(ignore_cleanup_errors=True)))
         plane = stack.enter_context(kubernetes(logs, ADDRESS))
         node = Node(plane, data, logs, stack)
-        node.start()
+        node.start(archives)
         yield Cluster(plane, node)
 
 

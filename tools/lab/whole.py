@@ -14,12 +14,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import httpx
 import msgspec
 import yaml
 
 from lab import bucket, monitors, node
-from lab.api import Api
+from lab.api import Api, Refused
 from lab.binaries import TOOLS, built, cache_folder
+from lab.daemon import wait_until
 from lab.image import pack
 from lab.images import IMAGES, ROOT, built_image
 from lab.inside import ADDRESS
@@ -29,9 +31,9 @@ from lab.programs import CLUSTER, program
 CHARTS: Final = Path(__file__).resolve().parent / "charts"
 KINDS: Final = ROOT / "tests/deploy/kinds"
 KEDA_IMAGE: Final = f"registry.local/keda:{TOOLS['keda-operator'].version.removeprefix('v')}"
+PROMETHEUS: Final = f"http://{ADDRESS}:{monitors.PORT}"
 KEDA_PROGRAMS: Final = ("keda-operator", "keda-adapter")
 NEEDED: Final = (*KEDA_PROGRAMS, "kubectl", "helm")
-MONITORING: Final = "monitoring"  # where the chart looks for a Prometheus that it did not bring
 
 
 class CommandError(RuntimeError):
@@ -71,6 +73,24 @@ class Lab:
         """
         return self._run("helm", arguments)
 
+    @contextmanager
+    def prometheus_gone(self) -> Generator[None]:
+        """Without Prometheus until the block ends; it comes back with what it knew."""
+        self._switch_prometheus("0")
+        wait_until(lambda: not _answers(f"{PROMETHEUS}/-/ready"))
+        try:
+            yield
+        finally:
+            self._switch_prometheus("1")
+            wait_until(lambda: _answers(f"{PROMETHEUS}/-/ready"))
+
+    def _switch_prometheus(self, replicas: str) -> None:
+        switch = {"metadata": {"name": monitors.SWITCH}, "data": {"replicas": replicas}}
+        try:
+            self.api.create(monitors.SWITCHES, switch)
+        except Refused:
+            self.api.replace(f"{monitors.SWITCHES}/{monitors.SWITCH}", switch)
+
     @property
     def environment(self) -> dict[str, str]:
         """For programs that find the cluster as kubectl does."""
@@ -100,20 +120,25 @@ def whole(logs: Path) -> Generator[Path]:
     archives = [_keda_archive(), *map(built_image, IMAGES)]
     with ExitStack() as stack:
         data = Path(stack.enter_context(TemporaryDirectory(ignore_cleanup_errors=True)))
-        cluster = stack.enter_context(node.cluster(logs))
+        cluster = stack.enter_context(node.cluster(logs, archives))
         api = cluster.plane.admin
-        for archive in archives:
-            cluster.node.import_image(archive)
         for file in KINDS.glob("*.yaml"):
             api.create("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", yaml.safe_load(file.read_text()))
         stack.enter_context(closing(NameServer(api, ADDRESS)))
         stack.enter_context(closing(monitors.Monitoring(api, ADDRESS, data, logs)))
-        _publish(api, MONITORING, "prometheus-operated", monitors.PORT)
+        _publish(api, monitors.NAMESPACE, "prometheus-operated", monitors.PORT)
         bucket.fill(data / "bucket")
         stack.callback(bucket.Bucket(data / "bucket", ADDRESS, logs).daemon.stop)
         state = data / "lab.json"
         state.write_bytes(msgspec.json.encode({"kubeconfig": str(cluster.plane.kubeconfig), "logs": str(logs)}))
         yield state
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
 
 
 def _keda_archive() -> Path:
