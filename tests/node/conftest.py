@@ -27,6 +27,15 @@ from deployed import Release
 from lab.whole import CHARTS, Lab, whole
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--outage-seconds", type=float, default=40.0, help="how long Prometheus is gone")
+
+
+@pytest.fixture(scope="session")
+def outage_s(request: pytest.FixtureRequest) -> float:
+    return float(request.config.getoption("--outage-seconds"))
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Generator[Lab]:
     running = os.environ.get("SIE_LAB")  # noqa: TID251 - how `make lab-shell` says which

@@ -47,6 +47,7 @@ class Lab:
     api: Api
     kubeconfig: Path
     logs: Path
+    containerd: Path
 
     @classmethod
     @contextmanager
@@ -55,7 +56,7 @@ class Lab:
         found = msgspec.json.decode(state.read_bytes(), type=dict[str, str])
         kubeconfig = Path(found["kubeconfig"])
         with closing(Api.of(kubeconfig)) as api:
-            yield cls(api, kubeconfig, Path(found["logs"]))
+            yield cls(api, kubeconfig, Path(found["logs"]), Path(found["containerd"]))
 
     def kubectl(self, *arguments: str) -> str:
         """What kubectl prints.
@@ -90,6 +91,12 @@ class Lab:
             self.api.create(monitors.SWITCHES, switch)
         except Refused:
             self.api.replace(f"{monitors.SWITCHES}/{monitors.SWITCH}", switch)
+
+    def tag_image(self, reference: str, tag: str) -> None:
+        """Make an image known to the node by one more tag."""
+        name = f"docker.io/library/{reference}"
+        command = ["ctr", "--address", str(self.containerd), "--namespace", "k8s.io", "images", "tag", "--force", name]
+        subprocess.run([*command, f"{name.rpartition(':')[0]}:{tag}"], check=True, capture_output=True)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -130,7 +137,9 @@ def whole(logs: Path) -> Generator[Path]:
         bucket.fill(data / "bucket")
         stack.callback(bucket.Bucket(data / "bucket", ADDRESS, logs).daemon.stop)
         state = data / "lab.json"
-        state.write_bytes(msgspec.json.encode({"kubeconfig": str(cluster.plane.kubeconfig), "logs": str(logs)}))
+        containerd = str(cluster.node.containerd)
+        known = {"kubeconfig": str(cluster.plane.kubeconfig), "logs": str(logs), "containerd": containerd}
+        state.write_bytes(msgspec.json.encode(known))
         yield state
 
 
