@@ -21,7 +21,7 @@ SCALED: Final = f"/apis/keda.sh/v1alpha1/namespaces/{NAMESPACE}/scaledobjects/si
 def desk(cluster: Kubernetes, tmp_path: Path) -> Generator[Desk]:
     """With the quickstart installed, as `gcp.md` says."""
     with checkout(tmp_path) as folder:
-        desk = Desk.at(folder, cluster.kubeconfig, NAMESPACE=NAMESPACE)
+        desk = Desk.at(folder, cluster.kubeconfig)
         install, *_ = shell("gcp", Place.API)
         desk.run(install.text)
         yield desk

@@ -272,6 +272,19 @@ def test_our_images_come_from_our_registry_and_a_mirror_is_for_all(chart: Chart)
         assert next(image for image in images if "/sie-" not in image).startswith(others)
 
 
+def test_a_pool_may_scale_in_its_own_way(chart: Chart) -> None:
+    objects = chart.render(pools(l4={"autoscaling": {"cooldownPeriod": 300, "queueDepthThreshold": 4}}, cpu={}))
+    own, other = (only(objects, "ScaledObject", f"sie-worker-{name}")["spec"] for name in ("l4", "cpu"))
+    assert (own["cooldownPeriod"], own["pollingInterval"], other["cooldownPeriod"]) == (300, 15, 900)
+    depths = [
+        each["metadata"]["threshold"]
+        for spec in (own, other)
+        for each in spec["triggers"]
+        if each["name"] == "queue_depth"
+    ]
+    assert depths == ["4", "10"]
+
+
 def test_two_releases_share_nothing(chart: Chart) -> None:
     values = {"serviceAccount": {"name": "other-server"}}
     first = {(each["kind"], each["metadata"]["name"]) for each in chart.render(COMBINATIONS["hub token"])}

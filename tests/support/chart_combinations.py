@@ -51,7 +51,7 @@ COMBINATIONS: Final[dict[str, dict[str, Any]]] = {
     "platform": common(platform="cpu"),
     "no autoscaling": {"autoscaling": {"enabled": False}, **pools(l4={"minReplicas": 2})},
     "no fallback": {"autoscaling": {"fallbackReplicas": 0}},
-    "fallback of a pool": pools(l4={"fallbackReplicas": 1}),
+    "scaling of a pool": pools(l4={"autoscaling": {"fallbackReplicas": 1, "cooldownPeriod": 300}}),
     "autoscaling tuned": {
         "autoscaling": {
             "prometheusAddress": "http://prometheus.example.com:9090",

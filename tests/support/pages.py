@@ -81,15 +81,15 @@ class Desk:
     environment: Mapping[str, str]
 
     @classmethod
-    def at(cls, folder: Path, kubeconfig: Path, **variables: str) -> "Desk":
-        """In this folder, which holds `deploy/helm/sie-cluster`."""
+    def at(cls, folder: Path, kubeconfig: Path, *paths: str) -> "Desk":
+        """In this folder, which holds the chart if a command names it; programs of `paths` are found as well."""
         tools = folder / "bin"
         tools.mkdir()
         (tools / "helm").symlink_to(built("helm"))
         (tools / "kubectl").write_text(KUBECTL.format(kubectl=built("kubectl")))
         (tools / "kubectl").chmod(0o755)
-        own = {"KUBECONFIG": str(kubeconfig), "HELM_CACHE_HOME": str(folder / "cache"), **VARIABLES, **variables}
-        path = f"{tools}:{os.environ['PATH']}"  # noqa: TID251 - that of whoever runs the tests
+        own = {"KUBECONFIG": str(kubeconfig), "HELM_CACHE_HOME": str(folder / "cache"), **VARIABLES}
+        path = f"{':'.join((str(tools), *paths))}:{os.environ['PATH']}"  # noqa: TID251 - that of whoever runs the tests
         return cls(folder, {**os.environ, **own, "PATH": path})  # noqa: TID251 - the same
 
     def run(self, text: str) -> str:

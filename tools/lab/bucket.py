@@ -52,15 +52,15 @@ def weights_of_the_package() -> Path:
     return Path(found.submodule_search_locations[0], "model")
 
 
-def fill(folder: Path) -> None:
-    """Put the model there, as a worker with the right to write would."""
-    weights = weights_of_the_package()
+def fill(folder: Path, model: str = MODEL, weights: Path | None = None) -> None:
+    """Put a model there, as a worker with the right to write would; the package's, unless weights are given."""
+    weights = weights or weights_of_the_package()
     present = [str(each.relative_to(weights)) for each in weights.rglob("*") if each.is_file()]
     files = tuple(
         File(path, (weights / path).stat().st_size, digest_of(weights / path, "sha256:"))
         for path in select(present, allow_pickle=False)
     )
-    snapshot = Snapshot(MODEL)
+    snapshot = Snapshot(model)
     cache = open_cluster_cache(str(folder / NAME), create=True)
     cache.publish(snapshot, Manifest(snapshot.repo, snapshot.revision, None, files), weights)
 

@@ -48,6 +48,7 @@ class Lab:
     kubeconfig: Path
     logs: Path
     containerd: Path
+    bucket: Path
 
     @classmethod
     @contextmanager
@@ -56,7 +57,7 @@ class Lab:
         found = msgspec.json.decode(state.read_bytes(), type=dict[str, str])
         kubeconfig = Path(found["kubeconfig"])
         with closing(Api.of(kubeconfig)) as api:
-            yield cls(api, kubeconfig, Path(found["logs"]), Path(found["containerd"]))
+            yield cls(api, kubeconfig, Path(found["logs"]), Path(found["containerd"]), Path(found["bucket"]))
 
     def kubectl(self, *arguments: str) -> str:
         """What kubectl prints.
@@ -137,9 +138,13 @@ def whole(logs: Path) -> Generator[Path]:
         bucket.fill(data / "bucket")
         stack.callback(bucket.Bucket(data / "bucket", ADDRESS, logs).daemon.stop)
         state = data / "lab.json"
-        containerd = str(cluster.node.containerd)
-        known = {"kubeconfig": str(cluster.plane.kubeconfig), "logs": str(logs), "containerd": containerd}
-        state.write_bytes(msgspec.json.encode(known))
+        known = {
+            "kubeconfig": cluster.plane.kubeconfig,
+            "logs": logs,
+            "containerd": cluster.node.containerd,
+            "bucket": data / "bucket",
+        }
+        state.write_bytes(msgspec.json.encode({name: str(path) for name, path in known.items()}))
         yield state
 
 

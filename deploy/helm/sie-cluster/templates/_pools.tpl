@@ -25,15 +25,13 @@ The order is that of the router's groups: the first is where requests without a 
   "grace" (ternary $common.spotTerminationGracePeriodSeconds $common.terminationGracePeriodSeconds $spot | int)
   "resources" ($pool.resources | default dict)
   "tolerations" (concat $common.tolerations ($pool.tolerations | default list) (ternary $common.spotTolerations list $spot))
+  "scaling" (merge (dict) ($pool.autoscaling | default dict) $.Values.autoscaling)
   "extraEnv" (concat $common.extraEnv ($pool.extraEnv | default list))
 -}}
 {{- $selector := merge (dict) ($pool.nodeSelector | default dict) $common.nodeSelector -}}
 {{- if $spot }}{{- $selector = merge $selector $common.spotNodeSelector }}{{- end -}}
 {{- if and $common.gpuProductLabel $full.product }}{{- $_ := set $selector $common.gpuProductLabel $full.product }}{{- end -}}
 {{- $_ := set $full "nodeSelector" $selector -}}
-{{- $fallback := $.Values.autoscaling.fallbackReplicas -}}
-{{- if not (kindIs "invalid" $pool.fallbackReplicas) }}{{- $fallback = $pool.fallbackReplicas }}{{- end -}}
-{{- $_ := set $full "fallback" (int $fallback) -}}
 {{- $_ := set $sorted (printf "%09d|%s" ($pool.costRank | default 100 | int) $name) $full -}}
 {{- end -}}
 {{- end -}}
