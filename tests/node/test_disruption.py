@@ -4,6 +4,7 @@ import shlex
 import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,7 +74,8 @@ def test_an_upgrade_of_chart_and_images_loses_no_request_and_keeps_the_size(
     lab: Lab, busy: Release, tmp_path: Path
 ) -> None:
     following = Release(lab, newer(busy.chart, lab, tmp_path), busy.namespace)
-    for change in (lambda: following.upgrade(BUSY), lambda: lab.helm("rollback", NAME, "-n", busy.namespace, "--wait")):
+    back = ("rollback", NAME, "-n", busy.namespace, "--wait")
+    for change in (partial(following.upgrade, BUSY), partial(lab.helm, *back)):
         before = versions(busy)
         with steady(busy) as sizes:
             change()

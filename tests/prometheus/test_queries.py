@@ -1,30 +1,19 @@
 """The queries of an autoscaler, asked of a real Prometheus that scrapes real routers."""
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
-from prometheus_server import BINARY, Prometheus, prometheus
+from prometheus_server import Prometheus
 from router_builders import MODEL, status
 from router_fakes import FakeWorker, Served, eventually, served, settings
 
-pytestmark = pytest.mark.skipif(
-    BINARY is None and "CI" not in os.environ,  # noqa: TID251 - continuous integration must not skip
-    reason="needs the command prometheus (Debian: apt install prometheus)",
-)
 TENANT = {"name": "tenant", "gpus": {"l4": 2}, "minimum_worker_count": 1}
 ZERO = {"demand": 0.0, "queue_depth": 0.0, "lease": 0.0, "reserved": 0.0, "floor": 0.0, "activity": 0.0}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    with prometheus(tmp_path_factory.mktemp("prometheus")) as running:
-        yield running
 
 
 @pytest.fixture

@@ -73,6 +73,19 @@ async def test_sigterm_finishes_what_was_begun_and_exits_with_zero(make_worker: 
             assert await router.wait() == 0
 
 
+async def test_a_router_that_ends_has_its_clients_leave_before_it_closes_their_connections() -> None:
+    command = ("env", "SIE_ROUTER_DRAIN_S=10", COMMAND, "serve", "-h", "127.0.0.1", "-p", "0")
+    async with process(*command) as router:
+        port = (await line(router.stderr, r"127\.0\.0\.1:(\d+)"))[1]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client, asyncio.timeout(9):
+            assert "connection" not in (await client.get("/healthz")).headers
+            router.send_signal(signal.SIGTERM)
+            await line(router.stderr, "draining")
+            while "connection" not in (answer := await client.get("/healthz")).headers:
+                await asyncio.sleep(0.05)
+            assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+
+
 async def test_sigkill_of_a_worker_in_the_middle_of_requests_is_invisible() -> None:
     async with (
         process(sys.executable, str(FAKES), "0", "worker-0") as one,  # the lowest ordinal works first

@@ -66,6 +66,8 @@ class Server(uvicorn.Server):
             return
         logger.info("draining: new connections for another %g s, then finishing %s", self._drain_s, "what was begun")
         self._router.drain()
+        # Clients keep connections: who is not told to leave asks again just when they are closed, and gets no answer.
+        self.config.encoded_headers = [*self.config.encoded_headers, (b"connection", b"close")]
         asyncio.get_running_loop().call_later(self._drain_s, setattr, self, "should_exit", True)
 
 
