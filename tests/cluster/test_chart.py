@@ -103,7 +103,7 @@ def removal(cluster: Kubernetes, chart: Chart, namespace: str, folder: Path, nam
     (folder / "ca.crt").write_bytes(cluster.files.authority.files.certificate.read_bytes())
     run = f"import pathlib, remove; exit(remove.main({{}}, {cluster.url!r}, pathlib.Path({str(folder)!r})))"
     paths = [path.replace(f"/{NAMESPACE}/", f"/{namespace}/") for path in container(only(objects, "Job", name))["args"]]
-    return [sys.executable, "-c", run.format(paths)]
+    return [sys.executable, "-B", "-c", run.format(paths)]
 
 
 def test_pools_go_with_their_release(cluster: Kubernetes, chart: Chart, namespace: str, tmp_path: Path) -> None:

@@ -4,6 +4,9 @@
 {{- if or (gt (len $name) 24) (not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name)) -}}
 {{- fail (printf "'%s' cannot stand in front of names: at most 24 lower-case letters, digits and dashes, a letter first; set fullnameOverride" $name) -}}
 {{- end -}}
+{{- if regexMatch "-pool(-|$)" $name -}}
+{{- fail (printf "'%s' looks like the name of a pool that tenants reserve in a release '%s'; set fullnameOverride" $name (regexReplaceAll "-pool(-.*|$)" $name "")) -}}
+{{- end -}}
 {{- include "sie.validateRouter" . -}}
 {{- include "sie.validateAccess" . -}}
 {{- include "sie.validateWorkers" . -}}
