@@ -16,6 +16,23 @@ CHOICES: Final = {"access-and-auth"}  # its commands exclude each other
 OF_THE_QUICKSTART: Final = 5  # workers at most; the chart itself says 10
 SCALED: Final = f"/apis/keda.sh/v1alpha1/namespaces/{NAMESPACE}/scaledobjects/sie-worker-l4"
 
+# Where the quickstart names a registry, a file is named here.
+PRINTED: Final = r"""
+helm upgrade --install sie ./sie-cluster-0.1.10.tgz \
+  --version 0.1.10 \
+  -f helm-values.yaml \
+  -n sie --create-namespace \
+  --set "serviceAccount.annotations.iam\.gke\.io/gcp-service-account=$WI_SA" \
+  --set hfToken.create=true \
+  --set hfToken.value="$HF_TOKEN"
+kubectl -n sie get pods -w
+helm upgrade sie ./sie-cluster-0.1.10.tgz \
+  --version 0.1.10 \
+  -n sie \
+  -f helm-values.yaml
+kubectl get pods -n sie
+"""
+
 
 @pytest.fixture
 def desk(cluster: Kubernetes, tmp_path: Path) -> Generator[Desk]:
@@ -36,6 +53,13 @@ def test_every_command_of_a_page_runs_and_keeps_what_was_installed(cluster: Kube
             assert cluster.admin.get(SCALED)["spec"]["maxReplicaCount"] == OF_THE_QUICKSTART, block.text
         if page in CHOICES:
             desk.run("helm rollback sie 1 -n sie")
+
+
+def test_a_packaged_chart_installs_and_upgrades_as_the_quickstart_prints_it(desk: Desk) -> None:
+    desk.run("helm uninstall sie -n sie --no-hooks")
+    desk.run("helm package deploy/helm/sie-cluster && cp deploy/helm/sie-cluster/examples/*.yaml .")
+    desk.run(PRINTED)
+    desk.run("helm upgrade sie ./sie-cluster-0.1.10.tgz --version 0.1.10 -n sie -f custom-values.yaml")
 
 
 def test_a_command_that_fails_is_seen(desk: Desk) -> None:

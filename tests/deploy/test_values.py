@@ -42,7 +42,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"logging": {"level": "info"}}, "'/logging/level': value must be one of"),
     ({"serviceMonitor": {"interval": 15}}, "'/serviceMonitor/interval': got number, want string"),
     ({"fullnameOverride": "a-name-that-is-too-long-for-pods"}, "'/fullnameOverride'"),
-    ({"fullnameOverride": "a-pool-b"}, "'a-pool-b' looks like the name of a pool that tenants reserve in a release 'a'"),
+    (
+        {"fullnameOverride": "a-pool-b"},
+        "'a-pool-b' looks like the name of a pool that tenants reserve in a release 'a'",
+    ),
     ({"keda": {"install": "yes"}}, "'/keda/install': got string, want boolean"),
     ({"auth": {"oauth2Proxy": {"oidcIssuerUrl": "auth.example.com"}}}, "'/auth/oauth2Proxy/oidcIssuerUrl'"),
     # Between values:

@@ -19,6 +19,7 @@ from lab.whole import CommandError, Lab
 from pages import Place, shell
 
 WORKERS: Final = 3
+CLIENTS: Final = 4
 KEDA: Final = "app in (keda-operator,keda-operator-metrics-apiserver)"
 NEW: Final = "0.1.11"
 # A burst makes three workers, and they stay: KEDA holds the highest wish of an hour, and goes to zero after a day.
@@ -41,16 +42,16 @@ def busy(release: Release) -> Generator[Release]:
 
 
 @contextmanager
-def steady(release: Release) -> Generator[Watch]:
-    """Requests all the time, none of which may fail or be tried again by its client, and a look at the pool's size."""
-    with Load(release.url, MODEL, ITEM, at_once=4, profile=POOL, every_s=0.05) as load:
+def steady(release: Release, lost: int = 0) -> Generator[Watch]:
+    """Requests all the time, which their clients never try again, and a look at the pool's size; none may be lost."""
+    with Load(release.url, MODEL, ITEM, at_once=CLIENTS, profile=POOL, every_s=0.05) as load:
         release.wait_until(lambda: load.answered > 10)
         before = load.answered, len(load.failures)
         assert before[1] == 0, load.failures[:3]
         with Watch(release.replicas) as sizes:
             yield sizes
         release.wait_until(lambda: load.answered > before[0] + 10)
-    assert load.failures == [], f"{len(load.failures)} of {load.answered} failed: {load.failures[:3]}"
+    assert len(load.failures) <= lost, f"{len(load.failures)} of {load.answered} failed: {load.failures[:3]}"
 
 
 def newer(chart: Chart, lab: Lab, folder: Path) -> Chart:
@@ -132,8 +133,9 @@ def test_a_worker_that_the_kernel_kills_for_its_memory_loses_no_request(busy: Re
 
 
 def test_a_worker_that_hangs_is_avoided_and_started_again(busy: Release) -> None:
+    """What it has accepted when it stops is lost to clients that wait no longer; nothing that comes later is."""
     victim = busy.workers()[-1]
-    with steady(busy) as sizes:
+    with steady(busy, lost=CLIENTS) as sizes:
         before = restarts(busy, victim["metadata"]["name"])
         freeze(victim)
         busy.wait_until(lambda: restarts(busy, victim["metadata"]["name"]) == before + 1)

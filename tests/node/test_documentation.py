@@ -14,6 +14,7 @@ from lab.whole import Lab
 from pages import Block, Desk, Place, pages, shell
 from seeded_catalog import BGE_M3, CATALOG, write_catalog
 
+LABEL: Final = "cloud.google.com/gke-accelerator"
 # The pool and the model of the pages, on machines and with weights that are here.
 AS_PRINTED: Final[dict[str, Any]] = {
     "catalog": {"modelsConfigMap": "models", "bundlesConfigMap": "bundles"},
@@ -25,7 +26,6 @@ AS_PRINTED: Final[dict[str, Any]] = {
                 "spot": False,
                 "maxReplicas": 1,
                 "gpu": {"count": 0},
-                "nodeSelector": {"cloud.google.com/gke-accelerator": None},
                 "resources": {
                     "requests": {"cpu": "50m", "memory": "300Mi"},
                     "limits": {"cpu": "1", "memory": "1500Mi"},
@@ -51,11 +51,13 @@ def desk(lab: Lab, release: Release, tmp_path_factory: pytest.TempPathFactory) -
     sources = {"models": folder / "model.yaml", "bundles": CATALOG / "bundles/default.yaml"}
     for name, file in sources.items():
         lab.kubectl("-n", release.namespace, "create", "configmap", name, f"--from-file={file}")
+    lab.kubectl("label", "nodes", "--all", "--overwrite", f"{LABEL}=nvidia-l4")
     release.upgrade(AS_PRINTED)
     python = str(Path(sys.executable).parent)
     yield Desk.at(folder, lab.kubeconfig, python)
     release.upgrade()
     lab.kubectl("-n", release.namespace, "delete", "configmap", *sources)
+    lab.kubectl("label", "nodes", "--all", f"{LABEL}-")
 
 
 def publish_small_model(lab: Lab, folder: Path) -> None:
