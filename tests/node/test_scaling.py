@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster_load import Load
+from cluster_load import Load, Timeline
 from deployed import ITEM, MODEL, POOL, Release
 from sie_sdk import SIEClient
 from sie_sdk.types import Item
@@ -14,19 +14,24 @@ QUIET_S = 15  # three times the cooldown
 
 
 @pytest.mark.timeout(900)
-def test_a_pool_grows_under_load_and_shrinks_after_it_and_no_request_is_lost(release: Release) -> None:
+def test_a_pool_grows_under_load_and_shrinks_after_it_and_no_request_is_lost(
+    release: Release, timeline: Timeline
+) -> None:
     with SIEClient(release.url) as client:
         client.encode(MODEL, ITEM, gpu=POOL, wait_for_capacity=True, provision_timeout_s=300)
     release.wait_until_workers(1)
+    timeline.start()
     with Load(release.url, MODEL, LONG, at_once=3 * BUSY, profile=POOL) as heavy:
         release.wait_until_workers(3)
+        timeline.mark("three workers are Ready")
         release.wait_until(lambda: len(heavy.workers) == 3)
+        timeline.mark("all three answer; the load ends")
     with Load(release.url, MODEL, ITEM, at_once=1, profile=POOL, every_s=0.2) as light:
         release.wait_until_workers(1)
+        timeline.mark("one worker is left, which answers a light load")
     assert (heavy.failures, light.failures) == ([], [])
     assert heavy.answered > 0
     assert light.answered > 0
-    release.wait_until_empty()
 
 
 @pytest.mark.timeout(900)
