@@ -1,5 +1,7 @@
 """How a pool grows, shrinks and is shared on a real cluster: KEDA decides, Kubernetes acts, and nothing is lost."""
 
+from contextlib import ExitStack
+
 import pytest
 
 from cluster_load import Load, Timeline
@@ -37,10 +39,10 @@ def test_a_pool_grows_under_load_and_shrinks_after_it_and_no_request_is_lost(
 @pytest.mark.timeout(900)
 def test_reservations_keep_their_workers_and_tenants_never_mix(release: Release) -> None:
     release.wait_until_empty()
-    served: dict[str, set[str]] = {}
-    with SIEClient(release.url) as client:
+    with SIEClient(release.url) as client, ExitStack() as pools:
         for name, workers in TENANTS.items():
             client.create_pool(name, {POOL: workers})
+            pools.callback(client.delete_pool, name)
             client.encode(MODEL, ITEM, gpu=f"{name}/{POOL}", wait_for_capacity=True, provision_timeout_s=300)
         release.wait_until_workers(sum(TENANTS.values()))
         release.wait_until(lambda: {name: len(assigned(client, name)) for name in TENANTS} == TENANTS)
@@ -56,8 +58,6 @@ def test_reservations_keep_their_workers_and_tenants_never_mix(release: Release)
         idle = f'max_over_time(sum(sie_router_recent_requests{{namespace="{release.namespace}"}})[{QUIET_S}s:1s])'
         release.wait_until(lambda: release.query(idle) == [0])
         assert release.replicas() == sum(TENANTS.values())
-        for name in TENANTS:
-            client.delete_pool(name)
     release.wait_until_empty()
 
 
