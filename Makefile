@@ -4,6 +4,7 @@
 .PHONY: bench-peers lab lab-images lab-up lab-shell lab-down images clean
 BIN := .venv/bin
 VERSION = $(shell sed -n 's/^version: //p' deploy/helm/sie-cluster/Chart.yaml)
+KUBERNETES := etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy pause
 BUILD ?= docker build
 BUILD_ARGS = --build-arg VERSION=$(VERSION) --build-arg REVISION=$(shell git rev-parse HEAD) $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE))
 
@@ -70,7 +71,7 @@ lab: ## Run a real Kubernetes API on loopback until Ctrl-C
 
 lab-images: ## Build the images of this clone, and all that a whole cluster needs (root, Debian; the first time from source)
 	@python3 tools/setup.py dev
-	@$(BIN)/python tools/lab/binaries.py
+	@$(BIN)/python tools/lab/binaries.py $(KUBERNETES) kubectl helm keda-operator keda-adapter
 	@PYTHONPATH=tools $(BIN)/python -m lab.images
 
 lab-up: lab-images ## Leave a whole cluster running: a node with pods, names, Prometheus, images (root, Debian)

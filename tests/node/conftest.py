@@ -23,8 +23,11 @@ from pathlib import Path
 import pytest
 
 from chart_render import Chart, prepared
+from cluster_load import Timeline
 from deployed import Release
 from lab.whole import CHARTS, Lab, whole
+
+TIMELINES = pytest.StashKey[list[tuple[str, Timeline]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,6 +58,20 @@ def release(lab: Lab, chart: Chart) -> Generator[Release]:
     release.upgrade()
     yield release
     release.close()
+
+
+@pytest.fixture
+def timeline(request: pytest.FixtureRequest) -> Timeline:
+    """When what happened in this test; printed at the end of the run."""
+    timeline = Timeline()
+    request.config.stash.setdefault(TIMELINES, []).append((request.node.name, timeline))
+    return timeline
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for name, timeline in config.stash.get(TIMELINES, []):
+        terminalreporter.write_sep("-", name)
+        terminalreporter.write_line(timeline.table())
 
 
 @pytest.hookimpl(wrapper=True)

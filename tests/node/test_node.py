@@ -29,7 +29,7 @@ def ready_addresses(lab: Lab) -> set[str]:
     return {endpoint["addresses"][0] for endpoint in endpoints if endpoint["conditions"]["ready"]}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_pods_of_a_deployment_become_endpoints_of_its_service_with_a_name_and_leave_again(lab: Lab) -> None:
     service = lab.api.create(
         SERVICES, {"metadata": {"name": "sleeper"}, "spec": {"selector": LABELS, "ports": [{"port": 80}]}}
@@ -38,10 +38,9 @@ def test_pods_of_a_deployment_become_endpoints_of_its_service_with_a_name_and_le
     wait_until(lambda: len(ready_addresses(lab)) == 2)
     assert all(address.startswith("10.244.") for address in ready_addresses(lab))
     image = f"--image={ROUTER.reference}"
-    said = lab.kubectl(
-        "run", "asker", image, "--restart=Never", "-i", "--rm", "--command", "--", "python", "-c", LOOK_UP
-    )
-    assert said.split()[:2] == [service["spec"]["clusterIP"], "10.96.0.1"]
+    lab.kubectl("run", "asker", image, "--restart=Never", "--command", "--", "python", "-c", LOOK_UP)
+    lab.kubectl("wait", "pod/asker", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
+    assert lab.kubectl("logs", "asker").split() == [service["spec"]["clusterIP"], "10.96.0.1"]
     lab.api.patch(f"{DEPLOYMENTS}/sleeper", {"spec": {"replicas": 0}})
     wait_until(lambda: not ready_addresses(lab))
-    lab.kubectl("delete", "deployment,service", "sleeper")
+    lab.kubectl("delete", "deployment/sleeper", "service/sleeper", "pod/asker")

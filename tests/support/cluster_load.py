@@ -21,12 +21,13 @@ class Timeline:
     """Seconds since it began, of claims that came true one after the other, watched by a thread, and of marks."""
 
     def __init__(self) -> None:
-        self._began = time.monotonic()
+        self.start()
         self.seconds: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(
@@ -35,6 +36,10 @@ class Timeline:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+
+    def start(self) -> None:
+        """Count from now on."""
+        self._began = time.monotonic()
 
     def watch(self, claims: Mapping[str, Callable[[], bool]]) -> None:
         """Note when each comes true, each after the one before it."""
@@ -47,10 +52,8 @@ class Timeline:
 
     def table(self) -> str:
         """One line each, in order of time."""
-        lines = (
-            f"  {seconds:6.1f} s  {what}" for what, seconds in sorted(self.seconds.items(), key=lambda each: each[1])
-        )
-        return "\n".join(("", *lines, ""))
+        in_order = sorted(self.seconds.items(), key=lambda each: each[1])
+        return "\n".join(f"  {seconds:6.1f} s  {what}" for what, seconds in in_order)
 
     def _look(self, claims: dict[str, Callable[[], bool]]) -> None:
         for what, claim in claims.items():

@@ -24,7 +24,8 @@ from lab.programs import MissingError, program
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCKER: Final = ROOT / "deploy/docker"
 BASE: Final = "localhost/sie-lab-base:1"
-CODENAME: Final = "bookworm"  # has Python 3.11
+CODENAME: Final = "bookworm"
+PYTHON: Final = "3.11"  # of this Debian
 BASE_PACKAGES: Final = "python3,python3-venv,ca-certificates"
 BASE_DOCKERFILE: Final = "FROM scratch\nADD base.tar /\nCOPY pip.conf /etc/pip.conf\n"
 PIP_CONF: Final = "[global]\nno-index = true\nfind-links = /wheels\ndisable-pip-version-check = true\n"
@@ -133,12 +134,13 @@ def _build(image: Image) -> None:
         _download(image, wheels)
     partial = image.archive.with_suffix(".partial")
     with _timed(image.reference):
-        command = ["build", "--isolation", "chroot", "--layers", "--pull-never", "--volume", f"{wheels}:/wheels:ro"]
+        command = ["build", "--isolation", "chroot", "--pull-never", "--volume", f"{wheels}:/wheels:ro"]
         command += ["--build-arg", f"PYTHON_IMAGE={BASE}", *image.arguments, "-f", str(DOCKER / image.dockerfile)]
         _buildah(*command, "-t", image.reference, str(ROOT))
         partial.unlink(missing_ok=True)
         _buildah("push", image.reference, f"docker-archive:{partial}:{image.reference}")
         partial.replace(image.archive)
+        _buildah("rmi", image.reference)  # what is built again is built whole: layers of torch would fill the disk
     print(f"built {image.archive}, {image.archive.stat().st_size / 1e6:.0f} MB", flush=True)
     others = sorted(_folder().glob(f"{image.name}-*.tar"), key=lambda each: each.stat().st_mtime, reverse=True)
     for old in others[KEPT:]:
@@ -175,7 +177,8 @@ def _package_sources() -> str:
 def _download(image: Image, wheels: Path) -> None:
     """All that the Dockerfile installs, as files; what is there from an earlier build is not fetched again."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "-d", str(wheels)]
-    _run([*command, "--find-links", str(wheels), "-c", str(ROOT / "constraints.txt"), *image.requirements()])
+    command += ["--only-binary=:all:", "--python-version", PYTHON, "--find-links", str(wheels)]
+    _run([*command, "-c", str(ROOT / "constraints.txt"), *image.requirements()])
 
 
 def _has_image(reference: str) -> bool:

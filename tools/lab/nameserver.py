@@ -58,6 +58,8 @@ def answer(query: bytes, resolve: Resolve) -> bytes | None:
         reply = dns.message.make_response(asked, recursion_available=True)
     except DNSException:
         return None
+    if not asked.question:
+        return None
     reply.flags |= dns.flags.AA
     question = asked.question[0]
     found = resolve(question.name.to_text(omit_final_dot=True).lower())

@@ -54,7 +54,7 @@ class Node:
         self.containerd = data / "containerd.sock"
 
     def start(self, archives: Iterable[Path] = ()) -> None:
-        """Start everything, in the order in which one needs the other; returns once the node is Ready and has the images.
+        """Start everything, each after what it needs; returns once the node is Ready and has the images.
 
         Raises:
             DaemonError: something does not come up.
