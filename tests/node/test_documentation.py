@@ -66,7 +66,9 @@ def publish_small_model(lab: Lab, folder: Path) -> None:
     model = yaml.safe_load(made.read_text())
     weights = Path(model.pop("weights_path"))
     del model["allow_pickle"]
-    model["profiles"] = {"default": model["profiles"]["dense"]}  # that one needs no heads, which are torch files
+    # Dense only: its other heads are published as torch files.
+    model["tasks"] = {"encode": {"dense": model["tasks"]["encode"]["dense"]}}
+    model["profiles"] = {"default": model["profiles"]["dense"]}
     (folder / "model.yaml").write_text(yaml.safe_dump({**model, "hf_id": BGE_M3}))
     bucket.fill(lab.bucket, BGE_M3, weights)
 
