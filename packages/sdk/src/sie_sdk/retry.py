@@ -91,8 +91,9 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         ErrorCode.SHUTTING_DOWN: _SHED,
         ErrorCode.WORKER_UNAVAILABLE: _SHED,
         ErrorCode.STORE_UNAVAILABLE: _SHED,
+        "BILLING_CAPACITY_UNAVAILABLE": _SHED,  # published gateways only
         ErrorCode.RESOURCE_EXHAUSTED: Rule(5, growth=2, limit=3),
-        ErrorCode.DEADLINE_EXCEEDED: Rule(1, patient=True),
+        ErrorCode.DEADLINE_EXCEEDED: Rule(5, patient=True),
         Loss.CONNECT_FAILED: _TRANSPORT,
         Loss.CONNECTION_LOST: _TRANSPORT,
         Loss.TIMED_OUT: _TRANSPORT,
