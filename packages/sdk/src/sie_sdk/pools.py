@@ -16,7 +16,7 @@ import msgspec
 from sie_protocol.headers import JSON, POOLS
 from sie_protocol.pools import PoolInfo, PoolListItem
 from sie_protocol.target import parse_target
-from sie_sdk import calls, flow, leases
+from sie_sdk import answers, calls, flow, leases
 from sie_sdk.errors import PoolNotFoundError
 from sie_sdk.leases import Lease, LeaseBook
 from sie_sdk.messages import Answer, Flow, Plan, Request, T
@@ -58,7 +58,7 @@ class Pools:
     def list(self) -> Plan[list[PoolListItem]]:
         """The pools that this client's key may use, and the default one."""
         request = Request("GET", POOLS, calls.ASK_JSON)
-        return flow.single(request, self._terms(POOLS), partial(calls.read, kind=_Pools, pick=lambda it: it.pools))
+        return flow.single(request, self._terms(POOLS), partial(answers.read, kind=_Pools, pick=lambda it: it.pools))
 
     def within(self, terms: Terms, plan: Plan[T]) -> Plan[T]:
         """The plan, in its pool: made before, if it is the client's own, and made anew, if it is kept but gone."""
@@ -111,14 +111,14 @@ class _Pools(msgspec.Struct, frozen=True):
 
 
 def _info(asked: str, answer: Answer) -> PoolInfo:
-    found: _Pool = calls.read(answer, kind=_Pool, pick=lambda it: it)
+    found: _Pool = answers.read(answer, kind=_Pool, pick=lambda it: it)
     raw: Mapping[str, Any] = {"name": found.name or asked, "spec": found.spec, "status": found.status}
     defaults = {"assigned_workers": [], "created_at": 0.0, "last_renewed": 0.0}
     spec = {"gpus": {}, "minimum_worker_count": 0, **found.spec}
     try:
         return msgspec.convert({**raw, "spec": spec, "status": {**defaults, **found.status}}, PoolInfo)
     except msgspec.ValidationError as error:
-        raise calls.malformed(answer, str(error)) from error
+        raise answers.malformed(answer, str(error)) from error
 
 
 def _none_if_gone(plan: Plan[T]) -> Plan[T | None]:

@@ -11,7 +11,7 @@ import msgspec
 
 from sie_protocol.headers import AUTHORIZATION, CLUSTER_STATUS, HEALTH, SDK_VERSION, WORKER_STATUS
 from sie_protocol.versions import VERSION
-from sie_sdk import calls, flow
+from sie_sdk import answers, calls, flow
 from sie_sdk.capacity import ROUTER_TYPES
 from sie_sdk.errors import Asker, SIEError, error_for
 from sie_sdk.messages import Answer, Loss, Plan, Request, WaitEvent
@@ -54,7 +54,7 @@ class _Health(msgspec.Struct, frozen=True):
 
 
 def _path_of(answer: Answer) -> str:
-    health: _Health = calls.read(answer, kind=_Health, pick=lambda it: it)
+    health: _Health = answers.read(answer, kind=_Health, pick=lambda it: it)
     return CLUSTER_STATUS if health.type in ROUTER_TYPES else WORKER_STATUS
 
 
