@@ -1,8 +1,6 @@
 """`sie encode`, `score` and `extract` against a real cluster: `sie up` with its router and workers.
 
-The interrupted run in full size and with a real model (minutes; its figures are in docs/performance.md):
-`SIE_TEST_LINES=20000 SIE_TEST_MODEL=sentence-transformers/all-MiniLM-L6-v2 pytest -s --timeout 900 -k long_run` and this
-file.
+docs/performance.md has the figures of the interrupted run in full size with a real model, and how to repeat it.
 """
 
 import json
@@ -17,14 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
 
+import sdk_answers as published
 import sie_server
 from local_cluster import LocalCluster, local_cluster
 from real_lines import real_lines
 from running_sie import AtTerminal, sie
-from served_worker import ADAPTERS, write_catalog
+from sdk_server import Stall, serving
+from served_worker import write_catalog
+from sie_cli.batch.progress import Progress
 from sie_cli.settings import load
-from sie_sdk import SIEClient
+from sie_sdk import SIEClient, WaitEvent
+from sie_server.adapters.registry import ADAPTERS
 
 LINES = int(load().inherited.get("SIE_TEST_LINES", "800"))
 CLUSTER = """
@@ -46,7 +49,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     folder = tmp_path_factory.mktemp("cluster")
     fields = {"tasks": {"encode": {"dense": {"dim": DIMS}}}}
     adapters = {**ADAPTERS, "dense": ""}
-    write_catalog(folder / "catalog", {FAST: fields, SLOW: {**fields, "options": {"batch_s": 0.005}}}, adapters)
+    write_catalog(folder / "catalog", {FAST: fields, SLOW: {**fields, "options": {"batch_s": 0.04}}}, adapters)
     packaged = Path(sie_server.__path__[0]) / "catalog/models" / f"{REAL.replace('/', '__')}.yaml"
     shutil.copy(packaged, folder / "catalog/models")
     env = {
@@ -128,6 +131,19 @@ def test_a_killed_run_goes_on_where_its_journal_ends(env: dict[str, str], tmp_pa
     assert json.loads(done.stdout)["resumed"] >= 50
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [row["id"] for row in rows] == [str(n) for n in range(1, 401)]
+
+
+@pytest.mark.parametrize("output", [["-o", "out.jsonl"], []], ids=["file", "stdout"])
+def test_two_interrupts_end_a_run_whose_request_hangs_and_leave_no_output(output: list[str], tmp_path: Path) -> None:
+    given = [str(tmp_path / part) if part == "out.jsonl" else part for part in output]
+    with serving(published.VECTOR, Stall()) as server:
+        command = ["encode", "one", "two", "-m", FAST, "--batch-size", "1", "--concurrency", "1", *given]
+        with AtTerminal(*command, env={"SIE_BASE_URL": server.url}) as run:
+            run.until(lambda: len(server.seen) == 2)
+            run.process.send_signal(signal.SIGINT)
+            assert run.end(signal.SIGINT) == 130, run.shown
+    assert "interrupted after 1 records" in run.shown
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl.partial"] * len(output[1:])
 
 
 def test_another_input_is_not_mixed_into_what_was_begun(env: dict[str, str], tmp_path: Path) -> None:
@@ -212,3 +228,20 @@ def test_a_wrong_option_is_a_usage_error_or_one_line(env: dict[str, str]) -> Non
     assert sie("encode", "x", env=env).returncode == 2
     wrong = sie("encode", "x", "-m", FAST, "--option", "nothing", env=env)
     assert (wrong.returncode, wrong.stderr) == (1, "sie: --option 'nothing' is not like key=value\n")
+
+
+def test_where_nobody_listens_a_run_ends_at_once_and_says_so() -> None:
+    for command in (["encode", "a text"], ["score", "a query", "a text"], ["extract", "a text"]):
+        done = sie("--url", "http://127.0.0.1:1", *command, "-m", FAST)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("sie: no connection to 127.0.0.1:1: ")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_router_that_is_gone_for_a_while_is_waited_for_once_it_was_there() -> None:
+    progress = Progress(Console(stderr=True), None)
+    gone = WaitEvent("CONNECT_FAILED", "no connection to x", 1.0, 1, 0.0)
+    with pytest.raises(RuntimeError, match="no connection to x; sie up starts a cluster here"):
+        progress.waiting(gone)
+    progress.waiting(WaitEvent("PROVISIONING", "soon", 1.0, 1, 0.0))
+    progress.waiting(gone)

@@ -48,12 +48,13 @@ class Pools:
         """End the reservation; False when there was none. It is not kept any longer, whatever the server says."""
         asked = self._named(name)
         self.book.drop(_key(asked))
-        gone = flow.single(Request("DELETE", _path(asked), calls.ASK_JSON), self._terms(asked), lambda _: True)
+        request = Request("DELETE", _path(asked), calls.ASK_JSON)
+        return _is_there(flow.single(request, self._terms(asked), lambda _: True))
 
-        def begin(start: float) -> Flow[bool]:
-            return (yield from _none_if_gone(gone)(start)) is True
-
-        return begin
+    def renew(self, name: str | None) -> Plan[bool]:
+        """Begin the lease anew, once; False when there is no such pool."""
+        asked = self._named(name)
+        return _is_there(flow.single(_renewal(asked), self._terms(asked), lambda _: True))
 
     def list(self) -> Plan[list[PoolListItem]]:
         """The pools that this client's key may use, and the default one."""
@@ -82,10 +83,9 @@ class Pools:
         request = Request("POST", POOLS, _SEND_JSON, msgspec.json.encode(spec))
         answer, now = yield from flow.exchange(request, self._terms(spec.name), start)
         info = _info(spec.name, answer)
-        path, every_s = _path(spec.name), leases.interval_s(info["status"].get("lease_duration_s"))
-        renew = Request("POST", f"{path}/renew", calls.ASK_JSON)
-        delete = Request("DELETE", path, calls.ASK_JSON)
-        self.book.hold(Lease(_key(spec.name), request, renew, delete, now, every_s))
+        every_s = leases.interval_s(info["status"].get("lease_duration_s"))
+        delete = Request("DELETE", _path(spec.name), calls.ASK_JSON)
+        self.book.hold(Lease(_key(spec.name), request, _renewal(spec.name), delete, now, every_s))
         return info
 
     def _terms(self, name: str) -> Terms:
@@ -129,6 +129,17 @@ def _none_if_gone(plan: Plan[T]) -> Plan[T | None]:
             return None
 
     return begin
+
+
+def _is_there(plan: Plan[bool]) -> Plan[bool]:
+    def begin(start: float) -> Flow[bool]:
+        return (yield from _none_if_gone(plan)(start)) is True
+
+    return begin
+
+
+def _renewal(name: str) -> Request:
+    return Request("POST", f"{_path(name)}/renew", calls.ASK_JSON)
 
 
 def _path(name: str) -> str:

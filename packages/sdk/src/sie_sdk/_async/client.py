@@ -261,6 +261,10 @@ class SIEAsyncClient:
         """Tell the pools that this client may use, and the default one."""
         return await self._link.adrive(self._pools.list())
 
+    async def renew_pool(self, name: str | None = None) -> bool:
+        """Begin a pool's lease anew; False when there is none. Only for pools of others: one's own is kept anyway."""
+        return await self._link.adrive(self._pools.renew(name))
+
     async def delete_pool(self, name: str | None = None) -> bool:
         """End a reservation; False when there was none. Default: the client's own."""
         return await self._link.adrive(self._pools.delete(name))

@@ -263,6 +263,10 @@ class SIEClient:
         """Tell the pools that this client may use, and the default one."""
         return self._link.drive(self._pools.list())
 
+    def renew_pool(self, name: str | None = None) -> bool:
+        """Begin a pool's lease anew; False when there is none. Only for pools of others: one's own is kept anyway."""
+        return self._link.drive(self._pools.renew(name))
+
     def delete_pool(self, name: str | None = None) -> bool:
         """End a reservation; False when there was none. Default: the client's own."""
         return self._link.drive(self._pools.delete(name))
