@@ -7,6 +7,7 @@ and takes no time.
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -125,11 +126,11 @@ class Stage:
             steps = (self.step,) if self.then is None else (self.step, self.then)
             self._server = self.serve(*steps, on=self._bound)
 
-    def encode(self, *, waits: bool) -> errors.SIEError | None:
+    def encode(self, *, waits: bool, **arguments: Any) -> errors.SIEError | None:
         """The error of the call, if it ends in one."""
         client = self._client()
         try:
-            client.encode("org/m", HELLO, gpu="l4", wait_for_capacity=waits, provision_timeout_s=BUDGET_S)
+            client.encode("org/m", HELLO, gpu="l4", wait_for_capacity=waits, provision_timeout_s=BUDGET_S, **arguments)
         except errors.SIEError as error:
             return error
         finally:
@@ -210,6 +211,10 @@ def test_memory_is_waited_for_ever_longer(play: Callable[..., Stage]) -> None:
     stage = play(refused(503, "RESOURCE_EXHAUSTED"))
     assert isinstance(stage.encode(waits=True), errors.ResourceExhaustedError)
     assert stage.time.waited == [5, 10, 20]
+    assert isinstance(play(stage.step).encode(waits=True, max_oom_retries=0), errors.ResourceExhaustedError)
+    again = play(stage.step)
+    assert isinstance(again.encode(waits=True, max_oom_retries=1), errors.ResourceExhaustedError)
+    assert again.time.waited == [5]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ Shared arguments:
         there) and when a busy server asks for another attempt.
     provision_timeout_s: seconds for the whole call with all its waits, 900 by default. One attempt takes at most the
         client's timeout_s. Retries are safe: these calls change nothing.
+    max_oom_retries: further attempts after the worker ran out of memory, ever longer waits apart.
     on_progress: called with the number of items that are done and of all items, after each request that brought
         results. A list beyond 256 items or 8 MiB is sent in several requests, four at a time; results keep their order.
         If one of them fails for good the call raises its error, whose `partial` holds the results of the others.
