@@ -23,9 +23,9 @@ test: ## Run the whole fast suite
 	@python3 tools/setup.py dev
 	@$(BIN)/pytest
 
-test-compat: ## Run the published SDKs against this cluster (needs python3.12 and PyPI)
+test-compat: ## Run the published SDKs against this cluster (needs Python 3.12, PYTHON312=path, and PyPI)
 	@python3 tools/setup.py dev
-	@PYTHONPATH=tests/support $(BIN)/python tools/compat.py
+	@PYTHONPATH=tests/support $(BIN)/python tools/compat.py $(PYTHON312)
 
 test-deploy: ## Run the suite of the Helm chart and the images (helm is built from source the first time)
 	@python3 tools/setup.py dev

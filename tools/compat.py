@@ -1,9 +1,9 @@
 """Run the published SDKs against a cluster of this source: every call that their documentation shows.
 
-They need Python 3.12, which is looked for as `python3.12`; `compat.py PYTHON` names another. Wheels come from PyPI,
-once.
+They need Python 3.12: `python3.12`, or one of pyenv's; `compat.py PYTHON` names another. Wheels come from PyPI, once.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,6 +21,19 @@ router: {retryAfterSeconds: 1}
 workers: {pools: {l4: {minReplicas: 0, maxReplicas: 2}}}
 autoscaling: {pollingInterval: 1, syncPeriod: 1, cooldownPeriod: 600, scaleDownStabilization: 600}
 """
+
+
+def python312() -> str:
+    """An interpreter that works. pyenv's `python3.12` is there for every version that it has, and runs for one."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    candidates = ["python3.12", *map(str, sorted(pyenv.glob("versions/3.12*/bin/python")))]
+    for candidate in candidates:
+        try:
+            subprocess.run([candidate, "-c", ""], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return candidate
+    sys.exit("the published SDKs need Python 3.12; install it, or name it: make test-compat PYTHON312=/path/to/python")
 
 
 def installed(python: str, version: str) -> Path:
@@ -52,4 +65,4 @@ def main(python: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*(sys.argv[1:] or ["python3.12"])))
+    sys.exit(main(sys.argv[1] if sys.argv[1:] else python312()))

@@ -8,6 +8,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+TESTS = "tests/integrations"
 PACKAGES = (
     "langchain-openai>=1.0",
     "langchain-cohere>=0.5",
@@ -37,9 +38,9 @@ def main() -> None:
         "-q",
         "-c",
         os.devnull,
-        "--rootdir",
-        "tests/integrations",
-        "tests/integrations",
+        f"--rootdir={TESTS}",
+        f"--confcutdir={TESTS}",  # the repository's own conftest.py wants packages that are not here
+        TESTS,
     ]
     environment = {**os.environ, "SIE_TEST_SERVER": str(server)}
     sys.exit(subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode)

@@ -16,7 +16,8 @@ from rich.console import Console
 from sie_cli.api import Api
 from sie_cli.look.frame import frame
 from sie_cli.look.snapshot import Snapshot, look
-from sie_protocol.headers import MACHINE_PROFILE, POOLS, operation_path
+from sie_protocol.headers import MACHINE_PROFILE, operation_path
+from sie_sdk import SIEAsyncClient
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs" / "images" / "sie-top.svg"
 URL = "http://127.0.0.1:8080"
@@ -30,13 +31,13 @@ WORKERS, WIDTH, WITHIN_S = 3, 110, 60.0
 
 async def real_frame() -> Snapshot:
     """Reserve a worker, send work, ask for what is not there, and look."""
-    async with Api(URL, None) as api:
+    async with Api(URL, None) as api, SIEAsyncClient(URL) as client:
         deadline = time.monotonic() + WITHIN_S
-        while (await api.json("GET", "/health"))["cluster"]["worker_count"] < WORKERS:
+        while (await client.get_capacity())["worker_count"] < WORKERS:
             if time.monotonic() > deadline:
                 sys.exit(f"{WORKERS} workers were not ready within {WITHIN_S:.0f} s")
             await asyncio.sleep(0.2)
-        await api.json("POST", POOLS, body={"name": "tenant-abc", "gpus": {"l4": 1}})
+        await client.create_pool("tenant-abc", {"l4": 1})
         body = {"items": [{"text": "hello"}]}
         for profile in ("cpu", "cpu", "cpu", "tenant-abc/l4", "a100-80gb"):
             await api.reply("POST", operation_path("encode", MODEL), body=body, headers={MACHINE_PROFILE: profile})

@@ -82,6 +82,12 @@ class Router:
 
     daemon: Daemon
     http: httpx.Client
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Where clients find it."""
+        return f"http://127.0.0.1:{self.port}"
 
     def workers(self) -> set[str]:
         """URLs of the workers that are known and healthy."""
@@ -120,9 +126,10 @@ class Site:
         """A pod is gone."""
         self.kubernetes.admin.delete(f"{self.slices}/{worker.name}")
 
-    def start_router(self) -> Router:
-        """One more replica; ready to be asked, whatever it knows of workers."""
-        port = self.ports.take()
+    def start_router(self, *, port: int | None = None, lease_s: float | None = None) -> Router:
+        """One more replica; ready to be asked, whatever it knows of workers. `port`: of one that is gone."""
+        port = self.ports.take() if port is None else port
+        environment = None if lease_s is None else {**OWN, "SIE_ROUTER_LEASE_S": str(lease_s)}
         flags = {"--port": str(port), "--host": "127.0.0.1", "--group": f"{PROFILE}:default"}
         flags |= {"--k8s-service": SERVICE, "--k8s-port": PORT_NAME, "--kubeconfig": str(self.account.kubeconfig)}
         command = [
@@ -132,7 +139,8 @@ class Site:
             *(text for pair in flags.items() for text in pair),
         ]
         log = self.logs / f"router-{len(self.routers)}.log"
-        router = Router(Daemon("sie-router", command, log), httpx.Client(base_url=f"http://127.0.0.1:{port}"))
+        daemon = Daemon("sie-router", command, log, environment)
+        router = Router(daemon, httpx.Client(base_url=f"http://127.0.0.1:{port}"), port)
         self.routers.append(router)
         router.daemon.wait_until(lambda: router.http.get("/healthz").is_success)
         return router

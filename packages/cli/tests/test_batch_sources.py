@@ -80,11 +80,24 @@ def test_stdin_is_json_lines_when_it_begins_with_an_object(
         (["a.jsonl"], True),
         (["A.TXT"], True),
         (["hello world"], False),
-        (["a.txt", "b"], False),
+        (["a.txt", "b"], True),  # which is refused
+        (["see a.txt"], False),
     ],
 )
 def test_arguments_are_texts_unless_they_name_one_input(inputs: list[str], is_one: bool) -> None:
     assert is_file(inputs) is is_one
+
+
+def test_a_file_of_another_kind_is_not_taken_for_a_text(tmp_path: Path) -> None:
+    other, known = tmp_path / "notes.csv", tmp_path / "a.txt"
+    for path in (other, known):
+        path.write_text("a,b\n")
+    assert is_file([str(other)])
+    with pytest.raises(BatchError, match=r"what kind of file is that\? .* sie \.\.\. < "):
+        records([str(other)], Columns(), texts=False)
+    assert is_file([str(known), str(other)])
+    with pytest.raises(BatchError, match="one input at a time; found 2"):
+        records([str(known), str(other)], Columns(), texts=False)
 
 
 def test_texts_of_arguments_are_numbered() -> None:

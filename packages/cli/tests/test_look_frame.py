@@ -60,8 +60,14 @@ def test_a_frame_tells_totals_reservations_demand_and_workers() -> None:
 
 
 def test_a_lease_counts_down_from_its_last_renewal_and_says_when_it_is_over() -> None:
-    assert "0:59" in text(frame.pools(snapshot(renewed=NOW - 1141)))
-    assert "over" in text(frame.pools(snapshot(renewed=NOW - 1200)))
+    assert "0:59" in text(frame.frame(snapshot(renewed=NOW - 1141)))
+    assert "over" in text(frame.frame(snapshot(renewed=NOW - 1200)))
+
+
+def test_a_lease_is_as_long_as_its_router_says() -> None:
+    found = snapshot(renewed=NOW - 100)
+    found.leases[0]["status"]["lease_duration_s"] = 190.0
+    assert "1:30" in text(frame.frame(found))
 
 
 def test_unreadable_metrics_and_an_empty_cluster_say_what_to_do() -> None:

@@ -2,6 +2,7 @@ import json
 import socket
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,8 @@ def test_version_tells_every_distribution() -> None:
 
 def test_help_lists_the_commands() -> None:
     text = sie("--help").stdout
+    assert sie("-h").stdout == text
+    assert "--model" in sie("encode", "-h").stdout
     assert all(
         command in text
         for command in (
@@ -50,6 +53,20 @@ def test_the_command_itself_imports_nothing_heavy() -> None:
     code = f"import sys, sie_cli.main; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_only_a_cluster_here_needs_the_router_the_worker_and_torch() -> None:
+    code = """
+import importlib, pkgutil, sys
+for name in ("torch", "fastapi", "sie_router", "sie_server"):
+    sys.modules[name] = None  # importing it fails
+import sie_cli
+for module in pkgutil.walk_packages(sie_cli.__path__, "sie_cli."):
+    importlib.import_module(module.name)
+"""
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+    needed = [each for each in metadata.requires("sie") or () if "extra ==" not in each]
+    assert not any(name in each for each in needed for name in ("torch", "sie-router", "sie-server"))
 
 
 @pytest.mark.parametrize(
@@ -100,5 +117,6 @@ def test_no_color_is_respected() -> None:
     assert "\x1b[3" not in done.stdout
 
 
-def test_version_is_told_as_json() -> None:
+def test_version_is_told_as_json_and_in_one_line() -> None:
+    assert sie("--version").stdout == sie("-V").stdout == f"sie {VERSION}\n"
     assert json.loads(sie("version", "--json").stdout)["sie"] == VERSION

@@ -62,6 +62,14 @@ def test_every_argument_reaches_the_server(serve: Serve, open_client: Open) -> N
     }
 
 
+def test_headers_for_a_proxy_go_with_every_request(serve: Serve, open_client: Open) -> None:
+    server = serve(published.VECTOR)
+    open_client(server.url, base_url_headers={"X-Proxy-Ticket": "t-1"}).encode("org/m", HELLO)
+    assert server.seen[0].headers["x-proxy-ticket"] == "t-1"
+    with pytest.raises(ValueError, match="the header 'X-Proxy-Ticket'"):
+        open_client(server.url, base_url_headers={"X-Proxy-Ticket": "t\r\nX-Other: 1"})
+
+
 def test_a_score_call_sends_what_it_is_told_and_gives_the_ranked_items(serve: Serve, open_client: Open) -> None:
     answer = published.scored(("b", 2.5), ("item-0", -1.0), query_id="q", usage={"input_tokens": 9, "later": 1})
     server = serve(LOADING, answer)

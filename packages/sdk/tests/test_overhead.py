@@ -12,7 +12,7 @@ import sdk_answers as published
 from sdk_server import Reply, Serve
 from sdk_virtual_time import answer
 from sie_protocol.items import Item
-from sie_sdk import SIEClient, calls
+from sie_sdk import SIEClient, vectors
 
 LIMIT_S = 0.0004
 ROUNDS, CALLS = 5, 100
@@ -49,7 +49,7 @@ def test_decoding_a_large_answer_copies_its_array_at_most_once() -> None:
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        results = calls._encode_results(items, reply)
+        results = vectors.results(items, reply)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -168,7 +168,7 @@ def test_a_connection_that_cannot_be_is_not_tried_again(loss: Loss) -> None:
 
 
 def test_a_gateway_timeout_is_tried_again_by_callers_who_wait() -> None:
-    assert delay(answer(published.said(504, {}))) == 1
+    assert delay(answer(published.said(504, {}))) == 5
     assert type(error(answer(published.said(504, {})), HASTY)) is errors.ServerError
 
 

@@ -79,7 +79,7 @@ def test_it_connects_again_when_the_server_hangs_up_or_is_overloaded(open_client
     with watched("router", refusals=(HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)) as server:
         waits: list[Any] = []
         client = open_client(server.url, on_wait=waits.append)
-        assert len(client.watch_some(5, mode="router")) == 5
+        assert len(client.watch_some(5, mode="cluster")) == 5
         client.close()
     assert len(server.paths) == 5
     assert [wait.attempt for wait in waits] == [1, 2, 1, 1]
@@ -107,7 +107,7 @@ def test_a_redirect_is_not_followed_and_the_key_stays_here(open_client: Open) ->
             thread.start()
             client = open_client(f"http://127.0.0.1:{server.socket.getsockname()[1]}", api_key="k-1")
             with pytest.raises(errors.RequestError, match="302"):
-                client.watch_some(1, mode="router")
+                client.watch_some(1, mode="cluster")
             client.close()
             server.shutdown()
             thread.join()
@@ -120,7 +120,7 @@ def test_closing_the_client_ends_a_watch_of_another_thread() -> None:
         found: list[Any] = []
 
         def watch() -> None:
-            for frame in client.watch(mode="router"):
+            for frame in client.watch(mode="cluster"):
                 found.append(frame)
                 if len(found) == 100:
                     seen.set()
@@ -134,7 +134,7 @@ def test_closing_the_client_ends_a_watch_of_another_thread() -> None:
 
 
 def test_a_mode_that_does_not_exist_is_refused() -> None:
-    with SIEClient("http://localhost:1") as client, pytest.raises(ValueError, match="auto, router, worker"):
+    with SIEClient("http://localhost:1") as client, pytest.raises(ValueError, match="auto, cluster, worker"):
         next(client.watch(mode="clutser"))  # type: ignore[arg-type]  # the typo is the test
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 import httpx
 import msgspec
 
-from sie_protocol.errors import ErrorCode
+from sie_cli.failing import UNREACHABLE
 from sie_protocol.headers import ERROR_CODE, JSON, SDK_VERSION
 from sie_protocol.versions import VERSION
 
@@ -73,25 +73,21 @@ class Api:
             response.status_code, {name.lower(): value for name, value in response.headers.items()}, response.text
         )
 
-    async def json(self, method: str, path: str, *, body: Any = None) -> Any:
-        """The JSON of a success; raises like `success`."""
-        return (await self.success(method, path, body=body)).value
-
-    async def success(self, method: str, path: str, *, body: Any = None) -> Reply:
-        """An answer that is JSON and no refusal.
+    async def success(self, path: str) -> Reply:
+        """The answer to a GET that is JSON and no refusal.
 
         Raises:
             RefusedError: it is none.
         """
         try:
-            reply = await self.reply(method, path, body=body)
+            reply = await self.reply("GET", path)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise RefusedError(
-                f"no answer from {self.url}: {reason}; is it the right --url? sie doctor looks"
-            ) from error
+            raise RefusedError(f"no answer from {self.url}: {reason}; {UNREACHABLE}") from error
         if reply.status >= _ERRORS_FROM or reply.value is None:
-            raise RefusedError(_sentence(f"{method} {self.url}{path}", reply))
+            said = str(reply.error.get("message") or reply.text[:200])
+            step = "; pass --api-key or set SIE_API_KEY" if reply.status == _UNAUTHENTICATED else ""
+            raise RefusedError(f"GET {self.url}{path}: {reply.code}: {said}{step}")
         return reply
 
     async def __aenter__(self) -> Self:
@@ -116,12 +112,3 @@ def checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.host:
         raise ValueError(f"--url '{url}' is not like http://host:port")
     return url.rstrip("/")
-
-
-def _sentence(asked: str, reply: Reply) -> str:
-    said = str(reply.error.get("message") or reply.text[:200])
-    if reply.status == _UNAUTHENTICATED:
-        said += "; pass --api-key or set SIE_API_KEY"
-    elif reply.code == ErrorCode.FORBIDDEN:
-        said += "; use the token that made it, or the admin token"
-    return f"{asked}: {reply.code}: {said}"

@@ -98,7 +98,7 @@ class Cluster:
     def _build(self) -> None:
         for program in (self._executables.router[0], self._executables.server[0]):
             if not Path(program).exists():
-                raise ClusterError(f"{program} does not exist; install it into the same environment as this command")
+                raise ClusterError(f"{program} does not exist; a cluster here needs: pip install 'sie[local]'")
         first, count = self._file.router.port, self._file.router.replicas
         router_ports = [self._ports.take(first + n if first else 0) for n in range(count)]
         self._workers = {

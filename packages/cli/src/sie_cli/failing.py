@@ -4,14 +4,26 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from sie_sdk import SIEError, WaitEvent
 
 FAILED: Final = 1  # the cluster, a file or the network did not do what was asked; the line on stderr says what to do
 USAGE: Final = 2  # the command line itself is wrong; nothing was done
 INCOMPLETE: Final = 3  # done, but records were refused and set aside (--keep-going)
 INTERRUPTED: Final = 130  # Ctrl-C, as shells count it
+
+UNREACHABLE: Final = "sie up starts a cluster here, --url or SIE_BASE_URL names another, sie doctor looks closer"
+_NEXT_STEP: Final = {
+    "CONNECT_FAILED": UNREACHABLE,
+    "CONNECT_IMPOSSIBLE": UNREACHABLE,
+    "UNAUTHENTICATED": "pass --api-key or set SIE_API_KEY",
+    "MODEL_NOT_FOUND": "sie models lists what is served",
+    "POOL_NOT_FOUND": "sie pools create makes it",
+}
 
 
 def fail(error: object, code: int = FAILED) -> NoReturn:
@@ -37,5 +49,19 @@ def one_line() -> Iterator[None]:
         raise typer.Exit(0) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    except (SIEError, Problem, httpx.HTTPError, OSError, ValueError, TypeError, RuntimeError) as error:
+    except SIEError as error:
+        fail(" ".join(_in_our_words(error).split()))
+    except (Problem, httpx.HTTPError, OSError, ValueError, TypeError, RuntimeError) as error:
         fail(" ".join(str(error).split()))
+
+
+def _in_our_words(error: "SIEError") -> str:
+    """The SDK's message; what to do next is another thing for who types commands than for who writes Python."""
+    step = _NEXT_STEP.get(error.code or "")
+    return f"{str(error).removesuffix(f'; {error.next_step}')}; {step}" if step else str(error)
+
+
+def unless_nobody_listens(event: "WaitEvent") -> None:
+    """For `on_wait`: who types a command wants to hear of a wrong address now, not when the time is spent."""
+    if event.reason == "CONNECT_FAILED":
+        raise RuntimeError(f"{event.message}; {UNREACHABLE}")

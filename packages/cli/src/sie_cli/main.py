@@ -11,9 +11,11 @@ from sie_cli.doctor import cli as doctor
 from sie_cli.failing import INTERRUPTED, USAGE, fail, one_line
 from sie_cli.look import cli as look
 from sie_cli.options import GlobalApiKey, GlobalUrl, Json, given_once
+from sie_protocol.versions import VERSION
 
 app = typer.Typer(
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 batch.register(app)
@@ -21,8 +23,21 @@ look.register(app)
 doctor.register(app)
 
 
+def _number(is_asked: bool) -> None:
+    if is_asked:
+        print(f"sie {VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
-def main(context: typer.Context, url: GlobalUrl = None, api_key: GlobalApiKey = None) -> None:
+def main(
+    context: typer.Context,
+    url: GlobalUrl = None,
+    api_key: GlobalApiKey = None,
+    _: Annotated[
+        bool, typer.Option("--version", "-V", help="Show the version and exit.", is_eager=True, callback=_number)
+    ] = False,
+) -> None:
     """SIE: small AI models on a cluster that scales from zero, here or on Kubernetes."""
     context.default_map = given_once(app, {"url": url, "api_key": api_key})
 

@@ -35,8 +35,9 @@ def sie(*arguments: str, given: str = "", env: Mapping[str, str] | None = None) 
 class AtTerminal:
     """One command whose stderr is a terminal, with `whole` also stdin and stdout; use as a context manager."""
 
-    def __init__(self, *arguments: str, env: Mapping[str, str], whole: bool = False) -> None:
+    def __init__(self, *arguments: str, env: Mapping[str, str], whole: bool = False, bound_s: float = BOUND_S) -> None:
         self._arguments = arguments
+        self._bound_s = bound_s
         self._whole = whole
         self._env = env
         self.shown = ""
@@ -62,9 +63,9 @@ class AtTerminal:
 
     def until(self, claim: Callable[[], bool]) -> None:
         """Read the screen until something is so."""
-        deadline = monotonic() + BOUND_S
+        deadline = monotonic() + self._bound_s
         while not claim():
-            assert monotonic() < deadline, f"not within {BOUND_S} s; the screen shows {self.shown[-500:]}"
+            assert monotonic() < deadline, f"not within {self._bound_s} s; the screen shows {self.shown[-500:]}"
             self._read(0.02)
 
     def end(self, number: signal.Signals | None = None) -> int:

@@ -9,6 +9,7 @@ Shared arguments:
         there) and when a busy server asks for another attempt.
     provision_timeout_s: seconds for the whole call with all its waits, 900 by default. One attempt takes at most the
         client's timeout_s. Retries are safe: these calls change nothing.
+    max_oom_retries: further attempts after the worker ran out of memory, ever longer waits apart.
     on_progress: called with the number of items that are done and of all items, after each request that brought
         results. A list beyond 256 items or 8 MiB is sent in several requests, four at a time; results keep their order.
         If one of them fails for good the call raises its error, whose `partial` holds the results of the others.
@@ -16,39 +17,33 @@ Shared arguments:
 Knows nothing of connections, time or retries.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
-import numpy as np
 
-from sie_protocol import arrays
-from sie_protocol.codec import is_msgpack
-from sie_protocol.errors import ErrorCode, Problem
-from sie_protocol.headers import JSON, MACHINE_PROFILE, MODELS, MSGPACK, POOL, REQUEST_ID, operation_path
+from sie_protocol.errors import Problem
+from sie_protocol.headers import JSON, MACHINE_PROFILE, MODELS, MSGPACK, POOL, operation_path
 from sie_protocol.items import (
     EncodeParams,
     EncodeRequest,
     EncodeResult,
     Item,
     ModelInfo,
-    Quantization,
     ScoreRequest,
     ScoreResult,
     id_of,
 )
 from sie_protocol.target import parse_model, parse_target
 from sie_sdk import batches, flow, media
-from sie_sdk.errors import IncompleteBatchError, ServerError
+from sie_sdk.answers import incomplete, malformed, read
 from sie_sdk.messages import Answer, OnProgress, Plan, Request
 from sie_sdk.retry import Terms
 
-T = TypeVar("T")
 ENCODE: Final = "encode"
 SCORE: Final = "score"
-OUTPUTS: Final = ("dense", "sparse", "multivector")
 ASK_JSON: Final = (("Accept", JSON),)
 
 
@@ -117,7 +112,12 @@ def encode(
     def ask(some: Sequence[Item]) -> Request:
         return encode_request(terms, model, some, params)
 
-    return batches.call(items, terms, ask, _encode_results, on_progress)
+    def parse(some: Sequence[Item], answer: Answer) -> list[EncodeResult]:
+        from sie_sdk import vectors  # noqa: PLC0415 - numpy takes longer to import than the whole SDK
+
+        return vectors.results(some, answer)
+
+    return batches.call(items, terms, ask, parse, on_progress)
 
 
 def encode_request(terms: Terms, model: str, items: Sequence[Item], params: EncodeParams | None) -> Request:
@@ -175,35 +175,17 @@ def get_model(terms: Terms, model: str) -> Plan[ModelInfo]:
     return flow.single(request, terms, partial(read, kind=ModelInfo, pick=lambda it: it))
 
 
-def read(answer: Answer, *, kind: type[Any], pick: Callable[[Any], T]) -> T:
-    """Decode an answer that holds no arrays.
-
-    Raises:
-        ServerError: it is not what this endpoint gives; most likely something else listens at the base URL.
-    """
-    decode = msgspec.msgpack.decode if is_msgpack(answer.content_type) else msgspec.json.decode
-    try:
-        return pick(decode(answer.body, type=kind))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise malformed(answer, str(error)) from error
-
-
-def malformed(answer: Answer, what: str) -> ServerError:
-    """The error of a success that cannot be read."""
-    return ServerError(
-        f"the answer ({answer.status}, {answer.content_type or 'no content type'}, {len(answer.body)} bytes) cannot be "
-        f"read: {what}; check that base_url is that of a SIE router or worker",
-        code=ErrorCode.INTERNAL_ERROR,
-        status_code=answer.status,
-        request_id=answer.headers.get(REQUEST_ID.lower()),
-    )
-
-
 class _Models(msgspec.Struct, frozen=True):
     models: list[ModelInfo]
 
 
-_encoder: Final = msgspec.msgpack.Encoder(enc_hook=arrays.pack)
+def _pack(value: Any) -> Any:
+    from sie_protocol import arrays  # noqa: PLC0415 - as above
+
+    return arrays.pack(value)
+
+
+_encoder: Final = msgspec.msgpack.Encoder(enc_hook=_pack)
 
 
 def inference(terms: Terms, operation: str, model: str, body: msgspec.Struct) -> Request:
@@ -239,43 +221,6 @@ def _target_headers(gpu: str | None) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in named if value is not None)
 
 
-def _encode_results(items: Sequence[Item], answer: Answer) -> list[EncodeResult]:
-    try:
-        body = arrays.decode_reply(answer.body)
-    except Problem as problem:
-        raise malformed(answer, problem.message) from problem
-    found = body.get("items") if isinstance(body, dict) else None
-    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-        raise malformed(answer, "it has no list of items")
-    if len(found) != len(items):
-        raise incomplete(answer, f"{len(found)} results for {len(items)} items")
-    timing = body.get("timing")
-    return [_result(answer, item, each, timing) for item, each in zip(items, found, strict=True)]
-
-
-def _result(answer: Answer, item: Item, found: dict[str, Any], timing: Any) -> EncodeResult:
-    asked_id, found_id = item.get("id"), found.get("id")
-    if asked_id is not None and found_id is not None and str(asked_id) != str(found_id):
-        raise incomplete(answer, f"the result of item '{found_id}' in the place of item '{asked_id}'")
-    result: EncodeResult = {}
-    if (name := found_id if asked_id is None else asked_id) is not None:
-        result["id"] = name
-    if isinstance(dense := found.get("dense"), dict):
-        result["dense"] = _array(answer, dense, "values")
-    if isinstance(sparse := found.get("sparse"), dict):
-        result["sparse"] = {
-            "indices": _array(answer, sparse, "indices"),
-            "values": _array(answer, sparse, "values"),
-        }
-    if isinstance(multivector := found.get("multivector"), dict):
-        result["multivector"] = _array(answer, multivector, "values")
-    if quantization := _quantization(answer, found):
-        result["quantization"] = quantization
-    if isinstance(timing, dict):
-        result["timing"] = timing.copy()  # type: ignore[typeddict-item]  # milliseconds by name, as the server gave them
-    return result
-
-
 def _score_result(items: Sequence[Item], answer: Answer) -> ScoreResult:
     result: ScoreResult = read(answer, kind=ScoreResult, pick=lambda it: it)
     if "scores" not in result:
@@ -287,33 +232,3 @@ def _score_result(items: Sequence[Item], answer: Answer) -> ScoreResult:
     if found != wanted:
         raise incomplete(answer, "scores of other items than those that were sent")
     return result
-
-
-def _quantization(answer: Answer, found: dict[str, Any]) -> dict[str, Quantization]:
-    outputs = {kind: output for kind in OUTPUTS if isinstance(output := found.get(kind), dict) and "scale" in output}
-    for kind, output in outputs.items():
-        wrong = [key for key in ("scale", "offset") if not isinstance(output.get(key, 0), (int, float, np.ndarray))]
-        if wrong:
-            raise malformed(answer, f"'{wrong[0]}' of '{kind}' is neither a number nor an array")
-    ways: dict[str, Quantization] = {kind: {"scale": output["scale"]} for kind, output in outputs.items()}
-    for kind, output in outputs.items():
-        if "offset" in output:
-            ways[kind]["offset"] = output["offset"]
-    return ways
-
-
-def _array(answer: Answer, output: dict[str, Any], key: str) -> arrays.Array:
-    value = output.get(key)
-    if not isinstance(value, np.ndarray):
-        raise malformed(answer, f"'{key}' of a result is {type(value).__name__}, not an array")
-    return value
-
-
-def incomplete(answer: Answer, what: str) -> IncompleteBatchError:
-    """The error of an answer about other items than those that were sent."""
-    return IncompleteBatchError(
-        f"the server answered with {what}; this is a fault of the server, no result was kept",
-        code="INCOMPLETE_BATCH",
-        status_code=answer.status,
-        request_id=answer.headers.get(REQUEST_ID.lower()),
-    )

@@ -8,7 +8,7 @@ import msgspec
 
 from sie_protocol.headers import HEALTH
 from sie_protocol.target import parse_target
-from sie_sdk import calls, flow
+from sie_sdk import answers, calls, flow
 from sie_sdk.errors import RequestError
 from sie_sdk.messages import Answer, Plan, Request
 from sie_sdk.retry import Terms
@@ -74,7 +74,7 @@ def _has_worker(capacity: CapacityInfo) -> bool:
 
 
 def _capacity(gpu: str | None, answer: Answer) -> CapacityInfo:
-    return calls.read(answer, kind=_Health, pick=partial(_counted, gpu))
+    return answers.read(answer, kind=_Health, pick=partial(_counted, gpu))
 
 
 def _counted(gpu: str | None, health: Any) -> CapacityInfo:

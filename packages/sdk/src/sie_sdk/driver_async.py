@@ -1,13 +1,12 @@
 """Runs flows for the tasks of one event loop: a call suspends its task."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 from sie_sdk import leases
-from sie_sdk.drivers import SkewWarning, closed_while, resume, tell, tell_lease
+from sie_sdk.drivers import AsyncClock, Clock, SkewWarning, closed_while, tell, tell_lease
 from sie_sdk.errors import SIEError
 from sie_sdk.leases import LeaseBook
 from sie_sdk.messages import Effect, OnWait, Parallel, Pause, Plan, Resume, Send, Sleep, T
@@ -15,8 +14,18 @@ from sie_sdk.settings import Settings
 from sie_sdk.types import StatusFrame
 
 
+async def _set_within(event: asyncio.Event, delay_s: float) -> bool:
+    try:
+        async with asyncio.timeout(delay_s):
+            return await event.wait()
+    except TimeoutError:
+        return False
+
+
 class AsyncLink:
     """A client's way to its server, for any number of tasks of one event loop. `book` holds the pools that it keeps."""
+
+    clock: AsyncClock = Clock(_set_within)
 
     def __init__(self, settings: Settings, on_wait: OnWait | None) -> None:
         from sie_sdk.transport_async import AsyncTransport  # noqa: PLC0415 - httpx is half of the import time of the SDK
@@ -31,7 +40,7 @@ class AsyncLink:
 
     async def adrive(self, plan: Plan[T]) -> T:
         """Run a call to its end and return its result."""
-        flow = plan(time.monotonic())
+        flow = plan(self.clock.now())
         happened: Resume | None = None
         while True:
             try:
@@ -45,7 +54,7 @@ class AsyncLink:
         """The status frames of this path, until the caller stops or the client is closed."""
         from sie_sdk.watch_async import watch  # noqa: PLC0415 - websockets is an extra
 
-        async with aclosing(watch(self._settings, path, self._closed, self._on_wait)) as frames:
+        async with aclosing(watch(self._settings, path, self._closed, self._on_wait, self.clock)) as frames:
             async for frame in frames:
                 yield frame
 
@@ -60,20 +69,18 @@ class AsyncLink:
     async def _perform(self, effect: Effect) -> Resume:
         match effect:
             case Send(request, timeout_s):
-                return resume(self._skew.seen(await self._transport.send(request, timeout_s)))
+                return self.clock.resume(self._skew.seen(await self._transport.send(request, timeout_s)))
             case Sleep(event):
                 tell(self._on_wait, event)
                 await self._wait(event.delay_s, f"a call waited because of {event.reason}")
             case Pause(delay_s):
                 await self._wait(delay_s, "it kept its pools")
             case Parallel():
-                return resume(results=await self._all(effect))
-        return resume()
+                return self.clock.resume(results=await self._all(effect))
+        return self.clock.resume()
 
     async def _wait(self, delay_s: float, what: str) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(delay_s):
-                await self._closed.wait()
+        if await self.clock.wait(self._closed, delay_s):
             raise closed_while(what)
 
     async def _all(self, effect: Parallel) -> tuple[Any, ...]:

@@ -1,12 +1,11 @@
 """Runs flows for threads: a call blocks its caller."""
 
 import threading
-import time
 from collections.abc import Generator
 from typing import Any
 
 from sie_sdk import leases
-from sie_sdk.drivers import SkewWarning, closed_while, resume, tell, tell_lease
+from sie_sdk.drivers import Clock, SkewWarning, SyncClock, closed_while, tell, tell_lease
 from sie_sdk.errors import SIEConnectionError, SIEError
 from sie_sdk.leases import LeaseBook
 from sie_sdk.messages import Effect, OnWait, Parallel, Pause, Plan, Resume, Send, Sleep, T
@@ -16,6 +15,8 @@ from sie_sdk.types import StatusFrame
 
 class Link:
     """A client's way to its server, for any number of threads. `book` holds the pools that it keeps."""
+
+    clock: SyncClock = Clock(threading.Event.wait)
 
     def __init__(self, settings: Settings, on_wait: OnWait | None) -> None:
         from sie_sdk.transport_sync import SyncTransport  # noqa: PLC0415 - httpx is half of the import time of the SDK
@@ -32,7 +33,7 @@ class Link:
 
     def drive(self, plan: Plan[T]) -> T:
         """Run a call to its end and return its result."""
-        flow = plan(time.monotonic())
+        flow = plan(self.clock.now())
         happened: Resume | None = None
         while True:
             try:
@@ -46,7 +47,7 @@ class Link:
         """The status frames of this path, until the caller stops or the client is closed."""
         from sie_sdk.watch_sync import Watch  # noqa: PLC0415 - websockets is an extra
 
-        watch = Watch(self._settings, path, self._closed, self._on_wait)
+        watch = Watch(self._settings, path, self._closed, self._on_wait, self.clock)
         with self._lock:
             self._watches.add(watch)
         try:
@@ -70,18 +71,18 @@ class Link:
     def _perform(self, effect: Effect) -> Resume:
         match effect:
             case Send(request, timeout_s):
-                return resume(self._skew.seen(self._transport.send(request, timeout_s)))
+                return self.clock.resume(self._skew.seen(self._transport.send(request, timeout_s)))
             case Sleep(event):
                 tell(self._on_wait, event)
                 self._wait(event.delay_s, f"a call waited because of {event.reason}")
             case Pause(delay_s):
                 self._wait(delay_s, "it kept its pools")
             case Parallel():
-                return resume(results=self._all(effect))
-        return resume()
+                return self.clock.resume(results=self._all(effect))
+        return self.clock.resume()
 
     def _wait(self, delay_s: float, what: str) -> None:
-        if self._closed.wait(delay_s):
+        if self.clock.wait(self._closed, delay_s):
             raise closed_while(what)
 
     def _all(self, effect: Parallel) -> tuple[Any, ...]:

@@ -3,6 +3,9 @@
 import logging
 import random
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sie_protocol.headers import SERVER_VERSION
 from sie_protocol.versions import VERSION, is_skewed
@@ -10,7 +13,33 @@ from sie_sdk.errors import SIEConnectionError, SIEError
 from sie_sdk.leases import Change
 from sie_sdk.messages import Loss, Lost, OnWait, Outcome, Resume, WaitEvent
 
+if TYPE_CHECKING:
+    import asyncio
+    import threading
+
 _log = logging.getLogger("sie_sdk")
+Wait = TypeVar("Wait", bound=Callable[..., object])
+
+
+@dataclass(frozen=True, slots=True)
+class Clock(Generic[Wait]):
+    """Where a driver has time and chance from. Tests have another one, so that no wait is waited for.
+
+    `wait(closed, delay_s)` tells whether the client was closed within `delay_s`; `now` is monotonic seconds, `draw` a
+    random number in [0, 1) that spreads retries.
+    """
+
+    wait: Wait
+    now: Callable[[], float] = time.monotonic
+    draw: Callable[[], float] = random.random
+
+    def resume(self, outcome: Outcome | None = None, results: tuple[object, ...] = ()) -> Resume:
+        """What a flow is told after an effect."""
+        return Resume(self.now(), self.draw(), outcome, results)
+
+
+SyncClock = Clock[Callable[["threading.Event", float], bool]]
+AsyncClock = Clock[Callable[["asyncio.Event", float], Awaitable[bool]]]
 
 
 class SkewWarning:
@@ -29,16 +58,6 @@ class SkewWarning:
                     "server version %s is far from SDK version %s; align them to avoid surprises", theirs, VERSION
                 )
         return outcome
-
-
-def resume(outcome: Outcome | None = None, results: tuple[object, ...] = ()) -> Resume:
-    """What a flow is told after an effect."""
-    return Resume(time.monotonic(), draw(), outcome, results)
-
-
-def draw() -> float:
-    """A random number in [0, 1)."""
-    return random.random()  # noqa: S311 - spreads retries, guards nothing
 
 
 def tell(on_wait: OnWait | None, event: WaitEvent) -> None:

@@ -16,8 +16,9 @@ class SIEError(Exception):
 
     `code` is the server's (see `sie_protocol.errors.ErrorCode`) or the SDK's own for a lost connection, `status_code`
     the HTTP status, `request_id` what to look for in the server's log, `retry_after` the seconds after which the server
-    expects another attempt to make sense. Each is None when unknown. `partial` is set when a long list was sent in
-    parts and one of them failed: the results in order, None for items without one.
+    expects another attempt to make sense. Each is None when unknown. `next_step` is the part of the message that says
+    what to do here, if there is one. `partial` is set when a long list was sent in parts and one of them failed: the
+    results in order, None for items without one.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class SIEError(Exception):
         self.status_code = status_code
         self.request_id = request_id
         self.retry_after = retry_after
+        self.next_step = ""
         self.partial: Sequence[Any] | None = None
 
 
@@ -165,6 +167,7 @@ def error_for(refusal: Refusal, asked: str, *, waited: bool, asker: Asker) -> SI
         request_id=refusal.request_id,
         retry_after=refusal.retry_after_s,
     )
+    error.next_step = step or ""
     _describe(error, refusal.details, asker)
     return error
 

@@ -18,7 +18,8 @@ from sie_protocol.items import (
     id_of,
 )
 from sie_sdk import batches
-from sie_sdk.calls import incomplete, inference, read
+from sie_sdk.answers import incomplete, read
+from sie_sdk.calls import inference
 from sie_sdk.messages import Answer, OnProgress, Plan, Request
 from sie_sdk.retry import Terms
 

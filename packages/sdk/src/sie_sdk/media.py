@@ -5,17 +5,17 @@ Pillow (`pip install "sie-sdk[images]"`).
 """
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from sie_protocol.items import Image
 from sie_protocol.items import Item as WireItem
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image as PillowImage
 
 FORMATS: Final = ("jpeg", "png", "gif", "webp", "bmp", "tiff")
@@ -59,7 +59,7 @@ def wire_image(image: Any) -> Image:
             return _encoded(Path(image).read_bytes(), None, f" in '{image}'")
         case bytes() | bytearray() | memoryview():
             return _encoded(bytes(image), None)
-        case np.ndarray():
+        case _ if _is_array(image):
             return _png(_from_array(image))
     if callable(getattr(image, "read", None)):
         return _encoded(_bytes(image.read()), None)
@@ -111,7 +111,12 @@ def _png(image: "PillowImage") -> Image:
     return {"data": stream.getvalue(), "format": "png"}
 
 
-def _from_array(array: np.ndarray[Any, Any]) -> "PillowImage":
+def _is_array(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")  # whoever has an array has imported it
+    return numpy is not None and isinstance(value, numpy.ndarray)
+
+
+def _from_array(array: "np.ndarray[Any, Any]") -> "PillowImage":
     try:
         from PIL import Image as Pillow  # noqa: PLC0415 - an extra, needed here only
     except ImportError as error:
@@ -125,7 +130,9 @@ def _from_array(array: np.ndarray[Any, Any]) -> "PillowImage":
     return Pillow.fromarray(pixels[:, :, 0] if pixels.ndim > 2 and pixels.shape[2] == 1 else pixels)  # noqa: PLR2004 - grey with an axis
 
 
-def _as_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _as_bytes(array: "np.ndarray[Any, Any]") -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    import numpy as np  # noqa: PLC0415 - the caller of the SDK has it, or there were no array
+
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if array.dtype == np.bool_:

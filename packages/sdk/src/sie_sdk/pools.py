@@ -16,7 +16,7 @@ import msgspec
 from sie_protocol.headers import JSON, POOLS
 from sie_protocol.pools import PoolInfo, PoolListItem
 from sie_protocol.target import parse_target
-from sie_sdk import calls, flow, leases
+from sie_sdk import answers, calls, flow, leases
 from sie_sdk.errors import PoolNotFoundError
 from sie_sdk.leases import Lease, LeaseBook
 from sie_sdk.messages import Answer, Flow, Plan, Request, T
@@ -48,17 +48,18 @@ class Pools:
         """End the reservation; False when there was none. It is not kept any longer, whatever the server says."""
         asked = self._named(name)
         self.book.drop(_key(asked))
-        gone = flow.single(Request("DELETE", _path(asked), calls.ASK_JSON), self._terms(asked), lambda _: True)
+        request = Request("DELETE", _path(asked), calls.ASK_JSON)
+        return _is_there(flow.single(request, self._terms(asked), lambda _: True))
 
-        def begin(start: float) -> Flow[bool]:
-            return (yield from _none_if_gone(gone)(start)) is True
-
-        return begin
+    def renew(self, name: str | None) -> Plan[bool]:
+        """Begin the lease anew, once; False when there is no such pool."""
+        asked = self._named(name)
+        return _is_there(flow.single(_renewal(asked), self._terms(asked), lambda _: True))
 
     def list(self) -> Plan[list[PoolListItem]]:
         """The pools that this client's key may use, and the default one."""
         request = Request("GET", POOLS, calls.ASK_JSON)
-        return flow.single(request, self._terms(POOLS), partial(calls.read, kind=_Pools, pick=lambda it: it.pools))
+        return flow.single(request, self._terms(POOLS), partial(answers.read, kind=_Pools, pick=lambda it: it.pools))
 
     def within(self, terms: Terms, plan: Plan[T]) -> Plan[T]:
         """The plan, in its pool: made before, if it is the client's own, and made anew, if it is kept but gone."""
@@ -82,10 +83,9 @@ class Pools:
         request = Request("POST", POOLS, _SEND_JSON, msgspec.json.encode(spec))
         answer, now = yield from flow.exchange(request, self._terms(spec.name), start)
         info = _info(spec.name, answer)
-        path, every_s = _path(spec.name), leases.interval_s(info["status"].get("lease_duration_s"))
-        renew = Request("POST", f"{path}/renew", calls.ASK_JSON)
-        delete = Request("DELETE", path, calls.ASK_JSON)
-        self.book.hold(Lease(_key(spec.name), request, renew, delete, now, every_s))
+        every_s = leases.interval_s(info["status"].get("lease_duration_s"))
+        delete = Request("DELETE", _path(spec.name), calls.ASK_JSON)
+        self.book.hold(Lease(_key(spec.name), request, _renewal(spec.name), delete, now, every_s))
         return info
 
     def _terms(self, name: str) -> Terms:
@@ -111,14 +111,14 @@ class _Pools(msgspec.Struct, frozen=True):
 
 
 def _info(asked: str, answer: Answer) -> PoolInfo:
-    found: _Pool = calls.read(answer, kind=_Pool, pick=lambda it: it)
+    found: _Pool = answers.read(answer, kind=_Pool, pick=lambda it: it)
     raw: Mapping[str, Any] = {"name": found.name or asked, "spec": found.spec, "status": found.status}
     defaults = {"assigned_workers": [], "created_at": 0.0, "last_renewed": 0.0}
     spec = {"gpus": {}, "minimum_worker_count": 0, **found.spec}
     try:
         return msgspec.convert({**raw, "spec": spec, "status": {**defaults, **found.status}}, PoolInfo)
     except msgspec.ValidationError as error:
-        raise calls.malformed(answer, str(error)) from error
+        raise answers.malformed(answer, str(error)) from error
 
 
 def _none_if_gone(plan: Plan[T]) -> Plan[T | None]:
@@ -129,6 +129,17 @@ def _none_if_gone(plan: Plan[T]) -> Plan[T | None]:
             return None
 
     return begin
+
+
+def _is_there(plan: Plan[bool]) -> Plan[bool]:
+    def begin(start: float) -> Flow[bool]:
+        return (yield from _none_if_gone(plan)(start)) is True
+
+    return begin
+
+
+def _renewal(name: str) -> Request:
+    return Request("POST", f"{_path(name)}/renew", calls.ASK_JSON)
 
 
 def _path(name: str) -> str:

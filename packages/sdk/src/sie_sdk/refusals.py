@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -89,6 +88,8 @@ def retry_after_s(answer: Answer) -> float | None:
 
 
 def _unix_time(http_date: str) -> float | None:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - brings sockets and calendars; dates are rare here
+
     try:
         return parsedate_to_datetime(http_date).timestamp()
     except (ValueError, OverflowError):

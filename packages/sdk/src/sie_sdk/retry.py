@@ -5,6 +5,7 @@ Two kinds of refusal differ in who decides: *patient* ones (no capacity, no conn
 wait for capacity; the others say "a moment, please" and are retried for everybody.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -19,6 +20,7 @@ from sie_sdk.refusals import Refusal, read_refusal
 MIN_DELAY_S: Final = 0.1  # also for "Retry-After: 0", so that no server can make a client spin
 SPENT_S: Final = 0.001  # less time than this is none: clocks and sleeps are not exact
 SPREAD: Final = 0.25  # of a delay, so that many clients told the same do not return together
+MAX_OOM_RETRIES: Final = 3
 _UNAVAILABLE: Final = 503
 
 
@@ -27,7 +29,7 @@ class Terms:
     """What the caller of one call agreed to.
 
     `timeout_s` bounds one attempt, `budget_s` the whole call with all its waits. `gpu` and `model` name what was asked,
-    `pool` the pool that the call itself is about.
+    `pool` the pool that the call itself is about. `max_oom_retries`: after the worker ran out of memory.
     """
 
     timeout_s: float
@@ -36,6 +38,7 @@ class Terms:
     gpu: str | None = None
     model: str | None = None
     pool: str | None = None
+    max_oom_retries: int = MAX_OOM_RETRIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +94,9 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         ErrorCode.SHUTTING_DOWN: _SHED,
         ErrorCode.WORKER_UNAVAILABLE: _SHED,
         ErrorCode.STORE_UNAVAILABLE: _SHED,
-        ErrorCode.RESOURCE_EXHAUSTED: Rule(5, growth=2, limit=3),
-        ErrorCode.DEADLINE_EXCEEDED: Rule(1, patient=True),
+        "BILLING_CAPACITY_UNAVAILABLE": _SHED,  # published gateways only
+        ErrorCode.RESOURCE_EXHAUSTED: Rule(5, growth=2),
+        ErrorCode.DEADLINE_EXCEEDED: Rule(5, patient=True),
         Loss.CONNECT_FAILED: _TRANSPORT,
         Loss.CONNECTION_LOST: _TRANSPORT,
         Loss.TIMED_OUT: _TRANSPORT,
@@ -120,7 +124,7 @@ def decide(
     rule = rule_for(refusal)
     attempt = seen.get(refusal.name, 0) + 1
     left_s = deadline - now
-    if rule is None or not _may_retry(rule, attempt, left_s, terms):
+    if rule is None or attempt > _limit(refusal, rule, terms) or not _may_retry(rule, left_s, terms):
         asker = Asker(terms.gpu, terms.model, terms.pool)
         return Raise(error_for(refusal, asked, waited=terms.wait_for_capacity, asker=asker))
     return Wait(min(_delay_s(rule, refusal, attempt, draw), left_s), refusal)
@@ -136,10 +140,14 @@ def rule_for(refusal: Refusal) -> Rule | None:
     return _UNNAMED if invited and not is_known else None
 
 
-def _may_retry(rule: Rule, attempt: int, left_s: float, terms: Terms) -> bool:
-    if rule.patient and not terms.wait_for_capacity:
-        return False
-    return left_s > SPENT_S and (rule.limit is None or attempt <= rule.limit)
+def _limit(refusal: Refusal, rule: Rule, terms: Terms) -> float:
+    if refusal.name == ErrorCode.RESOURCE_EXHAUSTED:
+        return terms.max_oom_retries
+    return math.inf if rule.limit is None else rule.limit
+
+
+def _may_retry(rule: Rule, left_s: float, terms: Terms) -> bool:
+    return left_s > SPENT_S and (terms.wait_for_capacity or not rule.patient)
 
 
 def _delay_s(rule: Rule, refusal: Refusal, attempt: int, draw: float) -> float:

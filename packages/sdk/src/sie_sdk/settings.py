@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from sie_sdk.retry import Terms
+from sie_sdk.retry import MAX_OOM_RETRIES, Terms
 
 BASE_URL: Final = "SIE_BASE_URL"
 API_KEY: Final = "SIE_API_KEY"
@@ -41,8 +41,17 @@ class Settings:
     options: Mapping[str, Any]
     max_connections: int
     pool: PoolSpec | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
-    def terms(self, gpu: str | None, model: str | None, *, wait_for_capacity: bool, budget_s: float | None) -> Terms:
+    def terms(
+        self,
+        gpu: str | None,
+        model: str | None,
+        *,
+        wait_for_capacity: bool,
+        budget_s: float | None,
+        max_oom_retries: int = MAX_OOM_RETRIES,
+    ) -> Terms:
         """The terms of one call; what it does not say is the client's default.
 
         Raises:
@@ -52,7 +61,7 @@ class Settings:
         target = self.gpu if gpu is None else gpu
         if target is None and self.pool is not None:
             target = f"{self.pool.name}/"
-        return Terms(self.timeout_s, budget_s, wait_for_capacity, target, model)
+        return Terms(self.timeout_s, budget_s, wait_for_capacity, target, model, max_oom_retries=max_oom_retries)
 
     def question_terms(self) -> Terms:
         """The terms of a call that asks about the cluster: one timeout for everything, no waiting for capacity."""
@@ -68,6 +77,7 @@ def resolve(  # noqa: PLR0913 - what a client is configured with
     options: Mapping[str, Any] | None = None,
     max_connections: int = MAX_CONNECTIONS,
     pool: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Complete and check what the caller of a client gave.
@@ -83,6 +93,7 @@ def resolve(  # noqa: PLR0913 - what a client is configured with
         options=MappingProxyType(dict(options or {})),
         max_connections=int(_positive("max_connections", max_connections)),
         pool=None if pool is None else pool_spec(**pool),
+        headers={name: _checked_header(name, value) for name, value in (headers or {}).items()},
     )
 
 
@@ -111,6 +122,12 @@ def _checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError(f"base_url '{url}' is not like 'http://host:port' or 'https://host/path'")
     return url.rstrip("/")
+
+
+def _checked_header(name: str, value: str) -> str:
+    if not (name and f"{name}{value}".isascii() and f"{name}{value}".isprintable()) or ":" in name or " " in name:
+        raise ValueError(f"the header '{name}' or its value holds characters that no HTTP header can carry")
+    return value
 
 
 def _checked_key(key: str | None) -> str | None:

@@ -1,14 +1,12 @@
 """Status frames for a task."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from typing import Any
 
 from sie_protocol.status import STALE_AFTER_S
 from sie_sdk import watching
-from sie_sdk.drivers import draw, tell
+from sie_sdk.drivers import AsyncClock, tell
 from sie_sdk.messages import OnWait
 from sie_sdk.settings import Settings
 from sie_sdk.types import StatusFrame
@@ -28,10 +26,10 @@ class _Connect(connect):
 
 
 async def watch(
-    settings: Settings, path: str, closed: asyncio.Event, on_wait: OnWait | None
+    settings: Settings, path: str, closed: asyncio.Event, on_wait: OnWait | None, clock: AsyncClock
 ) -> AsyncGenerator[StatusFrame]:
     """Frames as they come; connects again, with growing pauses, when the server goes away or falls silent."""
-    began, attempt = time.monotonic(), 0
+    began, attempt = clock.now(), 0
     while not closed.is_set():
         reason = "the server closed the connection"
         try:
@@ -49,11 +47,9 @@ async def watch(
             reason = str(error) or f"nothing was heard for {STALE_AFTER_S:g} s"
         if not closed.is_set():
             attempt += 1
-            event = watching.reconnect(reason, attempt, time.monotonic() - began, draw())
+            event = watching.reconnect(reason, attempt, clock.now() - began, clock.draw())
             tell(on_wait, event)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(event.delay_s):
-                    await closed.wait()
+            await clock.wait(closed, event.delay_s)
 
 
 def _open(settings: Settings, path: str) -> _Connect:

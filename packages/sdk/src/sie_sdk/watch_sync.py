@@ -1,14 +1,13 @@
 """Status frames for a thread."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 from sie_protocol.status import STALE_AFTER_S
 from sie_sdk import watching
-from sie_sdk.drivers import draw, tell
+from sie_sdk.drivers import SyncClock, tell
 from sie_sdk.messages import OnWait
 from sie_sdk.settings import Settings
 from sie_sdk.types import StatusFrame
@@ -24,16 +23,19 @@ except ImportError as error:
 class Watch:
     """One iteration over the frames of a path; `close` ends it, from any thread."""
 
-    def __init__(self, settings: Settings, path: str, closed: threading.Event, on_wait: OnWait | None) -> None:
+    def __init__(
+        self, settings: Settings, path: str, closed: threading.Event, on_wait: OnWait | None, clock: SyncClock
+    ) -> None:
         self._settings = settings
         self._path = path
         self._closed = closed  # the client
         self._on_wait = on_wait
+        self._clock = clock
         self._socket: ClientConnection | None = None
 
     def frames(self) -> Iterator[StatusFrame]:
         """Frames as they come; connects again, with growing pauses, when the server goes away or falls silent."""
-        began, attempt = time.monotonic(), 0
+        began, attempt = self._clock.now(), 0
         while not self._closed.is_set():
             reason = "the server closed the connection"
             try:
@@ -49,9 +51,9 @@ class Watch:
                 reason = str(error) or f"nothing was heard for {STALE_AFTER_S:g} s"
             if not self._closed.is_set():
                 attempt += 1
-                event = watching.reconnect(reason, attempt, time.monotonic() - began, draw())
+                event = watching.reconnect(reason, attempt, self._clock.now() - began, self._clock.draw())
                 tell(self._on_wait, event)
-                self._closed.wait(event.delay_s)
+                self._clock.wait(self._closed, event.delay_s)
 
     def close(self) -> None:
         """Close the connection; whoever reads from it gets no further frame."""

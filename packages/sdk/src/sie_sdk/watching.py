@@ -11,7 +11,7 @@ import msgspec
 
 from sie_protocol.headers import AUTHORIZATION, CLUSTER_STATUS, HEALTH, SDK_VERSION, WORKER_STATUS
 from sie_protocol.versions import VERSION
-from sie_sdk import calls, flow
+from sie_sdk import answers, calls, flow
 from sie_sdk.capacity import ROUTER_TYPES
 from sie_sdk.errors import Asker, SIEError, error_for
 from sie_sdk.messages import Answer, Loss, Plan, Request, WaitEvent
@@ -20,13 +20,13 @@ from sie_sdk.retry import Terms
 from sie_sdk.settings import Settings
 from sie_sdk.types import StatusFrame
 
-Mode = Literal["auto", "router", "worker"]
+Mode = Literal["auto", "cluster", "worker"]
 
 MISSING: Final = 'watch() needs the package websockets: pip install "sie-sdk[watch]"'
 CONNECT_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 1.0
 MAX_FRAME_BYTES: Final = 16 << 20  # a router with thousands of workers
-_PATHS: Final[Mapping[str, str]] = {"router": CLUSTER_STATUS, "worker": WORKER_STATUS}
+_PATHS: Final[Mapping[str, str]] = {"cluster": CLUSTER_STATUS, "worker": WORKER_STATUS}
 _FIRST_DELAY_S, _MAX_DELAY_S, _SPREAD = 0.5, 10.0, 0.5
 _TOO_MANY_REQUESTS: Final = 429
 
@@ -54,7 +54,7 @@ class _Health(msgspec.Struct, frozen=True):
 
 
 def _path_of(answer: Answer) -> str:
-    health: _Health = calls.read(answer, kind=_Health, pick=lambda it: it)
+    health: _Health = answers.read(answer, kind=_Health, pick=lambda it: it)
     return CLUSTER_STATUS if health.type in ROUTER_TYPES else WORKER_STATUS
 
 
@@ -66,7 +66,7 @@ def address(settings: Settings, path: str) -> str:
 def headers(settings: Settings) -> list[tuple[str, str]]:
     """What the handshake carries beside the user agent."""
     key = [(AUTHORIZATION, f"Bearer {settings.api_key}")] if settings.api_key else []
-    return [(SDK_VERSION, VERSION), *key]
+    return [(SDK_VERSION, VERSION), *key, *settings.headers.items()]
 
 
 USER_AGENT: Final = f"sie-sdk/{VERSION}"

@@ -32,6 +32,7 @@ class Writer:
             (SDK_VERSION, VERSION),
             ("Accept-Encoding", "identity"),  # vectors do not compress
             *authorization,
+            *settings.headers.items(),
         ]
 
     def write(self, request: Request, timeout_s: float) -> httpx.Request:

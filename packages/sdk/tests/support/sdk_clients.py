@@ -8,6 +8,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
+from sdk_virtual_time import VirtualTime
 from sie_sdk import SIEAsyncClient, SIEClient
 from sie_sdk.errors import SIEError
 from sie_sdk.types import (
@@ -56,7 +57,12 @@ Open = Callable[..., BlockingClient]
 
 
 class Threaded(SIEClient):
-    """The blocking client; only the list forms get names of their own."""
+    """The blocking client; only the list forms get names of their own. With `virtual` its waits take no time."""
+
+    def __init__(self, *arguments: Any, virtual: VirtualTime | None = None, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        if virtual is not None:
+            self._link.clock = virtual.of_threads()
 
     def encode_all(self, model: str, items: list[Item], **arguments: Any) -> list[EncodeResult]:
         return self.encode(model, items, **arguments)
@@ -77,11 +83,13 @@ class Threaded(SIEClient):
 
 
 class OnALoop:
-    """The asyncio client with a loop of its own."""
+    """The asyncio client with a loop of its own. With `virtual` its waits take no time."""
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
+    def __init__(self, *arguments: Any, virtual: VirtualTime | None = None, **settings: Any) -> None:
         self._runner = asyncio.Runner()
         self._client = SIEAsyncClient(*arguments, **settings)
+        if virtual is not None:
+            self._client._link.clock = virtual.of_tasks()
 
     def encode(self, model: str, items: Item, **arguments: Any) -> EncodeResult:
         return self._run(self._client.encode(model, items, **arguments))

@@ -1,14 +1,46 @@
-"""Runs a flow against a script of outcomes in virtual time, through no driver at all."""
+"""Virtual time: for both drivers, whose waits then take none; and for a flow against a script, through no driver."""
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from sdk_server import Reply
+from sie_sdk.drivers import AsyncClock, Clock, SyncClock
 from sie_sdk.errors import SIEError
 from sie_sdk.messages import Answer, Effect, Loss, Lost, Outcome, Plan, Resume, Send, Sleep, WaitEvent
 
 T = TypeVar("T")
+
+
+class VirtualTime:
+    """A clock that only waits move on. `waited`: how long each of them was to be."""
+
+    def __init__(self, draw: float = 0.0) -> None:
+        self._now = 1000.0
+        self._draw = draw
+        self.waited: list[float] = []
+
+    def of_threads(self) -> SyncClock:
+        return Clock(self._wait, self._time, self._chance)
+
+    def of_tasks(self) -> AsyncClock:
+        async def wait(closed: asyncio.Event, delay_s: float) -> bool:
+            return self._wait(closed, delay_s)
+
+        return Clock(wait, self._time, self._chance)
+
+    def _wait(self, closed: threading.Event | asyncio.Event, delay_s: float) -> bool:
+        self.waited.append(delay_s)
+        self._now += delay_s
+        return closed.is_set()
+
+    def _time(self) -> float:
+        return self._now
+
+    def _chance(self) -> float:
+        return self._draw
 
 
 def answer(reply: Reply) -> Answer:

@@ -8,6 +8,7 @@ from rich import progress as rich_progress
 from rich.console import Console
 
 from sie_cli.batch.job import Row, is_error
+from sie_cli.failing import unless_nobody_listens
 from sie_sdk import WaitEvent
 
 
@@ -30,6 +31,7 @@ class Progress:
         )
         self._task = self._bar.add_task("waiting", total=total, rate="")
         self._resumed = 0
+        self._has_heard = False
 
     def start(self, resumed: int) -> None:
         """The first record is about to be sent; `resumed` were settled before."""
@@ -38,6 +40,7 @@ class Progress:
 
     def advance(self, rows: Sequence[Row]) -> None:
         """These rows are settled."""
+        self._has_heard = True
         self.errors += sum(is_error(row) for row in rows)
         task = self._bar.tasks[0]
         rate = (task.completed + len(rows) - self._resumed) / (task.elapsed or 1.0)
@@ -49,7 +52,14 @@ class Progress:
         self._bar.update(self._task, description=what)
 
     def waiting(self, wait: WaitEvent) -> None:
-        """Say what a request waits for."""
+        """Say what a request waits for.
+
+        Raises:
+            RuntimeError: nobody listens, and nobody ever did: a wrong address, not a router that restarts.
+        """
+        if not self._has_heard:
+            unless_nobody_listens(wait)
+        self._has_heard = True
         self.note(f"{wait.reason.lower().replace('_', ' ')}: again in {wait.delay_s:.0f} s")
 
     def __enter__(self) -> Self:

@@ -65,14 +65,12 @@ async def run(job: Job, source: Iterator[Record], plan: Plan, client: SIEAsyncCl
         chain, resumed = Chain(), journal.count
         _skip(source, journal, chain)
         progress.start(resumed)
-        interrupted = False
         async with stopping() as stop:
             chunks = chunked(source, plan.batch_size)
             async for records, rows in in_order(chunks, caller.rows, plan.concurrency, stop):
                 journal.append(rows, chain.add(records))
                 progress.advance(rows)
-            interrupted = stop.is_set()
-        if interrupted:
+        if stop.is_set():  # asked outside: what was cancelled never comes to the end of the block
             return Summary(journal.count, progress.errors, resumed, is_interrupted=True)
         progress.note("writing the output")
         errors = _finish(journal, plan, write)
@@ -136,9 +134,8 @@ async def _to_stdout(caller: Caller, source: Iterator[Record], plan: Plan, progr
                     outputs.write_rows(sys.stdout.buffer, good)
                 else:
                     kept = list(outputs.best([*kept, *good], plan.top_k))
-            interrupted = stop.is_set()
     outputs.write_rows(sys.stdout.buffer, kept)
-    return Summary(count, progress.errors, is_interrupted=interrupted)
+    return Summary(count, progress.errors, is_interrupted=stop.is_set())
 
 
 @contextlib.asynccontextmanager

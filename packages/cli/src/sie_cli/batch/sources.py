@@ -50,7 +50,12 @@ def records(inputs: Sequence[str], columns: Columns, *, texts: bool) -> Iterator
         return _parquet(path, columns)
     if suffix in JSONL_SUFFIXES:
         return _of_file(path, lambda file: _json_lines(file, columns, name))
-    return _of_file(path, _lines)
+    if suffix in TEXT_SUFFIXES:
+        return _of_file(path, _lines)
+    raise BatchError(
+        f"{name}: what kind of file is that? A text a line: .txt; JSON lines: .jsonl; or .parquet. Any other name: "
+        f"sie ... < {name}"
+    )
 
 
 def count(inputs: Sequence[str], *, texts: bool) -> int | None:
@@ -60,6 +65,8 @@ def count(inputs: Sequence[str], *, texts: bool) -> int | None:
     if not inputs or inputs[0] == STDIN:
         return None
     path = Path(inputs[0])
+    if len(inputs) > 1:
+        return None
     if path.suffix.lower() == PARQUET_SUFFIX:
         return int(pyarrow_parquet().read_metadata(path).num_rows)
     with path.open("rb") as file:
@@ -67,11 +74,18 @@ def count(inputs: Sequence[str], *, texts: bool) -> int | None:
 
 
 def is_file(inputs: Sequence[str]) -> bool:
-    """Whether the arguments name an input rather than being texts: nothing, "-", or one file of a known kind."""
-    if not inputs or list(inputs) == [STDIN]:
-        return True
+    """Whether the arguments name an input rather than being texts: nothing, "-", or what is or looks like a file."""
+    return not inputs or list(inputs) == [STDIN] or any(map(_names_a_file, inputs))
+
+
+def _names_a_file(text: str) -> bool:
+    try:
+        if Path(text).is_file():
+            return True
+    except (OSError, ValueError):  # too long for a name, or a NUL in it
+        return False
     known = (*TEXT_SUFFIXES, *JSONL_SUFFIXES, PARQUET_SUFFIX)
-    return len(inputs) == 1 and "\n" not in inputs[0] and Path(inputs[0]).suffix.lower() in known
+    return not any(map(str.isspace, text)) and Path(text).suffix.lower() in known
 
 
 def _of_file(path: Path, read: Callable[[IO[bytes]], Iterator[Record]]) -> Iterator[Record]:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from sie_cli.failing import USAGE, fail, one_line
+from sie_cli.failing import USAGE, fail, one_line, unless_nobody_listens
 from sie_cli.options import DEFAULT_URL, ApiKey, Json, Url
 
 if TYPE_CHECKING:
     from sie_cli.api import Api
+    from sie_protocol.pools import PoolInfo, PoolListItem
+    from sie_sdk import SIEClient
 
 T = TypeVar("T")
+DEFAULT = "default"  # the pool of all workers that nobody reserved; it has no lease
 Name = Annotated[str, typer.Argument(help="The pool.")]
 Once = Annotated[bool, typer.Option("--once", help="Print one frame and end; so does output that is no terminal.")]
 pools = typer.Typer(help="Reserve workers for one tenant, and give them back.", no_args_is_help=True)
@@ -29,9 +32,9 @@ def register(app: typer.Typer) -> None:
 def models(name: Annotated[str | None, typer.Argument(help="Only names that hold this text.")] = None,
            url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:  # fmt: skip
     """List the catalogue: what each model gives, and where it is loaded."""
-    from sie_cli.look import frame, snapshot  # noqa: PLC0415 - `sie --help` is quick without
+    from sie_cli.look import frame  # noqa: PLC0415 - `sie --help` is quick without
 
-    found = _ask(snapshot.models, url, api_key)
+    found = _asked(lambda client: client.list_models(), url, api_key)
     listed = [model for model in found if (name or "").lower() in model["name"].lower()]
     if as_json:
         _print_json(listed)
@@ -72,11 +75,16 @@ def list_pools(url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = F
     """List your pools and the default one."""
     from sie_cli.look import frame  # noqa: PLC0415 - as above
 
-    found = _look(url, api_key)
+    def both(client: "SIEClient") -> "tuple[list[PoolListItem], list[PoolInfo]]":
+        listed = client.list_pools()
+        infos = (client.get_pool(each["name"]) for each in listed if each["name"] != DEFAULT)
+        return listed, [info for info in infos if info is not None]
+
+    listed, leases = _asked(both, url, api_key)
     if as_json:
-        _print_json(plain(found)["pools"])
+        _print_json([_pool(each, leases) for each in listed])
     else:
-        _print(frame.pools(found))
+        _print(frame.pools(listed, leases, time.time()))
 
 
 @pools.command("create")
@@ -90,24 +98,24 @@ def create_pool(
     as_json: Json = False,
 ) -> None:
     """Reserve workers. The lease lasts 20 minutes from each renewal; clients that use the pool renew it."""
-    from sie_protocol.headers import POOLS  # noqa: PLC0415 - as above
-
-    spec = {"name": name, "gpus": dict(map(_profile_and_count, gpus)), "minimum_worker_count": minimum}
-    body = spec if bundle is None else {**spec, "bundle": bundle}
-    made = _ask(lambda api: api.json("POST", POOLS, body=body), url, api_key)
-    _say(made, f"pool {made['name']}: {made['status']['state']}", as_json=as_json)
+    wanted = dict(map(_profile_and_count, gpus))
+    made = _asked(lambda client: client.create_pool(name, wanted, bundle, minimum or None), url, api_key)
+    if as_json:
+        _print_json(made)
+    else:
+        print(f"pool {made['name']}: {made['status']['state']}")
 
 
 @pools.command("delete")
 def delete_pool(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
     """End a reservation; its workers serve everybody."""
-    _change("DELETE", name, "", url, api_key, as_json=as_json)
+    _settle("deleted", name, _asked(lambda client: client.delete_pool(name), url, api_key), as_json=as_json)
 
 
 @pools.command("renew")
 def renew_pool(name: Name, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: Json = False) -> None:
     """Begin a pool's lease anew."""
-    _change("POST", name, "/renew", url, api_key, as_json=as_json)
+    _settle("renewed", name, _asked(lambda client: client.renew_pool(name), url, api_key), as_json=as_json)
 
 
 def plain(found: Any) -> dict[str, Any]:
@@ -133,13 +141,13 @@ def _pool(listed: Any, leases: Any) -> dict[str, Any]:
     return {**listed, "last_renewed": own}
 
 
-def _change(method: str, name: str, path: str, url: str, api_key: str | None, *, as_json: bool) -> None:
-    from urllib.parse import quote  # noqa: PLC0415 - as above
-
-    from sie_protocol.headers import POOLS  # noqa: PLC0415
-
-    said = _ask(lambda api: api.json(method, f"{POOLS}/{quote(name, safe='')}{path}"), url, api_key)
-    _say(said, said["message"], as_json=as_json)
+def _settle(done: str, name: str, was_there: object, *, as_json: bool) -> None:
+    if not was_there:
+        fail(f"there is no pool '{name}'; sie pools list tells those that there are")
+    if as_json:
+        _print_json({"name": name, done: True})
+    else:
+        print(f"pool {name}: {done}")
 
 
 def _profile_and_count(text: str) -> tuple[str, int]:
@@ -147,6 +155,15 @@ def _profile_and_count(text: str) -> tuple[str, int]:
     if not profile or not count.isdigit():
         fail(f"--gpus '{text}' is not like l4=2", USAGE)
     return profile, int(count)
+
+
+def _asked(question: "Callable[[SIEClient], T]", url: str, api_key: str | None) -> T:
+    with one_line():
+        from sie_sdk import SIEClient  # noqa: PLC0415 - as above
+
+        with SIEClient(url, api_key=api_key, on_wait=unless_nobody_listens) as client:
+            return question(client)
+    raise AssertionError  # `one_line` raises for every error it stops
 
 
 def _look(url: str, api_key: str | None) -> Any:
@@ -167,13 +184,6 @@ def _ask(question: "Callable[[Api], Awaitable[T]]", url: str, api_key: str | Non
     with one_line():
         return asyncio.run(main())
     raise AssertionError  # `one_line` raises for every error it stops
-
-
-def _say(value: Any, sentence: str, *, as_json: bool) -> None:
-    if as_json:
-        _print_json(value)
-    else:
-        print(sentence)
 
 
 def _print(renderable: Any) -> None:

@@ -10,10 +10,10 @@ from rich.text import Text
 from sie_cli.look.snapshot import Snapshot
 from sie_cli.scrape import Scrape
 from sie_protocol.items import ModelInfo
-from sie_protocol.pools import PoolListItem
+from sie_protocol.pools import PoolInfo, PoolListItem, PoolStatus
 from sie_protocol.status import WorkerInfo
 
-LEASE_S: Final = 1200.0  # a pool lives this long after its last renewal
+LEASE_S: Final = 1200.0  # of routers that do not tell theirs
 ALMOST_OVER_S: Final = 120.0
 GIB: Final = 1 << 30
 MODELS_SHOWN: Final = 4
@@ -21,7 +21,8 @@ MODELS_SHOWN: Final = 4
 
 def frame(snapshot: Snapshot) -> Group:
     """All of `sie top`: totals, pools, demand, workers."""
-    return Group(headline(snapshot), Text(), pools(snapshot), Text(), demand(snapshot), Text(), workers(snapshot))
+    reservations = pools(snapshot.pools, snapshot.leases, snapshot.at)
+    return Group(headline(snapshot), Text(), reservations, Text(), demand(snapshot), Text(), workers(snapshot))
 
 
 def headline(snapshot: Snapshot) -> Text:
@@ -39,17 +40,21 @@ def headline(snapshot: Snapshot) -> Text:
     )
 
 
-def pools(snapshot: Snapshot) -> Table:
+def pools(listed: Sequence[PoolListItem], leases: Sequence[PoolInfo], now: float) -> Table:
     """Reservations, their workers, and how long their leases still run."""
     table = _table("POOL", "STATE", "RESERVED", "WORKERS", "LEASE")
-    renewed = {info["name"]: info["status"]["last_renewed"] for info in snapshot.leases}
-    for pool in snapshot.pools:
-        left_s = renewed[pool["name"]] + LEASE_S - snapshot.at if pool["name"] in renewed else None
+    ends = {info["name"]: _end(info["status"]) for info in leases}
+    for pool in listed:
+        left_s = ends[pool["name"]] - now if pool["name"] in ends else None
         style = "green" if pool["state"] == "active" else "yellow"
         table.add_row(
             pool["name"], Text(pool["state"], style), reserved(pool), str(pool["worker_count"]), lease(left_s)
         )
     return table
+
+
+def _end(status: PoolStatus) -> float:
+    return status["last_renewed"] + status.get("lease_duration_s", LEASE_S)
 
 
 def reserved(pool: PoolListItem) -> str:

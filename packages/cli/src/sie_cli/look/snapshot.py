@@ -9,8 +9,7 @@ import msgspec
 
 from sie_cli.api import Api
 from sie_cli.scrape import Scrape, parse
-from sie_protocol.headers import HEALTH, METRICS, MODELS, POOLS, SERVER_VERSION
-from sie_protocol.items import ModelInfo
+from sie_protocol.headers import HEALTH, METRICS, POOLS, SERVER_VERSION
 from sie_protocol.pools import PoolInfo, PoolListItem
 from sie_protocol.status import ClusterSummary, ModelSummary, WorkerInfo
 
@@ -49,18 +48,13 @@ async def look(api: Api, now: float) -> Snapshot:
     Raises:
         RefusedError: the address is no router, or refuses to tell.
     """
-    told, listed, scrape = await asyncio.gather(api.success("GET", HEALTH), api.json("GET", POOLS), _scrape(api))
+    told, listed, scrape = await asyncio.gather(api.success(HEALTH), api.success(POOLS), _scrape(api))
     health, version = msgspec.convert(told.value, Health), told.headers.get(SERVER_VERSION.lower(), "unknown")
-    pools = msgspec.convert(listed["pools"], tuple[PoolListItem, ...])
+    pools = msgspec.convert(listed.value["pools"], tuple[PoolListItem, ...])
     named = [pool["name"] for pool in pools if pool["name"] != "default"][:MAX_POOLS]
     infos = await asyncio.gather(*(api.reply("GET", f"{POOLS}/{name}") for name in named))
     leases = tuple(msgspec.convert(info.value, PoolInfo) for info in infos if info.status == _OK)
     return Snapshot(api.url, now, version, health, pools, leases, scrape)
-
-
-async def models(api: Api) -> tuple[ModelInfo, ...]:
-    """The catalogue."""
-    return msgspec.convert((await api.json("GET", MODELS))["models"], tuple[ModelInfo, ...])
 
 
 async def _scrape(api: Api) -> Scrape | None:

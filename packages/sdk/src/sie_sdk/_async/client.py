@@ -10,6 +10,7 @@ from sie_sdk.driver_async import AsyncLink
 from sie_sdk.errors import SIEError
 from sie_sdk.messages import OnProgress, OnWait
 from sie_sdk.pools import Pools
+from sie_sdk.retry import MAX_OOM_RETRIES
 from sie_sdk.types import (
     CapacityInfo,
     EncodeResult,
@@ -43,6 +44,8 @@ class SIEAsyncClient:
             raises ends the call.
         pool: a pool such as {"name": "tenant-abc", "gpus": {"l4": 2}} for calls that name no target, or this one. Made
             with the first of them, and kept as `create_pool` does.
+        base_url_headers: further headers of every request, for example those that a proxy in front of the cluster asks
+            for.
 
     All methods raise `SIEError`, by kind: SIEConnectionError, RequestError, ServerError, ProvisioningError and so on.
     Whoever creates a client closes it, best by `with`.
@@ -59,6 +62,7 @@ class SIEAsyncClient:
         max_connections: int = settings.MAX_CONNECTIONS,
         on_wait: OnWait | None = None,
         pool: PoolRequest | None = None,
+        base_url_headers: Mapping[str, str] | None = None,
     ) -> None:
         self._settings = settings.resolve(
             base_url,
@@ -68,6 +72,7 @@ class SIEAsyncClient:
             options=options,
             max_connections=max_connections,
             pool=pool,
+            headers=base_url_headers,
         )
         self._link = AsyncLink(self._settings, on_wait)
         self._pools = Pools(self._settings, self._link.book)
@@ -86,6 +91,7 @@ class SIEAsyncClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        max_oom_retries: int = MAX_OOM_RETRIES,
         on_progress: OnProgress | None = None,
     ) -> EncodeResult: ...
 
@@ -103,6 +109,7 @@ class SIEAsyncClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        max_oom_retries: int = MAX_OOM_RETRIES,
         on_progress: OnProgress | None = None,
     ) -> list[EncodeResult]: ...
 
@@ -119,12 +126,19 @@ class SIEAsyncClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        max_oom_retries: int = MAX_OOM_RETRIES,
         on_progress: OnProgress | None = None,
     ) -> EncodeResult | list[EncodeResult]:
         """Embed one item, or a list of items in order; see `sie_sdk.calls` for arguments and results."""
         merged = calls.merged_options(self._settings.options, options, is_query=is_query)
         params = calls.encode_params(output_types, instruction, output_dtype, merged)
-        terms = self._settings.terms(gpu, model, wait_for_capacity=wait_for_capacity, budget_s=provision_timeout_s)
+        terms = self._settings.terms(
+            gpu,
+            model,
+            wait_for_capacity=wait_for_capacity,
+            budget_s=provision_timeout_s,
+            max_oom_retries=max_oom_retries,
+        )
         plan = calls.encode(terms, model, calls.as_list(items), params, on_progress)
         results = await self._link.adrive(self._pools.within(terms, plan))
         return results[0] if isinstance(items, Mapping) else results
@@ -140,11 +154,18 @@ class SIEAsyncClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        max_oom_retries: int = MAX_OOM_RETRIES,
         on_progress: OnProgress | None = None,
     ) -> ScoreResult:
         """Score items against a query, best first; see `sie_sdk.calls` for arguments and results."""
         merged = calls.merged_options(self._settings.options, options, is_query=None)
-        terms = self._settings.terms(gpu, model, wait_for_capacity=wait_for_capacity, budget_s=provision_timeout_s)
+        terms = self._settings.terms(
+            gpu,
+            model,
+            wait_for_capacity=wait_for_capacity,
+            budget_s=provision_timeout_s,
+            max_oom_retries=max_oom_retries,
+        )
         plan = calls.score(terms, model, query, calls.as_list(items), instruction, merged, on_progress)
         return await self._link.adrive(self._pools.within(terms, plan))
 
@@ -161,6 +182,7 @@ class SIEAsyncClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        max_oom_retries: int = MAX_OOM_RETRIES,
         on_progress: OnProgress | None = None,
     ) -> ExtractResult: ...
 
@@ -177,6 +199,7 @@ class SIEAsyncClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        max_oom_retries: int = MAX_OOM_RETRIES,
         on_progress: OnProgress | None = None,
     ) -> list[ExtractResult]: ...
 
@@ -192,12 +215,19 @@ class SIEAsyncClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        max_oom_retries: int = MAX_OOM_RETRIES,
         on_progress: OnProgress | None = None,
     ) -> ExtractResult | list[ExtractResult]:
         """Find what is in one item, or in each of a list; see `sie_sdk.extraction` for arguments and results."""
         merged = calls.merged_options(self._settings.options, options, is_query=None)
         params = extraction.extract_params(labels, output_schema, instruction, merged)
-        terms = self._settings.terms(gpu, model, wait_for_capacity=wait_for_capacity, budget_s=provision_timeout_s)
+        terms = self._settings.terms(
+            gpu,
+            model,
+            wait_for_capacity=wait_for_capacity,
+            budget_s=provision_timeout_s,
+            max_oom_retries=max_oom_retries,
+        )
         plan = extraction.extract(terms, model, calls.as_list(items), params, on_progress)
         results = await self._link.adrive(self._pools.within(terms, plan))
         return results[0] if isinstance(items, Mapping) else results
@@ -261,6 +291,10 @@ class SIEAsyncClient:
         """Tell the pools that this client may use, and the default one."""
         return await self._link.adrive(self._pools.list())
 
+    async def renew_pool(self, name: str | None = None) -> bool:
+        """Begin a pool's lease anew; False when there is none. Only for pools of others: one's own is kept anyway."""
+        return await self._link.adrive(self._pools.renew(name))
+
     async def delete_pool(self, name: str | None = None) -> bool:
         """End a reservation; False when there was none. Default: the client's own."""
         return await self._link.adrive(self._pools.delete(name))
@@ -271,7 +305,7 @@ class SIEAsyncClient:
         return dict(self._link.book.failures)
 
     async def watch(self, *, mode: Mode = "auto") -> AsyncGenerator[StatusFrame]:
-        """Iterate over the live status of a router ("router"), of a worker ("worker"), or of whichever it is ("auto").
+        """Iterate over the live status of a router ("cluster"), of a worker ("worker"), or of whichever it is ("auto").
 
         Goes on until the caller stops or the client is closed: after a lost connection it connects again (`on_wait` is
         told), and only a server that refuses for good ends it, with the error of that refusal. Needs the extra `watch`.

@@ -12,6 +12,7 @@ from sie_sdk.driver_sync import Link
 from sie_sdk.errors import SIEError
 from sie_sdk.messages import OnProgress, OnWait
 from sie_sdk.pools import Pools
+from sie_sdk.retry import MAX_OOM_RETRIES
 from sie_sdk.types import (
     CapacityInfo,
     EncodeResult,
@@ -45,6 +46,8 @@ class SIEClient:
             raises ends the call.
         pool: a pool such as {"name": "tenant-abc", "gpus": {"l4": 2}} for calls that name no target, or this one. Made
             with the first of them, and kept as `create_pool` does.
+        base_url_headers: further headers of every request, for example those that a proxy in front of the cluster asks
+            for.
 
     All methods raise `SIEError`, by kind: SIEConnectionError, RequestError, ServerError, ProvisioningError and so on.
     Whoever creates a client closes it, best by `with`.
@@ -61,6 +64,7 @@ class SIEClient:
         max_connections: int = settings.MAX_CONNECTIONS,
         on_wait: OnWait | None = None,
         pool: PoolRequest | None = None,
+        base_url_headers: Mapping[str, str] | None = None,
     ) -> None:
         self._settings = settings.resolve(
             base_url,
@@ -70,6 +74,7 @@ class SIEClient:
             options=options,
             max_connections=max_connections,
             pool=pool,
+            headers=base_url_headers,
         )
         self._link = Link(self._settings, on_wait)
         self._pools = Pools(self._settings, self._link.book)
@@ -88,6 +93,7 @@ class SIEClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        max_oom_retries: int = MAX_OOM_RETRIES,
         on_progress: OnProgress | None = None,
     ) -> EncodeResult: ...
 
@@ -105,6 +111,7 @@ class SIEClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        max_oom_retries: int = MAX_OOM_RETRIES,
         on_progress: OnProgress | None = None,
     ) -> list[EncodeResult]: ...
 
@@ -121,12 +128,19 @@ class SIEClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        max_oom_retries: int = MAX_OOM_RETRIES,
         on_progress: OnProgress | None = None,
     ) -> EncodeResult | list[EncodeResult]:
         """Embed one item, or a list of items in order; see `sie_sdk.calls` for arguments and results."""
         merged = calls.merged_options(self._settings.options, options, is_query=is_query)
         params = calls.encode_params(output_types, instruction, output_dtype, merged)
-        terms = self._settings.terms(gpu, model, wait_for_capacity=wait_for_capacity, budget_s=provision_timeout_s)
+        terms = self._settings.terms(
+            gpu,
+            model,
+            wait_for_capacity=wait_for_capacity,
+            budget_s=provision_timeout_s,
+            max_oom_retries=max_oom_retries,
+        )
         plan = calls.encode(terms, model, calls.as_list(items), params, on_progress)
         results = self._link.drive(self._pools.within(terms, plan))
         return results[0] if isinstance(items, Mapping) else results
@@ -142,11 +156,18 @@ class SIEClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        max_oom_retries: int = MAX_OOM_RETRIES,
         on_progress: OnProgress | None = None,
     ) -> ScoreResult:
         """Score items against a query, best first; see `sie_sdk.calls` for arguments and results."""
         merged = calls.merged_options(self._settings.options, options, is_query=None)
-        terms = self._settings.terms(gpu, model, wait_for_capacity=wait_for_capacity, budget_s=provision_timeout_s)
+        terms = self._settings.terms(
+            gpu,
+            model,
+            wait_for_capacity=wait_for_capacity,
+            budget_s=provision_timeout_s,
+            max_oom_retries=max_oom_retries,
+        )
         plan = calls.score(terms, model, query, calls.as_list(items), instruction, merged, on_progress)
         return self._link.drive(self._pools.within(terms, plan))
 
@@ -163,6 +184,7 @@ class SIEClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        max_oom_retries: int = MAX_OOM_RETRIES,
         on_progress: OnProgress | None = None,
     ) -> ExtractResult: ...
 
@@ -179,6 +201,7 @@ class SIEClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        max_oom_retries: int = MAX_OOM_RETRIES,
         on_progress: OnProgress | None = None,
     ) -> list[ExtractResult]: ...
 
@@ -194,12 +217,19 @@ class SIEClient:
         gpu: str | None = None,
         wait_for_capacity: bool = True,
         provision_timeout_s: float | None = None,
+        max_oom_retries: int = MAX_OOM_RETRIES,
         on_progress: OnProgress | None = None,
     ) -> ExtractResult | list[ExtractResult]:
         """Find what is in one item, or in each of a list; see `sie_sdk.extraction` for arguments and results."""
         merged = calls.merged_options(self._settings.options, options, is_query=None)
         params = extraction.extract_params(labels, output_schema, instruction, merged)
-        terms = self._settings.terms(gpu, model, wait_for_capacity=wait_for_capacity, budget_s=provision_timeout_s)
+        terms = self._settings.terms(
+            gpu,
+            model,
+            wait_for_capacity=wait_for_capacity,
+            budget_s=provision_timeout_s,
+            max_oom_retries=max_oom_retries,
+        )
         plan = extraction.extract(terms, model, calls.as_list(items), params, on_progress)
         results = self._link.drive(self._pools.within(terms, plan))
         return results[0] if isinstance(items, Mapping) else results
@@ -263,6 +293,10 @@ class SIEClient:
         """Tell the pools that this client may use, and the default one."""
         return self._link.drive(self._pools.list())
 
+    def renew_pool(self, name: str | None = None) -> bool:
+        """Begin a pool's lease anew; False when there is none. Only for pools of others: one's own is kept anyway."""
+        return self._link.drive(self._pools.renew(name))
+
     def delete_pool(self, name: str | None = None) -> bool:
         """End a reservation; False when there was none. Default: the client's own."""
         return self._link.drive(self._pools.delete(name))
@@ -273,7 +307,7 @@ class SIEClient:
         return dict(self._link.book.failures)
 
     def watch(self, *, mode: Mode = "auto") -> Generator[StatusFrame]:
-        """Iterate over the live status of a router ("router"), of a worker ("worker"), or of whichever it is ("auto").
+        """Iterate over the live status of a router ("cluster"), of a worker ("worker"), or of whichever it is ("auto").
 
         Goes on until the caller stops or the client is closed: after a lost connection it connects again (`on_wait` is
         told), and only a server that refuses for good ends it, with the error of that refusal. Needs the extra `watch`.
