@@ -106,7 +106,8 @@ def test_parts_that_are_tokenised_apart_give_the_difference_of_their_logits(tmp_
 
 
 @pytest.mark.parametrize(
-    ("options", "length", "named"), [
+    ("options", "length", "named"),
+    [
         ({"yes": "maybe"}, None, "'maybe', which is not one token"),
         ({}, 16, "no room"),
         ({"activation": "swish"}, None, "activation 'swish'"),

@@ -19,7 +19,7 @@ import numpy as np
 
 from served_worker import Served, served
 from sie_protocol.arrays import Array
-from sie_server.host_memory import tidy_heaps, resident_bytes, return_to_system
+from sie_server.host_memory import resident_bytes, return_to_system, tidy_heaps
 from sie_server.settings import Settings, use_huge_pages
 
 MINILM, SPLADE = "sentence-transformers/all-MiniLM-L6-v2", "rasyosef/splade-tiny"

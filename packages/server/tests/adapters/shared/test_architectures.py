@@ -165,7 +165,8 @@ def test_an_unknown_architecture_names_the_known_ones(tmp_path: Path) -> None:
     folder = write_family(tmp_path / "model", TINY["xlm-roberta"])
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
     with pytest.raises(
-        LoadError, match=r"'t5'; .* bart, bert, deberta-v2, distilbert, mistral, modernbert, qwen2, qwen3, roberta, xlm-roberta"
+        LoadError,
+        match=r"'t5'; .* bart, bert, deberta-v2, distilbert, mistral, modernbert, qwen2, qwen3, roberta, xlm-roberta",
     ) as refused:
         adapter(folder)
     assert refused.value.error_class is ErrorClass.DEPENDENCY
