@@ -56,6 +56,8 @@ BEYOND = {
     "Qwen/Qwen3-Embedding-4B": (32768, 2560, "last", f"Instruct: {TASK}\nQuery:T", "T"),
     "Qwen/Qwen3-Embedding-8B": (32768, 4096, "last", f"Instruct: {TASK}\nQuery:T", "T"),
     "intfloat/e5-mistral-7b-instruct": (4096, 4096, "last", f"Instruct: {TASK}\nQuery: T", "T"),
+    "Alibaba-NLP/gte-Qwen2-1.5B-instruct": (32768, 1536, "last", f"Instruct: {TASK}\nQuery: T", "T"),
+    "Alibaba-NLP/gte-Qwen2-7B-instruct": (32768, 3584, "last", f"Instruct: {TASK}\nQuery: T", "T"),
     "Linq-AI-Research/Linq-Embed-Mistral": (32768, 4096, "last", f"Instruct: {TASK}\nQuery: T", "T"),
     "Salesforce/SFR-Embedding-Mistral": (4096, 4096, "last", f"Instruct: {TASK}\nQuery: T", "T"),
     "Salesforce/SFR-Embedding-2_R": (32768, 4096, "last", f"Instruct: {TASK}\nQuery: T", "T"),
@@ -139,14 +141,18 @@ RERANKERS = {
     "BAAI/bge-reranker-large": 512,
     "BAAI/bge-reranker-v2-m3": 8192,
     "Alibaba-NLP/gte-reranker-modernbert-base": 8192,
+    "jinaai/jina-reranker-v2-base-multilingual": 1024,
 }
+APART = ("mixedbread-ai/mxbai-rerank-base-v2", "mixedbread-ai/mxbai-rerank-large-v2")
 JUDGES = ("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-4B", "Qwen/Qwen3-Reranker-8B")
 BERT_MARKERS, PYLATE_MARKERS = ("[unused0]", "[unused1]"), ("[Q] ", "[D] ")
+JINA_MARKERS = ("[QueryMarker]", "[DocumentMarker]")
 # id: components of a token, longest document, longest query, whether queries are expanded
 COLBERT = {
     "lightonai/GTE-ModernColBERT-v1": (128, 8192, 48, True),
     "lightonai/Reason-ModernColBERT": (128, 8192, 128, True),
     "mixedbread-ai/mxbai-edge-colbert-v0-32m": (64, 8192, 32, True),
+    "jinaai/jina-colbert-v2": (128, 8192, 32, True),
     "colbert-ir/colbertv2.0": (128, 300, 32, True),
     "answerdotai/answerai-colbert-small-v1": (96, 300, 32, False),
     "mixedbread-ai/mxbai-colbert-large-v1": (128, 256, 128, False),
@@ -173,8 +179,10 @@ def test_published_late_interaction_models_keep_their_recipe(name: str, facts: t
     options = model.profiles["default"].adapter_options
     assert (model.dims, model.max_sequence_length) == ({"multivector": dim}, document_tokens)
     assert (options["query_length"], options["query_expansion"]) == (query_tokens, expansion)
-    markers = BERT_MARKERS if document_tokens < 512 else PYLATE_MARKERS
+    is_jina = name.startswith("jinaai/")
+    markers = BERT_MARKERS if document_tokens < 512 else JINA_MARKERS if is_jina else PYLATE_MARKERS
     assert (options["query_marker"], options["doc_marker"]) == markers
+    assert options.get("expansion_seen", False) == is_jina
 
 
 @pytest.mark.parametrize(("name", "length"), RERANKERS.items())
@@ -203,6 +211,26 @@ def test_published_judges_are_asked_in_their_own_words(name: str) -> None:
     assert (model.max_sequence_length, model.outputs) == (8192, ("score",))
 
 
+@pytest.mark.parametrize("name", APART)
+def test_published_judges_of_two_digits_are_asked_in_their_own_words(name: str) -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
+    assert model is not None
+    options, wanted = model.profiles["default"].adapter_options, resolve_score(model, None, {})
+    assert (wanted.query_prompt.apply("Q"), wanted.document_prompt.apply("D")) == ("query: Q", "document: D")
+    told = resolve_score(model, "Find it", {})
+    assert told.query_prompt.apply("Q") == "instruction: Find it\nquery: Q"
+    assert told.document_prompt.apply("D") == "document: D"
+    assert [options[key] for key in ("separator", "yes", "no", "activation")] == ["\n", "1", "0", "identity"]
+    assert options["prefix"] == (
+        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n"
+    )
+    assert options["suffix"].startswith("\nYou are a search relevance expert who evaluates how well documents match")
+    assert options["suffix"].endswith("1 for relevant).\nRelevance:<|im_end|>\n<|im_start|>assistant\n")
+    assert (model.max_sequence_length, model.outputs) == (8192, ("score",))
+
+
 def test_bge_m3_has_three_outputs_and_a_profile_for_each() -> None:
     own = Settings()
     model = read_catalog(own.models_dir, own.bundles_dir).find("BAAI/bge-m3")
@@ -218,7 +246,7 @@ def test_every_model_that_encodes_or_scores_text_has_its_recipe_here() -> None:
     own = Settings()
     families = {"dense", "sparse", "colbert", "cross_encoder", "bge_m3"}
     catalog = read_catalog(own.models_dir, own.bundles_dir)
-    assert {model.sie_id for model in catalog.models.values() if "judge" in model.adapters} == set(JUDGES)
+    assert {model.sie_id for model in catalog.models.values() if "judge" in model.adapters} == {*JUDGES, *APART}
     listed = {model.sie_id for model in catalog.models.values() if model.adapters & families}
     assert listed == {*RECIPES, *SPARSE, *COLBERT, *RERANKERS, "BAAI/bge-m3"}
 

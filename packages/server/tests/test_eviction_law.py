@@ -8,7 +8,7 @@ import eviction_law
 
 
 def test_no_answer_is_lost_or_wrong_and_memory_returns_while_a_model_is_unloaded_under_traffic() -> None:
-    cycles = eviction_law.WARM_UP_CYCLES + 2
+    cycles = eviction_law.WARM_UP_CYCLES + 16
     command = [sys.executable, eviction_law.__file__, "--cycles", str(cycles)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     report = json.loads(done.stdout)

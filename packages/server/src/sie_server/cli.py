@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sie_protocol.versions import VERSION
-from sie_server.host_memory import keep_few_heaps
+from sie_server.host_memory import tidy_heaps
 from sie_server.logs import LEVELS, configure
 from sie_server.settings import Settings, device_name, environment, name_list, read, use_huge_pages
 
@@ -86,7 +86,7 @@ def _settings(flags: dict[str, Any]) -> Settings:
 
 def _run(settings: Settings) -> None:
     use_huge_pages()
-    keep_few_heaps(max(2, settings.cores))
+    tidy_heaps()
     import uvloop  # noqa: PLC0415 - `version` and `--help` need none of this
 
     from sie_server.app import serve as serve_app  # noqa: PLC0415 - the same

@@ -15,7 +15,10 @@ from typing import Final
 from sie_server.core.memory import Reading
 
 ROOT: Final = Path("/")
-M_ARENA_MAX: Final = -8  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of malloc.h
+MB: Final = 1024 * 1024
+LARGE_BYTES: Final = 1 * MB  # most tensors of weights are larger, most intermediate results of a batch are not
+KEPT_BYTES: Final = 64 * MB  # of free memory at the end of a heap; what the C library itself settles on
 
 
 def resident_bytes(root: Path = ROOT) -> int:
@@ -36,17 +39,20 @@ def read_memory(own_limit_bytes: int = 0, root: Path = ROOT) -> Reading | None:
     return min(readings, key=lambda each: each.limit_bytes - each.used_bytes, default=None)
 
 
-def keep_few_heaps(count: int) -> None:
-    """Have the C library share so many heaps between all threads; before threads start, and where it can be told.
+def tidy_heaps() -> None:
+    """Have the C library keep one heap with nothing large in it; before threads start, and where it can be told.
 
-    By default it has eight for each core, and every load, which runs in a thread of its own, leaves crumbs in another
-    one. Measured with all-MiniLM-L6-v2 unloaded 35 times under traffic: 365 to 385 MB left with two heaps, after the
-    first four times, and 389 to 409 MB with sixteen.
+    By default it has eight heaps for each core, and gives back the free end of the first one only, which may be tens of
+    megabytes; every load, which runs in a thread of its own, leaves crumbs in another one. It also starts to put blocks
+    of up to 32 MB into heaps once such a block was freed, so that a model leaves holes behind, into which the kernel
+    puts huge pages. What is large gets a mapping of its own instead, which ends when it is freed.
     """
     if sys.platform == "linux":
         tell = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only
         if tell is not None:
-            tell(M_ARENA_MAX, count)
+            tell(M_ARENA_MAX, 1)
+            tell(M_MMAP_THRESHOLD, LARGE_BYTES)
+            tell(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def return_to_system() -> None:

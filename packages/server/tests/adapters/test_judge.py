@@ -14,17 +14,23 @@ from tiny_families import COMMON, CONFIGS, TOKENIZERS
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the oracle's own
-    from transformers import Qwen3ForCausalLM
+    from transformers import AutoModelForCausalLM
 
 PAIRS = [Pair("the cat", "sat on a mat"), Pair("", ""), Pair("dogs", "far away, " * 30), Pair("q", "the other one.")]
+SEPARATOR = "\n"
 FRAME = {"prefix": "Is it so? ", "suffix": " Say: ", "yes": "y", "no": "n"}
 
 
-def write_judge(folder: Path, *, tied: bool) -> Path:
+def write_judge(folder: Path, *, tied: bool, model_type: str = "qwen3") -> Path:
     torch.manual_seed(2)
-    tokenizer = TOKENIZERS["qwen3"]()
-    shape = {**COMMON, "num_hidden_layers": 3, "num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": tied}
-    model = Qwen3ForCausalLM(CONFIGS["qwen3"](**shape, vocab_size=tokenizer.get_vocab_size()))
+    tokenizer = TOKENIZERS[model_type]()
+    shape = {**COMMON, "num_hidden_layers": 3, "num_key_value_heads": 2, "tie_word_embeddings": tied}
+    own = {"head_dim": 16} if model_type == "qwen3" else {}
+    config = CONFIGS[model_type](**shape, **own, vocab_size=tokenizer.get_vocab_size())
+    model = AutoModelForCausalLM.from_config(config)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            parameter.data.add_(0.3 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
@@ -38,7 +44,7 @@ def adapter(folder: Path, max_length: int | None = None, **options: Any) -> Judg
 
 def recipe(folder: Path, max_length: int) -> Array:
     """The published way, pair by pair: cut the question, put it between prefix and suffix, compare two logits."""
-    model = Qwen3ForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     prefix, suffix = (tokenizer.encode(FRAME[part], add_special_tokens=False).ids for part in ("prefix", "suffix"))
     tokenizer.enable_truncation(max_length - len(prefix) - len(suffix))
@@ -66,8 +72,46 @@ def test_scores_of_a_mixed_batch_equal_the_published_recipe(tmp_path: Path, tied
     assert loaded.tokens_of(PAIRS[2]) == adapter(folder).prepare(PAIRS)[2].tokens
 
 
+def recipe_in_parts(folder: Path, max_length: int) -> Array:
+    """As mxbai-rerank-v2: query and document tokenised apart, only the document cut, the difference of two logits."""
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+    def ids(text: str) -> list[int]:
+        found: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return found
+
+    prefix, suffix = ids(FRAME["prefix"]), ids(FRAME["suffix"])
+    scores = []
+    for query, document in PAIRS:
+        question = [*ids(query), *ids(SEPARATOR)]
+        room = max_length - len(prefix) - len(suffix) - len(question)
+        whole = [*prefix, *question, *ids(document)[:room], *suffix]
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([whole])).logits[0, -1]
+        scores.append((logits[ids("y")[0]] - logits[ids("n")[0]]).item())
+    return np.array(scores, np.float32)
+
+
+@pytest.mark.parametrize("max_length", [512, 60])
+def test_parts_that_are_tokenised_apart_give_the_difference_of_their_logits(tmp_path: Path, max_length: int) -> None:
+    folder = write_judge(tmp_path / "model", tied=True, model_type="qwen2")
+    loaded = adapter(folder, max_length, separator=SEPARATOR, activation="identity")
+    prepared, expected = loaded.prepare(PAIRS), recipe_in_parts(folder, max_length)
+    assert np.ptp(expected) > 0.01  # or equality would say little
+    np.testing.assert_allclose(loaded.run(prepared, threads=1)["score"], expected, atol=1e-5)
+    assert [each.truncated for each in prepared] == [False, False, max_length == 60, False]
+    whole = adapter(folder, separator=SEPARATOR).prepare(PAIRS)
+    assert [loaded.tokens_of(pair) for pair in PAIRS] == [each.tokens for each in whole]
+
+
 @pytest.mark.parametrize(
-    ("options", "length", "named"), [({"yes": "maybe"}, None, "'maybe', which is not one token"), ({}, 16, "no room")]
+    ("options", "length", "named"),
+    [
+        ({"yes": "maybe"}, None, "'maybe', which is not one token"),
+        ({}, 16, "no room"),
+        ({"activation": "swish"}, None, "activation 'swish'"),
+    ],
 )
 def test_options_that_do_not_fit_are_found_at_load(
     tmp_path: Path, options: dict[str, str], length: int | None, named: str

@@ -26,6 +26,8 @@ def prompt(config: ModelConfig, text: str = "T", **params: Any) -> str:
 E5 = {"query_template": "query: {text}", "doc_template": "passage: {text}"}
 INSTRUCT = {"query_template": "Instruct: {instruction}\nQuery:{text}", "default_instruction": "find it"}
 
+INSTRUCTED = {"query_template": "q: {text}", "instructed_query_template": "i: {instruction}\nq: {text}"}
+
 
 @pytest.mark.parametrize(
     ("options", "params", "expected"),
@@ -38,6 +40,9 @@ INSTRUCT = {"query_template": "Instruct: {instruction}\nQuery:{text}", "default_
         (INSTRUCT, {}, "T"),
         (INSTRUCT, {"options": {"is_query": True}}, "Instruct: find it\nQuery:T"),
         (INSTRUCT, {"options": {"is_query": True}, "instruction": "seek"}, "Instruct: seek\nQuery:T"),
+        (INSTRUCTED, {"options": {"is_query": True}, "instruction": "seek"}, "i: seek\nq: T"),
+        (INSTRUCTED, {"options": {"is_query": True}}, "q: T"),
+        (INSTRUCTED, {"instruction": "seek"}, "seek T"),
         ({}, {"instruction": "do"}, "do T"),
         (E5, {"instruction": "do"}, "passage: do T"),
     ],

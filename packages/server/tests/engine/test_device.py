@@ -16,10 +16,10 @@ async def test_a_cpu_shares_its_cores_between_the_batches_that_run_or_wait() -> 
     def work() -> Work[None]:
         return Work(compute, lambda _: None, lambda _: None)
 
-    device.ask(work)
+    device.ask("a", work)
     await until(lambda: len(seen) == 1)
     for _ in range(5):
-        device.ask(work)
+        device.ask("a", work)
     await until(lambda: len(seen) == 4)
     hold.set()
     await until(lambda: len(seen) == 6)
@@ -42,7 +42,7 @@ async def test_an_accelerator_has_one_thread_and_one_staged_batch() -> None:
         return Work(compute, lambda _: None, lambda _: None)
 
     for number in range(3):
-        device.ask(partial(work, number))
+        device.ask("a", partial(work, number))
     await until(lambda: len(started) == 1)
     assert formed == [0, 1]
     hold.set()
@@ -53,8 +53,37 @@ async def test_an_accelerator_has_one_thread_and_one_staged_batch() -> None:
 
 async def test_who_declines_gives_the_turn_to_the_next() -> None:
     device, done = Device("cpu", 1), asyncio.get_running_loop().create_future()
-    device.ask(lambda: None)
-    device.ask(lambda: Work(lambda threads: threads, done.set_result, done.set_exception))
+    device.ask("a", lambda: None)
+    device.ask("a", lambda: Work(lambda threads: threads, done.set_result, done.set_exception))
     async with asyncio.timeout(10):
         assert await done == 1
     await device.close()
+
+
+async def test_a_model_with_long_batches_gets_no_more_of_the_device_than_one_with_short_ones() -> None:
+    now, seconds, done = 0.0, {"long": 10.0, "short": 1.0}, {"long": 0, "short": 0}
+    device, over = Device("cpu", 1, lambda: now), asyncio.get_running_loop().create_future()
+
+    def ask(party: str) -> None:
+        device.ask(party, partial(batch, party))
+
+    def batch(party: str) -> Work[None]:
+        ask(party)  # as a queue does: it always has more
+
+        def compute(_: int) -> None:
+            nonlocal now
+            now += seconds[party]
+
+        def finished(_: None) -> None:
+            done[party] += 1
+            if done["short"] == 100 and not over.done():
+                over.set_result(None)
+
+        return Work(compute, finished, over.set_exception)
+
+    ask("long")
+    ask("short")
+    async with asyncio.timeout(20):
+        await over
+    await device.close()
+    assert 9 <= done["long"] <= 12  # turns by batch would have made it 100

@@ -19,8 +19,8 @@ import numpy as np
 
 from served_worker import Served, served
 from sie_protocol.arrays import Array
-from sie_server.host_memory import keep_few_heaps, resident_bytes, return_to_system
-from sie_server.settings import Settings
+from sie_server.host_memory import resident_bytes, return_to_system, tidy_heaps
+from sie_server.settings import Settings, use_huge_pages
 
 MINILM, SPLADE = "sentence-transformers/all-MiniLM-L6-v2", "rasyosef/splade-tiny"
 TEXTS = tuple(f"{'models come and go, ' * (1 + at % 9)}answer number {at} stays right" for at in range(24))
@@ -179,7 +179,8 @@ def main() -> None:
     """Run the law and print the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cycles", type=int, default=50)
-    keep_few_heaps(2)  # as the command does
+    use_huge_pages()  # the next two as the command does
+    tidy_heaps()
     sys.stdout.write(json.dumps(asdict(asyncio.run(law(parser.parse_args().cycles)))) + "\n")
 
 

@@ -33,10 +33,12 @@ ENDS = {
     "distilbert": ("[CLS]", "[SEP]", "[PAD]", "[SEP]"),
     "deberta-v2": ("[CLS]", "[SEP]", "[PAD]", "[SEP]"),
     "modernbert": ("[CLS]", "[SEP]", "[PAD]", "[SEP]"),
+    "bart": ("<s>", "</s>", "<pad>", "</s> </s>"),
     "roberta": ("<s>", "</s>", "<pad>", "</s> </s>"),
     "xlm-roberta": ("<s>", "</s>", "<pad>", "</s> </s>"),
 }
 FAMILIES = tuple(ENDS)
+OF_TEXTS_ONLY = {"bart"}
 
 
 def write_classifier(folder: Path, family: str, labels: Sequence[str], *, of_tokens: bool, seed: int = 0) -> Path:

@@ -17,10 +17,12 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the oracle's own
     from transformers import (
         AutoModel,
+        BartConfig,
         DebertaV2Config,
         DistilBertConfig,
         MistralConfig,
         ModernBertConfig,
+        Qwen2Config,
         Qwen3Config,
         RobertaConfig,
         XLMRobertaConfig,
@@ -136,6 +138,8 @@ TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {
     "roberta": lambda: _bytes("<s> $A </s>", "<s>", "<pad>", "</s>"),
     "deberta-v2": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "modernbert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
+    "bart": lambda: _bytes("<s> $A </s>", "<s>", "<pad>", "</s>"),
+    "qwen2": lambda: _bytes("$A <|endoftext|>", "<|endoftext|>"),
     "qwen3": lambda: _bytes("$A <|endoftext|>", "<|endoftext|>"),
     "mistral": lambda: _bytes("<s> $A", "<unk>", "<s>", "</s>"),
 }
@@ -177,6 +181,17 @@ def _deberta(**values: Any) -> Any:
     return DebertaV2Config(**{**published, **values})
 
 
+def _bart(**values: Any) -> Any:
+    sizes = {"d_model": values["hidden_size"], "max_position_embeddings": MAX_LENGTH, "init_std": 0.2}
+    own = {
+        f"{half}_{key}": value
+        for half in ("encoder", "decoder")
+        for key, value in (("layers", values["num_hidden_layers"]), ("attention_heads", 4), ("ffn_dim", 48))
+    }
+    common = {"hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "initializer_range"}
+    return BartConfig(**{**own, **sizes, **{key: value for key, value in values.items() if key not in common}})
+
+
 def _modernbert(**values: Any) -> Any:
     ids = {"pad_token_id": 0, "bos_token_id": 1, "cls_token_id": 1, "eos_token_id": 2, "sep_token_id": 2}
     return ModernBertConfig(**{**ids, **values})
@@ -188,6 +203,8 @@ CONFIGS: Mapping[str, Callable[..., Any]] = {
     "roberta": _roberta,
     "deberta-v2": _deberta,
     "modernbert": _modernbert,
+    "bart": _bart,
+    "qwen2": Qwen2Config,
     "qwen3": Qwen3Config,
     "mistral": MistralConfig,
 }

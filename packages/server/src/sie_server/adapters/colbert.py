@@ -1,8 +1,9 @@
 """One vector for each token (ColBERT and its kin), to be compared token by token.
 
 A marker behind the first token says whether a text is a query or a document. Queries may be expanded: filled up with
-[MASK], which no token looks at, but whose vectors count. Documents lose the vectors of their punctuation.
-Options: `query_marker`, `doc_marker`, `query_length`, `query_expansion`, `skip_punctuation`.
+[MASK], which no token looks at unless the model was trained so (`expansion_seen`), but whose vectors count. Documents
+lose the vectors of their punctuation.
+Options: `query_marker`, `doc_marker`, `query_length`, `query_expansion`, `expansion_seen`, `skip_punctuation`.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,11 @@
-"""One score per pair of texts from a decoder that is asked whether they fit: the probability of "yes" against "no".
+"""One score per pair of texts from a decoder that is asked whether they fit: "yes" against "no".
 
 The templates of query and document in the catalogue make the question; `prefix` and `suffix` go around it, and only the
-question is cut when it is too long. Nothing is generated: two logits say which word would follow.
-Options: `prefix`, `suffix`, `yes`, `no` (each one token). Published as Qwen3-Reranker (Zhang et al. 2025, arXiv
-2506.05176).
+question is cut when it is too long. Nothing is generated: two logits say which word would follow, and the score is the
+sigmoid of their difference, a probability, or with `activation: identity` the difference itself.
+Options: `prefix`, `suffix`, `yes`, `no` (each one token), `activation`, and `separator`: query and document are then
+tokenised each by itself, with these tokens between them. Published as Qwen3-Reranker (Zhang et al. 2025, arXiv
+2506.05176), and as mxbai-rerank-v2 with a separator.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +28,7 @@ from sie_server.adapters.base import (
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
 from sie_server.adapters.shared.held import Held, fitting, read_model
+from sie_server.adapters.shared.linear import Activation, activation_named
 from sie_server.adapters.shared.pooling import pool
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
@@ -34,17 +37,22 @@ from sie_server.core.lifecycle import ErrorClass
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory. `prefix` and `suffix` are token ids, `verdict` [width] is what "yes" has over "no"."""
+    """A model in memory. `prefix`, `separator` and `suffix` are token ids.
+
+    `verdict` [width] is what "yes" has over "no". Without a `separator` query and document are one text with a line break between them.
+    """
 
     tokenizer: TextTokenizer
     encoder: Encoder
     prefix: Array
     suffix: Array
+    separator: Array | None
     verdict: torch.Tensor
+    activation: Activation
 
 
 class JudgeAdapter:
-    """A Qwen3 with its language head; float32 on a CPU."""
+    """A Qwen2 or Qwen3 with its language head; float32 on a CPU."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
@@ -62,11 +70,13 @@ class JudgeAdapter:
             LoadError: what is missing or wrong.
         """
         folder, config, tensors = read_model(self._spec.source)
-        expect(config, "model_type", "qwen3")
+        expect(config, "model_type", "qwen2", "qwen3")
         architecture, options = read_architecture(config), self._spec.options
         length = architecture.length(self._spec.max_sequence_length)
         whole = TextTokenizer(folder, length, lower_case=False)
-        prefix, suffix = (np.array(whole.plain_ids(options.get(name, "")), np.int64) for name in ("prefix", "suffix"))
+        prefix, suffix, separator = (
+            np.array(whole.plain_ids(options.get(name) or ""), np.int64) for name in ("prefix", "suffix", "separator")
+        )
         room = length - len(prefix) - len(suffix)
         if room < 1:
             raise LoadError(ErrorClass.UNKNOWN, f"prefix and suffix leave no room for a question in {length} tokens")
@@ -78,28 +88,37 @@ class JudgeAdapter:
         with fitting(device):
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
         tokenizer = TextTokenizer(folder, room, lower_case=False)
-        self._held.fill(Loaded(tokenizer, encoder, prefix, suffix, head[yes] - head[no]), device)
+        between, activation = separator if options.get("separator") else None, options.get("activation", "sigmoid")
+        verdict = head[yes] - head[no]
+        loaded = Loaded(tokenizer, encoder, prefix, suffix, between, verdict, activation_named(activation))
+        self._held.fill(loaded, device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - pairs have both
         """Token ids of each question; one that is too long loses the end of its document."""
-        loaded = self._held.parts()
-        return [
-            _framed(loaded, each) for each in loaded.tokenizer.prepare([_question(pair) for pair in text_pairs(inputs)])
-        ]
+        loaded, pairs = self._held.parts(), text_pairs(inputs)
+        if loaded.separator is None:
+            questions = loaded.tokenizer.prepare([_question(pair) for pair in pairs])
+        else:
+            questions = _apart(loaded.tokenizer, pairs, loaded.separator)
+        return [_framed(loaded, each) for each in questions]
 
     def tokens_of(self, given: Input, *, is_query: bool = False) -> int:  # noqa: ARG002 - pairs have both
         """How many tokens a pair has before it is cut, prefix and suffix included."""
         if not isinstance(given, Pair):
             raise UnsupportedInputError("the model reads pairs of texts only")
         loaded = self._held.parts()
-        return len(loaded.prefix) + loaded.tokenizer.count(_question(given)) + len(loaded.suffix)
+        frame = len(loaded.prefix) + len(loaded.suffix)
+        if loaded.separator is None:
+            return frame + loaded.tokenizer.count(_question(given))
+        return frame + len(loaded.separator) + loaded.tokenizer.count_plain(given)
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Mapping[str, Array]:
-        """Float32 scores of shape [batch], from 0 to 1."""
+        """Float32 scores of shape [batch]."""
         loaded = self._held.with_threads(threads)
         hidden, lengths = loaded.encoder.encode([each.payload for each in batch])
-        return {"score": torch.sigmoid(pool(hidden, lengths, "last").float() @ loaded.verdict).cpu().numpy()}
+        difference = pool(hidden, lengths, "last").float() @ loaded.verdict
+        return {"score": loaded.activation(difference).cpu().numpy()}
 
     def unload(self) -> None:
         """Drop weights and buffers."""
@@ -108,6 +127,19 @@ class JudgeAdapter:
 
 def _question(pair: Pair) -> str:
     return f"{pair.first}\n{pair.second}"
+
+
+def _apart(tokenizer: TextTokenizer, pairs: Sequence[Pair], separator: Array) -> list[Prepared]:
+    """Each pair as one question of at most the tokenizer's length; a query is tokenised once for all its documents."""
+    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+    parts = dict(zip(texts, tokenizer.prepare_plain(texts), strict=True))
+    questions = []
+    for first, second in ((parts[pair.first], parts[pair.second]) for pair in pairs):
+        ids = np.concatenate((first.payload, separator, second.payload))
+        kept = ids[: tokenizer.max_length]
+        cut = first.truncated or second.truncated or len(kept) < len(ids)
+        questions.append(Prepared(len(kept), cut, kept))
+    return questions
 
 
 def _framed(loaded: Loaded, question: Prepared) -> Prepared:

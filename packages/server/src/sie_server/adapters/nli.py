@@ -109,7 +109,8 @@ class NliAdapter:
         if max(verdicts) >= head.labels:
             message = f"the weights have {head.labels} labels, too few for those that config.json names"
             raise LoadError(ErrorClass.UNKNOWN, message)
-        pooling = str(config.get("classifier_pooling", "cls"))
+        # A decoder has read the whole text at its end only.
+        pooling = "last" if config["model_type"] == "bart" else str(config.get("classifier_pooling", "cls"))
         has_types = architecture.types is not None
         loaded = Loaded(tokenizer, encoder, head, pooling, has_types, verdicts, chunk_tokens(device))
         self._held.fill(loaded, device)

@@ -29,6 +29,7 @@ EXTRACT_OPTIONS: Final = frozenset(
 RUNTIME_OPTIONS: Final = EXTRACT_OPTIONS | frozenset(
     {
         "query_template",
+        "instructed_query_template",
         "doc_template",
         "instruction",
         "default_instruction",
@@ -131,6 +132,8 @@ def prompt_of(options: Mapping[str, Any], own_instruction: str | None, *, is_que
     """
     instruction = own_instruction or _text(options, "instruction") or _text(options, "default_instruction")
     template = _text(options, "query_template" if is_query else "doc_template") or "{text}"
+    if is_query and own_instruction:
+        template = _text(options, "instructed_query_template") or template
     if not own_instruction and "{instruction}" not in template:
         instruction = ""  # a default fills its place in a template; only the caller's own goes in front of a text
     return Prompt(template, instruction)

@@ -1,4 +1,4 @@
-"""The device and its threads, shared by all models in turn. Knows no model, queue or request.
+"""The device and its threads, shared by all models by the time they take. Knows no model, queue or request.
 
 An accelerator has exactly one thread, and one more batch is staged behind the running one so that it never waits for
 the event loop. A CPU is a device with one lane per core: two batches side by side on one core each do more than one
@@ -7,11 +7,13 @@ when something else needs one of them. A batch that starts while other lanes are
 """
 
 import asyncio
-from collections import deque
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
+
+from sie_server.core.fairness import Account, next_turn
 
 MAX_CPU_LANES: Final = 8
 STAGED_ON_ACCELERATOR: Final = 1
@@ -32,10 +34,11 @@ Dispatch = Callable[[], Work[Any] | None]
 
 
 class Device:
-    """Gives its slots to those who ask, first come, first served; who asks forms its batch when the slot is free."""
+    """Gives its slots to those who ask, by the time each has had; who asks forms its batch when the slot is free."""
 
-    def __init__(self, kind: str, cores: int) -> None:
+    def __init__(self, kind: str, cores: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.kind = kind
+        self._clock = clock
         self._cores = cores
         count = min(cores, MAX_CPU_LANES) if kind == "cpu" else 1
         self._lanes = [ThreadPoolExecutor(1, thread_name_prefix=f"device-{at}") for at in range(count)]
@@ -43,12 +46,15 @@ class Device:
         # A stack: the lane that was used last has warm caches and, on a CPU, helper threads that are still awake.
         self._free = self._lanes * (1 + staged)
         self._slots = len(self._free)
-        self._waiting: deque[Dispatch] = deque()
+        self._waiting: list[tuple[str, Dispatch]] = []
+        self._accounts: dict[str, Account] = {}  # one for each name that ever asked: those of the catalogue
+        self._level = 0.0
         self._serving: asyncio.Handle | None = None
 
-    def ask(self, dispatch: Dispatch) -> None:
-        """Have `dispatch` called once, on the event loop, when a slot is free; None from it gives the slot back."""
-        self._waiting.append(dispatch)
+    def ask(self, party: str, dispatch: Dispatch) -> None:
+        """Have `dispatch` called once, on the event loop, when it is the party's turn; None from it passes it on."""
+        self._waiting.append((party, dispatch))
+        self._accounts[party] = self._accounts.get(party, Account()).joins(self._level)
         if self._serving is None and self._free:
             # Not now but after what is ready on the loop: requests that arrived together share the batch.
             self._serving = asyncio.get_running_loop().call_soon(self._serve)
@@ -62,18 +68,33 @@ class Device:
     def _serve(self) -> None:
         self._serving = None
         while self._waiting and self._free:
-            work = self._waiting.popleft()()
+            turn = next_turn([self._accounts[party] for party, _ in self._waiting])
+            party, dispatch = self._waiting.pop(turn)
+            work = dispatch()
             if work is not None:
-                self._start(work)
+                self._start(party, work)
 
-    def _start(self, work: Work[Any]) -> None:
+    def _start(self, party: str, work: Work[Any]) -> None:
+        account = self._accounts[party]
+        self._level, self._accounts[party] = account.spent, account.starts()
         lane = self._free.pop()
         busy = self._slots - len(self._free)
         sharing = min(self._slots, busy + len(self._waiting)) if self.kind == "cpu" else 1
         threads = max(1, self._cores // sharing)
-        running = asyncio.get_running_loop().run_in_executor(lane, work.compute, threads)
+        took = 0.0
+
+        def timed() -> object:
+            nonlocal took
+            started = self._clock()
+            try:
+                return work.compute(threads)
+            finally:
+                took = self._clock() - started
+
+        running = asyncio.get_running_loop().run_in_executor(lane, timed)
 
         def finish(future: asyncio.Future[Any]) -> None:
+            self._accounts[party] = self._accounts[party].ends(account.usual, took)
             self._free.append(lane)
             self._serve()
             error = future.exception()

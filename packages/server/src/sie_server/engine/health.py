@@ -55,7 +55,7 @@ class DeviceHealth:
         asked_at = self._clock()
         tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         work = Work(lambda _: self._self_test(self._device.kind), lambda _: _settle(tried, None), _settler(tried))
-        self._device.ask(lambda: work)
+        self._device.ask("", lambda: work)  # of no model
         done, _ = await asyncio.wait((tried,), timeout=self._limits.timeout_s)
         if not done:
             if self._computed_at <= asked_at:

@@ -194,7 +194,7 @@ class ModelLoop:
     def _ask(self) -> None:
         if not self._asked and (self._again or self._queue or self._arrived):
             self._asked = True
-            self._device.ask(self._dispatch)
+            self._device.ask(self.name, self._dispatch)
 
     def _dispatch(self) -> Work[Computed] | None:
         """Form the next batch, now that the device has room for one."""

@@ -66,6 +66,22 @@ TINY: dict[str, Family] = {
     "deberta, one term": Family(
         "deberta-v2", {"num_hidden_layers": 2, "pos_att_type": ["p2c"], "norm_rel_ebd": "none"}, "last", seed=16
     ),
+    "qwen2": Family("qwen2", {"num_hidden_layers": 3, "num_key_value_heads": 2}, "last", seed=17),
+    "qwen2, both ways": Family(
+        "qwen2", {"num_hidden_layers": 2, "num_key_value_heads": 1, "is_causal": False}, "mean", seed=18
+    ),
+    "qwen2, windows": Family(
+        "qwen2",
+        {
+            "num_hidden_layers": 3,
+            "num_key_value_heads": 4,
+            "use_sliding_window": True,
+            "sliding_window": 20,
+            "max_window_layers": 1,
+        },
+        "last",
+        seed=19,
+    ),
     "qwen3": Family("qwen3", {"num_hidden_layers": 3, "num_key_value_heads": 2, "head_dim": 16}, "last", seed=7),
     "qwen3, one shared head": Family(
         "qwen3",
@@ -149,7 +165,8 @@ def test_an_unknown_architecture_names_the_known_ones(tmp_path: Path) -> None:
     folder = write_family(tmp_path / "model", TINY["xlm-roberta"])
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
     with pytest.raises(
-        LoadError, match=r"'t5'; .* bert, deberta-v2, distilbert, mistral, modernbert, qwen3, roberta, xlm-roberta"
+        LoadError,
+        match=r"'t5'; .* bart, bert, deberta-v2, distilbert, mistral, modernbert, qwen2, qwen3, roberta, xlm-roberta",
     ) as refused:
         adapter(folder)
     assert refused.value.error_class is ErrorClass.DEPENDENCY
@@ -185,6 +202,7 @@ YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}
         ("qwen3", {"layer_types": ["full_attention"]}, ErrorClass.UNKNOWN, "1 layers, num_hidden_layers is 3"),
         ("qwen3", {"num_key_value_heads": None}, ErrorClass.UNKNOWN, "not that of a decoder"),
         ("qwen3", {"num_key_value_heads": 1}, ErrorClass.UNKNOWN, r"'layers\.0\.self_attn\.k_proj\.weight' has shape"),
+        ("qwen2, windows", {"is_causal": False}, ErrorClass.DEPENDENCY, "is_causal False"),
         ("mistral", {"hidden_act": "gelu"}, ErrorClass.DEPENDENCY, "hidden_act 'gelu'"),
         ("modernbert, first token", {"norm_bias": True}, ErrorClass.DEPENDENCY, "norm_bias True"),
         ("modernbert, first token", {"hidden_activation": "relu"}, ErrorClass.DEPENDENCY, "'relu'"),

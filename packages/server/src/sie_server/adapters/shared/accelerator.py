@@ -11,6 +11,7 @@ from sie_protocol.status import GpuStatus
 
 # Present when a driver of an accelerator is loaded; only then is it worth asking torch, which takes seconds to import.
 DRIVER_FILES: Final = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+CPU_ALLOCATOR: Final = "DefaultCPUAllocator: can't allocate memory"
 
 
 def choose(wanted: str) -> str:
@@ -63,8 +64,10 @@ def empty_caches(kind: str) -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a batch or a load failed for lack of memory, told by the error's type.
 
-    torch on a CPU raises a plain RuntimeError, which is not told apart: there the kernel ends processes sooner.
+    On a CPU torch has no type for it: there its allocator's name in the message has to do.
     """
+    if type(error) is RuntimeError:
+        return CPU_ALLOCATOR in str(error)
     torch = sys.modules.get("torch")
     return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
 

@@ -9,9 +9,10 @@ import torch
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError
-from sie_server.adapters.shared import bert_weights, deberta_weights, decoder, modernbert
+from sie_server.adapters.shared import bart, bert_weights, deberta_weights, decoder, modernbert
 from sie_server.adapters.shared.deberta import PackedDeberta
 from sie_server.adapters.shared.distilbert import as_bert
+from sie_server.adapters.shared.flash_names import split
 from sie_server.adapters.shared.prenorm import PackedPreNorm
 from sie_server.adapters.shared.varlen import PackedBert
 from sie_server.core.lifecycle import ErrorClass
@@ -78,11 +79,20 @@ def _bert(config: Mapping[str, Any]) -> Architecture:
     shape = bert_weights.read_shape(own, BERT_TYPES)
 
     def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
-        _, named = as_bert(config, tensors)
+        _, named = as_bert(config, split(tensors))
         return PackedBert(shape, bert_weights.read_weights(named, shape, device, dtype), device)
 
     types = int(config.get("type_vocab_size", 2)) if config["model_type"] == "bert" else None
     return Architecture(shape.width, shape.positions, build, types)
+
+
+def _bart(config: Mapping[str, Any]) -> Architecture:
+    shape = bart.read_shape(config)
+
+    def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
+        return bart.PackedBart(shape, bart.read_weights(tensors, shape, device, dtype), device)
+
+    return Architecture(shape.width, shape.positions, build)
 
 
 def _deberta(config: Mapping[str, Any]) -> Architecture:
@@ -115,9 +125,11 @@ def _decoder(config: Mapping[str, Any]) -> Architecture:
 READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Architecture]]] = MappingProxyType(
     {
         **dict.fromkeys(BERT_TYPES, _bert),
+        "bart": _bart,
         "deberta-v2": _deberta,
         "mistral": _decoder,
         "modernbert": _modernbert,
+        "qwen2": _decoder,
         "qwen3": _decoder,
     }
 )

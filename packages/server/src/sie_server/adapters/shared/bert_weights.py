@@ -1,6 +1,7 @@
 """BERT checkpoints as the packed encoder wants them: fused, transposed and scaled once, at load time."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,15 +9,20 @@ from typing import Any
 import torch
 
 from sie_server.adapters.shared.checkpoint import Checkpoint, Get, expect, read_numbers
+from sie_server.adapters.shared.rope import read_theta, side_by_side
 
 # RoBERTa counts its positions from the one after the padding token's id; the rows before it are never used.
 _FIRST_POSITION_AFTER_PAD = ("roberta", "xlm-roberta")
+_TURNED = re.compile(r"\.self\.(query|key)\.(weight|bias)$")
 _OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
 
 
 @dataclass(frozen=True, slots=True)
 class BertShape:
-    """The numbers of a BERT configuration. `positions` are usable ones; the first of them is row `first_position`."""
+    """The numbers of a BERT configuration. `positions` are usable ones; the first of them is row `first_position`.
+
+    With `theta`, the base of their angles, positions are not learned but turn queries and keys.
+    """
 
     layers: int
     width: int
@@ -25,6 +31,7 @@ class BertShape:
     positions: int
     norm_eps: float
     first_position: int = 0
+    theta: float | None = None
 
     @property
     def head_width(self) -> int:
@@ -42,7 +49,10 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One block. Weights are [in, out] and contiguous; queries already carry the factor 1/sqrt(head width)."""
+    """One block. Weights are [in, out] and contiguous; queries already carry the factor 1/sqrt(head width).
+
+    If they are to be turned, queries and keys have their pairs side by side.
+    """
 
     qkv: torch.Tensor
     qkv_bias: torch.Tensor
@@ -58,10 +68,13 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class BertWeights:
-    """A whole encoder. `positions` already carries the embedding of token type 0, `types` what others add to it."""
+    """A whole encoder. `positions`, or else `words`, already carry the embedding of token type 0.
+
+    `types` are what other types add to it.
+    """
 
     words: torch.Tensor
-    positions: torch.Tensor
+    positions: torch.Tensor | None
     types: torch.Tensor
     norm: Norm
     layers: tuple[Layer, ...]
@@ -75,7 +88,8 @@ def read_shape(config: Mapping[str, Any], model_types: Sequence[str]) -> BertSha
     """
     expect(config, "model_type", *model_types)
     expect(config, "hidden_act", "gelu")
-    expect(config, "position_embedding_type", "absolute", default="absolute")
+    expect(config, "position_embedding_type", "absolute", "rotary", default="absolute")
+    rotary = config.get("position_embedding_type") == "rotary"
 
     def read() -> BertShape:
         first = int(config["pad_token_id"]) + 1 if config["model_type"] in _FIRST_POSITION_AFTER_PAD else 0
@@ -87,6 +101,7 @@ def read_shape(config: Mapping[str, Any], model_types: Sequence[str]) -> BertSha
             positions=int(config["max_position_embeddings"]) - first,
             norm_eps=float(config.get("layer_norm_eps", 1e-12)),
             first_position=first,
+            theta=read_theta(config, "rotary_emb_base", 10_000.0) if rotary else None,
         )
 
     return read_numbers("BERT", read)
@@ -100,12 +115,17 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
     """
     get = Checkpoint(tensors, canonical, device).get
     query_scale = 1.0 / math.sqrt(shape.head_width)
-    first = shape.first_position
-    positions = get("embeddings.position_embeddings.weight", first + shape.positions, shape.width)[first:]
+    first, words = shape.first_position, get("embeddings.word_embeddings.weight")
     types = get("embeddings.token_type_embeddings.weight")
+    positions = None
+    if shape.theta is None:
+        learned = get("embeddings.position_embeddings.weight", first + shape.positions, shape.width)[first:]
+        positions = (learned + types[0]).to(dtype)
+    else:
+        words, get = words + types[0], _side_by_side(get, shape.head_width)
     return BertWeights(
-        words=get("embeddings.word_embeddings.weight").to(dtype),
-        positions=(positions + types[0]).to(dtype),
+        words=words.to(dtype),
+        positions=positions,
         types=(types - types[0]).to(dtype),
         norm=read_norm(get, "embeddings.LayerNorm", shape.width, dtype),
         layers=tuple(
@@ -119,24 +139,37 @@ def read_norm(get: Get, name: str, width: int, dtype: torch.dtype = torch.float3
     return Norm(get(f"{name}.weight", width).to(dtype), get(f"{name}.bias", width).to(dtype))
 
 
+def read_linear(
+    get: Get, names: Sequence[str], scale_first: float, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight [in, out] and bias of one or several dense layers beside each other, the first of them scaled."""
+    scales = (scale_first, *[1.0] * (len(names) - 1))
+    weights = [get(f"{name}.weight") * scale for name, scale in zip(names, scales, strict=True)]
+    biases = [get(f"{name}.bias") * scale for name, scale in zip(names, scales, strict=True)]
+    return torch.cat(weights).t().contiguous().to(dtype), torch.cat(biases).to(dtype)
+
+
 def read_layer(get: Get, prefix: str, width: int, query_scale: float, dtype: torch.dtype) -> Layer:
     """One block under BERT's names."""
-
-    def linear(*names: str, scale_first: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-        scales = (scale_first, *[1.0] * (len(names) - 1))
-        weights = [get(f"{name}.weight") * scale for name, scale in zip(names, scales, strict=True)]
-        biases = [get(f"{name}.bias") * scale for name, scale in zip(names, scales, strict=True)]
-        return torch.cat(weights).t().contiguous().to(dtype), torch.cat(biases).to(dtype)
-
     attention = f"{prefix}.attention.self"
     return Layer(
-        *linear(*(f"{attention}.{part}" for part in ("query", "key", "value")), scale_first=query_scale),
-        *linear(f"{prefix}.attention.output.dense"),
+        *read_linear(get, [f"{attention}.{part}" for part in ("query", "key", "value")], query_scale, dtype),
+        *read_linear(get, [f"{prefix}.attention.output.dense"], 1.0, dtype),
         read_norm(get, f"{prefix}.attention.output.LayerNorm", width, dtype),
-        *linear(f"{prefix}.intermediate.dense"),
-        *linear(f"{prefix}.output.dense"),
+        *read_linear(get, [f"{prefix}.intermediate.dense"], 1.0, dtype),
+        *read_linear(get, [f"{prefix}.output.dense"], 1.0, dtype),
         read_norm(get, f"{prefix}.output.LayerNorm", width, dtype),
     )
+
+
+def _side_by_side(get: Get, head_width: int) -> Get:
+    """The same tensors, those of queries and keys with the two of each pair beside each other."""
+
+    def ordered(name: str, *wanted: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        tensor = get(name, *wanted, dtype=dtype)
+        return side_by_side(tensor, head_width) if _TURNED.search(name) else tensor
+
+    return ordered
 
 
 def canonical(name: str) -> str:

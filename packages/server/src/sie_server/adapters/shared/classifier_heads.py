@@ -65,6 +65,7 @@ _LABELS: Final = Part("classifier")
 _MODERN: Final = Part("head.dense", "gelu", "classifier_activation", norm="head.norm", needs_bias=False)
 OF_TEXTS: Final[Mapping[str, tuple[Part, ...]]] = MappingProxyType(
     {
+        "bart": (Part("classification_head.dense", "tanh"), Part("classification_head.out_proj")),
         "bert": (Part("pooler.dense", "tanh"), _LABELS),
         "deberta-v2": (Part("pooler.dense", "gelu", "pooler_hidden_act"), _LABELS),
         "distilbert": (Part("pre_classifier", "relu"), _LABELS),
@@ -74,7 +75,7 @@ OF_TEXTS: Final[Mapping[str, tuple[Part, ...]]] = MappingProxyType(
     }
 )
 OF_TOKENS: Final[Mapping[str, tuple[Part, ...]]] = MappingProxyType(
-    {name: (_MODERN, _LABELS) if name == "modernbert" else (_LABELS,) for name in OF_TEXTS}
+    {name: (_MODERN, _LABELS) if name == "modernbert" else (_LABELS,) for name in OF_TEXTS if name != "bart"}
 )
 
 

@@ -1,4 +1,7 @@
-"""Decoder checkpoints as the pre-norm encoder wants them: Qwen3, and Mistral, which has no norm inside its heads."""
+"""Decoder checkpoints as the pre-norm encoder wants them.
+
+Qwen3 has a norm inside its heads, Mistral has none, and Qwen2 has biases instead.
+"""
 
 import math
 from collections.abc import Mapping
@@ -12,10 +15,11 @@ from sie_server.adapters.shared.prenorm import Layer, PreNormShape, PreNormWeigh
 from sie_server.adapters.shared.rope import read_theta, side_by_side
 
 _WITH_HEAD_NORM = ("qwen3",)
+_WITH_BIAS = ("qwen2",)
 
 
 def read_shape(config: Mapping[str, Any]) -> PreNormShape:
-    """The shape of a `config.json` of Qwen3 or Mistral.
+    """The shape of a `config.json` of Qwen2, Qwen3 or Mistral.
 
     Raises:
         LoadError: DEPENDENCY for a variety that no published embedding model has, UNKNOWN when numbers are missing.
@@ -42,12 +46,20 @@ def read_shape(config: Mapping[str, Any]) -> PreNormShape:
 
 
 def read_sights(config: Mapping[str, Any], layers: int) -> list[Sight]:
-    """What the tokens of each layer see: everything before them, in windowed layers only so far back."""
-    far = Sight(causal=True)
+    """What the tokens of each layer see: everything before them, in windowed layers only so far back.
+
+    `is_causal: false` is how embedding models say that their tokens see what follows, too.
+
+    Raises:
+        LoadError: DEPENDENCY for windows that are not causal, which no published model has.
+    """
+    far = Sight(causal=bool(config.get("is_causal", True)))
 
     def read() -> list[Sight]:
         mistral = config["model_type"] == "mistral"
         size = config.get("sliding_window", 4096) if mistral or config.get("use_sliding_window", False) else None
+        if size is not None:
+            expect(config, "is_causal", True, default=True)
         near = far if size is None else Sight(causal=True, window=int(size) - 1)  # a token itself counts
         first = 0 if mistral else int(config.get("max_window_layers", 28))
         rhythm = [SLIDING if at >= first else FULL for at in range(layers)]
@@ -69,16 +81,16 @@ def read_weights(
     queries, shared = shape.heads * head_width, shape.shared_heads * head_width
     theta = read_theta(config, "rope_theta", 10_000.0)
     query_scale = 1.0 / math.sqrt(head_width)
-    has_head_norm = config["model_type"] in _WITH_HEAD_NORM
+    has_head_norm, has_bias = config["model_type"] in _WITH_HEAD_NORM, config["model_type"] in _WITH_BIAS
 
     def norm(name: str) -> torch.Tensor:
         return get(f"{name}.weight", width, dtype=dtype)
 
-    def qkv(name: str) -> torch.Tensor:
-        query = side_by_side(get(f"{name}.q_proj.weight", queries, width), head_width)
-        key = side_by_side(get(f"{name}.k_proj.weight", shared, width), head_width)
+    def qkv(name: str, part: str, *columns: int) -> torch.Tensor:
+        query = side_by_side(get(f"{name}.q_proj.{part}", queries, *columns), head_width)
+        key = side_by_side(get(f"{name}.k_proj.{part}", shared, *columns), head_width)
         query = query if has_head_norm else query * query_scale  # a norm would undo it
-        return torch.cat((query, key, get(f"{name}.v_proj.weight", shared, width))).t().contiguous().to(dtype)
+        return torch.cat((query, key, get(f"{name}.v_proj.{part}", shared, *columns))).t().contiguous().to(dtype)
 
     def head_norm(name: str) -> torch.Tensor | None:
         if not has_head_norm:
@@ -92,7 +104,8 @@ def read_weights(
         gate, up = (get(f"{prefix}.mlp.{part}_proj.weight", inner, width, dtype=dtype) for part in ("gate", "up"))
         return Layer(
             attention_norm=norm(f"{prefix}.input_layernorm"),
-            qkv=qkv(f"{prefix}.self_attn"),
+            qkv=qkv(f"{prefix}.self_attn", "weight", width),
+            qkv_bias=qkv(f"{prefix}.self_attn", "bias") if has_bias else None,
             head_norm=head_norm(f"{prefix}.self_attn"),
             out=get(f"{prefix}.self_attn.o_proj.weight", width, queries, dtype=dtype).t().contiguous(),
             inner_norm=norm(f"{prefix}.post_attention_layernorm"),

@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 
 from sie_server.adapters.base import LoadError, ModelSpec, WeightsSource
+from sie_server.adapters.shared.accelerator import is_out_of_memory
 from sie_server.adapters.shared.torch_use import use_threads
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 from sie_server.core.lifecycle import ErrorClass
@@ -72,7 +73,9 @@ def fitting(device: str) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise LoadError(ErrorClass.OOM, f"the model does not fit into the memory of {device}") from error
 
 

@@ -14,7 +14,7 @@ from sie_server.adapters.shared.layout import read_text_settings
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.core.lifecycle import ErrorClass
 
-FILLING, PADDING = "[MASK]", "[PAD]"
+FILLINGS, PADDINGS = ("[MASK]", "<mask>"), ("[PAD]", "<pad>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,17 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """How queries, or documents, are read. `fill` is the id that fills them up to `length`, `skipped` are ids too."""
+    """How queries, or documents, are read. `fill` is the id that fills them up to `length`, `skipped` are ids too.
+
+    `sees_filling`: tokens look at what fills.
+    """
 
     tokenizer: TextTokenizer
     marker: int
     length: int
     fill: int | None
     skipped: Array
+    sees_filling: bool = False
 
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
         """`payload` is Tokens."""
@@ -45,6 +49,7 @@ class Side:
         seen = len(ids)
         if self.fill is not None:
             ids = np.concatenate([ids, np.full(self.length - seen, self.fill, ids.dtype)])
+        seen = len(ids) if self.sees_filling else seen
         return Prepared(len(ids), text.truncated, Tokens(ids, seen, ~np.isin(ids, self.skipped)))
 
 
@@ -55,9 +60,9 @@ def read_queries(folder: Path, options: Mapping[str, Any], length: int) -> Side:
         LoadError: a token that an option names is not in the vocabulary.
     """
     tokenizer = _tokenizer(folder, length)
-    fill = _id(tokenizer, FILLING) if options.get("query_expansion", True) else None
-    marker = _id(tokenizer, options.get("query_marker", "[unused0]"))
-    return Side(tokenizer, marker, length, fill, np.array([], np.int64))
+    fill = _id(tokenizer, *FILLINGS) if options.get("query_expansion", True) else None
+    marker, seen = _id(tokenizer, options.get("query_marker", "[unused0]")), bool(options.get("expansion_seen", False))
+    return Side(tokenizer, marker, length, fill, np.array([], np.int64), seen)
 
 
 def read_documents(folder: Path, options: Mapping[str, Any], length: int) -> Side:
@@ -68,7 +73,7 @@ def read_documents(folder: Path, options: Mapping[str, Any], length: int) -> Sid
     """
     tokenizer = _tokenizer(folder, length)
     skips = options.get("skip_punctuation", True)
-    found = [tokenizer.id_of(symbol) for symbol in (PADDING, *(string.punctuation if skips else ""))]
+    found = [tokenizer.id_of(symbol) for symbol in (*PADDINGS, *(string.punctuation if skips else ""))]
     skipped = np.array([each for each in found if each is not None], np.int64)
     return Side(tokenizer, _id(tokenizer, options.get("doc_marker", "[unused1]")), length, None, skipped)
 
@@ -78,8 +83,9 @@ def _tokenizer(folder: Path, length: int) -> TextTokenizer:
     return TextTokenizer(folder, length - 1, lower_case=lower_case)  # one token less: the marker needs its place
 
 
-def _id(tokenizer: TextTokenizer, token: str) -> int:
-    found = tokenizer.id_of(token)
+def _id(tokenizer: TextTokenizer, *tokens: str) -> int:
+    """The id of the first of these that there is."""
+    found = next((each for token in tokens if (each := tokenizer.id_of(token)) is not None), None)
     if found is None:
-        raise LoadError(ErrorClass.UNKNOWN, f"the model's vocabulary has no token '{token}'")
+        raise LoadError(ErrorClass.UNKNOWN, f"the model's vocabulary has no token '{' or '.join(tokens)}'")
     return found

@@ -84,6 +84,7 @@ def read_weights(
         return Layer(
             attention_norm=norm(f"{prefix}.attn_norm") if index else None,  # the embeddings are normalised already
             qkv=qkv(f"{prefix}.attn.Wqkv"),
+            qkv_bias=None,
             head_norm=None,
             out=matrix(f"{prefix}.attn.Wo", width, width),
             inner_norm=norm(f"{prefix}.mlp_norm"),

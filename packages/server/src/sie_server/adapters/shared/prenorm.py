@@ -49,11 +49,12 @@ class Layer:
     """One block. Weights are [in, out] and contiguous; queries and keys have their pairs side by side.
 
     Queries carry the factor 1/sqrt(head width): in `head_norm` [turned heads, head width] if there is one, else in
-    `qkv`. `gate_up` gives what is activated first, then what it is multiplied with.
+    `qkv` and its bias. `gate_up` gives what is activated first, then what it is multiplied with.
     """
 
     attention_norm: torch.Tensor | None
     qkv: torch.Tensor
+    qkv_bias: torch.Tensor | None
     head_norm: torch.Tensor | None
     out: torch.Tensor
     inner_norm: torch.Tensor
@@ -132,7 +133,11 @@ class PackedPreNorm:
     def _attention(self, layer: Layer, hidden: torch.Tensor, batch: _Batch) -> torch.Tensor:
         shape, tokens = self._shape, len(hidden)
         normed = hidden if layer.attention_norm is None else self._norm(hidden, layer.attention_norm)
-        qkv = torch.mm(normed, layer.qkv, out=batch.buffers.qkv[:tokens])
+        qkv = batch.buffers.qkv[:tokens]
+        if layer.qkv_bias is None:
+            torch.mm(normed, layer.qkv, out=qkv)
+        else:
+            torch.addmm(layer.qkv_bias, normed, layer.qkv, out=qkv)
         heads = qkv.view(tokens, -1, shape.head_width)
         turned, values = heads[:, : shape.turned_heads], heads[:, shape.turned_heads :]
         if layer.head_norm is not None:

@@ -33,6 +33,7 @@ class TextTokenizer:
 
     def __init__(self, folder: Path, max_length: int, *, lower_case: bool, end_token: str | None = None) -> None:
         self._tokenizer = open_tokenizer(folder)
+        self.max_length = max_length
         self._end = _missing_end(self._tokenizer, end_token)
         self._tokenizer.enable_truncation(max_length - len(self._end))  # of a pair, the longer text loses its end first
         self._vocabulary = self._tokenizer.get_vocab_size()
@@ -51,6 +52,11 @@ class TextTokenizer:
     def plain_ids(self, text: str) -> list[int]:
         """The ids of a text without special tokens around it."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def prepare_plain(self, texts: Sequence[str]) -> list[Prepared]:
+        """As `prepare`, but without special tokens and end token."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [Prepared(len(each), bool(each.overflowing), np.asarray(each.ids, np.int64)) for each in encodings]
 
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
         """Tokenise in one call; may be called from several threads."""
@@ -75,9 +81,13 @@ class TextTokenizer:
         """
         if not isinstance(given, str | Pair):
             raise UnsupportedInputError("the model reads texts only")
-        texts = (given,) if isinstance(given, str) else given
         specials = self._tokenizer.num_special_tokens_to_add(isinstance(given, Pair)) + len(self._end)
-        return specials + sum(self._whole(text.lower() if self._lower_case else text) for text in texts)
+        return specials + self.count_plain(given)
+
+    def count_plain(self, given: str | Pair) -> int:
+        """The same without special tokens."""
+        texts = (given,) if isinstance(given, str) else given
+        return sum(self._whole(text.lower() if self._lower_case else text) for text in texts)
 
     def texts_of(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of token ids, special tokens left out.

@@ -17,6 +17,7 @@ from sie_server.adapters.shared.attention import EVERYTHING, attend_on
 from sie_server.adapters.shared.bert_weights import BertShape, BertWeights, Layer, Norm
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
 from sie_server.adapters.shared.expansion import attend_seen
+from sie_server.adapters.shared.rope import turn, turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,13 @@ def pack(sequences: Sequence[Array], device: str, seen: list[int] | None = None)
     return Packed(ids, *places, lengths.tolist(), seen)
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    packed: Packed
+    buffers: Buffers
+    turns: torch.Tensor | None
+
+
 class PackedBert:
     """The encoder. `encode` may run in several threads at once: each has buffers of its own."""
 
@@ -70,37 +78,40 @@ class PackedBert:
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
-        batch = pack(sequences, self._device, seen)
-        weights = self._weights
-        hidden = functional.embedding(batch.ids, weights.words)
-        hidden.add_(functional.embedding(batch.positions, weights.positions))
+        packed, shape, weights = pack(sequences, self._device, seen), self._shape, self._weights
+        hidden = functional.embedding(packed.ids, weights.words)
+        if weights.positions is not None:
+            hidden.add_(functional.embedding(packed.positions, weights.positions))
         if types is not None:
             hidden.add_(functional.embedding(torch.from_numpy(np.concatenate(types)).to(self._device), weights.types))
-        hidden = _normalize(hidden, weights.norm, self._shape.norm_eps)
-        buffers = self._buffers.of(len(hidden), hidden.dtype)
+        hidden = normalize(hidden, weights.norm, shape.norm_eps)
+        by = None if shape.theta is None else turns(packed.positions, shape.theta, shape.head_width)
+        batch = _Batch(packed, self._buffers.of(len(hidden), hidden.dtype), by)
         for layer in weights.layers[:-1]:
-            hidden = self._block(layer, hidden, batch, buffers)
+            hidden = self._block(layer, hidden, batch)
         if not first_only:
-            return self._block(weights.layers[-1], hidden, batch, buffers), batch.lengths
-        context = self._attention(weights.layers[-1], hidden, batch, buffers)
-        eps = self._shape.norm_eps
-        firsts = finish_block(weights.layers[-1], hidden[batch.starts], context[batch.starts], buffers, eps)
-        return firsts, [1] * len(batch.lengths)
+            return self._block(weights.layers[-1], hidden, batch), packed.lengths
+        context = self._attention(weights.layers[-1], hidden, batch)
+        firsts = hidden[packed.starts], context[packed.starts]
+        return finish_block(weights.layers[-1], *firsts, batch.buffers, shape.norm_eps), [1] * len(packed.lengths)
 
-    def _block(self, layer: Layer, hidden: torch.Tensor, batch: Packed, buffers: Buffers) -> torch.Tensor:
-        context = self._attention(layer, hidden, batch, buffers)
-        return finish_block(layer, hidden, context, buffers, self._shape.norm_eps)
+    def _block(self, layer: Layer, hidden: torch.Tensor, batch: _Batch) -> torch.Tensor:
+        context = self._attention(layer, hidden, batch)
+        return finish_block(layer, hidden, context, batch.buffers, self._shape.norm_eps)
 
-    def _attention(self, layer: Layer, hidden: torch.Tensor, batch: Packed, buffers: Buffers) -> torch.Tensor:
-        shape, tokens = self._shape, len(hidden)
-        qkv = torch.addmm(layer.qkv_bias, hidden, layer.qkv, out=buffers.qkv[:tokens])
-        heads = qkv.view(tokens, 3, shape.heads, shape.head_width).permute(1, 2, 0, 3)
-        context = buffers.context[:tokens]
+    def _attention(self, layer: Layer, hidden: torch.Tensor, batch: _Batch) -> torch.Tensor:
+        shape, tokens, packed = self._shape, len(hidden), batch.packed
+        qkv = torch.addmm(layer.qkv_bias, hidden, layer.qkv, out=batch.buffers.qkv[:tokens])
+        by_head = qkv.view(tokens, 3, shape.heads, shape.head_width)
+        if batch.turns is not None:
+            turn(by_head[:, :2].flatten(1, 2), batch.turns)
+        heads = by_head.permute(1, 2, 0, 3)
+        context = batch.buffers.context[:tokens]
         out = context.view(tokens, shape.heads, shape.head_width)
-        if batch.seen is None:
-            self._attend(heads[0], heads[1], heads[2], out, batch.lengths, EVERYTHING)
+        if packed.seen is None:
+            self._attend(heads[0], heads[1], heads[2], out, packed.lengths, EVERYTHING)
         else:
-            attend_seen(heads[0], heads[1], heads[2], out, batch.lengths, batch.seen, EVERYTHING)
+            attend_seen(heads[0], heads[1], heads[2], out, packed.lengths, packed.seen, EVERYTHING)
         return context
 
 
@@ -108,11 +119,12 @@ def finish_block(
     layer: Layer, hidden: torch.Tensor, context: torch.Tensor, buffers: Buffers, eps: float
 ) -> torch.Tensor:
     """What follows attention in a block that normalises after each step; writes over `hidden`."""
-    hidden = _normalize(hidden.add_(layer.out_bias).addmm_(context, layer.out), layer.attention_norm, eps)
+    hidden = normalize(hidden.add_(layer.out_bias).addmm_(context, layer.out), layer.attention_norm, eps)
     inner = torch.addmm(layer.up_bias, hidden, layer.up, out=buffers.inner[: len(hidden)])
     torch.ops.aten.gelu_.default(inner)  # a GELU in place has no public name
-    return _normalize(hidden.add_(layer.down_bias).addmm_(inner, layer.down), layer.output_norm, eps)
+    return normalize(hidden.add_(layer.down_bias).addmm_(inner, layer.down), layer.output_norm, eps)
 
 
-def _normalize(hidden: torch.Tensor, norm: Norm, eps: float) -> torch.Tensor:
+def normalize(hidden: torch.Tensor, norm: Norm, eps: float) -> torch.Tensor:
+    """Layer normalisation of each row."""
     return functional.layer_norm(hidden, hidden.shape[-1:], norm.weight, norm.bias, eps)

@@ -1,0 +1,38 @@
+"""XLM-RoBERTa as Jina AI publishes it, with queries, keys and values in one matrix, as what it is: a BERT.
+
+Changes names and cuts one matrix in three, never numbers.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import torch
+
+_PARTS: Final = {
+    "emb_ln.": "embeddings.LayerNorm.",
+    "encoder.layers.": "encoder.layer.",
+    "mixer.out_proj.": "attention.output.dense.",
+    "norm1.": "attention.output.LayerNorm.",
+    "mlp.fc1.": "intermediate.dense.",
+    "mlp.fc2.": "output.dense.",
+    "norm2.": "output.LayerNorm.",
+}
+_ANY: Final = re.compile("|".join(map(re.escape, _PARTS)))
+_FUSED: Final = "mixer.Wqkv."
+_SELF: Final = "attention.self."
+
+
+def split(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Such a checkpoint under BERT's names; any other checkpoint as it is."""
+    if not any(_FUSED in name for name in tensors):
+        return dict(tensors)
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        plain = _ANY.sub(lambda part: _PARTS[part[0]], name)
+        if _FUSED in plain:
+            for part, own in zip(("query.", "key.", "value."), tensor.chunk(3), strict=True):
+                found[plain.replace(_FUSED, _SELF + part)] = own
+        else:
+            found[plain] = tensor
+    return found
