@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Literal, cast
@@ -78,12 +78,17 @@ def make_server(settings: Settings) -> Server:
         ValueError: tracing is asked for and its packages are not installed.
     """
     audited = logging.getLogger().isEnabledFor(logging.INFO)
-    router = RouterApp(settings, AuditLog(sys.stderr, time.time, settings.json_logs).write if audited else no_audit)
+    log = AuditLog(sys.stderr.buffer, time.time, settings.json_logs, _soon)
+    router = RouterApp(settings, log.write if audited else no_audit)
     shutdown_s = math.ceil(settings.request_timeout_s) + 1
     config = server_config(
         router.asgi, router.express, host=settings.host, port=settings.port, loop="uvloop", shutdown_s=shutdown_s
     )
     return Server(config, router, settings.drain_s)
+
+
+def _soon(call: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_soon(call)
 
 
 def server_config(
