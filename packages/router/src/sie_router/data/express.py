@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, Protocol
 
+from sie_protocol.compat import COMPAT_PATHS
 from sie_protocol.errors import Problem
 from sie_protocol.headers import INFERENCE_OPERATIONS, operation_path
 from sie_router.core.fleet import Index
@@ -19,8 +20,9 @@ from sie_router.data.body import Body, Receive
 from sie_router.data.call import Call, Send
 from sie_router.data.connection import Came, Connection, Reply
 from sie_router.data.forward import Forwarder, Plane
-from sie_router.data.incoming import Incoming, RawHeaders, Scope, read_incoming
+from sie_router.data.incoming import Incoming, RawHeaders, Scope, read_incoming, with_model
 from sie_router.data.inflight import Inflight
+from sie_router.data.named import model_named
 from sie_router.data.outcome import CLIENT_GONE, Outcome
 from sie_router.data.outgoing import passed_on
 
@@ -114,10 +116,13 @@ class Express:
 
     def begin(self, scope: Scope, data: bytes, client: Client) -> Begun | None:
         """Send a whole request to a worker; None, and nothing happened, when it has to go the long way."""
-        call = Call(scope, self._plane.clock(), self._inflight, is_named=False)
+        is_named = scope["path"] in COMPAT_PATHS
+        call = Call(scope, self._plane.clock(), self._inflight, is_named=is_named)
         self._see(scope)
         try:
-            incoming = read_incoming(scope, self._plane.new_id)
+            incoming = read_incoming(scope, self._plane.new_id, is_named=is_named)
+            if is_named:
+                incoming = with_model(incoming, model_named(data))
         except Problem:
             return None
         decision = self._forwarder.decide(incoming.ask)
@@ -145,5 +150,7 @@ class Express:
 
 
 def is_express(scope: Scope) -> bool:
-    """True for requests whose path names the model."""
-    return scope["method"] == "POST" and scope["path"].startswith(_PREFIXES)
+    """True for requests that ask a model for something."""
+    method: str = scope["method"]
+    path: str = scope["path"]
+    return method == "POST" and (path.startswith(_PREFIXES) or path in COMPAT_PATHS)

@@ -110,6 +110,8 @@ class Forwarder:
         `tell` hears what came of it, for `succeeded` or for `forward`.
         """
         worker = to.worker
+        if incoming.path:
+            rename(body, incoming.ask.model, to.model_id)
         head = head_for(incoming, worker, to.model_id, body.wire_length)
         left_s = self.deadline(call, incoming) - call.started
         connection = self._upstream.begin(worker.url, head, body.data, left_s, tell)

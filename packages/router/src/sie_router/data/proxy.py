@@ -6,12 +6,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-from msgspec.structs import replace
-
 from sie_protocol.codec import MAX_BODY_BYTES
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import RETRY_AFTER
-from sie_protocol.target import ModelRef
 from sie_router.core.demand import jittered, ttl_s
 from sie_router.core.events import Missed
 from sie_router.core.fleet import OTHER, Index
@@ -26,7 +23,7 @@ from sie_router.data.connection import BudgetSpent, Came, ConnectionCut, Reply
 from sie_router.data.express import Begun
 from sie_router.data.forward import Forwarder, Plane
 from sie_router.data.hold import Hold
-from sie_router.data.incoming import Incoming, Scope, read_incoming, sdk_version
+from sie_router.data.incoming import Incoming, Scope, read_incoming, sdk_version, with_model
 from sie_router.data.inflight import Inflight
 from sie_router.data.named import model_named
 from sie_router.data.outcome import CLIENT_GONE, CUT_SHORT, Outcome
@@ -119,7 +116,7 @@ class Proxy:
         try:
             if call.is_named:
                 await body.fill(self._terms.max_body_bytes)
-                incoming = call.incoming = _with_model(incoming, model_named(body.data))
+                incoming = call.incoming = with_model(incoming, model_named(body.data))
             seen = self._plane.snapshot().index
             result = await self._first(call, incoming, body)
             await self._conclude(call, incoming, body, result, seen)
@@ -228,7 +225,3 @@ class Proxy:
         finally:
             reply.close()
         await call.send({"type": "http.response.body", "body": b""})
-
-
-def _with_model(incoming: Incoming, model: ModelRef) -> Incoming:
-    return replace(incoming, ask=replace(incoming.ask, model=model))

@@ -7,7 +7,7 @@ finds the same thing: a line break that a value smuggled in.
 
 import asyncio
 import sys
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
@@ -228,7 +228,7 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         data = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._begun = self._express.begin(self.scope, data, self)
+        self._begun = self._express.begin(cast("Scope", self.scope), data, self)
         if self._begun is None:
             self._leave_express()
             super().on_message_complete()
@@ -254,7 +254,7 @@ class Protocol(HttpToolsProtocol):
         self._begun = None
         exchange = self._exchange(scope, stays=self._stays, is_latest=not self.pipeline)
         exchange.more_body = False
-        self._start_asgi_task(exchange, app)
+        self._start_asgi_task(exchange, cast("Any", app))
 
     def _leave_express(self) -> None:
         """Serve what came of a request so far as any other."""
