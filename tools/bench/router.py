@@ -46,8 +46,9 @@ wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Accept"] = "application/json"
 wrk.headers["X-SIE-MACHINE-PROFILE"] = "l4"
 wrk.headers["X-SIE-SDK-Version"] = "0.1.10"
-function delay() return {pause_ms} end
 """
+# Clients that know nothing of each other: with equal pauses all connections would ask in the same millisecond for ever.
+PAUSES = "function delay() return 0.5 - math.log(1 - math.random()) * {pause_ms} end\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Target:
     """A proxy that runs."""
 
     name: str
+    path: str
     port: int
     pid: int
     script: Path
@@ -71,9 +73,9 @@ class Sample:
 
 
 def write_script(file: Path, path: str, pause_ms: int = 0) -> Path:
-    """A script for wrk; each connection waits `pause_ms` before each request."""
-    text = SCRIPT.format(path=path, body=BODY, pause_ms=pause_ms)
-    file.write_text(text if pause_ms else text.replace(f"function delay() return {pause_ms} end\n", ""))
+    """A script for wrk; each connection waits `pause_ms` before each request, on average."""
+    text = SCRIPT.format(path=path, body=BODY)
+    file.write_text(text + PAUSES.format(pause_ms=pause_ms) if pause_ms else text)
     return file
 
 
@@ -119,7 +121,7 @@ def running(proxy: Proxy, folder: Path, upstream: int) -> Iterator[Target]:
     command = proxy.command(folder, port, upstream)
     with serving(command, port, proxy.path, json.loads(BODY)) as started:
         script = write_script(folder / f"{port}.lua", proxy.path)
-        yield Target(proxy.name, port, started.pid, script)
+        yield Target(proxy.name, proxy.path, port, started.pid, script)
 
 
 def rounds_of(targets: list[Target], rounds: int, seconds: int, connections: int) -> dict[str, list[Sample]]:
@@ -133,17 +135,21 @@ def rounds_of(targets: list[Target], rounds: int, seconds: int, connections: int
     return samples
 
 
-def added_ms(target: Target, upstream: int, per_second: float, connections: int, rounds: int) -> str:
-    """How much longer a request takes than without the proxy, while that has half of the load it can take."""
-    pause_ms = round(connections / (per_second / 2) * 1000)
-    script = write_script(target.script.with_suffix(".half.lua"), ENCODE, pause_ms)
-    added, rate = [], 0.0
+def added_ms(targets: list[Target], upstream: int, per_second: float, connections: int, rounds: int) -> str:
+    """How much longer a request takes than without each proxy, under this load, which ours can take twice."""
+    pause_ms = round(connections / per_second * 1000)
+    added: dict[str, list[float]] = {target.name: [] for target in targets}
+    rate = 0.0
     for _ in range(rounds):
-        direct, proxied = (wrk(port, script, connections, 2) for port in (upstream, target.port))
-        added.append(proxied.p50_ms - direct.p50_ms)
-        rate = proxied.per_second
-    middle, least, most = statistics.median(added), min(added), max(added)
-    return f"at half load ({rate:.0f} requests/s) it adds {middle:.2f} ms to p50 ({least:.2f} to {most:.2f})"
+        for target in targets:
+            script = write_script(target.script.with_suffix(".half.lua"), target.path, pause_ms)
+            direct, proxied = (wrk(port, script, connections, 2) for port in (upstream, target.port))
+            added[target.name].append(proxied.p50_ms - direct.p50_ms)
+            rate = proxied.per_second if target.name == OURS else rate
+    lines = [f"at {rate:.0f} requests/s, half of what {OURS} can take, a request takes longer by (median of p50):"]
+    for name, values in added.items():
+        lines.append(f"{name:<26}{statistics.median(values):>8.2f} ms ({min(values):.2f} to {max(values):.2f})")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -165,7 +171,7 @@ def main() -> None:
         samples = rounds_of(targets, asked.rounds, asked.seconds, asked.connections)
         print(table(samples), flush=True)
         most = statistics.median(sample.per_second for sample in samples[OURS])
-        print(added_ms(targets[0], upstream, most, asked.connections, asked.rounds), flush=True)
+        print(added_ms(targets, upstream, most / 2, asked.connections, asked.rounds), flush=True)
     print("\nChoosing a worker:", flush=True)
     subprocess.run([sys.executable, Path(__file__).with_name("decide.py")], check=True)
     if not asked.no_memory:

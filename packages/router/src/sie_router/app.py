@@ -46,6 +46,7 @@ from sie_router.core.events import CatalogPut, Tick
 from sie_router.core.index import empty_fleet
 from sie_router.core.pools import Caller
 from sie_router.data.admission import Admission
+from sie_router.data.express import Express
 from sie_router.data.forward import Forwarder, Plane
 from sie_router.data.health import HealthBook
 from sie_router.data.hold import Hold
@@ -64,7 +65,10 @@ _NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "lo
 
 
 class RouterApp:
-    """One router. `asgi` is the application to serve; its lifespan runs everything that is not a request."""
+    """One router. `asgi` is the application to serve; its lifespan runs everything that is not a request.
+
+    `express` takes most requests past it; None with tracing.
+    """
 
     def __init__(self, settings: Settings, audit: Callable[[Outcome], None]) -> None:
         self._settings = settings
@@ -93,7 +97,7 @@ class RouterApp:
             self.catalog.look()
         tokens = Tokens(settings.auth.tokens, settings.auth.admin_token)
         exempt = settings.auth.exempt_operational
-        proxy = self._proxy()
+        proxy, self.express = self._ways(tokens)
         front = Front([InferenceRoute(proxy), NamedRoute(proxy.named)], self._build())
         self._closing: list[Callable[[], None]] = []
         self.asgi = self._traced(Auth(front, tokens, exempt_operational=exempt))
@@ -153,7 +157,7 @@ class RouterApp:
             return KubePools(self._kube, random.random, lease_s=self._settings.lease_s, release=kube.release)
         return MemoryPools() if self._settings.pools_file is None else FilePools(self._settings.pools_file)
 
-    def _proxy(self) -> Proxy:
+    def _ways(self, tokens: Tokens) -> tuple[Proxy, Express | None]:
         settings = self._settings
         find_pool = PoolFinder(self.pools, self.store.publish).find
         prefix, numbers = secrets.token_hex(6), itertools.count(1)
@@ -167,15 +171,26 @@ class RouterApp:
         hold = Hold(
             plane, forwarder, self.waiting, max_wait_s=settings.max_wait_s, retry_after_s=settings.retry_after_s
         )
-        return Proxy(
+        admission = Admission(settings.max_concurrency, settings.max_held_bytes)
+        proxy = Proxy(
             plane=plane,
             forwarder=forwarder,
             inflight=self.inflight,
-            admission=Admission(settings.max_concurrency, settings.max_held_bytes),
+            admission=admission,
             hold=hold,
             terms=Terms(settings.retry_after_s, settings.estimated_wait_s, settings.max_body_bytes),
             record=self._record,
         )
+        express = Express(
+            plane=plane,
+            forwarder=forwarder,
+            inflight=self.inflight,
+            admission=admission,
+            see=tokens.see,
+            resume=proxy.resume,
+            record=self._record,
+        )
+        return proxy, None if settings.tracing else express  # spans are made around the application
 
     def _record(self, outcome: Outcome) -> None:
         self.counters.count(outcome)

@@ -8,9 +8,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from functools import partial
+from typing import Literal, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -18,6 +19,7 @@ from starlette.types import ASGIApp
 from sie_protocol.headers import SERVER_VERSION
 from sie_protocol.versions import VERSION
 from sie_router.app import RouterApp
+from sie_router.data.express import Express
 from sie_router.edge.audit import AuditLog, no_audit
 from sie_router.edge.protocol import Protocol
 from sie_router.settings import Settings
@@ -78,14 +80,21 @@ def make_server(settings: Settings) -> Server:
         ValueError: tracing is asked for and its packages are not installed.
     """
     audited = logging.getLogger().isEnabledFor(logging.INFO)
-    router = RouterApp(settings, AuditLog(sys.stderr, time.time, settings.json_logs).write if audited else no_audit)
+    log = AuditLog(sys.stderr.buffer, time.time, settings.json_logs, _soon)
+    router = RouterApp(settings, log.write if audited else no_audit)
     shutdown_s = math.ceil(settings.request_timeout_s) + 1
-    config = server_config(router.asgi, host=settings.host, port=settings.port, loop="uvloop", shutdown_s=shutdown_s)
+    config = server_config(
+        router.asgi, router.express, host=settings.host, port=settings.port, loop="uvloop", shutdown_s=shutdown_s
+    )
     return Server(config, router, settings.drain_s)
 
 
+def _soon(call: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_soon(call)
+
+
 def server_config(
-    app: ASGIApp, *, host: str, port: int, loop: Literal["uvloop", "none"], shutdown_s: int
+    app: ASGIApp, express: Express | None, *, host: str, port: int, loop: Literal["uvloop", "none"], shutdown_s: int
 ) -> uvicorn.Config:
     """How a router is served; every answer carries its version. `none` is for a caller with a loop of its own."""
     return uvicorn.Config(
@@ -93,7 +102,7 @@ def server_config(
         host=host,
         port=port,
         loop=loop,
-        http=Protocol,
+        http=cast("type[asyncio.Protocol]", partial(Protocol, express=express)),  # all uvicorn does is to call it
         headers=[(SERVER_VERSION, VERSION)],
         ws_max_size=1 << 16,
         lifespan="on",

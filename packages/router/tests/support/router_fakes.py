@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from router_builders import L4, status
 from sie_protocol.status import HEARTBEAT_S, WorkerStatus
 from sie_router.app import RouterApp
+from sie_router.data.express import Express
 from sie_router.data.outcome import Outcome
 from sie_router.serve import server_config
 from sie_router.settings import Settings
@@ -226,14 +227,14 @@ async def served(settings: Settings) -> AsyncIterator[Served]:
     """Serve a router in this process, as the command does."""
     outcomes: list[Outcome] = []
     app = RouterApp(settings, outcomes.append)
-    async with listening(app.asgi) as port:
+    async with listening(app.asgi, app.express) as port:
         yield Served(app, port, outcomes)
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp) -> AsyncIterator[int]:
+async def listening(app: ASGIApp, express: Express | None = None) -> AsyncIterator[int]:
     """Serve any application as a router is served; its port."""
-    server = uvicorn.Server(server_config(app, host="127.0.0.1", port=0, loop="none", shutdown_s=5))
+    server = uvicorn.Server(server_config(app, express, host="127.0.0.1", port=0, loop="none", shutdown_s=5))
     task = asyncio.create_task(server.serve())
     await eventually(lambda: server.started or task.done())
     try:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from sie_router.core.catalog import AnyModel, Models
 from sie_router.core.health import HEALTHY, Health
 from sie_router.core.leases import LEASE_S
@@ -16,9 +18,11 @@ from sie_router.core.pools import DEFAULT_POOL, Pool
 GroupKey = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Workers that are interchangeable: one machine profile, one bundle. Also a pair of metric label values."""
+class Group(msgspec.Struct, frozen=True):
+    """Workers that are interchangeable: one machine profile, one bundle. Also a pair of metric label values.
+
+    A struct, whose hash is computed in C: every request is counted under its group.
+    """
 
     profile: str
     bundle: str

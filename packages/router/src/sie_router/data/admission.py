@@ -12,6 +12,10 @@ class Admission:
         self.requests = 0
         self.held_bytes = 0
 
+    def has_room(self, size_bytes: int) -> bool:
+        """True when a request with a body of this size may come in."""
+        return self.requests < self._max_requests and self.held_bytes + size_bytes <= self._max_held_bytes
+
     def enter(self) -> None:
         """Take one request on.
 

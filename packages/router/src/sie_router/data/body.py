@@ -37,6 +37,20 @@ class Body:
         self.size_bytes = 0
         self.held_bytes = 0
 
+    @classmethod
+    def whole(cls, data: bytes, admission: Admission) -> "Body":
+        """A body that came with its request; charges the admission.
+
+        Raises:
+            Problem: QUEUE_FULL when too much is held already.
+        """
+        admission.hold(len(data))
+        body = cls(_nothing, len(data), len(data), admission)
+        body.data = data
+        body.is_whole = True
+        body.size_bytes = body.held_bytes = len(data)
+        return body
+
     async def fill(self, hold_bytes: int = REPLAY_BYTES) -> None:
         """Read until the body is whole or so many bytes are held. Does nothing the second time.
 
@@ -104,3 +118,7 @@ class Body:
             self._admission.hold(len(data))
             self.held_bytes += len(data)
         return data
+
+
+async def _nothing() -> Message:
+    raise AssertionError("nothing is left to read of a whole body")

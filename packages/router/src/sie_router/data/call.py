@@ -23,13 +23,15 @@ class Gone:
     A callback, because listening with `receive` would take a task for every request.
     """
 
-    __slots__ = ("callback",)
+    __slots__ = ("callback", "is_told")
 
     def __init__(self) -> None:
         self.callback: Callable[[], None] | None = None
+        self.is_told = False
 
     def tell(self) -> None:
         """The client went away."""
+        self.is_told = True
         if self.callback is not None:
             self.callback()
 
@@ -43,6 +45,11 @@ class Watch:
         self._gone: Gone = scope[GONE]
         self._owner = asyncio.current_task()
         self.is_gone = False
+
+    @property
+    def is_late(self) -> bool:
+        """True when the client went away before the task began."""
+        return self._gone.is_told
 
     def start(self) -> None:
         """Begin to watch; only once the body was read to its end."""
@@ -59,18 +66,22 @@ class Watch:
 
 
 class Call:
-    """Written by the proxy and the forwarder, in the one task that serves the request."""
+    """Written by the proxy and the forwarder, in the one task that serves the request.
+
+    `send` and `watch` belong to that task and are there once it took the call over with `attach`.
+    """
 
     __slots__ = ("_holding", "_inflight", "applied_wait_s", "body", "group", "held_s", "incoming", "is_named", "model",
                  "provisioning", "request_id", "retries", "scope", "send", "started", "status", "watch",
                  "worker")  # fmt: skip
 
-    def __init__(self, scope: Scope, send: Send, started: float, inflight: Inflight, *, is_named: bool) -> None:
+    send: Send
+    watch: Watch
+
+    def __init__(self, scope: Scope, started: float, inflight: Inflight, *, is_named: bool) -> None:
         self.scope = scope
-        self.send = send
         self.started = started
         self.is_named = is_named
-        self.watch = Watch(scope)
         self.incoming: Incoming | None = None
         self.body: Body | None = None
         self.request_id = b""
@@ -84,6 +95,12 @@ class Call:
         self.applied_wait_s = 0
         self._inflight = inflight
         self._holding: Worker | None = None
+
+    def attach(self, scope: Scope, send: Send) -> None:
+        """The running task serves this request from here on."""
+        self.scope = scope
+        self.send = send
+        self.watch = Watch(scope)
 
     def hold(self, worker: Worker) -> None:
         """Count this request as being on its way to a worker."""

@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection to a worker: writes a request, reads one framed response at a time.
 
 A hand-written client, because this is the hot path: parsing is httptools (C), there is no task, stream or lock per
-request, and a small response is one future. Only framed responses (Content-Length or chunked) are accepted: of any
+request, and a small response is one callback. Only framed responses (Content-Length or chunked) are accepted: of any
 other kind nobody can tell a complete one from one that was cut.
 """
 
@@ -71,12 +71,15 @@ class Reply:
             self._connection = None
 
 
+Came = Reply | ConnectionCut | BudgetSpent
+
+
 class Connection(asyncio.Protocol):
     """Used by one request at a time. `on_free` and `on_closed` tell the pool that owns it."""
 
     __slots__ = (
         "_can_stay", "_chunked", "_complete", "_deadline", "_error", "_headers", "_is_idle", "_is_small", "_length",
-        "_loop", "_on_closed", "_on_free", "_parser", "_parts", "_paused", "_reply", "_sending", "_size", "_transport",
+        "_loop", "_on_closed", "_on_free", "_parser", "_parts", "_paused", "_sending", "_size", "_tell", "_transport",
         "_waiter", "_writable", "idle_since", "received",
     )  # fmt: skip
 
@@ -91,11 +94,11 @@ class Connection(asyncio.Protocol):
         self._on_closed = on_closed
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
-        self._reply: asyncio.Future[Reply] | None = None
+        self._tell: Callable[[Came], None] | None = None  # until the request has its reply, or never will
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._deadline = Deadline(loop, self._out_of_time)
-        self._error: Exception | None = None
+        self._error: ConnectionCut | BudgetSpent | None = None
         self._is_idle = True
         self._sending = False
         self._paused = False
@@ -115,16 +118,15 @@ class Connection(asyncio.Protocol):
 
     # What a request does
 
-    def start(self, budget_s: float) -> asyncio.Future[Reply]:
-        """Begin a request; the future is its reply, or ConnectionCut or BudgetSpent."""
+    def start(self, budget_s: float, tell: Callable[[Came], None]) -> None:
+        """Begin a request; `tell` hears once what came of it."""
         self._reset()
         self._is_idle = False
-        self._reply = self._loop.create_future()
+        self._tell = tell
         if self._transport is None or self._transport.is_closing():
             self._fail(ConnectionCut("the connection was already closed", received=False))
         else:
             self._deadline.set(budget_s)
-        return self._reply
 
     def write(self, data: bytes) -> None:
         """Send bytes of the request; kept in memory as long as the worker does not take them."""
@@ -221,14 +223,14 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The head is complete; a long body is handed over from here on."""
         status = self._parser.get_status_code()
-        if status < 200 or self._reply is None or self._reply.done():  # noqa: PLR2004 - informational responses
+        if status < 200 or self._tell is None:  # noqa: PLR2004 - informational responses
             return
         if self._length < 0 and not self._chunked and status not in _BODILESS:
             self._fail(ConnectionCut("the response has neither Content-Length nor chunks", received=True))
             return
         self._is_small = status in _BODILESS or 0 <= self._length <= SMALL_RESPONSE_BYTES
         if not self._is_small:
-            self._reply.set_result(Reply(status, self._headers, None, self))
+            self._say(Reply(status, self._headers, None, self))
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -256,25 +258,27 @@ class Connection(asyncio.Protocol):
         if not self._is_small:
             self._wake()
             return
-        reply, self._reply = self._reply, None
-        if reply is not None and not reply.done():
-            parts = self._parts
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
-            reply.set_result(Reply(status, self._headers, body))
+        parts = self._parts
+        reply = Reply(status, self._headers, parts[0] if len(parts) == 1 else b"".join(parts))
         self._free()
+        self._say(reply)
 
     # Ends
 
     def _out_of_time(self) -> None:
         self._fail(BudgetSpent("the worker did not answer in time"))
 
-    def _fail(self, error: Exception) -> None:
+    def _say(self, came: Came) -> None:
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell(came)
+
+    def _fail(self, error: ConnectionCut | BudgetSpent) -> None:
         """End whoever waits with this error, and close. A finished response is not touched."""
         self._release_writer()
         if not self._complete and not self._is_idle and self._error is None:
             self._error = error
-            if self._reply is not None and not self._reply.done():
-                self._reply.set_exception(error)
+            self._say(error)
             self._wake()
         self._close()
 

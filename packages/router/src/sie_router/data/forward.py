@@ -20,7 +20,7 @@ from sie_router.core.health import Verdict, verdict
 from sie_router.core.route import Ask, Decision, Forward, decide
 from sie_router.data.body import Body
 from sie_router.data.call import Call
-from sie_router.data.connection import BudgetSpent, ConnectionCut, Reply, WorkerUnreachable
+from sie_router.data.connection import BudgetSpent, Came, Connection, ConnectionCut, Reply, WorkerUnreachable
 from sie_router.data.health import HealthBook
 from sie_router.data.incoming import Incoming, head_for
 from sie_router.data.inflight import Inflight
@@ -102,10 +102,36 @@ class Forwarder:
         own, asked = self._budget_s, incoming.timeout_s
         return call.started + (own if asked is None else min(own, asked))
 
-    async def forward(self, call: Call, incoming: Incoming, body: Body, first: Forward) -> Reply | Decision:
+    def begin(
+        self, call: Call, incoming: Incoming, body: Body, to: Forward, tell: Callable[[Came], None]
+    ) -> Connection | None:
+        """Make the first try at once, with a whole body on a kept connection; None if there is none.
+
+        `tell` hears what came of it, for `succeeded` or for `forward`.
+        """
+        worker = to.worker
+        if incoming.path:
+            rename(body, incoming.ask.model, to.model_id)
+        head = head_for(incoming, worker, to.model_id, body.wire_length)
+        left_s = self.deadline(call, incoming) - call.started
+        connection = self._upstream.begin(worker.url, head, body.data, left_s, tell)
+        if connection is not None:
+            self._retries.earn()
+            call.hold(worker)
+            self._health.sent(worker)
+        return connection
+
+    def ended(self, worker: Worker, said: Verdict) -> None:
+        """A first try is over, and there will be no other."""
+        self._health.report(worker, said)
+
+    async def forward(
+        self, call: Call, incoming: Incoming, body: Body, first: Forward, came: Came | None = None
+    ) -> Reply | Decision:
         """The reply to pass on, or the decision that remains when nobody gave one.
 
-        The call stays counted as on its way to the worker whose reply this is.
+        The call stays counted as on its way to the worker whose reply this is. `came` is what a first try came to that
+        `begin` made.
 
         Raises:
             Problem: DEADLINE_EXCEEDED, QUEUE_FULL (of this router), WORKER_UNAVAILABLE.
@@ -113,11 +139,13 @@ class Forwarder:
         """
         tries = Tries()
         decision: Decision = first
-        self._retries.earn()
-        if incoming.path:
-            rename(body, incoming.ask.model, first.model_id)
+        if came is None:
+            self._retries.earn()
+            if incoming.path:
+                rename(body, incoming.ask.model, first.model_id)
         while isinstance(decision, Forward):
-            reply = await self._try(call, incoming, body, decision, tries)
+            reply = await self._try(call, incoming, body, decision, tries, came)
+            came = None
             if reply is not None and not self._is_refused(reply, decision.worker, tries):
                 return reply
             is_spent = tries.count >= MAX_TRIES or tries.refusals >= MAX_REFUSALS or not body.can_repeat
@@ -128,17 +156,20 @@ class Forwarder:
                 break
         return self._last_word(call, incoming.ask, tries)
 
-    async def _try(self, call: Call, incoming: Incoming, body: Body, to: Forward, tries: Tries) -> Reply | None:
+    async def _try(
+        self, call: Call, incoming: Incoming, body: Body, to: Forward, tries: Tries, came: Came | None
+    ) -> Reply | None:
         worker = to.worker
-        call.hold(worker)
-        self._health.sent(worker)
+        if came is None:
+            call.hold(worker)
+            self._health.sent(worker)
         tries.count += 1
         tries.is_free = False
         call.retries += tries.count > 1
-        left_s = self.deadline(call, incoming) - self._plane.clock()
+        left_s = self.deadline(call, incoming) - (self._plane.clock() if came is None else call.started)
         said = Verdict.NEUTRAL
         try:
-            reply = await self._send(call, incoming, body, to, left_s)
+            reply = await self._send(call, incoming, body, to, came)
             is_error = reply.status >= _SERVER_ERROR
             said = verdict(reply.status, is_about_model=is_error and code_of(reply) == _ABOUT_MODEL)
         except BudgetSpent as spent:
@@ -164,7 +195,13 @@ class Forwarder:
         tries.avoid = (*tries.avoid, worker.url)
         return None
 
-    async def _send(self, call: Call, incoming: Incoming, body: Body, to: Forward, left_s: float) -> Reply:
+    async def _send(self, call: Call, incoming: Incoming, body: Body, to: Forward, came: Came | None) -> Reply:
+        if isinstance(came, Reply):
+            return came
+        if came is not None and not (isinstance(came, ConnectionCut) and not came.received):
+            raise came
+        # Nothing was sent, or a kept connection was closed just as it was used: that is no try.
+        left_s = self.deadline(call, incoming) - self._plane.clock()
         if left_s <= 0:
             raise BudgetSpent("no time is left")
         head = head_for(incoming, to.worker, to.model_id, body.wire_length)

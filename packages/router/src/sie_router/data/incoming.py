@@ -6,6 +6,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import MACHINE_PROFILE, POOL, REQUEST_ID, SDK_VERSION, TIMEOUT, operation_path
@@ -102,6 +103,11 @@ def read_incoming(scope: Scope, new_id: Callable[[], str], *, is_named: bool = F
         path,
         _timeout_s(read[_TIMEOUT]) if _TIMEOUT in read else None,
     )
+
+
+def with_model(incoming: Incoming, model: ModelRef) -> Incoming:
+    """The same request, once its body has told the model."""
+    return replace(incoming, ask=replace(incoming.ask, model=model))
 
 
 def head_for(incoming: Incoming, worker: Worker, model_id: str, body_bytes: int | None) -> bytes:

@@ -2,39 +2,33 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-from msgspec.structs import replace
-
 from sie_protocol.codec import MAX_BODY_BYTES
 from sie_protocol.errors import ErrorCode, Problem
-from sie_protocol.headers import PREFERENCE_APPLIED, REQUEST_ID, RETRY_AFTER, SERVER_VERSION, WORKER
-from sie_protocol.target import ModelRef
+from sie_protocol.headers import RETRY_AFTER
 from sie_router.core.demand import jittered, ttl_s
 from sie_router.core.events import Missed
-from sie_router.core.fleet import OTHER
+from sie_router.core.fleet import OTHER, Index
+from sie_router.core.health import Verdict
 from sie_router.core.pools import pool_key
 from sie_router.core.route import Decision, Forward, Provision, Reject
 from sie_router.data.admission import Admission
 from sie_router.data.answers import Answer, compat_provisioning, compat_refusal, provisioning, refusal
 from sie_router.data.body import Body, ClientGone, Receive
 from sie_router.data.call import Call, Send
-from sie_router.data.connection import BudgetSpent, ConnectionCut, Reply
+from sie_router.data.connection import BudgetSpent, Came, ConnectionCut, Reply
+from sie_router.data.express import Begun
 from sie_router.data.forward import Forwarder, Plane
 from sie_router.data.hold import Hold
-from sie_router.data.incoming import HOP_BY_HOP, Incoming, RawHeaders, Scope, read_incoming, sdk_version, without_named
+from sie_router.data.incoming import Incoming, Scope, read_incoming, sdk_version, with_model
 from sie_router.data.inflight import Inflight
 from sie_router.data.named import model_named
 from sie_router.data.outcome import CLIENT_GONE, CUT_SHORT, Outcome
+from sie_router.data.outgoing import own, passed_on
 
-_REQUEST_ID: Final = REQUEST_ID.lower().encode()
-_WORKER: Final = WORKER.lower().encode()
-# The router's own server writes the date, and exactly one version stands on an answer: the router's.
-_DROPPED: Final = HOP_BY_HOP | {SERVER_VERSION.lower().encode(), _WORKER, _REQUEST_ID, b"date", b"server"}
-
-_PREFERENCE_APPLIED: Final = PREFERENCE_APPLIED.lower().encode()
 _RETRY_AFTER: Final = RETRY_AFTER.lower().encode()
 _UNAVAILABLE: Final = 503
 _ABOUT_MODEL: Final = frozenset({ErrorCode.MODEL_NOT_FOUND, ErrorCode.BUNDLE_CONFLICT})
@@ -75,15 +69,25 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request whose path names the model."""
-        await self._run(Call(scope, send, self._plane.clock(), self._inflight, is_named=False), receive)
+        await self._begin(scope, receive, send, is_named=False)
 
     async def named(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request of another service's client, whose body names the model."""
-        await self._run(Call(scope, send, self._plane.clock(), self._inflight, is_named=True), receive)
+        await self._begin(scope, receive, send, is_named=True)
 
-    async def _run(self, call: Call, receive: Receive) -> None:
+    async def resume(self, begun: Begun, came: Came, scope: Scope, _: Receive, send: Send) -> None:
+        """Go on with a request whose first try came to something else than a short answer."""
+        begun.call.attach(scope, send)
+        await self._run(begun.call, self._go_on(begun, came))
+
+    async def _begin(self, scope: Scope, receive: Receive, send: Send, *, is_named: bool) -> None:
+        call = Call(scope, self._plane.clock(), self._inflight, is_named=is_named)
+        call.attach(scope, send)
+        await self._run(call, self._serve(call, receive))
+
+    async def _run(self, call: Call, serving: Coroutine[None, None, None]) -> None:
         try:
-            await self._serve(call, receive)
+            await serving
         except Problem as problem:
             if problem.retry_after_s is not None:
                 problem.retry_after_s = jittered(problem.retry_after_s, self._plane.draw())
@@ -112,18 +116,38 @@ class Proxy:
         try:
             if call.is_named:
                 await body.fill(self._terms.max_body_bytes)
-                incoming = call.incoming = _with_model(incoming, model_named(body.data))
+                incoming = call.incoming = with_model(incoming, model_named(body.data))
             seen = self._plane.snapshot().index
             result = await self._first(call, incoming, body)
-            if not isinstance(result, Reply) or result.status == _UNAVAILABLE:
-                result = await self._hold.wait(call, incoming, body, result, seen)
-            if isinstance(result, Reply):
-                await self._deliver(call, result)
-            else:
-                await self._decline(call, result)
+            await self._conclude(call, incoming, body, result, seen)
         finally:
             self._admission.release(body.held_bytes)
             self._admission.leave()
+
+    async def _go_on(self, begun: Begun, came: Came) -> None:
+        call, body = begun.call, begun.body
+        try:
+            if call.watch.is_late:
+                self._forwarder.ended(begun.decision.worker, Verdict.NEUTRAL)
+                raise ClientGone
+            call.watch.start()
+            result = await self._forwarder.forward(call, begun.incoming, body, begun.decision, came)
+            await self._conclude(call, begun.incoming, body, result, begun.seen)
+        finally:
+            if isinstance(came, Reply):
+                came.close()
+            self._admission.release(body.held_bytes)
+            self._admission.leave()
+
+    async def _conclude(
+        self, call: Call, incoming: Incoming, body: Body, result: Reply | Decision, seen: Index
+    ) -> None:
+        if not isinstance(result, Reply) or result.status == _UNAVAILABLE:
+            result = await self._hold.wait(call, incoming, body, result, seen)
+        if isinstance(result, Reply):
+            await self._deliver(call, result)
+        else:
+            await self._decline(call, result)
 
     async def _first(self, call: Call, incoming: Incoming, body: Body) -> Reply | Decision:
         """What comes of the request now. Its body is read only if there is somebody to send it to."""
@@ -169,11 +193,7 @@ class Proxy:
 
     async def _answer(self, call: Call, answer: Answer) -> None:
         call.status = answer.status
-        headers = answer.headers
-        if call.request_id:
-            headers = [*headers, (_REQUEST_ID, call.request_id)]
-        if call.applied_wait_s:
-            headers = [*headers, _applied(call)]
+        headers = [*answer.headers, *own(call)]
         await call.send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await call.send({"type": "http.response.body", "body": answer.body})
 
@@ -184,7 +204,7 @@ class Proxy:
     async def _deliver(self, call: Call, reply: Reply) -> None:
         """Pass a worker's reply on. Cut in the middle, the client's connection is cut as well: never a clean end."""
         call.status = reply.status
-        headers = _passed_on(call, reply.headers)
+        headers = passed_on(call, reply.headers)
         if reply.status == _UNAVAILABLE:
             headers = [self._jittered(name, value) for name, value in headers]
         start = {"type": "http.response.start", "status": reply.status, "headers": headers}
@@ -193,8 +213,8 @@ class Proxy:
             await call.send(start)
             await call.send({"type": "http.response.body", "body": reply.body})
             return
-        call.watch.start()
         try:
+            call.watch.start()
             await call.send(start)
             while data := await reply.read():
                 await call.send({"type": "http.response.body", "body": data, "more_body": True})
@@ -205,28 +225,3 @@ class Proxy:
         finally:
             reply.close()
         await call.send({"type": "http.response.body", "body": b""})
-
-
-def _with_model(incoming: Incoming, model: ModelRef) -> Incoming:
-    return replace(incoming, ask=replace(incoming.ask, model=model))
-
-
-def _passed_on(call: Call, headers: RawHeaders) -> RawHeaders:
-    kept: RawHeaders = []
-    connection = b""
-    for header in headers:
-        if header[0] not in _DROPPED:
-            kept.append(header)
-        elif header[0] == b"connection":
-            connection = header[1]
-    if connection:
-        kept = without_named(kept, connection)
-    if call.applied_wait_s:
-        kept.append(_applied(call))
-    kept.append((_WORKER, call.worker.encode()))
-    kept.append((_REQUEST_ID, call.request_id))
-    return kept
-
-
-def _applied(call: Call) -> tuple[bytes, bytes]:
-    return _PREFERENCE_APPLIED, b"wait=%d" % call.applied_wait_s

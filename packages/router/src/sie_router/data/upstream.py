@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sie_router.data.connection import Connection, ConnectionCut, Reply, WorkerUnreachable
+from sie_router.data.connection import Came, Connection, ConnectionCut, Reply, WorkerUnreachable
 
 MAX_IDLE_S: Final = 30.0
 _ONE_WRITE_BYTES: Final = 64 << 10
@@ -38,6 +38,20 @@ class Upstream:
         self._pools: dict[str, Pool] = {}
         self._empty = asyncio.Event()
 
+    def begin(
+        self, url: str, head: bytes, body: bytes, budget_s: float, tell: Callable[[Came], None]
+    ) -> Connection | None:
+        """Send a whole request on a kept connection; None, and nothing was done, when there is none.
+
+        `tell` hears once what came of it.
+        """
+        pool = self._pools.get(url)
+        kept = None if pool is None else self._take(pool)
+        if kept is not None:
+            kept.start(budget_s, tell)
+            _write(kept, head, body)
+        return kept
+
     async def send(self, url: str, head: bytes, body: bytes, budget_s: float) -> Reply:
         """Send a whole request and wait for the reply (for its head, when it is long).
 
@@ -60,7 +74,7 @@ class Upstream:
     async def stream(self, url: str, head: bytes, pieces: AsyncIterator[bytes], budget_s: float) -> Reply:
         """Send a request whose body comes in pieces, which cannot be sent twice; the rest as in `send`."""
         connection = await self._connect(url)
-        reply = connection.start(budget_s)
+        reply = _reply(connection, budget_s)
         sender = asyncio.create_task(_send_pieces(connection, head, pieces))
         both: set[asyncio.Future[Any]] = {reply, sender}
         try:
@@ -96,12 +110,8 @@ class Upstream:
         return sum(len(pool.connections) for pool in self._pools.values())
 
     async def _exchange(self, connection: Connection, head: bytes, body: bytes, budget_s: float) -> Reply:
-        reply = connection.start(budget_s)
-        if len(body) <= _ONE_WRITE_BYTES:
-            connection.write(head + body)
-        else:
-            connection.write(head)
-            connection.write(body)
+        reply = _reply(connection, budget_s)
+        _write(connection, head, body)
         try:
             return await reply
         except asyncio.CancelledError:
@@ -161,6 +171,30 @@ class Upstream:
                     self._empty.set()
 
         return closed
+
+
+def _reply(connection: Connection, budget_s: float) -> asyncio.Future[Reply]:
+    """Begin a request, for a task that waits."""
+    reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+    def tell(came: Came) -> None:
+        if reply.done():
+            return
+        if isinstance(came, Reply):
+            reply.set_result(came)
+        else:
+            reply.set_exception(came)
+
+    connection.start(budget_s, tell)
+    return reply
+
+
+def _write(connection: Connection, head: bytes, body: bytes) -> None:
+    if len(body) <= _ONE_WRITE_BYTES:
+        connection.write(head + body)
+    else:
+        connection.write(head)
+        connection.write(body)
 
 
 async def _send_pieces(connection: Connection, head: bytes, pieces: AsyncIterator[bytes]) -> None:

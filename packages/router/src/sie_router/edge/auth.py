@@ -65,6 +65,12 @@ class Tokens:
                 found = known.caller
         return found or _refused("the token is not known to this router; check it, and that it has not been replaced")
 
+    def see(self, scope: Scope) -> Caller | Problem:
+        """The caller of a request, or a refusal; left in its scope."""
+        given = next((value for name, value in scope["headers"] if name == _HEADER), None)
+        found = scope[KEY] = self.caller(given)
+        return found
+
 
 class Auth:
     """Plain ASGI middleware: every request that goes on has a caller in its scope, or a refusal that it must answer.
@@ -83,8 +89,7 @@ class Auth:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        given = next((value for name, value in scope["headers"] if name == _HEADER), None)
-        found = scope[KEY] = self._tokens.caller(given)
+        found = self._tokens.see(scope)
         path = scope["path"]
         if isinstance(found, Problem) and path not in self._passed_on and not path.startswith(_INFERENCE):
             await _refuse(found, scope, send)
