@@ -1,6 +1,6 @@
 # Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-compat test-deploy test-cluster test-integrations test-node check format chaos bench
+.PHONY: help demo up test test-compat test-deploy test-terraform test-cluster test-integrations test-node check format chaos bench
 .PHONY: bench-peers lab lab-node images clean
 BIN := .venv/bin
 VERSION = $(shell sed -n 's/^version: //p' deploy/helm/sie-cluster/Chart.yaml)
@@ -30,6 +30,10 @@ test-deploy: ## Run the suite of the Helm chart and the images (helm is built fr
 	@python3 tools/setup.py dev
 	@$(BIN)/python tools/lab/binaries.py helm
 	@$(BIN)/pytest tests/deploy
+
+test-terraform: ## Run the suite of the Terraform modules: no cloud, no credentials (OpenTofu is built where there is no Terraform)
+	@python3 tools/setup.py dev
+	@$(BIN)/pytest tests/terraform
 
 test-cluster: ## Run the suites that need a real Kubernetes API (built from source the first time) and Prometheus
 	@python3 tools/setup.py dev
