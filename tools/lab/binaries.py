@@ -1,4 +1,4 @@
-"""Programs that tests need, compiled from the Go module proxy: `binaries.py kube-apiserver etcd` builds what is missing.
+"""Programs that tests need, compiled from the Go module proxy: `binaries.py helm etcd` builds what is missing.
 
 Versions are pinned by the go.mod and go.sum beside the module's name in `go/`. A binary is built once for each machine
 and version, and kept outside the clone: in SIE_LAB_CACHE, or else in the user's cache folder. Needs only Python's

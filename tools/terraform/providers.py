@@ -2,7 +2,7 @@
 
 A provider that lies in one of the usual local mirrors is used as it is. For any other we serve its real schema, read
 from its published bindings (bindings.py), from a small program of our own (tools/lab/go/schemaprovider): that is all
-that `terraform validate` and a mocked `terraform test` ask of it. docs/decisions/0011-terraform.md says what that proves.
+that `terraform validate` and a mocked `terraform test` ask of it. What that proves: docs/decisions/0011-terraform.md.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final

@@ -1,13 +1,12 @@
 """`run.py ARGUMENTS...`: Terraform on a module as the tests call it, for example `run.py test` in its folder."""
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from terraform import engine  # noqa: E402 (the line above makes it importable)
+from terraform import engine
 
 
 def main() -> int:
