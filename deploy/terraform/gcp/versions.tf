@@ -4,11 +4,11 @@ terraform {
   required_providers {
     google = {
       source  = "hashicorp/google"
-      version = ">= 6.14, < 8.0"
+      version = ">= 6.50, < 8.0" # tested with the schema of 6.50
     }
-    helm = { # asked for nothing unless install_ingress_nginx or install_sie is true
+    helm = { # used with install_ingress_nginx and install_sie only; yours to configure then
       source  = "hashicorp/helm"
-      version = ">= 3.0, < 4.0"
+      version = ">= 3.1, < 4.0"
     }
   }
 }
