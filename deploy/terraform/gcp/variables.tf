@@ -69,7 +69,7 @@ variable "maintenance_window" {
   }
 
   validation {
-    condition     = var.maintenance_window == null || can(timecmp(var.maintenance_window.start_time, var.maintenance_window.end_time) < 0 && startswith(var.maintenance_window.recurrence, "FREQ="))
+    condition     = var.maintenance_window == null || (can(timecmp(var.maintenance_window.start_time, var.maintenance_window.end_time)) && can(regex("^FREQ=", var.maintenance_window.recurrence)))
     error_message = "maintenance_window is ${jsonencode(var.maintenance_window)}. Give start_time and end_time such as \"2025-01-04T02:00:00Z\" and a recurrence such as \"FREQ=WEEKLY;BYDAY=SA,SU\", or null for any time."
   }
 

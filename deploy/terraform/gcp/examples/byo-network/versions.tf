@@ -6,6 +6,10 @@ terraform {
       source  = "hashicorp/google"
       version = ">= 6.50, < 8.0"
     }
+    helm = { # of the module; nothing is installed here
+      source  = "hashicorp/helm"
+      version = ">= 3.1, < 4.0"
+    }
   }
 }
 
