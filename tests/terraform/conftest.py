@@ -15,9 +15,11 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
 
 
 @pytest.fixture(scope="session")
-def modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def modules(terraform: Terraform, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of deploy/, so that paths between its folders hold; its folder `terraform`."""
     deploy = tmp_path_factory.mktemp("copy") / "deploy"
     ignored = shutil.ignore_patterns(".terraform*", "terraform.tfstate*", "charts")
     shutil.copytree(engine.MODULES.parent, deploy, ignore=ignored)
+    if terraform.is_opentofu:
+        engine.adapt(deploy / "terraform")
     return deploy / "terraform"

@@ -14,13 +14,14 @@ ALL = sorted(
     {str(file.parent.relative_to(MODULES)) for file in MODULES.rglob("*.tf") if ".terraform" not in file.parts}
 )
 TESTED = sorted({str(file.parents[1].relative_to(MODULES)) for file in MODULES.rglob("tests/*.tftest.hcl")})
+VARIABLE = re.compile(r'^variable "(\w+)" \{\n(.*?)^\}', re.MULTILINE | re.DOTALL)
 RUN = re.compile(r'^run "', re.MULTILINE)
 REFUSED = re.compile(r"^  expect_failures\b", re.MULTILINE)
 
 
-def written(module: str, pattern: re.Pattern[str]) -> int:
+def written(module: Path, pattern: re.Pattern[str]) -> int:
     """How often the pattern stands in a module's tests."""
-    return sum(len(pattern.findall(file.read_text())) for file in (MODULES / module / "tests").glob("*.tftest.hcl"))
+    return sum(len(pattern.findall(file.read_text())) for file in (module / "tests").glob("*.tftest.hcl"))
 
 
 def results(output: str) -> Iterator[tuple[str, str]]:
@@ -61,7 +62,7 @@ def test_a_modules_own_tests_pass(module: str, terraform: Terraform, modules: Pa
     failed = [name for name, status in finished.items() if status != "pass"]
     assert done.returncode == 0, f"{failed}\n{complaints(done.stdout)}"
     assert failed == []
-    assert len(finished) == written(module, RUN)
+    assert len(finished) == written(modules / module, RUN)
 
 
 @pytest.mark.parametrize("module", ALL)
@@ -69,7 +70,15 @@ def test_a_module_has_tests_of_its_own(module: str) -> None:
     assert module in TESTED
 
 
+@pytest.mark.parametrize("module", [name for name in ALL if "/" not in name])
+def test_every_variable_that_refuses_is_seen_to_do_so(module: str) -> None:
+    sources = "\n".join(file.read_text() for file in (MODULES / module).glob("*.tf"))
+    strict = {name for name, body in VARIABLE.findall(sources) if "  validation {" in body}
+    tests = "\n".join(file.read_text() for file in (MODULES / module / "tests").glob("*.tftest.hcl"))
+    assert strict - set(re.findall(r"expect_failures = \[var\.(\w+)", tests)) == set()
+
+
 def test_runs_and_refusals_are_many() -> None:
-    runs = sum(written(module, RUN) for module in TESTED)
-    refused = sum(written(module, REFUSED) for module in TESTED)
+    runs = sum(written(MODULES / module, RUN) for module in TESTED)
+    refused = sum(written(MODULES / module, REFUSED) for module in TESTED)
     assert (runs >= 60, refused >= 25) == (True, True), f"{runs} runs, of which {refused} expect failures"

@@ -23,7 +23,7 @@ from lab import binaries
 from terraform.bindings import Bindings
 
 HOST: Final = "registry.terraform.io"
-OPENTOFU_HOST: Final = "registry.opentofu.org"  # what OpenTofu makes of a source without a host
+HOSTS: Final = (HOST, "registry.opentofu.org")  # the second is what OpenTofu makes of a source without a host
 USUAL_MIRRORS: Final = (
     "~/.terraform.d/plugins",
     "~/.local/share/terraform/plugins",
@@ -84,16 +84,16 @@ def prepared(modules: Path) -> Path:
         ProviderError: there is no mirror, and no bindings to be had.
         BuildError: our program cannot be built.
     """
-    mirror = binaries.cache_folder() / "terraform" / "mirror"
+    packages = {}
     for one in needed(modules):
         local = next(_local(one.name), None)
-        if local is not None:
-            _link(local, mirror / HOST / "hashicorp" / one.name / local.parent.name / local.name)
-        else:
-            package = _schema_only(one)
-            version = PUBLISHED[one.name].provider
-            _link(package, mirror / HOST / "hashicorp" / one.name / version / _machine())
-    _link(mirror / HOST, mirror / OPENTOFU_HOST)
+        version = local.parent.name if local else PUBLISHED[one.name].provider
+        packages[f"{one.name}/{version}"] = local or _schema_only(one)
+    stamp = hashlib.sha256(repr(sorted(packages.items())).encode()).hexdigest()[:12]
+    mirror = binaries.cache_folder() / "terraform" / f"mirror-{stamp}"
+    for name, package in packages.items():
+        for host in HOSTS:
+            _link(package, mirror / host / "hashicorp" / name / _machine())
     return mirror
 
 

@@ -136,25 +136,6 @@ run "the_default_pool_is_l4_on_spot_machines" {
   }
 }
 
-run "pools_span_the_zones_that_offer_the_machine" {
-  command = plan
-
-  override_data {
-    target = data.google_compute_zones.up
-    values = { names = ["us-central1-a", "us-central1-b", "us-central1-c", "us-central1-f"] }
-  }
-
-  override_data {
-    target = data.google_compute_machine_types.offered["g2-standard-8/3"]
-    values = { zone = "us-central1-f", machine_types = [] }
-  }
-
-  assert {
-    condition     = google_container_node_pool.gpu["l4-pool"].node_locations == toset(["us-central1-a", "us-central1-b", "us-central1-c"])
-    error_message = "Zones with the machine, and no other, were expected: ${jsonencode(google_container_node_pool.gpu["l4-pool"].node_locations)}"
-  }
-}
-
 run "machines_are_hardened" {
   command = plan
 
