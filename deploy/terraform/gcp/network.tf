@@ -23,6 +23,7 @@ locals {
 }
 
 resource "google_compute_network" "vpc" {
+  # checkov:skip=CKV2_GCP_18:A network of its own has no default rules: only GKE's and the one below let anything in
   count = var.create_network ? 1 : 0
 
   project                 = var.project_id

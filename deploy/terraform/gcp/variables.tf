@@ -153,6 +153,17 @@ variable "enable_dns_endpoint" {
   nullable    = false
 }
 
+variable "rbac_security_group" {
+  description = "Google group whose groups may be named in Kubernetes roles. Null: roles name accounts only."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.rbac_security_group == null || can(regex("^gke-security-groups@[a-z0-9.-]+$", var.rbac_security_group))
+    error_message = "rbac_security_group is \"${coalesce(var.rbac_security_group, "null")}\". GKE takes a group named gke-security-groups of your domain, such as \"gke-security-groups@example.com\"."
+  }
+}
+
 variable "enable_private_nodes" {
   description = "Machines without public addresses."
   type        = bool

@@ -356,6 +356,19 @@ run "the_deployer_may_use_the_machines_account" {
   }
 }
 
+run "groups_in_kubernetes_roles" {
+  command = plan
+
+  variables {
+    rbac_security_group = "gke-security-groups@example.com"
+  }
+
+  assert {
+    condition     = google_container_cluster.this.authenticator_groups_config[0].security_group == "gke-security-groups@example.com"
+    error_message = "The group was expected."
+  }
+}
+
 run "upgrades_at_any_time" {
   command = plan
 

@@ -132,6 +132,16 @@ run "an_address_that_is_none" {
   expect_failures = [var.private_networks]
 }
 
+run "any_group_for_roles" {
+  command = plan
+
+  variables {
+    rbac_security_group = "admins@example.com"
+  }
+
+  expect_failures = [var.rbac_security_group]
+}
+
 run "a_control_plane_with_too_many_addresses" {
   command = plan
 
