@@ -33,6 +33,7 @@ test-deploy: ## Run the suite of the Helm chart and the images (helm is built fr
 
 test-terraform: ## Run the suite of the Terraform modules: no cloud, no credentials (OpenTofu is built where there is no Terraform)
 	@python3 tools/setup.py dev
+	@$(BIN)/python tools/lab/binaries.py helm
 	@$(BIN)/pytest tests/terraform
 
 test-cluster: ## Run the suites that need a real Kubernetes API (built from source the first time) and Prometheus
@@ -49,6 +50,7 @@ check: ## Lint, formatting, types, import contracts, generated files
 	$(BIN)/python tools/unasync.py --check
 	$(BIN)/python tools/models_table.py --check
 	$(BIN)/python tools/chart_readme.py --check
+	$(BIN)/python tools/terraform_docs.py --check
 
 format: ## Format the code and regenerate what is generated
 	@python3 tools/setup.py dev
@@ -57,6 +59,7 @@ format: ## Format the code and regenerate what is generated
 	$(BIN)/python tools/unasync.py
 	$(BIN)/python tools/models_table.py
 	$(BIN)/python tools/chart_readme.py
+	$(BIN)/python tools/terraform_docs.py
 
 test-integrations: ## Run the recipes of docs/integrations with the frameworks' own packages (installed once, elsewhere)
 	@python3 tools/setup.py dev

@@ -69,6 +69,7 @@ SHAPES: Final = {
     "g6.48xlarge": Shape("aws", "nvidia-l4", 8, 192, 768),
     "p4d.24xlarge": Shape("aws", "nvidia-tesla-a100", 8, 96, 1152),
     "p4de.24xlarge": Shape("aws", "nvidia-a100-80gb", 8, 96, 1152),
+    "p5.48xlarge": Shape("aws", "nvidia-h100-80gb", 8, 192, 2048),
 }
 
 
