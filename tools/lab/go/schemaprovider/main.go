@@ -11,7 +11,6 @@ import (
 	"log"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6/tf6server"
@@ -117,7 +116,7 @@ func problem(summary, detail string) *tfprotov6.Diagnostic {
 	return &tfprotov6.Diagnostic{Severity: tfprotov6.DiagnosticSeverityError, Summary: summary, Detail: detail}
 }
 
-// complaints are about attributes whose value is not one of those that the schema names.
+// complaints are about attributes that are not to be set, or not to this value.
 func (p *provider) complaints(
 	schemas map[string]schema, name string, config *tfprotov6.DynamicValue,
 ) (found []*tfprotov6.Diagnostic) {
@@ -129,22 +128,18 @@ func (p *provider) complaints(
 	if err != nil {
 		return []*tfprotov6.Diagnostic{problem("Unreadable configuration", err.Error())}
 	}
-	choices := map[string][]string{}
-	known.Block.choices("", choices)
+	leaves := map[string]attribute{}
+	known.Block.leaves("", leaves)
 	err = tftypes.Walk(value, func(path *tftypes.AttributePath, value tftypes.Value) (bool, error) {
-		allowed, limited := choices[steps(path)]
-		var text string
-		if !limited || value.IsNull() || !value.IsFullyKnown() || value.As(&text) != nil {
+		leaf, exists := leaves[steps(path)]
+		if !exists || value.IsNull() || !value.IsFullyKnown() {
 			return true, nil
 		}
-		for _, choice := range allowed {
-			if text == choice {
-				return true, nil
-			}
+		if said := leaf.refusal(value); said != "" {
+			complaint := problem("Invalid value", said)
+			complaint.Attribute = path
+			found = append(found, complaint)
 		}
-		complaint := problem("Invalid value", fmt.Sprintf("%q is none of %s", text, strings.Join(allowed, ", ")))
-		complaint.Attribute = path
-		found = append(found, complaint)
 		return true, nil
 	})
 	if err != nil {

@@ -2,6 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/hashicorp/terraform-plugin-go/tfprotov6"
 	"github.com/hashicorp/terraform-plugin-go/tftypes"
@@ -118,14 +121,24 @@ func (a attribute) wire(name string) *tfprotov6.SchemaAttribute {
 	return wire
 }
 
-// choices collects, by path, which values each string takes.
-func (b block) choices(path string, found map[string][]string) {
+// leaves collects the attributes by their path.
+func (b block) leaves(path string, found map[string]attribute) {
 	for name, one := range b.Attributes {
-		if len(one.Values) > 0 {
-			found[path+"."+name] = one.Values
-		}
+		found[path+"."+name] = one
 	}
 	for name, nested := range b.Blocks {
-		nested.Block.choices(path+"."+name, found)
+		nested.Block.leaves(path+"."+name, found)
 	}
+}
+
+// refusal says what is wrong with a value that is known and not null; nothing if it may stand.
+func (a attribute) refusal(value tftypes.Value) string {
+	if a.Computed && !a.Optional {
+		return "the provider decides about it"
+	}
+	var text string
+	if len(a.Values) == 0 || value.As(&text) != nil || slices.Contains(a.Values, text) {
+		return ""
+	}
+	return fmt.Sprintf("%q is none of %s", text, strings.Join(a.Values, ", "))
 }
