@@ -1,6 +1,6 @@
 # Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-compat test-deploy test-cluster test-integrations test-node test-api check format chaos bench
+.PHONY: help demo up test test-compat test-deploy test-terraform test-cluster test-integrations test-node test-api check format chaos bench
 .PHONY: bench-peers lab lab-images lab-up lab-shell lab-down images clean
 BIN := .venv/bin
 VERSION = $(shell sed -n 's/^version: //p' deploy/helm/sie-cluster/Chart.yaml)
@@ -32,6 +32,11 @@ test-deploy: ## Run the suite of the Helm chart and the images (helm is built fr
 	@$(BIN)/python tools/lab/binaries.py helm
 	@$(BIN)/pytest tests/deploy
 
+test-terraform: ## Run the suite of the Terraform modules: no cloud, no credentials (OpenTofu is built where there is no Terraform)
+	@python3 tools/setup.py dev
+	@$(BIN)/python tools/lab/binaries.py helm
+	@$(BIN)/pytest tests/terraform
+
 test-cluster: test-api test-node ## Both suites that need a real Kubernetes
 
 test-api: ## Run the suites that need a real Kubernetes API (built from source the first time) and Prometheus
@@ -48,6 +53,7 @@ check: ## Lint, formatting, types, import contracts, generated files
 	$(BIN)/python tools/unasync.py --check
 	$(BIN)/python tools/models_table.py --check
 	$(BIN)/python tools/chart_readme.py --check
+	$(BIN)/python tools/terraform_docs.py --check
 
 format: ## Format the code and regenerate what is generated
 	@python3 tools/setup.py dev
@@ -56,6 +62,7 @@ format: ## Format the code and regenerate what is generated
 	$(BIN)/python tools/unasync.py
 	$(BIN)/python tools/models_table.py
 	$(BIN)/python tools/chart_readme.py
+	$(BIN)/python tools/terraform_docs.py
 
 test-integrations: ## Run the recipes of docs/integrations with the frameworks' own packages (installed once, elsewhere)
 	@python3 tools/setup.py dev

@@ -1,4 +1,4 @@
-"""Kubernetes itself, compiled from the Go module proxy: `binaries.py kube-apiserver etcd` builds what is missing.
+"""Programs that tests need, compiled from the Go module proxy: `binaries.py helm etcd` builds what is missing.
 
 Versions are pinned by the go.mod and go.sum beside the module's name in `go/`. A binary is built once for each machine
 and version, and kept outside the clone: in SIE_LAB_CACHE, or else in the user's cache folder. Needs only Python's
@@ -96,7 +96,10 @@ TOOLS: Final = {
         for name in ("keda-operator", "keda-adapter")
     },
     "pause": Tool("pause", ".", "", "pause"),
+    "terraform-provider-schema": Tool("terraform-provider-schema", ".", "", "schemaprovider"),
+    "tofu": Tool("tofu", "github.com/opentofu/opentofu/cmd/tofu", "github.com/opentofu/opentofu", "opentofu"),
 }
+CLUSTER: Final = ("etcd", *KUBERNETES, "helm", "pause")  # what is built when nobody names anything
 
 
 def cache_folder() -> Path:
@@ -154,7 +157,7 @@ def _go_environment() -> dict[str, str]:
     search = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/go/bin"))  # where go.dev's archive unpacks
     if shutil.which("go", path=search) is None:
         raise BuildError(
-            f"Kubernetes is built from source and there is no Go; install {GO_TOOLCHAIN} from https://go.dev/dl "
+            f"this is built from source and there is no Go; install {GO_TOOLCHAIN} from https://go.dev/dl "
             "(any Go from 1.21 on will do, it fetches that one itself)"
         )
     environment = {**os.environ, "PATH": search, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
@@ -200,6 +203,6 @@ if __name__ == "__main__":
     if unknown := [name for name in sys.argv[1:] if name not in TOOLS]:
         sys.exit(f"{', '.join(unknown)}: no such tool; there are: {', '.join(TOOLS)}")
     try:
-        build(sys.argv[1:] or TOOLS)
+        build(sys.argv[1:] or CLUSTER)
     except BuildError as error:
         sys.exit(str(error))
