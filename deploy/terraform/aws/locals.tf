@@ -8,16 +8,16 @@ locals {
 
   # What the machines have: GPUs, cores, GiB of memory, GB of NVMe drives.
   machines = {
-    "g6.xlarge"      = { gpu_type = "nvidia-l4", gpu_count = 1, cores = 4, memory = 16, nvme = 250 }
-    "g6.2xlarge"     = { gpu_type = "nvidia-l4", gpu_count = 1, cores = 8, memory = 32, nvme = 450 }
-    "g6.4xlarge"     = { gpu_type = "nvidia-l4", gpu_count = 1, cores = 16, memory = 64, nvme = 600 }
-    "g6.8xlarge"     = { gpu_type = "nvidia-l4", gpu_count = 1, cores = 32, memory = 128, nvme = 900 }
-    "g6.12xlarge"    = { gpu_type = "nvidia-l4", gpu_count = 4, cores = 48, memory = 192, nvme = 3760 }
-    "g6.16xlarge"    = { gpu_type = "nvidia-l4", gpu_count = 1, cores = 64, memory = 256, nvme = 1880 }
-    "g6.24xlarge"    = { gpu_type = "nvidia-l4", gpu_count = 4, cores = 96, memory = 384, nvme = 3760 }
-    "g6.48xlarge"    = { gpu_type = "nvidia-l4", gpu_count = 8, cores = 192, memory = 768, nvme = 7520 }
-    "p4d.24xlarge"   = { gpu_type = "nvidia-tesla-a100", gpu_count = 8, cores = 96, memory = 1152, nvme = 8000 }
-    "p4de.24xlarge"  = { gpu_type = "nvidia-a100-80gb", gpu_count = 8, cores = 96, memory = 1152, nvme = 8000 }
+    "g6.xlarge"     = { gpu_type = "nvidia-l4", gpu_count = 1, cores = 4, memory = 16, nvme = 250 }
+    "g6.2xlarge"    = { gpu_type = "nvidia-l4", gpu_count = 1, cores = 8, memory = 32, nvme = 450 }
+    "g6.4xlarge"    = { gpu_type = "nvidia-l4", gpu_count = 1, cores = 16, memory = 64, nvme = 600 }
+    "g6.8xlarge"    = { gpu_type = "nvidia-l4", gpu_count = 1, cores = 32, memory = 128, nvme = 900 }
+    "g6.12xlarge"   = { gpu_type = "nvidia-l4", gpu_count = 4, cores = 48, memory = 192, nvme = 3760 }
+    "g6.16xlarge"   = { gpu_type = "nvidia-l4", gpu_count = 1, cores = 64, memory = 256, nvme = 1880 }
+    "g6.24xlarge"   = { gpu_type = "nvidia-l4", gpu_count = 4, cores = 96, memory = 384, nvme = 3760 }
+    "g6.48xlarge"   = { gpu_type = "nvidia-l4", gpu_count = 8, cores = 192, memory = 768, nvme = 7520 }
+    "p4d.24xlarge"  = { gpu_type = "nvidia-tesla-a100", gpu_count = 8, cores = 96, memory = 1152, nvme = 8000 }
+    "p4de.24xlarge" = { gpu_type = "nvidia-a100-80gb", gpu_count = 8, cores = 96, memory = 1152, nvme = 8000 }
   }
 
   # Pools with everything decided that follows from the machine.

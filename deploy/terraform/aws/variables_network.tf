@@ -3,17 +3,17 @@ variable "create_network" {
   type        = bool
   default     = true
   nullable    = false
-
-  validation {
-    condition     = var.create_network == (var.vpc_id == null && length(var.private_subnet_ids) == 0)
-    error_message = var.create_network ? "vpc_id or private_subnet_ids is set, but create_network is true, so they would be ignored. Set create_network = false, or remove them." : "create_network is false. Set vpc_id and private_subnet_ids to the network that the cluster shall use."
-  }
 }
 
 variable "vpc_id" {
   description = "VPC of an existing network, with create_network = false."
   type        = string
   default     = null
+
+  validation {
+    condition     = !(var.create_network && (var.vpc_id != null || length(var.private_subnet_ids) > 0))
+    error_message = "vpc_id or private_subnet_ids is set, but create_network is true, so they would be ignored. Set create_network = false, or remove them."
+  }
 
   validation {
     condition     = var.create_network || (var.vpc_id != null && length(var.private_subnet_ids) >= 2)

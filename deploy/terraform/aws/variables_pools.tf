@@ -128,7 +128,7 @@ variable "gpu_node_pools" {
 }
 
 variable "enable_node_auto_provisioning" {
-  description = "Karpenter makes the machines of gpu_node_pools, instead of node groups with the cluster autoscaler. See the outputs install_commands and karpenter_manifests."
+  description = "Karpenter makes the machines of gpu_node_pools, instead of node groups with the cluster autoscaler. The CPU pool then stays at min_node_count machines."
   type        = bool
   default     = false
   nullable    = false

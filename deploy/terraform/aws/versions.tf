@@ -6,5 +6,9 @@ terraform {
       source  = "hashicorp/aws"
       version = ">= 5.100, < 7.0" # tested with 5.100; nothing here was removed in 6
     }
+    helm = { # asked for nothing unless an install_ variable is true
+      source  = "hashicorp/helm"
+      version = ">= 3.0, < 4.0"
+    }
   }
 }
