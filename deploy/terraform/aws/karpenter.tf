@@ -120,13 +120,13 @@ resource "aws_iam_role_policy" "karpenter" {
         Sid      = "HearOfInterruptions"
         Effect   = "Allow"
         Action   = ["sqs:DeleteMessage", "sqs:GetQueueUrl", "sqs:ReceiveMessage"]
-        Resource = aws_sqs_queue.karpenter[0].arn
+        Resource = local.karpenter_queue_arn
       },
       {
         Sid       = "GiveMachinesTheirRole"
         Effect    = "Allow"
         Action    = "iam:PassRole"
-        Resource  = aws_iam_role.node.arn
+        Resource  = "arn:${local.partition}:iam::${local.account}:role/${aws_iam_role.node.name}"
         Condition = { StringEquals = { "iam:PassedToService" = ["ec2.amazonaws.com", "ec2.amazonaws.com.cn"] } }
       },
       {
@@ -163,6 +163,10 @@ resource "aws_iam_role_policy" "karpenter" {
   })
 }
 
+locals { # spelled out, so that a plan shows the policies in full
+  karpenter_queue_arn = "arn:${local.partition}:sqs:${var.region}:${local.account}:${var.cluster_name}-karpenter"
+}
+
 resource "aws_sqs_queue" "karpenter" {
   count = local.karpenter ? 1 : 0
 
@@ -184,7 +188,7 @@ resource "aws_sqs_queue_policy" "karpenter" {
         Effect    = "Allow"
         Principal = { Service = "events.amazonaws.com" }
         Action    = "sqs:SendMessage"
-        Resource  = aws_sqs_queue.karpenter[0].arn
+        Resource  = local.karpenter_queue_arn
         Condition = { StringEquals = { "aws:SourceAccount" = local.account } }
       },
       {
@@ -192,7 +196,7 @@ resource "aws_sqs_queue_policy" "karpenter" {
         Effect    = "Deny"
         Principal = "*"
         Action    = "sqs:*"
-        Resource  = aws_sqs_queue.karpenter[0].arn
+        Resource  = local.karpenter_queue_arn
         Condition = { Bool = { "aws:SecureTransport" = "false" } }
       },
     ]

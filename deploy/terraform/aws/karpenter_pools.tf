@@ -1,23 +1,25 @@
 locals {
-  karpenter_objects = local.karpenter ? flatten([
+  karpenter_objects = flatten([
     for name, pool in local.pools : [
       {
         apiVersion = "karpenter.k8s.aws/v1"
         kind       = "EC2NodeClass"
         metadata   = { name = name }
-        spec = {
+        spec = merge(pool.local_ssd ? { instanceStorePolicy = "RAID0" } : {}, {
           amiSelectorTerms           = [{ alias = "al2023@latest" }]
           role                       = aws_iam_role.node.name
           subnetSelectorTerms        = [for id in local.pool_subnet_ids[name] : { id = id }]
           securityGroupSelectorTerms = [{ id = aws_eks_cluster.this.vpc_config[0].cluster_security_group_id }]
-          instanceStorePolicy        = pool.local_ssd ? "RAID0" : null
           metadataOptions            = { httpEndpoint = "enabled", httpTokens = "required", httpPutResponseHopLimit = 1 }
           tags                       = var.tags
           blockDeviceMappings = [{
             deviceName = "/dev/xvda"
-            ebs        = { volumeSize = "${pool.disk_size_gb}Gi", volumeType = pool.disk_type, encrypted = true, kmsKeyID = var.disk_kms_key_arn, deleteOnTermination = true }
+            ebs = merge(
+              { volumeSize = "${pool.disk_size_gb}Gi", volumeType = pool.disk_type, encrypted = true, deleteOnTermination = true },
+              var.disk_kms_key_arn == null ? {} : { kmsKeyID = var.disk_kms_key_arn },
+            )
           }]
-        }
+        })
       },
       {
         apiVersion = "karpenter.sh/v1"
@@ -42,8 +44,8 @@ locals {
           }
         }
       },
-    ]
-  ]) : []
+    ] if local.karpenter
+  ])
 }
 
 resource "helm_release" "karpenter" {

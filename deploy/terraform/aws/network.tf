@@ -28,8 +28,10 @@ resource "aws_vpc" "this" {
 resource "aws_default_security_group" "this" {
   count = var.create_network ? 1 : 0
 
-  vpc_id = aws_vpc.this[0].id # and no rules: nothing is reachable by accident
-  tags   = merge(var.tags, { Name = "${var.cluster_name}-default-unused" })
+  vpc_id  = aws_vpc.this[0].id
+  ingress = [] # nothing is reachable by accident
+  egress  = []
+  tags    = merge(var.tags, { Name = "${var.cluster_name}-default-unused" })
 }
 
 resource "aws_subnet" "private" {

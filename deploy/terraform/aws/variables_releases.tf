@@ -15,7 +15,7 @@ variable "install_ingress_nginx" {
 }
 
 variable "ingress_nginx_service_annotations" {
-  description = "Annotations of its Service, for example { \"service.beta.kubernetes.io/aws-load-balancer-scheme\" = \"internal\" }."
+  description = "Annotations of its Service, for example { \"service.beta.kubernetes.io/aws-load-balancer-internal\" = \"true\" }."
   type        = map(string)
   default     = {}
   nullable    = false

@@ -24,3 +24,9 @@ mock_data "aws_ec2_instance_type_offerings" {
     locations = ["eu-central-1a", "eu-central-1b", "eu-central-1c"]
   }
 }
+
+mock_data "aws_subnet" {
+  defaults = {
+    availability_zone = "eu-central-1a"
+  }
+}
