@@ -4,22 +4,23 @@
 locals {
   chart_pools = { nvidia-l4 = "l4", nvidia-tesla-a100 = "a100-40gb", nvidia-a100-80gb = "a100-80gb" }
 
-  # By the chart's pool: the pools here that serve it, whose machines the module knows.
+  # By kind of GPU: the pools that have it, of machines that the module knows.
   served = {
-    for gpu_type, name in local.chart_pools : name => [
+    for gpu_type in distinct([for pool in values(local.pools) : pool.gpu_type]) : gpu_type => [
       for pool in values(local.pools) : merge(pool, local.machines[pool.machine_type])
       if pool.gpu_type == gpu_type && contains(keys(local.machines), pool.machine_type)
     ]
   }
 
   values_pools = {
-    for name, pools in local.served : name => {
+    for gpu_type, pools in local.served : lookup(local.chart_pools, gpu_type, trimprefix(gpu_type, "nvidia-")) => {
       enabled      = true
-      minReplicas  = sum(pools[*].min_node_count)
+      minReplicas  = sum([for pool in pools : pool.min_node_count * pool.gpu_count])
       maxReplicas  = sum([for pool in pools : pool.max_node_count * pool.gpu_count])
+      gpuType      = lookup(local.chart_pools, gpu_type, trimprefix(gpu_type, "nvidia-"))
       spot         = alltrue(pools[*].spot)
       gpu          = { count = 1 }
-      nodeSelector = { "k8s.amazonaws.com/accelerator" = pools[0].gpu_type }
+      nodeSelector = { "k8s.amazonaws.com/accelerator" = gpu_type }
       tolerations = distinct(flatten([for pool in pools : [
         for taint in pool.taints : { key = taint.key, operator = "Equal", value = taint.value, effect = local.taint_effects[taint.effect] }
       ]]))
@@ -32,7 +33,7 @@ locals {
         }
         limits = {
           cpu    = tostring(min([for pool in pools : floor(pool.cores / pool.gpu_count)]...))
-          memory = "${min([for pool in pools : floor((pool.memory - 3) / pool.gpu_count)]...)}Gi"
+          memory = "${min([for pool in pools : floor(min(pool.memory - 3, pool.memory * 94 / 100) / pool.gpu_count)]...)}Gi"
         }
       }
     } if length(pools) > 0
@@ -41,7 +42,7 @@ locals {
   # Three quarters of the disk that a worker has of the smallest machine; the images are beside it.
   cache_gib = min(concat([300], [for pool in values(local.pools) : floor(pool.disk_gib * 3 / 4 / pool.gpu_count)])...)
 
-  # OIDC wins where both are asked for: the router would take the proxy's tokens for wrong ones.
+  # Sign-in and tokens exclude each other in the chart: routers would take the proxy's token for a wrong one.
   router_auth_mode = var.sie_auth_enabled ? "none" : var.sie_router_auth_mode
 
   image_registry = var.sie_image_registry != null ? var.sie_image_registry : var.create_artifact_registry ? local.registry_path : ""
@@ -80,12 +81,16 @@ locals {
       oauth2Proxy = {
         oidcIssuerUrl = var.sie_auth_oidc_issuer_url
         secret        = { name = var.sie_auth_secret_name }
-        image         = contains(keys(local.pull_through), "quay") ? { registry = "${local.registry_path}/quay" } : {}
+        image         = { registry = lookup(local.pull_through_urls, "quay", "quay.io") }
       }
     }
     router = {
       # Operational paths ask for no token: Prometheus reads them, and the ingress does not show them.
-      auth = { mode = local.router_auth_mode, tokenSecretName = local.router_auth_mode == "static" ? var.sie_router_auth_secret_name : "", exemptOperational = true }
+      auth = {
+        mode              = local.router_auth_mode
+        tokenSecretName   = local.router_auth_mode == "static" ? var.sie_router_auth_secret_name : ""
+        exemptOperational = true
+      }
     }
   }
 }

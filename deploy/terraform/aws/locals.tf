@@ -18,6 +18,7 @@ locals {
     "g6.48xlarge"   = { gpu_type = "nvidia-l4", gpu_count = 8, cores = 192, memory = 768, nvme = 7520 }
     "p4d.24xlarge"  = { gpu_type = "nvidia-tesla-a100", gpu_count = 8, cores = 96, memory = 1152, nvme = 8000 }
     "p4de.24xlarge" = { gpu_type = "nvidia-a100-80gb", gpu_count = 8, cores = 96, memory = 1152, nvme = 8000 }
+    "p5.48xlarge"   = { gpu_type = "nvidia-h100-80gb", gpu_count = 8, cores = 192, memory = 2048, nvme = 30720 }
   }
 
   # Pools with everything decided that follows from the machine.

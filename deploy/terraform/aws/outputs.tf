@@ -77,7 +77,7 @@ output "artifact_registry_url" {
 
 output "pull_through_urls" {
   description = "Where copies of public registries are, by the names of pull_through_registries."
-  value       = { for name in keys(local.pull_through) : name => "${local.registry_path}/${name}" }
+  value       = local.pull_through_urls
 }
 
 output "model_cache_bucket_name" {

@@ -1,10 +1,11 @@
 # Repositories for the images that you build, and copies of public registries that fill themselves.
 
 locals {
-  registry      = "${local.account}.dkr.ecr.${var.region}.${data.aws_partition.current.dns_suffix}"
-  repositories  = var.create_artifact_registry ? toset(["sie-router", "sie-server"]) : toset([])
-  pull_through  = var.create_artifact_registry ? var.pull_through_registries : {}
-  registry_path = "${local.registry}/${var.cluster_name}"
+  registry          = "${local.account}.dkr.ecr.${var.region}.${data.aws_partition.current.dns_suffix}"
+  repositories      = var.create_artifact_registry ? toset(["sie-router", "sie-server"]) : toset([])
+  pull_through      = var.create_artifact_registry ? var.pull_through_registries : {}
+  pull_through_urls = { for name in keys(local.pull_through) : name => "${local.registry_path}/${name}" }
+  registry_path     = "${local.registry}/${var.cluster_name}"
 }
 
 resource "aws_ecr_repository" "this" {

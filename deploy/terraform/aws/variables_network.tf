@@ -79,7 +79,7 @@ variable "availability_zones" {
 }
 
 variable "nat_gateways" {
-  description = "Ways out of the private subnets: one for all zones (cheap, ends with its zone), per_zone, or none (then images and models come through interface_endpoints)."
+  description = "Ways out of the private subnets: one for all zones (cheap, ends with its zone), per_zone, or none: then every image must be in ECR and every model in the bucket, which interface_endpoints reach."
   type        = string
   default     = "one"
   nullable    = false

@@ -29,7 +29,7 @@ variable "cpu_node_pool" {
 
 variable "gpu_node_pools" {
   description = <<-TEXT
-    Pools of GPU machines. `gpu_type` and `gpu_count` follow from `machine_type` for the families g6, p4d and p4de; give both for others.
+    Pools of GPU machines. `gpu_type` and `gpu_count` follow from `machine_type` for the families g6, p4d, p4de and p5; give both for others.
     Counts are for the whole pool, not for each zone. `local_ssd`: pods' disk is the machine's own NVMe drives, where it has some.
     `disk_size_gb`: 50 with `local_ssd`, else 400. `zones`: empty for all zones of the network that offer the machine.
   TEXT

@@ -2,7 +2,7 @@
 # them, and that pods fit the machines, is tested in tests/terraform.
 
 mock_provider "aws" {
-  source = "./tests/aws"
+  source = "./tests/mocks"
 }
 
 mock_provider "helm" {}
@@ -30,8 +30,8 @@ run "the_charts_pools_are_those_of_the_cluster" {
     error_message = "the chart's l4 does not fit the pool"
   }
   assert {
-    condition     = yamldecode(output.helm_values).workers.pools.a100-40gb.maxReplicas == 16 && yamldecode(output.helm_values).workers.pools.a100-40gb.minReplicas == 1
-    error_message = "a worker for each GPU of the eight in a machine is not possible"
+    condition     = yamldecode(output.helm_values).workers.pools.a100-40gb.maxReplicas == 16 && yamldecode(output.helm_values).workers.pools.a100-40gb.minReplicas == 8
+    error_message = "not every GPU of the eight in a machine has its worker"
   }
   assert {
     condition     = yamldecode(output.helm_values).workers.pools.l4.tolerations == [{ key = "nvidia.com/gpu", operator = "Equal", value = "present", effect = "NoSchedule" }]

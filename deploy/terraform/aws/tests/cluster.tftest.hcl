@@ -1,8 +1,8 @@
 # The cluster: who reaches it, what is encrypted, what it is made of. Every run plans against the schemas of the
-# providers, with answers made up (tests/aws), and so needs no account.
+# providers, with answers made up (tests/mocks), and so needs no account.
 
 mock_provider "aws" {
-  source = "./tests/aws"
+  source = "./tests/mocks"
 }
 
 mock_provider "helm" {}

@@ -1,7 +1,7 @@
 # What the module refuses, before anything is made.
 
 mock_provider "aws" {
-  source = "./tests/aws"
+  source = "./tests/mocks"
 }
 
 mock_provider "helm" {}
@@ -364,7 +364,7 @@ run "machines_that_the_module_does_not_know" {
   command = plan
 
   variables {
-    gpu_node_pools = [{ name = "h100-pool", machine_type = "p5.48xlarge", max_node_count = 1 }]
+    gpu_node_pools = [{ name = "h100-pool", machine_type = "p5e.48xlarge", max_node_count = 1 }]
   }
 
   expect_failures = [var.gpu_node_pools]
