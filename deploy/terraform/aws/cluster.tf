@@ -31,6 +31,7 @@ resource "aws_iam_role_policy" "cluster_secrets" {
 
 # Made before the cluster: EKS would make one that keeps logs for ever and outlives the cluster.
 resource "aws_cloudwatch_log_group" "cluster" {
+  #checkov:skip=CKV_AWS_338: how long logs are kept is yours to say (log_retention_days); a year of audit logs costs more than it is worth to most
   count = var.enable_cloud_logging ? 1 : 0
 
   name              = "/aws/eks/${var.cluster_name}/cluster"

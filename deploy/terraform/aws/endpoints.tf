@@ -47,6 +47,7 @@ locals {
 }
 
 resource "aws_cloudwatch_log_group" "network" {
+  #checkov:skip=CKV_AWS_338: how long logs are kept is yours to say (log_retention_days)
   count = local.flow_logs ? 1 : 0
 
   name              = "/aws/vpc/${var.cluster_name}"

@@ -43,7 +43,8 @@ resource "aws_eks_node_group" "gpu" {
 
   lifecycle {
     create_before_destroy = true
-    ignore_changes        = [scaling_config[0].desired_size] # the autoscaler's
+    ignore_changes        = [scaling_config[0].desired_size, subnet_ids] # the autoscaler's; see placement
+    replace_triggered_by  = [terraform_data.placement[each.key]]
 
     precondition {
       condition     = length(local.pool_misplaced[each.key]) == 0

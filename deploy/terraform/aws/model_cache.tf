@@ -34,6 +34,10 @@ locals {
 }
 
 resource "aws_s3_bucket" "models" {
+  #checkov:skip=CKV2_AWS_62: nobody would listen to events of a cache
+  #checkov:skip=CKV_AWS_18: reads of published models need no record; CloudTrail has them where they do
+  #checkov:skip=CKV_AWS_144: a cache of what the hub has needs no second copy
+  #checkov:skip=CKV_AWS_21: versioning is a choice (model_cache_versioning_enabled), off for a cache
   count = local.own_bucket ? 1 : 0
 
   bucket        = local.model_cache_bucket

@@ -117,7 +117,8 @@ resource "aws_eks_node_group" "cpu" {
 
   lifecycle {
     create_before_destroy = true
-    ignore_changes        = [scaling_config[0].desired_size] # the autoscaler's
+    ignore_changes        = [scaling_config[0].desired_size, subnet_ids] # the autoscaler's; see placement
+    replace_triggered_by  = [terraform_data.placement["cpu-pool"]]
   }
 
   depends_on = [

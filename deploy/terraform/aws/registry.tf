@@ -9,6 +9,7 @@ locals {
 }
 
 resource "aws_ecr_repository" "this" {
+  #checkov:skip=CKV_AWS_136: images are no secret, and are encrypted with Amazon's own keys
   for_each = local.repositories
 
   name                 = "${var.cluster_name}/${each.key}"

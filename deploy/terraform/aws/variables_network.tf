@@ -57,7 +57,7 @@ variable "services_cidr" {
 }
 
 variable "availability_zones" {
-  description = "Zones of the network, two to six. Empty: up to three, first those that offer the machines of gpu_node_pools."
+  description = "Zones of the network, two to six. Empty: all that EKS supports, so that every machine of the region can be had."
   type        = list(string)
   default     = []
   nullable    = false
@@ -79,7 +79,7 @@ variable "availability_zones" {
 }
 
 variable "nat_gateways" {
-  description = "Ways out of the private subnets: one for all zones (cheap, ends with its zone), per_zone, or none: then every image must be in ECR and every model in the bucket, which interface_endpoints reach."
+  description = "Ways out of the private subnets: one for all zones (cheap, ends with its zone), per_zone (bills for each), or none: then every image must be in ECR and every model in the bucket, which interface_endpoints reach."
   type        = string
   default     = "one"
   nullable    = false

@@ -81,7 +81,7 @@ run "without_nat_everything_comes_through_endpoints" {
   }
 }
 
-run "zones_with_the_machines_come_first" {
+run "each_pool_is_where_its_machines_are" {
   command = plan
 
   variables {
@@ -94,7 +94,7 @@ run "zones_with_the_machines_come_first" {
   override_data {
     target = data.aws_availability_zones.available
     values = {
-      names = ["eu-central-1a", "eu-central-1b", "eu-central-1c", "eu-central-1d"]
+      names = ["eu-central-1d", "eu-central-1c", "eu-central-1b", "eu-central-1a"]
     }
   }
   override_data {
@@ -106,21 +106,17 @@ run "zones_with_the_machines_come_first" {
   override_data {
     target = data.aws_ec2_instance_type_offerings.gpu["p4d.24xlarge"]
     values = {
-      locations = ["eu-central-1c"]
+      locations = ["eu-central-1d"]
     }
   }
 
   assert {
-    condition     = toset(keys(aws_subnet.private)) == toset(["eu-central-1a", "eu-central-1b", "eu-central-1c"])
-    error_message = "the network is in ${join(", ", keys(aws_subnet.private))}"
-  }
-  assert {
-    condition     = local.zones == tolist(["eu-central-1c", "eu-central-1b", "eu-central-1a"])
+    condition     = local.zones == tolist(["eu-central-1a", "eu-central-1b", "eu-central-1c", "eu-central-1d"])
     error_message = "the zones are ${join(", ", local.zones)}"
   }
   assert {
-    condition     = length(aws_eks_node_group.gpu) == 2
-    error_message = "a pool is missing"
+    condition     = { for name, subnets in local.pool_subnet_ids : name => length(subnets) } == { "l4-pool" = 2, "a100-pool" = 1 }
+    error_message = "a pool is in zones that have not its machines"
   }
 }
 

@@ -10,6 +10,7 @@ module "sie_eks" {
   authorized_networks = var.authorized_networks
   access_entries      = { for name, arn in var.administrators : name => { principal_arn = arn, policy = "admin" } }
 
+  availability_zones  = var.availability_zones
   nat_gateways        = "per_zone"
   interface_endpoints = ["ecr.api", "ecr.dkr", "sts"]
 

@@ -17,6 +17,12 @@ variable "authorized_networks" {
   }
 }
 
+variable "availability_zones" {
+  description = "Three zones, of which at least one has each of the machines."
+  type        = list(string)
+  default     = ["us-east-1a", "us-east-1b", "us-east-1d"]
+}
+
 variable "administrators" {
   description = "IAM roles or users that administer the cluster besides whoever runs Terraform, by a name of your choice."
   type        = map(string)

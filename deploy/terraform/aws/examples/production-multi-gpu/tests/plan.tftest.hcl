@@ -7,6 +7,7 @@ mock_provider "helm" {}
 variables {
   region              = "eu-central-1"
   authorized_networks = [{ cidr_block = "203.0.113.0/24", display_name = "office" }]
+  availability_zones  = ["eu-central-1a", "eu-central-1b", "eu-central-1c"]
   administrators      = { platform = "arn:aws:iam::123456789012:role/platform" }
 }
 
