@@ -2,7 +2,8 @@
 # them, and that pods fit the machines, is tested in tests/terraform.
 
 mock_provider "aws" {
-  source = "./tests/mocks"
+  source          = "./tests/mocks"
+  override_during = plan
 }
 
 mock_provider "helm" {}

@@ -2,7 +2,8 @@
 # providers, with answers made up (tests/mocks), and so needs no account.
 
 mock_provider "aws" {
-  source = "./tests/mocks"
+  source          = "./tests/mocks"
+  override_during = plan
 }
 
 mock_provider "helm" {}
