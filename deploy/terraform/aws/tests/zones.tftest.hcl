@@ -1,4 +1,4 @@
-# Zones: where the network and the pools are. Needs Terraform: OpenTofu does not override one instance of a data source.
+# Needs Terraform: OpenTofu does not override one instance of a data source.
 
 mock_provider "aws" {
   source          = "./tests/mocks"
