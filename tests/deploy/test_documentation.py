@@ -21,6 +21,7 @@ SHELL: Final = {
     "ROLE_ARN": "arn:aws:iam::1:role/a",
     "HF_TOKEN": "hf_x",
 }
+QUICKSTARTS: Final = {"aws.md": "../../terraform/aws/examples/quickstart/helm-values.yaml"}  # seen from the chart
 VALUE: Final = re.compile(r"`((?:[a-z][\w-]*\.)+[a-zA-Z][\w]*)(?:[=:][^`]*)?`")
 
 
@@ -30,7 +31,8 @@ def installs() -> list[tuple[str, list[str]]]:
     for page in PAGES:
         for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL):
             within = block.replace("../../../../helm/sie-cluster", CHART)  # seen from the quickstart's folder
-            within = within.replace("-f helm-values.yaml", f"-f {CHART}/examples/helm-values.yaml")
+            own = QUICKSTARTS.get(page.name, "examples/helm-values.yaml")
+            within = within.replace("-f helm-values.yaml", f"-f {CHART}/{own}")
             for line in within.replace("\\\n", " ").splitlines():
                 text = re.sub(r"\$(\w+)", lambda name: SHELL.get(name[1], name[0]), line)
                 if text.startswith("helm upgrade"):

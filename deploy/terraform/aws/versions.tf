@@ -8,7 +8,7 @@ terraform {
     }
     helm = { # asked for nothing unless an install_ variable is true
       source  = "hashicorp/helm"
-      version = ">= 3.0, < 4.0"
+      version = ">= 3.1, < 4.0"
     }
   }
 }
