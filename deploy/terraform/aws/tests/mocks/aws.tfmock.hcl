@@ -71,3 +71,10 @@ mock_resource "aws_eks_node_group" {
     }]
   }
 }
+
+mock_resource "aws_launch_template" {
+  defaults = {
+    id             = "lt-0123456789abcdef0"
+    latest_version = 1
+  }
+}
