@@ -1,0 +1,14 @@
+output "kubectl_command" {
+  description = "Gives kubectl and helm access: `$(terraform output -raw kubectl_command)`."
+  value       = module.sie_eks.kubectl_command
+}
+
+output "artifact_registry_url" {
+  description = "Where to push the images; global.imageRegistry of the chart."
+  value       = module.sie_eks.artifact_registry_url
+}
+
+output "helm_values" {
+  description = "Values of the chart made of what is here: pools, registry, bucket, access."
+  value       = module.sie_eks.helm_values
+}

@@ -1,0 +1,24 @@
+variable "region" {
+  description = "A region that has the machines (`aws ec2 describe-instance-type-offerings --region REGION --filters Name=instance-type,Values=g6.xlarge`)."
+  type        = string
+  default     = "us-east-1"
+}
+
+variable "cluster_name" {
+  description = "Name of the cluster."
+  type        = string
+  default     = "sie-quickstart"
+}
+
+variable "authorized_networks" {
+  description = "Where you work: the networks from which kubectl reaches the cluster, such as [{ cidr_block = \"203.0.113.7/32\" }] for one address."
+  type = list(object({
+    cidr_block   = string
+    display_name = optional(string, "")
+  }))
+
+  validation {
+    condition     = length(var.authorized_networks) > 0
+    error_message = "authorized_networks is empty. Name the network from which you work; the example private shows a cluster without any."
+  }
+}
