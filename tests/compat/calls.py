@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from sie_sdk.client import PoolError, RequestError, ServerError  # type: ignore[import-not-found]  # published SDKs
+from sie_sdk.client import PoolError, RequestError, ServerError  # the names of published SDKs
 
 from sie_sdk import SIEAsyncClient, SIEClient
 from sie_sdk.types import Item
