@@ -15,7 +15,7 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.base import ModelSpec, Pair, WeightsSource
 from sie_server.adapters.colbert import ColbertAdapter
 from sie_server.adapters.cross_encoder import CrossEncoderAdapter
-from tiny_families import COMMON, TOKENIZERS
+from tiny_families import COMMON, TOKENIZERS, WIDTH
 from tiny_rerankers import pair_logits, write_pair_model
 
 with warnings.catch_warnings():
@@ -73,7 +73,7 @@ def write_colbert(folder: Path) -> JinaEmbeddingsV3Model:
     tensors = {name.replace("layers.", "encoder.layers.", 1): each for name, each in model.state_dict().items()}
     named = {f"roberta.{name}": each.contiguous() for name, each in published(tensors).items()}
     folder.mkdir()
-    save_file({**named, "linear.weight": torch.randn(DIMS, COMMON["hidden_size"])}, folder / "model.safetensors")
+    save_file({**named, "linear.weight": torch.randn(DIMS, WIDTH)}, folder / "model.safetensors")
     own = {"model_type": "xlm-roberta", "position_embedding_type": "rotary", "rotary_emb_base": THETA}
     rest = {"hidden_act": "gelu", "layer_norm_eps": 1e-5, "pad_token_id": 1, "max_position_embeddings": 514}
     (folder / "config.json").write_text(json.dumps({**numbers, **rest, **own}))
@@ -92,11 +92,11 @@ def recipe(model: JinaEmbeddingsV3Model, folder: Path, text: str, *, is_query: b
     """One text by hand: mark, fill up, project, normalise."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation((LENGTH if is_query else 512) - 1)
-    ids = tokenizer.encode(text).ids
-    ids.insert(1, tokenizer.token_to_id(MARKERS[0] if is_query else MARKERS[1]))
+    ids, known = tokenizer.encode(text).ids, tokenizer.get_vocab()
+    ids.insert(1, known[MARKERS[0] if is_query else MARKERS[1]])
     filling = LENGTH - len(ids) if is_query else 0
     attended = [1] * len(ids) + [int(seen)] * filling
-    ids += [tokenizer.token_to_id(MASK)] * filling
+    ids += [known[MASK]] * filling
     with torch.inference_mode():
         hidden = model(input_ids=torch.tensor([ids]), attention_mask=torch.tensor([attended])).last_hidden_state[0]
     rows = hidden @ load_file(folder / "model.safetensors")["linear.weight"].t()

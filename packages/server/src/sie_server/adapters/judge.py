@@ -37,9 +37,9 @@ from sie_server.core.lifecycle import ErrorClass
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory. `prefix`, `separator` and `suffix` are token ids.
+    """A model in memory. `prefix`, `separator` and `suffix` are token ids; `verdict` [width] is "yes" less "no".
 
-    `verdict` [width] is what "yes" has over "no". Without a `separator` query and document are one text with a line break between them.
+    Without a `separator` query and document are one text with a line break between them.
     """
 
     tokenizer: TextTokenizer

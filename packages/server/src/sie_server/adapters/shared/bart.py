@@ -200,7 +200,7 @@ class PackedBart:
         buffers: Buffers,
         sight: Sight,
     ) -> torch.Tensor:
-        """Attention of one batch [tokens, width] to another; `weight` is of queries, keys and values, [width, 3 x width]."""
+        """Attention of one batch [tokens, width] to another; `weight` is [width, queries + keys + values]."""
         shape, tokens = self._shape, len(asking)
         qkv, width = buffers.qkv[:tokens], shape.width
         if asking is seen:
