@@ -7,9 +7,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from sie_sdk.client import PoolError, RequestError, ServerError  # the names of published SDKs
-
 from sie_sdk import SIEAsyncClient, SIEClient
+from sie_sdk.client import PoolError, RequestError, ServerError  # the names of published SDKs
 from sie_sdk.types import Item
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
