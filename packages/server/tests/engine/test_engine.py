@@ -127,7 +127,7 @@ async def test_a_failing_batch_fails_its_requests_only() -> None:
         assert kit.depth() == 0
 
 
-async def test_models_take_turns_on_the_device() -> None:
+async def test_a_model_that_had_nothing_of_the_device_is_next() -> None:
     async with engine_of("a", "b") as kit:
         await kit.load("a")
         await kit.load("b")
@@ -135,7 +135,7 @@ async def test_models_take_turns_on_the_device() -> None:
         await until(lambda: kit.waiting("a") == 3 and kit.waiting("b") == 1)
         kit.gates["a"].open.set()
         await kit.entered("b")
-        assert len(kit.gates["a"].batches) == 2  # the one that was stuck, and one more before b's turn
+        assert len(kit.gates["a"].batches) == 1  # the one that was stuck; b has had nothing yet
         kit.gates["b"].open.set()
         await asyncio.gather(*tasks)
 
