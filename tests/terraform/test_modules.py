@@ -28,7 +28,7 @@ def results(output: str) -> Iterator[tuple[str, str]]:
     """Name and status of each finished run, from `terraform test -json`."""
     for line in output.splitlines():
         said = json.loads(line)
-        if said["type"] == "test_run" and said["test_run"].get("progress") == "complete":
+        if said["type"] == "test_run" and said["test_run"].get("progress", "complete") == "complete":
             yield f"{said['test_run']['path']} {said['test_run']['run']}", said["test_run"]["status"]
 
 
