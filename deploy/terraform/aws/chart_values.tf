@@ -53,7 +53,7 @@ locals {
     serviceMonitor        = { enabled = true }
     alertRules            = { enabled = true }
     dashboards            = { enabled = true }
-    global                = { imageRegistry = local.image_registry }
+    imageRegistry         = local.image_registry
     serviceAccount = {
       create = true
       name   = var.sie_service_account_name

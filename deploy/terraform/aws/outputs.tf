@@ -71,7 +71,7 @@ output "workload_identity_role_arn" {
 }
 
 output "artifact_registry_url" {
-  description = "Where to push images, and global.imageRegistry of the chart. Null without create_artifact_registry."
+  description = "Where to push images, and imageRegistry of the chart. Null without create_artifact_registry."
   value       = var.create_artifact_registry ? local.registry_path : null
 }
 

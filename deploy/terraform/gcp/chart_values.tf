@@ -53,16 +53,23 @@ locals {
 
   chart_values = {
     keda                  = { install = true, prometheus = { operator = { enabled = true, serviceMonitor = { enabled = true } } } }
-    kube-prometheus-stack = { install = true }
-    dcgm-exporter = {
-      install      = true
-      nodeSelector = { "cloud.google.com/gke-gpu" = "true" }
-      tolerations  = [{ key = "nvidia.com/gpu", operator = "Exists", effect = "NoSchedule" }]
+    kube-prometheus-stack = { install = true, coreDns = { enabled = false }, kubeDns = { enabled = true } } # GKE has kube-dns
+    dcgm-exporter = {                                                                                       # GKE keeps the driver in a folder of the host and names GPUs by device
+      install           = true
+      nodeSelector      = { "cloud.google.com/gke-gpu" = "true" }
+      tolerations       = [{ key = "nvidia.com/gpu", operator = "Exists", effect = "NoSchedule" }]
+      securityContext   = { privileged = true }
+      extraHostVolumes  = [{ name = "driver", hostPath = "/home/kubernetes/bin/nvidia" }]
+      extraVolumeMounts = [{ name = "driver", mountPath = "/usr/local/nvidia", readOnly = true }]
+      extraEnv = [
+        { name = "LD_LIBRARY_PATH", value = "/usr/local/nvidia/lib64" },
+        { name = "DCGM_EXPORTER_KUBERNETES_GPU_ID_TYPE", value = "device-name" },
+      ]
     }
     serviceMonitor = { enabled = true }
     alertRules     = { enabled = true }
     dashboards     = { enabled = true }
-    global         = { imageRegistry = local.image_registry }
+    imageRegistry  = local.image_registry
     serviceAccount = {
       create      = true
       name        = var.sie_service_account_name

@@ -95,7 +95,7 @@ output "workload_identity_member" {
 }
 
 output "artifact_registry_url" {
-  description = "Where to push images, and global.imageRegistry of the chart. Null without create_artifact_registry."
+  description = "Where to push images, and imageRegistry of the chart. Null without create_artifact_registry."
   value       = lookup(local.registry_urls, "images", null)
 }
 

@@ -41,7 +41,7 @@ variable "sie_chart_version" {
 }
 
 variable "sie_image_registry" {
-  description = "Where the images are (global.imageRegistry of the chart). Null: the repository that the module makes."
+  description = "Where the images are (imageRegistry of the chart). Null: the repository that the module makes."
   type        = string
   default     = null
 }

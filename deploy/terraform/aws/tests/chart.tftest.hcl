@@ -81,7 +81,7 @@ run "the_chart_finds_images_and_models" {
   command = plan
 
   assert {
-    condition     = yamldecode(output.helm_values).global.imageRegistry == output.artifact_registry_url && yamldecode(output.helm_values).auth.oauth2Proxy.image.registry == output.pull_through_urls["quay"]
+    condition     = yamldecode(output.helm_values).imageRegistry == output.artifact_registry_url && yamldecode(output.helm_values).auth.oauth2Proxy.image.registry == output.pull_through_urls["quay"]
     error_message = "images would come from elsewhere"
   }
   assert {
@@ -143,7 +143,7 @@ run "the_release_has_these_values_and_yours_win" {
     error_message = "the release has other values"
   }
   assert {
-    condition     = yamldecode(output.helm_values).global.imageRegistry == "images.example.com/sie"
+    condition     = yamldecode(output.helm_values).imageRegistry == "images.example.com/sie"
     error_message = "images would come from elsewhere"
   }
 }

@@ -235,7 +235,7 @@ run "no_bucket_and_no_registry" {
   }
 
   assert {
-    condition     = length(google_artifact_registry_repository.this) == 0 && yamldecode(output.helm_values).global.imageRegistry == "registry.example.com/sie"
+    condition     = length(google_artifact_registry_repository.this) == 0 && yamldecode(output.helm_values).imageRegistry == "registry.example.com/sie"
     error_message = "Images must come from where the caller says."
   }
 }

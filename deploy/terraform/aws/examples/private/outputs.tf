@@ -4,7 +4,7 @@ output "kubectl_command" {
 }
 
 output "artifact_registry_url" {
-  description = "Where to push the images; global.imageRegistry of the chart."
+  description = "Where to push the images; imageRegistry of the chart."
   value       = module.sie_eks.artifact_registry_url
 }
 

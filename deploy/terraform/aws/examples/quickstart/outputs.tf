@@ -9,7 +9,7 @@ output "workload_identity_role_arn" {
 }
 
 output "artifact_registry_url" {
-  description = "Where to push the images; global.imageRegistry of the chart."
+  description = "Where to push the images; imageRegistry of the chart."
   value       = module.sie_eks.artifact_registry_url
 }
 

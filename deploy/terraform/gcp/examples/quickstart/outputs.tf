@@ -9,7 +9,7 @@ output "workload_identity_sa" {
 }
 
 output "artifact_registry_url" {
-  description = "Where to push the images; global.imageRegistry of the chart."
+  description = "Where to push the images; imageRegistry of the chart."
   value       = module.sie_gke.artifact_registry_url
 }
 
