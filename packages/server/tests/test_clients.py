@@ -111,9 +111,9 @@ def test_token_ids_stand_for_their_text(client: Any) -> None:
     ids = [tokenizer.encode(text.lower(), add_special_tokens=False).ids for text in DOCUMENTS[:3]]
     expected = [each.embedding for each in client.embeddings.create(model=PREFIXED, input=list(DOCUMENTS[:3])).data]
     several = client.embeddings.create(model=PREFIXED, input=ids)
-    np.testing.assert_allclose([each.embedding for each in several.data], expected, atol=1e-5)
+    np.testing.assert_allclose([each.embedding for each in several.data], expected, rtol=1e-5, atol=1e-5)
     one = client.embeddings.create(model=PREFIXED, input=ids[0])
-    np.testing.assert_allclose([each.embedding for each in one.data], expected[:1], atol=1e-5)
+    np.testing.assert_allclose([each.embedding for each in one.data], expected[:1], rtol=1e-5, atol=1e-5)
 
 
 def test_a_shorter_vector_is_the_beginning_at_unit_length(running: Process, client: Any) -> None:
@@ -234,4 +234,6 @@ def test_scores_of_real_vectors_equal_numpy_on_those_of_sentence_transformers(ru
     expected = np.array([each @ query for each in documents]) / np.array(norms)
     answer = score(running, MINILM, QUERY, list(DOCUMENTS))
     assert [entry["item_id"] for entry in answer["scores"]] == [f"item-{at}" for at in np.argsort(-expected)]
-    np.testing.assert_allclose([entry["score"] for entry in answer["scores"]], np.sort(expected)[::-1], atol=1e-5)
+    np.testing.assert_allclose(
+        [entry["score"] for entry in answer["scores"]], np.sort(expected)[::-1], rtol=1e-5, atol=1e-5
+    )

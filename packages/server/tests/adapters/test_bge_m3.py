@@ -42,11 +42,13 @@ def test_all_outputs_of_a_batch_equal_the_published_recipe(folder: Path) -> None
     assert set(found) == OUTPUTS
     for at, text in enumerate(TEXTS):
         expected = recipe(folder, text)
-        np.testing.assert_allclose(found["dense"][at], expected.dense, atol=1e-5)
-        np.testing.assert_allclose(found["multivector"][at], expected.multivector, atol=1e-5)
+        np.testing.assert_allclose(found["dense"][at], expected.dense, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found["multivector"][at], expected.multivector, rtol=1e-5, atol=1e-5)
         sparse: SparseVector = found["sparse"][at]
         assert sparse.indices.tolist() == sorted(expected.sparse)
-        np.testing.assert_allclose(sparse.values, [expected.sparse[each] for each in sparse.indices], atol=1e-5)
+        np.testing.assert_allclose(
+            sparse.values, [expected.sparse[each] for each in sparse.indices], rtol=1e-5, atol=1e-5
+        )
     assert any(len(each.indices) for each in found["sparse"])  # or equality would say little
     assert loaded.prepare(TEXTS)[3].tokens == MAX_LENGTH
 
@@ -70,9 +72,9 @@ def test_each_text_gets_what_it_asks_for_whatever_the_others_of_its_batch_ask_fo
                 assert rows[at] is None
             elif kind == "sparse":
                 assert rows[at].indices.tolist() == alone[kind][0].indices.tolist()
-                np.testing.assert_allclose(rows[at].values, alone[kind][0].values, atol=1e-5)
+                np.testing.assert_allclose(rows[at].values, alone[kind][0].values, rtol=1e-5, atol=1e-5)
             else:
-                np.testing.assert_allclose(rows[at], alone[kind][0], atol=1e-5)
+                np.testing.assert_allclose(rows[at], alone[kind][0], rtol=1e-5, atol=1e-5)
 
 
 def test_an_output_that_the_catalogue_leaves_out_needs_no_head(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_raw_scores_equal_the_logits_of_transformers(tmp_path: Path, seed: int, 
     folder = write_reranker(tmp_path / "model", seed=seed, sentence_transformers={"activation_fn": IDENTITY})
     expected = logits(folder, PAIRS, max_length or POSITIONS)
     assert np.ptp(expected) > 0.5  # or equality would say little
-    np.testing.assert_allclose(scores(adapter(folder, max_length), PAIRS), expected, atol=1e-5)
+    np.testing.assert_allclose(scores(adapter(folder, max_length), PAIRS), expected, rtol=1e-5, atol=1e-5)
 
 
 CONFIGS: list[tuple[dict[str, Any], bool]] = [
@@ -62,8 +62,8 @@ def test_scores_equal_those_of_sentence_transformers_whose_config_names_the_acti
     raw = logits(folders[0], PAIRS)
     for folder, expected, (_, is_raw) in zip(folders, predictions(folders, PAIRS), CONFIGS, strict=True):
         found = scores(adapter(folder), PAIRS)
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-        np.testing.assert_allclose(found, raw if is_raw else 1 / (1 + np.exp(-raw)), atol=1e-5)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(found, raw if is_raw else 1 / (1 + np.exp(-raw)), rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ TEXTS = st.lists(st.sampled_from(WORDS), max_size=40).map(" ".join)
 def test_a_score_does_not_depend_on_its_batch(loaded: CrossEncoderAdapter, pairs: list[Pair], random: Any) -> None:
     alone = np.concatenate([scores(loaded, [pair]) for pair in pairs])
     order = random.sample(range(len(pairs)), len(pairs))
-    np.testing.assert_allclose(scores(loaded, [pairs[at] for at in order]), alone[order], atol=1e-5)
+    np.testing.assert_allclose(scores(loaded, [pairs[at] for at in order]), alone[order], rtol=1e-5, atol=1e-5)
 
 
 def test_the_two_places_of_a_pair_are_not_the_same(loaded: CrossEncoderAdapter) -> None:

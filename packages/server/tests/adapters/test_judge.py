@@ -67,7 +67,7 @@ def test_scores_of_a_mixed_batch_equal_the_published_recipe(tmp_path: Path, tied
     loaded, expected = adapter(folder, max_length), recipe(folder, max_length)
     prepared = loaded.prepare(PAIRS)
     assert np.ptp(expected) > 0.01  # or equality would say little
-    np.testing.assert_allclose(loaded.run(prepared, threads=1)["score"], expected, atol=1e-5)
+    np.testing.assert_allclose(loaded.run(prepared, threads=1)["score"], expected, rtol=1e-5, atol=1e-5)
     assert [each.truncated for each in prepared] == [False, False, max_length == 60, False]
     assert loaded.tokens_of(PAIRS[2]) == adapter(folder).prepare(PAIRS)[2].tokens
 
@@ -99,7 +99,7 @@ def test_parts_that_are_tokenised_apart_give_the_difference_of_their_logits(tmp_
     loaded = adapter(folder, max_length, separator=SEPARATOR, activation="identity")
     prepared, expected = loaded.prepare(PAIRS), recipe_in_parts(folder, max_length)
     assert np.ptp(expected) > 0.01  # or equality would say little
-    np.testing.assert_allclose(loaded.run(prepared, threads=1)["score"], expected, atol=1e-5)
+    np.testing.assert_allclose(loaded.run(prepared, threads=1)["score"], expected, rtol=1e-5, atol=1e-5)
     assert [each.truncated for each in prepared] == [False, False, max_length == 60, False]
     whole = adapter(folder, separator=SEPARATOR).prepare(PAIRS)
     assert [loaded.tokens_of(pair) for pair in PAIRS] == [each.tokens for each in whole]

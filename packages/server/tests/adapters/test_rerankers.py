@@ -41,9 +41,11 @@ def test_scores_of_a_mixed_batch_equal_those_of_transformers(
     for max_length in (MAX_LENGTH, 37):
         raw = pair_logits(folder, PAIRS, max_length)
         assert np.ptp(raw) > 0.05  # or equality would say little
-        np.testing.assert_allclose(scores(adapter(folder, max_length), PAIRS), 1 / (1 + np.exp(-raw)), atol=1e-5)
+        np.testing.assert_allclose(
+            scores(adapter(folder, max_length), PAIRS), 1 / (1 + np.exp(-raw)), rtol=1e-5, atol=1e-5
+        )
     set_config(folder, sentence_transformers=IDENTITY)
-    np.testing.assert_allclose(scores(adapter(folder, 37), PAIRS), raw, atol=1e-5)
+    np.testing.assert_allclose(scores(adapter(folder, 37), PAIRS), raw, rtol=1e-5, atol=1e-5)
 
 
 def test_a_pair_counts_the_tokens_it_has_before_it_is_cut(tmp_path: Path) -> None:

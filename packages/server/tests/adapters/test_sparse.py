@@ -44,7 +44,9 @@ def full(vectors: Sequence[SparseVector]) -> Array:
 def test_weights_equal_those_of_transformers(tmp_path: Path, kind: str, old_norm_names: bool) -> None:
     folder = write_mlm(tmp_path / "model", kind=kind, old_norm_names=old_norm_names and kind == "bert")
     texts = [*TEXTS, " ".join(TEXTS * 4)]  # the last one is longer than one piece of logits
-    np.testing.assert_allclose(full(rows(adapter(folder), texts)), mlm_weights(folder, texts, kind=kind), atol=1e-5)
+    np.testing.assert_allclose(
+        full(rows(adapter(folder), texts)), mlm_weights(folder, texts, kind=kind), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,27 +58,29 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> SparseAdapter:
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_vector_does_not_depend_on_its_batch(loaded: SparseAdapter, texts: list[str]) -> None:
     alone = np.concatenate([full(rows(loaded, [text])) for text in texts])
-    np.testing.assert_allclose(full(rows(loaded, texts)), alone, atol=1e-5)
+    np.testing.assert_allclose(full(rows(loaded, texts)), alone, rtol=1e-5, atol=1e-5)
 
 
 def test_the_markers_around_a_text_count_as_tokens_of_it(tmp_path: Path) -> None:
     folder = write_mlm(tmp_path / "model", seed=3)
     empty = rows(adapter(folder), [""])  # [CLS] and [SEP], and nothing else
     assert len(empty[0].indices) > 0
-    np.testing.assert_allclose(full(empty), mlm_weights(folder, [""]), atol=1e-5)
+    np.testing.assert_allclose(full(empty), mlm_weights(folder, [""]), rtol=1e-5, atol=1e-5)
 
 
 def test_the_logarithm_may_be_taken_twice_and_special_words_left_out(tmp_path: Path) -> None:
     folder = write_mlm(tmp_path / "model")
     expected = np.log1p(mlm_weights(folder, TEXTS))
     expected[:, SPECIALS] = 0
-    np.testing.assert_allclose(full(rows(adapter(folder, log1p=2, drop_special=True), TEXTS)), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        full(rows(adapter(folder, log1p=2, drop_special=True), TEXTS)), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_texts_are_cut_at_the_catalogue_s_length(tmp_path: Path) -> None:
     folder = write_mlm(tmp_path / "model")
     cut = adapter(folder, max_length=5)
-    np.testing.assert_allclose(full(rows(cut, TEXTS)), mlm_weights(folder, TEXTS, max_length=5), atol=1e-5)
+    np.testing.assert_allclose(full(rows(cut, TEXTS)), mlm_weights(folder, TEXTS, max_length=5), rtol=1e-5, atol=1e-5)
     assert [each.truncated for each in cut.prepare(["the cat sat", "the cat sat on"])] == [False, True]
 
 
@@ -92,7 +96,7 @@ def test_a_query_side_without_a_model_weighs_the_words_a_query_holds(tmp_path: P
         "##ning": 1.5,
     }
     expected = mlm_weights(folder, ["the cat"])
-    np.testing.assert_allclose(full([sparse[0], sparse[2]]), np.concatenate([expected] * 2), atol=1e-5)
+    np.testing.assert_allclose(full([sparse[0], sparse[2]]), np.concatenate([expected] * 2), rtol=1e-5, atol=1e-5)
     assert query.tokens == len(tokenizer().encode("the cat sat , the running cat").ids)
     assert full(rows(both, [""], is_query=True)).sum() == 0
 

@@ -49,7 +49,7 @@ def by_place(answer: Any) -> list[float]:
 async def test_the_best_item_comes_first_with_rank_0(worker: Served, folder: Path) -> None:
     answer = await scores(worker, RERANKER, DOCUMENTS)
     expected = logits(folder, [Pair(QUERY, text) for text in DOCUMENTS])
-    np.testing.assert_allclose(by_place(answer), expected, atol=1e-5)
+    np.testing.assert_allclose(by_place(answer), expected, rtol=1e-5, atol=1e-5)
     assert [entry["rank"] for entry in answer["scores"]] == list(range(len(DOCUMENTS)))
     values = [entry["score"] for entry in answer["scores"]]
     assert values == sorted(values, reverse=True)
@@ -59,7 +59,7 @@ async def test_the_best_item_comes_first_with_rank_0(worker: Served, folder: Pat
 async def test_the_order_of_the_items_does_not_matter_to_their_scores(worker: Served) -> None:
     forward = by_place(await scores(worker, RERANKER, DOCUMENTS))
     backward = by_place(await scores(worker, RERANKER, DOCUMENTS[::-1]))
-    np.testing.assert_allclose(backward[::-1], forward, atol=1e-5)
+    np.testing.assert_allclose(backward[::-1], forward, rtol=1e-5, atol=1e-5)
 
 
 async def test_an_instruction_stands_before_the_query(worker: Served) -> None:

@@ -56,7 +56,7 @@ def test_logits_of_texts_equal_those_of_transformers(model_type: str, own: dict[
     states = hidden.mean(1) if own.get("classifier_pooling") == "mean" else hidden[:, 0]
     head = read_head(model.state_dict(), model.config.to_dict(), WIDTH, "cpu")
     assert head.labels == LABELS
-    np.testing.assert_allclose(head.logits(states), model(input_ids=ids).logits, atol=1e-5)
+    np.testing.assert_allclose(head.logits(states), model(input_ids=ids).logits, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("model_type", "own"), VARIETIES)
@@ -66,7 +66,7 @@ def test_logits_of_tokens_equal_those_of_transformers(model_type: str, own: dict
     ids = torch.tensor([[1, 7, 9, 11, 2]])
     head = read_head(model.state_dict(), model.config.to_dict(), WIDTH, "cpu", OF_TOKENS)
     hidden = model.base_model(input_ids=ids)[0]
-    np.testing.assert_allclose(head.logits(hidden), model(input_ids=ids).logits, atol=1e-5)
+    np.testing.assert_allclose(head.logits(hidden), model(input_ids=ids).logits, rtol=1e-5, atol=1e-5)
 
 
 def test_every_head_of_texts_is_also_one_of_tokens_but_that_behind_a_decoder() -> None:
