@@ -1,7 +1,12 @@
 """What holds for every test of the workspace."""
 
+import signal
+
 from hypothesis import settings
 
 # How long an example takes says more about the machine than about the code; tools/bench measures what must be fast.
 settings.register_profile("workspace", deadline=None)
 settings.load_profile("workspace")
+
+# A shell that starts the suite in the background leaves it deaf to Ctrl-C, and with it every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
