@@ -41,7 +41,7 @@ test-cluster: test-api test-node ## Both suites that need a real Kubernetes
 
 test-api: ## Run the suites that need a real Kubernetes API (built from source the first time) and Prometheus
 	@python3 tools/setup.py dev
-	@$(BIN)/python tools/lab/binaries.py etcd kube-apiserver helm
+	@$(BIN)/python tools/lab/binaries.py etcd kube-apiserver kubectl helm
 	@$(BIN)/pytest tests/cluster tests/prometheus
 
 check: ## Lint, formatting, types, import contracts, generated files

@@ -8,5 +8,5 @@ from hypothesis import settings
 settings.register_profile("workspace", deadline=None)
 settings.load_profile("workspace")
 
-# A shell that starts the suite in the background leaves it deaf to Ctrl-C, and with it every program that a test starts.
+# A shell that starts the suite in the background leaves it, and each program that a test starts, deaf to Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
