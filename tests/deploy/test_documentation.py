@@ -10,6 +10,7 @@ import yaml
 import chart_readme
 from chart_render import SOURCE
 from pages import ELSEWHERE, FENCE, Place, pages
+from sie_router.core.score import SPILL_SLACK
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PAGES: Final = [file for file in sorted((ROOT / "docs/deployment").glob("*.md")) if file.stem not in ELSEWHERE]
@@ -64,3 +65,9 @@ def test_every_query_of_the_autoscaler_is_explained() -> None:
     page = (ROOT / "docs/deployment/scale-from-zero.md").read_text()
     names = set(yaml.safe_load((SOURCE / "files/queries.yaml").read_text())) - {"lease"}
     assert {name for name in names if f"| `{name}` |" in page} == names
+
+
+def test_the_least_threshold_that_uses_all_workers_is_that_of_the_router() -> None:
+    page = (ROOT / "docs/deployment/scale-from-zero.md").read_text()
+    assert f"Below {SPILL_SLACK} the further workers stay idle: up to {SPILL_SLACK} items" in page
+    assert f"{SPILL_SLACK} or more, or further workers stay idle" in (SOURCE / "values.yaml").read_text()

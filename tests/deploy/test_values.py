@@ -1,13 +1,15 @@
 """Wrong values are refused, with words that say what is wrong."""
 
-from typing import Any
+import json
+from typing import Any, Final
 
 import pytest
 import yaml
 
 from chart_combinations import ISSUER, SITE, SIZE, common, pools
-from chart_render import SOURCE, Chart, HelmError
+from chart_render import SOURCE, Chart, HelmError, only, overlay, pod_spec
 
+SCHEMA: Final = yaml.safe_load((SOURCE / "values.schema.json").read_text())
 GATEWAY = {"enabled": True, "parentRefs": [{"name": "web"}]}
 STATIC = {"mode": "static", "tokenSecretName": "tokens"}
 MISTAKES: list[tuple[dict[str, Any], str]] = [
@@ -97,11 +99,59 @@ def test_a_release_whose_name_is_too_long_says_what_to_do(chart: Chart) -> None:
         chart.render(release="a-release-with-quite-a-long-name")
 
 
-def test_the_schema_knows_every_value_and_no_other() -> None:
-    schema = yaml.safe_load((SOURCE / "values.schema.json").read_text())
+def test_null_takes_away_what_another_file_gave(chart: Chart) -> None:
+    label, body = "node.kubernetes.io/instance-type", "nginx.ingress.kubernetes.io/proxy-body-size"
+    values = {
+        **pools(l4={"nodeSelector": {label: None, "rack": "a"}}),
+        "ingress": {"enabled": True, "annotations": {body: None}},
+    }
+    (chart.scratch / "mine.json").write_text(json.dumps(values))
+    objects = chart.render(None, *overlay("values-eks.yaml"), "-f", str(chart.scratch / "mine.json"))
+    assert pod_spec(only(objects, "StatefulSet"))["nodeSelector"] == {"rack": "a"}
+    assert body not in only(objects, "Ingress")["metadata"]["annotations"]
 
+
+def test_null_for_a_pool_takes_away_the_label_that_all_pools_have(chart: Chart) -> None:
+    values = {"workers": {"common": {"nodeSelector": {"rack": "a", "team": "b"}}, **pools(cpu={})["workers"]}}
+    values["workers"]["pools"]["l4"] = {"nodeSelector": {"rack": None}}
+    objects = chart.render(values)
+    found = {
+        each["metadata"]["name"]: pod_spec(each)["nodeSelector"] for each in objects if each["kind"] == "StatefulSet"
+    }
+    assert found == {"sie-worker-l4": {"team": "b"}, "sie-worker-cpu": {"rack": "a", "team": "b"}}
+
+
+def schema_of(part: Any) -> Any:
+    """The part, or what it refers to."""
+    return SCHEMA["$defs"][part["$ref"].rsplit("/", 1)[1]] if "$ref" in part else part
+
+
+def optional(values: dict[str, Any], part: Any) -> dict[str, Any]:
+    """Null for every value that the schema lets one leave out, as a values file."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        own = schema_of(part["properties"][key])
+        if key not in part.get("required", ()):
+            found[key] = None
+        elif isinstance(value, dict) and own.get("additionalProperties") is False:
+            found[key] = optional(value, own)
+    return found
+
+
+def test_every_value_may_be_null_or_the_schema_asks_for_it(chart: Chart) -> None:
+    values = yaml.safe_load((SOURCE / "values.yaml").read_text())
+    parts = {"keda", "kube-prometheus-stack", "dcgm-exporter"}
+    nothing = optional({key: value for key, value in values.items() if key not in parts}, SCHEMA)
+    l4 = {key: None for key in values["workers"]["pools"]["l4"] if key not in {"enabled", "resources"}}
+    nothing["workers"]["pools"] = {"l4": l4}
+    assert only(chart.render(nothing), "StatefulSet")
+    with pytest.raises(HelmError, match="'/router': missing property 'replicas'"):
+        chart.render({"router": {"replicas": None}})
+
+
+def test_the_schema_knows_every_value_and_no_other() -> None:
     def check(values: Any, part: Any, path: str) -> None:
-        part = schema["$defs"][part["$ref"].rsplit("/", 1)[1]] if "$ref" in part else part
+        part = schema_of(part)
         if part.get("additionalProperties") is not False or values == {}:  # empty: nothing but what is said elsewhere
             return
         assert isinstance(values, dict), path
@@ -110,5 +160,5 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
             check(value, part["properties"][key], f"{path}.{key}")
 
     values = yaml.safe_load((SOURCE / "values.yaml").read_text())
-    check({**values, "keda-crds": {}}, schema, "")
-    check(values["workers"]["pools"]["l4"], schema["$defs"]["pool"], "workers.pools.l4")
+    check({**values, "keda-crds": {}}, SCHEMA, "")
+    check(values["workers"]["pools"]["l4"], SCHEMA["$defs"]["pool"], "workers.pools.l4")

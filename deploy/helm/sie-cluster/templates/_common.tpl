@@ -25,16 +25,23 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 app.kubernetes.io/part-of: sie
 {{- end -}}
 
+{{/* A map as JSON, without what is null: so one values file takes away what another gave. */}}
+{{- define "sie.map" -}}
+{{- $kept := dict -}}
+{{- range $key, $value := . }}{{ if not (kindIs "invalid" $value) }}{{ $_ := set $kept $key $value }}{{ end }}{{ end -}}
+{{- toJson $kept -}}
+{{- end -}}
+
 {{/* metadata of an object. Context: dict root component name [annotations] [labels]. */}}
 {{- define "sie.metadata" -}}
 name: {{ .name }}
 namespace: {{ .root.Release.Namespace }}
 labels:
   {{- include "sie.labels" . | nindent 2 }}
-  {{- with .labels }}
+  {{- with include "sie.map" .labels | fromJson }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with .annotations }}
+{{- with include "sie.map" .annotations | fromJson }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -93,7 +100,7 @@ capabilities: { drop: [ALL] }
 {{- define "sie.routerSeries" -}}
 {{- $labels := dict "namespace" .Release.Namespace "service" (printf "%s-router" (include "sie.name" .)) -}}
 {{- $matchers := list -}}
-{{- range $label, $value := .Values.autoscaling.metricLabels | default $labels -}}
+{{- range $label, $value := include "sie.map" .Values.autoscaling.metricLabels | fromJson | default $labels -}}
 {{- $matchers = append $matchers (printf "%s=%s" $label (quote $value)) -}}
 {{- end -}}
 {{- join "," $matchers -}}

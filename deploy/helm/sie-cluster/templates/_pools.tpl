@@ -24,14 +24,16 @@ The order is that of the router's groups: the first is where requests without a 
   "drain" (ternary $common.spotDrainSeconds $common.drainSeconds $spot | int)
   "grace" (ternary $common.spotTerminationGracePeriodSeconds $common.terminationGracePeriodSeconds $spot | int)
   "resources" ($pool.resources | default dict)
-  "tolerations" (concat $common.tolerations ($pool.tolerations | default list) (ternary $common.spotTolerations list $spot))
+  "tolerations" (concat ($common.tolerations | default list) ($pool.tolerations | default list) (ternary ($common.spotTolerations | default list) list $spot))
   "scaling" (merge (dict) ($pool.autoscaling | default dict) $.Values.autoscaling)
-  "extraEnv" (concat $common.extraEnv ($pool.extraEnv | default list))
+  "extraEnv" (concat ($common.extraEnv | default list) ($pool.extraEnv | default list))
 -}}
-{{- $selector := merge (dict) ($pool.nodeSelector | default dict) $common.nodeSelector -}}
-{{- if $spot }}{{- $selector = merge $selector $common.spotNodeSelector }}{{- end -}}
+{{- $selector := dict -}}
+{{- range list (ternary $common.spotNodeSelector dict $spot) $common.nodeSelector $pool.nodeSelector -}}
+{{- range $label, $value := . }}{{- $_ := set $selector $label $value }}{{- end -}}
+{{- end -}}
 {{- if and $common.gpuProductLabel $full.product }}{{- $_ := set $selector $common.gpuProductLabel $full.product }}{{- end -}}
-{{- $_ := set $full "nodeSelector" $selector -}}
+{{- $_ := set $full "nodeSelector" (include "sie.map" $selector | fromJson) -}}
 {{- $_ := set $sorted (printf "%09d|%s" ($pool.costRank | default 100 | int) $name) $full -}}
 {{- end -}}
 {{- end -}}

@@ -13,7 +13,7 @@ enableServiceLinks: false
 securityContext:
   {{- include "sie.podSecurity" .root | nindent 2 }}
 {{- with include "sie.pullSecrets" .root }}{{ . | nindent 0 }}{{ end }}
-{{- with $router.nodeSelector }}
+{{- with include "sie.map" $router.nodeSelector | fromJson }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
