@@ -1,5 +1,6 @@
 """What stands in for a cluster's DNS and for a Prometheus operator answers as those do; `tests/node` relies on it."""
 
+from pathlib import Path
 from typing import Any
 
 import dns.message
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lab.inside import make_group
 from lab.monitors import targets
 from lab.nameserver import addresses, answer
 
@@ -90,3 +92,19 @@ def test_a_monitor_finds_the_endpoints_of_its_services_with_the_labels_of_the_op
         "pod": "db-0",
         "__meta_kubernetes_pod_label_sie_superlinked_com_pool": "l4",
     }
+
+
+def test_a_machine_has_a_group_of_its_own_in_both_versions_of_control_groups(tmp_path: Path) -> None:
+    first, second = tmp_path / "1", tmp_path / "2"
+    for hierarchy in ("memory", "cpuset"):
+        (first / hierarchy).mkdir(parents=True)
+        (first / hierarchy / "cgroup.procs").touch()
+    (first / "cpuset/cpuset.cpus").write_text("0-1\n")
+    second.mkdir()
+    (second / "cgroup.controllers").write_text("cpu memory pids rdma\n")
+    for root in (first, second):
+        make_group(root, "lab")
+    assert (first / "memory/lab").is_dir()
+    assert (first / "cpuset/lab/cpuset.cpus").read_text() == "0-1\n"
+    assert (second / "lab").is_dir()
+    assert (second / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"

@@ -18,6 +18,7 @@ ADDRESS: Final = "10.210.0.2"
 NAMESPACES: Final = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 CONTROL_GROUPS: Final = Path("/sys/fs/cgroup")
 SHARED_GROUPS: Final = ("kubepods", "k8s.io")  # what kubelet and containerd make by themselves
+CONTROLLERS: Final = ("cpuset", "cpu", "io", "memory", "hugetlb", "pids")  # of version 2, as a kubelet wants them
 CPUSET: Final = ("cpuset.cpus", "cpuset.mems")  # empty in a new group of version 1, and then nothing may run in it
 # A kubelet insists on these, and writes them where they differ: for the whole machine, whatever the namespace.
 KERNEL: Final = {
@@ -48,12 +49,13 @@ def run(command: list[str]) -> int:
         disk = Path(scratch) / "disk"  # a container runtime leaves mounts in it, which go with the namespaces
         disk.mkdir()
         command = [*NAMESPACES, "--propagation", "private", *again]
-        group = _make_group(Path(scratch).name)
+        group = Path(scratch).name
+        make_group(CONTROL_GROUPS, group)
         environment = {**os.environ, "TMPDIR": str(disk), "SIE_LAB_GROUP": group}
         try:
             return subprocess.run(command, env=environment, check=False).returncode
         finally:
-            _remove_groups(group or None)
+            _remove_groups(group)
 
 
 def prepare(scratch: Path) -> None:
@@ -79,22 +81,27 @@ def _mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True)
 
 
-def _make_group(name: str) -> str:
-    """A group in every hierarchy of version 1; in version 2 none, and only one such machine at a time."""
-    if (CONTROL_GROUPS / "cgroup.controllers").exists():
-        return ""
-    for hierarchy in CONTROL_GROUPS.iterdir():
+def make_group(root: Path, name: str) -> None:
+    """A group in every hierarchy of version 1, or in the one of version 2, which may bound what a kubelet bounds."""
+    if (root / "cgroup.controllers").exists():
+        known = (root / "cgroup.controllers").read_text().split()
+        try:
+            (root / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in CONTROLLERS if each in known))
+        except OSError as error:
+            sys.exit(f"{error}: {root} is not the machine's own group and has processes; move them into one below it")
+        (root / name).mkdir()
+        return
+    for hierarchy in root.iterdir():
         if not (hierarchy / "cgroup.procs").exists():
             continue
         (hierarchy / name).mkdir()
         for setting in CPUSET:
             if (hierarchy / setting).exists():
                 (hierarchy / name / setting).write_text((hierarchy / setting).read_text())
-    return name
 
 
-def _remove_groups(*own: str | None) -> None:
-    for name in filter(None, (*own, *SHARED_GROUPS)):
+def _remove_groups(own: str) -> None:
+    for name in (own, *SHARED_GROUPS):
         for top in (*CONTROL_GROUPS.glob(name), *CONTROL_GROUPS.glob(f"*/{name}")):
             for group in (*sorted((each for each in top.rglob("*") if each.is_dir()), reverse=True), top):
                 with suppress(OSError):  # somebody else's, and in use
