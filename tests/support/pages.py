@@ -15,7 +15,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / "docs/deployment"
 ELSEWHERE: Final = {"terraform"}  # pages whose commands are for the suites of deploy/terraform
 CLOUD_MARK: Final = "# needs a cloud\n"
-NEEDS_PODS: Final = re.compile(r"\b(port-forward|rollout|logs|drain|helm test|helm uninstall)\b")
+NEEDS_PODS: Final = re.compile(r"\b(port-forward|rollout|logs|drain|helm test|helm uninstall|SIEClient)\b")
 FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 TIMEOUT_S: Final = 300.0
 # What readers put in for the variables of the pages.
