@@ -4,12 +4,15 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
-# Where pip finds torch without CUDA for amd64, for example --index-url=...; empty: PyPI, which has it for arm64.
+# Where pip finds torch without CUDA, for example --index-url=...; empty: PyPI.
 ARG TORCH_CPU_FROM=""
+# The last torch on PyPI that has CUDA 12, for drivers from 525 on, and no CUDA for arm64. Later ones want the driver 580.
+ARG TORCH_OF_PYPI=2.10.0
 ARG TARGET=cpu
 COPY constraints.txt ./
 RUN python3 -m venv /opt/sie \
- && if [ "${TARGET}" = cpu ]; then from="${TORCH_CPU_FROM}"; else from=""; fi \
+ && if [ "${TARGET}" = cpu ] && [ -n "${TORCH_CPU_FROM}" ]; then from="${TORCH_CPU_FROM}"; \
+    else from=""; sed -i "s/^torch==.*/torch==${TORCH_OF_PYPI}/" constraints.txt; fi \
  && /opt/sie/bin/pip install --no-cache-dir -c constraints.txt ${from} torch
 COPY packages/protocol packages/protocol
 COPY packages/server packages/server

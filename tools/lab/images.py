@@ -84,7 +84,7 @@ WORKER: Final = Image(
     "worker.Dockerfile",
     ("packages/protocol", "packages/server"),
     ("arrays", "torch onnx"),
-    ("--target", "cpu", "--build-arg", "TARGET=cpu"),
+    ("--target", "cpu", "--build-arg", "TARGET=cpu", "--build-arg", "TORCH_CPU_FROM=--no-index"),
 )
 IMAGES: Final = (ROUTER, WORKER)
 

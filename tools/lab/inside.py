@@ -36,8 +36,8 @@ NETWORK: Final = (
     "ip link set eth0-peer up",
     "ip link set eth0 up",
     "ip route add default via 10.210.0.1 dev eth0",
-    "sysctl -qw net.ipv4.ip_forward=1",
 )
+FORWARDING: Final = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 def run(command: list[str]) -> int:
@@ -62,6 +62,7 @@ def prepare(scratch: Path) -> None:
     """Make these namespaces look like a machine."""
     for line in NETWORK:
         subprocess.run(line.split(), check=True)
+    FORWARDING.write_text("1")
     memory = scratch / "memory"
     memory.mkdir()
     _mount("-t", "tmpfs", "tmpfs", str(memory))
