@@ -226,9 +226,17 @@ def test_kedas_kinds_come_before_everything_and_only_with_keda(chart: Chart) -> 
     assert "CustomResourceDefinition" not in {each["kind"] for each in chart.render(None, "--include-crds")}
 
 
-@pytest.mark.parametrize("files", [["values-gke.yaml"], ["values-eks.yaml"], ["examples/helm-values.yaml"]])
-def test_overlays_render(chart: Chart, files: list[str]) -> None:
-    objects = chart.render(None, *overlay(*files))
+@pytest.mark.parametrize(
+    "file",
+    [
+        "values-gke.yaml",
+        "values-eks.yaml",
+        "examples/helm-values.yaml",
+        *(f"../../terraform/{cloud}/examples/quickstart/helm-values.yaml" for cloud in ("gcp", "aws")),
+    ],
+)
+def test_overlays_render(chart: Chart, file: str) -> None:
+    objects = chart.render(None, *overlay(file))
     assert only(objects, "ScaledObject")["spec"]["minReplicaCount"] == 0
 
 

@@ -1,6 +1,7 @@
 """Terraform for the tests: the command on PATH, or else OpenTofu built from source, with the providers of this machine.
 
-SIE_TERRAFORM_PROVIDERS=registry lets `init` download the real providers instead; SIE_TERRAFORM=tofu wants OpenTofu.
+SIE_TERRAFORM_PROVIDERS=registry lets `init` download the real providers instead, and SIE_TERRAFORM_PROVIDERS=schema
+takes published schemas only, as on a machine without providers. SIE_TERRAFORM=tofu wants OpenTofu.
 """
 
 import os
@@ -72,12 +73,13 @@ def prepared(folder: Path) -> Terraform:
         BuildError: there is neither Terraform nor a way to build OpenTofu.
     """
     configuration = folder / "terraform.rc"
-    if os.environ.get("SIE_TERRAFORM_PROVIDERS") == "registry":
+    wanted = os.environ.get("SIE_TERRAFORM_PROVIDERS")
+    if wanted == "registry":
         cache = binaries.cache_folder() / "terraform" / "downloaded"
         cache.mkdir(parents=True, exist_ok=True)
         configuration.write_text(f'plugin_cache_dir = "{cache}"\n')
     else:
-        mirror = providers.prepared(MODULES)
+        mirror = providers.prepared(MODULES, local=wanted != "schema")
         configuration.write_text(f'provider_installation {{\n  filesystem_mirror {{\n    path = "{mirror}"\n  }}\n}}\n')
     return Terraform(_command(), configuration)
 

@@ -77,8 +77,10 @@ def needed(modules: Path) -> list[Needed]:
     ]
 
 
-def prepared(modules: Path) -> Path:
+def prepared(modules: Path, *, local: bool = True) -> Path:
     """A filesystem mirror with every provider that the modules need; what was made before is used again.
+
+    Not `local`: what lies on this machine is not looked at, so all of them are schemas.
 
     Raises:
         ProviderError: there is no mirror, and no bindings to be had.
@@ -86,9 +88,9 @@ def prepared(modules: Path) -> Path:
     """
     packages = {}
     for one in needed(modules):
-        local = next(_local(one.name), None)
-        version = local.parent.name if local else PUBLISHED[one.name].provider
-        packages[f"{one.name}/{version}"] = local or _schema_only(one)
+        found = next(_local(one.name), None) if local else None
+        version = found.parent.name if found else PUBLISHED[one.name].provider
+        packages[f"{one.name}/{version}"] = found or _schema_only(one)
     stamp = hashlib.sha256(repr(sorted(packages.items())).encode()).hexdigest()[:12]
     mirror = binaries.cache_folder() / "terraform" / f"mirror-{stamp}"
     for name, package in packages.items():

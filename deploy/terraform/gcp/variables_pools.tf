@@ -149,7 +149,7 @@ variable "gpu_node_pools" {
 }
 
 variable "enable_node_auto_provisioning" {
-  description = "GKE makes node pools for pods that fit none, within node_auto_provisioning_limits."
+  description = "GKE makes node pools for pods that fit none, within node_auto_provisioning_limits; from 1.32.2 on it puts the GPU driver on them by itself."
   type        = bool
   default     = false
   nullable    = false
