@@ -183,6 +183,23 @@ resource "google_container_cluster" "this" {
     enabled = true
   }
 
+  # Of the default pool, for the minutes that it lives: not every project has the account that it takes by itself.
+  node_config {
+    service_account   = google_service_account.nodes.email
+    oauth_scopes      = local.node_scopes
+    metadata          = local.metadata
+    boot_disk_kms_key = var.disk_kms_key_name
+
+    shielded_instance_config {
+      enable_secure_boot          = true
+      enable_integrity_monitoring = true
+    }
+
+    workload_metadata_config {
+      mode = var.enable_workload_identity ? "GKE_METADATA" : "GCE_METADATA"
+    }
+  }
+
   node_pool_defaults {
     node_config_defaults {
       insecure_kubelet_readonly_port_enabled = "FALSE"
@@ -211,7 +228,7 @@ resource "google_container_cluster" "this" {
   }
 
   lifecycle {
-    ignore_changes = [initial_node_count] # of the pool that is gone
+    ignore_changes = [initial_node_count, node_config] # of the pool that is gone
   }
 
   depends_on = [google_project_service.required, google_project_iam_member.nodes, google_service_account_iam_member.deployer]

@@ -148,6 +148,11 @@ run "machines_are_hardened" {
   }
 
   assert {
+    condition     = google_container_cluster.this.node_config[0].service_account == google_service_account.nodes.email
+    error_message = "The default pool must have the machines' account while it lives."
+  }
+
+  assert {
     condition     = alltrue([for pool in concat([google_container_node_pool.cpu], values(google_container_node_pool.gpu)) : pool.node_config[0].service_account == google_service_account.nodes.email])
     error_message = "Machines must not have the project's default account."
   }
