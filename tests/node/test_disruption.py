@@ -31,14 +31,21 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def busy(release: Release) -> Generator[Release]:
-    """With three workers that nobody forced on it."""
-    release.upgrade(BUSY)
-    with Load(release.url, MODEL, ITEM, at_once=12, profile=POOL):
-        release.wait_until(lambda: release.replicas() == WORKERS)
-    release.wait_until_workers(WORKERS)
+def restored(release: Release) -> Generator[Release]:
+    """As others want it again afterwards."""
     yield release
     release.upgrade()
+
+
+@pytest.fixture
+def busy(restored: Release) -> Release:
+    """With three workers that nobody forced on it; tests leave them, or an empty pool."""
+    if restored.replicas() != WORKERS:
+        restored.upgrade(BUSY)
+        with Load(restored.url, MODEL, ITEM, at_once=12, profile=POOL):
+            restored.wait_until(lambda: restored.replicas() == WORKERS)
+        restored.wait_until_workers(WORKERS)
+    return restored
 
 
 @contextmanager
