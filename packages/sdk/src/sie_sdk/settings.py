@@ -14,6 +14,7 @@ from sie_sdk.retry import MAX_OOM_RETRIES, Terms
 BASE_URL: Final = "SIE_BASE_URL"
 API_KEY: Final = "SIE_API_KEY"
 TIMEOUT_S: Final = 30.0
+CONNECT_TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 100
 PROVISION_TIMEOUT_S: Final = 900.0  # a GPU node, its image and a large model rarely need more than ten minutes
 
@@ -36,6 +37,7 @@ class Settings:
 
     base_url: str
     timeout_s: float
+    connect_timeout_s: float
     api_key: str | None = field(repr=False)
     gpu: str | None
     options: Mapping[str, Any]
@@ -72,6 +74,8 @@ def resolve(  # noqa: PLR0913 - what a client is configured with
     base_url: str | None,
     *,
     timeout_s: float = TIMEOUT_S,
+    connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    read_timeout_s: float | None = None,
     api_key: str | None = None,
     gpu: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -85,9 +89,11 @@ def resolve(  # noqa: PLR0913 - what a client is configured with
     Raises:
         ValueError: a value is missing or makes no sense; the message says which and what to do.
     """
+    attempt = ("timeout_s", timeout_s) if read_timeout_s is None else ("read_timeout_s", read_timeout_s)
     return Settings(
         base_url=_checked_url(base_url or environ.get(BASE_URL) or ""),
-        timeout_s=_positive("timeout_s", timeout_s),
+        timeout_s=_positive(*attempt),
+        connect_timeout_s=_positive("connect_timeout_s", connect_timeout_s),
         api_key=_checked_key(api_key or environ.get(API_KEY)),
         gpu=gpu,
         options=MappingProxyType(dict(options or {})),
