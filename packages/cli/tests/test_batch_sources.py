@@ -8,6 +8,7 @@ import pytest
 
 from sie_cli.batch.job import BatchError, Record
 from sie_cli.batch.sources import Columns, count, is_file, records
+from sie_cli.failing import UseError
 
 TEXT = Columns()
 
@@ -93,10 +94,10 @@ def test_a_file_of_another_kind_is_not_taken_for_a_text(tmp_path: Path) -> None:
     for path in (other, known):
         path.write_text("a,b\n")
     assert is_file([str(other)])
-    with pytest.raises(BatchError, match=r"what kind of file is that\? .* sie \.\.\. < "):
+    with pytest.raises(UseError, match=r"what kind of file is that\? .* sie \.\.\. < "):
         records([str(other)], Columns(), texts=False)
     assert is_file([str(known), str(other)])
-    with pytest.raises(BatchError, match="one input at a time; found 2"):
+    with pytest.raises(UseError, match="one input at a time; found 2"):
         records([str(known), str(other)], Columns(), texts=False)
 
 

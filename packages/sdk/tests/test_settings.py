@@ -19,7 +19,9 @@ def test_without_a_base_url_the_error_tells_both_ways_to_give_one() -> None:
         settings.resolve(None, environ={})
 
 
-@pytest.mark.parametrize("url", ["localhost:8080", "ftp://x", "http://", "http://x/?a=1", "http://x/#a"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8080", "ftp://x", "http://", "http://x/?a=1", "http://x/#a", "http://x:99999", "http://[::1"]
+)
 def test_what_is_no_base_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="http://host:port"):
         settings.resolve(url, environ={})

@@ -91,7 +91,7 @@ def resolve(  # noqa: PLR0913 - what a client is configured with
     """
     attempt = ("timeout_s", timeout_s) if read_timeout_s is None else ("read_timeout_s", read_timeout_s)
     return Settings(
-        base_url=_checked_url(base_url or environ.get(BASE_URL) or ""),
+        base_url=checked_url(base_url or environ.get(BASE_URL) or ""),
         timeout_s=_positive(*attempt),
         connect_timeout_s=_positive("connect_timeout_s", connect_timeout_s),
         api_key=_checked_key(api_key or environ.get(API_KEY)),
@@ -121,12 +121,21 @@ def pool_spec(
     return PoolSpec(name, dict(gpus), bundle, minimum_worker_count)
 
 
-def _checked_url(url: str) -> str:
+def checked_url(url: str) -> str:
+    """The address without a slash at its end.
+
+    Raises:
+        ValueError: it can be no server's.
+    """
     if not url:
         raise ValueError(f"no base_url: pass one, for example SIEClient('http://localhost:8080'), or set {BASE_URL}")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"base_url '{url}' is not like 'http://host:port' or 'https://host/path'")
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port beyond 65535, half of an IPv6 address
+        is_one = False
+    if not is_one or parts.query or parts.fragment:
+        raise ValueError(f"the address '{url}' is not like http://host:port or https://host/path")
     return url.rstrip("/")
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from sie_cli.batch.job import BatchError, Record
 from sie_cli.extras import pyarrow_parquet
+from sie_cli.failing import UseError
 
 STDIN: Final = "-"
 TEXT_SUFFIXES: Final = (".txt",)
@@ -32,13 +33,14 @@ def records(inputs: Sequence[str], columns: Columns, *, texts: bool) -> Iterator
     Stdin is read as JSON lines when its first line is a JSON object, else as lines.
 
     Raises:
+        UseError: that is not one input of a known kind.
         BatchError: a line or column is not what it should be; the message says which.
         OSError: the file cannot be read.
     """
     if texts:
         return (Record(str(number), text) for number, text in enumerate(inputs, 1))
     if len(inputs) > 1:
-        raise BatchError(
+        raise UseError(
             f"one input at a time; found {len(inputs)}: join the files first (cat a.jsonl b.jsonl | sie ...)"
         )
     name = inputs[0] if inputs else STDIN
@@ -52,7 +54,7 @@ def records(inputs: Sequence[str], columns: Columns, *, texts: bool) -> Iterator
         return _of_file(path, lambda file: _json_lines(file, columns, name))
     if suffix in TEXT_SUFFIXES:
         return _of_file(path, _lines)
-    raise BatchError(
+    raise UseError(
         f"{name}: what kind of file is that? A text a line: .txt; JSON lines: .jsonl; or .parquet. Any other name: "
         f"sie ... < {name}"
     )

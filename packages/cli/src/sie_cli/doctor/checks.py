@@ -10,8 +10,7 @@ from sie_cli.doctor.facts import OK, Facts, Gap, Heard, NoReply, decision_of
 from sie_protocol.errors import ErrorCode
 from sie_protocol.headers import SERVER_VERSION
 from sie_protocol.versions import is_skewed
-
-ROUTER_TYPES: Final = ("router", "gateway")
+from sie_sdk.capacity import ROUTER_TYPES
 
 
 class Verdict(StrEnum):
@@ -168,7 +167,7 @@ def scrape(facts: Facts) -> Finding:
         fix = "check --prometheus and autoscaling.prometheusAddress of the chart; KEDA then runs fallbackReplicas"
         return _broken("scrape", f"Prometheus: {seen.trouble}", fix)
     if seen.routers < (facts.asked.routers or 1):
-        fix = "compare the labels of the router's PodMonitor with podMonitorSelector of Prometheus, and its port name"
+        fix = "set serviceMonitor.enabled of the chart, and serviceMonitor.labels as your Prometheus selects by"
         wanted = facts.asked.routers or "at least 1"
         return _broken("scrape", f"Prometheus has series of {seen.routers} routers, not {wanted}", fix)
     if not _is_served(facts) and _asked_for_worker(facts) and not seen.demand:
