@@ -236,6 +236,8 @@ def test_a_model_without_the_task_is_one_line_and_status_1(env: dict[str, str]) 
 
 def test_a_wrong_option_is_a_usage_error_or_one_line(env: dict[str, str]) -> None:
     assert sie("encode", "x", env=env).returncode == 2
+    unknown = sie("encode", "x", "-m", FAST, "--dtype", "float7", env=env)
+    assert (unknown.returncode, "ubinary" in unknown.stderr) == (2, True)
     wrong = sie("encode", "x", "-m", FAST, "--option", "nothing", env=env)
     assert (wrong.returncode, wrong.stderr) == (2, "sie: --option 'nothing' is not like key=value\n")
 

@@ -1,6 +1,7 @@
 """The commands `sie encode`, `sie score` and `sie extract`: their options, and nothing else."""
 
 from collections.abc import Callable
+from enum import StrEnum, auto
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +35,25 @@ Budget = Annotated[
 ]
 
 
+class Form(StrEnum):
+    """What a text can become."""
+
+    DENSE = auto()
+    SPARSE = auto()
+    MULTIVECTOR = auto()
+
+
+class Dtype(StrEnum):
+    """What numbers of vectors can be."""
+
+    FLOAT32 = auto()
+    FLOAT16 = auto()
+    INT8 = auto()
+    UINT8 = auto()
+    BINARY = auto()
+    UBINARY = auto()
+
+
 def register(app: typer.Typer) -> None:
     """Add the three commands."""
     for command in (encode, score, extract):
@@ -46,11 +66,9 @@ def encode(  # noqa: PLR0913 - the documented options
     model: Model,
     output: Output = None,
     output_type: Annotated[
-        list[str] | None, typer.Option("--output-type", help="dense, sparse or multivector; repeat for several.")
+        list[Form] | None, typer.Option("--output-type", help="What a text becomes; repeat for several.")
     ] = None,
-    dtype: Annotated[
-        str | None, typer.Option("--dtype", help="float32, float16, int8, uint8, binary or ubinary.")
-    ] = None,
+    dtype: Annotated[Dtype | None, typer.Option("--dtype", help="Numbers of the vectors; default float32.")] = None,
     is_query: Annotated[bool, typer.Option("--is-query", help="The texts are queries, not documents.")] = False,
     instruction: Instruction = None,
     option: Options = None,
@@ -75,8 +93,8 @@ def encode(  # noqa: PLR0913 - the documented options
             "encode",
             model,
             target(gpu, pool),
-            output_types=tuple(output_type or ()),
-            dtype=dtype,
+            output_types=tuple(map(str, output_type or ())),
+            dtype=None if dtype is None else str(dtype),
             instruction=instruction,
             options=options(option or (), is_query=is_query or None),
         )

@@ -210,6 +210,7 @@ def model(facts: Facts) -> Finding:
 
 _LOAD_FIXES: Final[Mapping[str, str]] = {
     "GATED": "set HF_TOKEN of the workers to a token that may read the model",
+    "NETWORK": "give the workers a way to the hub, or fill a cluster cache and set SIE_CLUSTER_CACHE",
     "NOT_FOUND": "check hf_id and revision in the model's file",
     "DEPENDENCY": "run the model in a bundle that has what its adapter needs",
     "OOM": "the model does not fit: a larger machine profile, or a smaller dtype",
