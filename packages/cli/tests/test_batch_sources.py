@@ -24,6 +24,26 @@ def test_a_text_file_gives_a_record_a_line_named_by_its_number_and_skips_blank_l
     assert count([str(path)], texts=False) == 3
 
 
+def test_a_text_file_in_another_encoding_is_refused_with_the_line_and_not_embedded_as_something_else(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("one\nzwölf\n".encode("latin1"))
+    with pytest.raises(BatchError, match=r"line 2: no UTF-8 \(byte 2\); convert it first"):
+        read(path)
+
+
+@pytest.mark.parametrize(("name", "line"), [("a.txt", "one"), ("a.jsonl", '{"text": "one"}')])
+def test_a_mark_in_front_of_the_first_line_is_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(line, encoding="utf-8-sig")
+    assert read(path) == [Record("1", "one")]
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(path.read_bytes())))
+    assert list(records([], TEXT, texts=False)) == [Record("1", "one")]
+
+
 def test_json_lines_take_text_and_id_from_their_fields(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"body": "x", "key": 7}\n\n{"body": "y", "key": "b"}\n')
