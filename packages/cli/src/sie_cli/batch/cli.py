@@ -1,7 +1,7 @@
 """The commands `sie encode`, `sie score` and `sie extract`: their options, and nothing else."""
 
 from collections.abc import Callable
-from enum import StrEnum, auto
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,8 @@ from sie_cli.options import DEFAULT_URL, ApiKey, Gpu, Json, Pool, Url, target
 INPUT_HELP = "Texts; or one .txt (a text a line), .jsonl or .parquet file; or - for stdin (the default)."
 BATCH, CONCURRENCY, BUDGET_S = 64, 8, 900.0
 
+Form = StrEnum("Form", ["DENSE", "SPARSE", "MULTIVECTOR"])
+Dtype = StrEnum("Dtype", ["FLOAT32", "FLOAT16", "INT8", "UINT8", "BINARY", "UBINARY"])
 Inputs = Annotated[list[str] | None, typer.Argument(metavar="[TEXT...|FILE|-]", help=INPUT_HELP, show_default=False)]
 Model = Annotated[str, typer.Option("--model", "-m", help="Model of the catalogue, for example BAAI/bge-m3.")]
 Output = Annotated[
@@ -33,25 +35,6 @@ Concurrency = Annotated[int, typer.Option("--concurrency", "-c", min=1, max=256,
 Budget = Annotated[
     float, typer.Option("--wait", min=0.1, help="Longest time in seconds for one request, waits included.")
 ]
-
-
-class Form(StrEnum):
-    """What a text can become."""
-
-    DENSE = auto()
-    SPARSE = auto()
-    MULTIVECTOR = auto()
-
-
-class Dtype(StrEnum):
-    """What numbers of vectors can be."""
-
-    FLOAT32 = auto()
-    FLOAT16 = auto()
-    INT8 = auto()
-    UINT8 = auto()
-    BINARY = auto()
-    UBINARY = auto()
 
 
 def register(app: typer.Typer) -> None:
