@@ -83,6 +83,11 @@ def test_a_callers_client_that_is_closed_says_so(serve: Serve) -> None:
         assert raised.value.code == "CLIENT_CLOSED"
 
 
+def test_a_client_of_the_other_kind_is_refused_at_once() -> None:
+    with httpx.Client() as http, pytest.raises(TypeError, match=r"a Client; expected an httpx\.AsyncClient"):
+        SIEAsyncClient("http://x", http_client=http)  # type: ignore[arg-type]  # what this is about
+
+
 def test_the_read_timeout_of_newer_clients_bounds_an_attempt(serve: Serve, open_client: Open) -> None:
     client = open_client(serve(Stall()).url, timeout_s=30, read_timeout_s=0.2)
     with pytest.raises(errors.SIEConnectionError, match=r"within 0\.2 s"):

@@ -13,6 +13,7 @@ class AsyncTransport:
     """The connections of one client, or those of `given`, which stays open. Closing it ends the requests in flight."""
 
     def __init__(self, settings: Settings, given: httpx.AsyncClient | None) -> None:
+        wire.check_kind(given, httpx.AsyncClient)
         self._is_own = given is None
         self._http = given or httpx.AsyncClient(limits=wire.limits(settings.max_connections))
         self._writer = wire.Writer(settings) if given is None else wire.Writer(settings, given.build_request)

@@ -29,6 +29,7 @@ class SyncTransport:
     """
 
     def __init__(self, settings: Settings, given: httpx.Client | None) -> None:
+        wire.check_kind(given, httpx.Client)
         self._given = given
         self._writer = wire.Writer(settings) if given is None else wire.Writer(settings, given.build_request)
         self._connect = _connecting() if given is None else partial(_Foreign, given)

@@ -51,6 +51,16 @@ class Writer:
         )
 
 
+def check_kind(given: object, kind: type) -> None:
+    """Refuse a caller's client of the wrong kind before it fails in the middle of a call.
+
+    Raises:
+        TypeError: it is neither None nor of this kind.
+    """
+    if given is not None and not isinstance(given, kind):
+        raise TypeError(f"http_client is a {type(given).__name__}; expected an httpx.{kind.__name__}")
+
+
 def limits(connections: int) -> httpx.Limits:
     """At most so many connections, all of which may stay open for a while."""
     return httpx.Limits(
