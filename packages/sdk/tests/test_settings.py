@@ -12,6 +12,8 @@ def test_arguments_win_over_the_environment_which_wins_over_defaults() -> None:
     given = settings.resolve("https://arg/sie/", api_key="arg-key\n", environ=environ)
     assert (given.base_url, given.api_key) == ("https://arg/sie", "arg-key")
     assert (given.timeout_s, given.max_connections, dict(given.options)) == (30.0, 100, {})
+    nothing = {"timeout_s": None, "connect_timeout_s": None, "read_timeout_s": None, "max_connections": None}
+    assert settings.resolve("https://arg/sie/", api_key="arg-key", environ=environ, **nothing) == given
 
 
 def test_without_a_base_url_the_error_tells_both_ways_to_give_one() -> None:

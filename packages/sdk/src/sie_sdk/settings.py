@@ -59,7 +59,7 @@ class Settings:
         Raises:
             ValueError: the budget is not positive.
         """
-        budget_s = PROVISION_TIMEOUT_S if budget_s is None else _positive("the time for the whole call", budget_s)
+        budget_s = _positive("the time for the whole call", budget_s, PROVISION_TIMEOUT_S)
         target = self.gpu if gpu is None else gpu
         if target is None and self.pool is not None:
             target = f"{self.pool.name}/"
@@ -73,18 +73,18 @@ class Settings:
 def resolve(  # noqa: PLR0913 - what a client is configured with
     base_url: str | None,
     *,
-    timeout_s: float = TIMEOUT_S,
-    connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    timeout_s: float | None = None,
+    connect_timeout_s: float | None = None,
     read_timeout_s: float | None = None,
     api_key: str | None = None,
     gpu: str | None = None,
     options: Mapping[str, Any] | None = None,
-    max_connections: int = MAX_CONNECTIONS,
+    max_connections: int | None = None,
     pool: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
-    """Complete and check what the caller of a client gave.
+    """Complete and check what the caller of a client gave; None is the default.
 
     Raises:
         ValueError: a value is missing or makes no sense; the message says which and what to do.
@@ -92,12 +92,12 @@ def resolve(  # noqa: PLR0913 - what a client is configured with
     attempt = ("timeout_s", timeout_s) if read_timeout_s is None else ("read_timeout_s", read_timeout_s)
     return Settings(
         base_url=checked_url(base_url or environ.get(BASE_URL) or ""),
-        timeout_s=_positive(*attempt),
-        connect_timeout_s=_positive("connect_timeout_s", connect_timeout_s),
+        timeout_s=_positive(*attempt, TIMEOUT_S),
+        connect_timeout_s=_positive("connect_timeout_s", connect_timeout_s, CONNECT_TIMEOUT_S),
         api_key=_checked_key(api_key or environ.get(API_KEY)),
         gpu=gpu,
         options=MappingProxyType(dict(options or {})),
-        max_connections=int(_positive("max_connections", max_connections)),
+        max_connections=int(_positive("max_connections", max_connections, MAX_CONNECTIONS)),
         pool=None if pool is None else pool_spec(**pool),
         headers={name: _checked_header(name, value) for name, value in (headers or {}).items()},
     )
@@ -152,7 +152,9 @@ def _checked_key(key: str | None) -> str | None:
     return stripped or None
 
 
-def _positive(name: str, value: float) -> float:
+def _positive(name: str, value: float | None, default: float) -> float:
+    if value is None:
+        return default
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} is {value!r}; expected a number greater than 0")
     return value

@@ -54,23 +54,23 @@ class SIEAsyncClient:
         http_client: an httpx client that sends all requests, for example with a proxy or a certificate of its own. Its
             limits, headers and hooks hold. It stays open; whoever made it closes it. `watch` goes its own way.
 
-    All methods raise `SIEError`, by kind: SIEConnectionError, RequestError, ServerError, ProvisioningError and so on.
-    Whoever creates a client closes it, best by `with`.
+    None stands for the default everywhere. All methods raise `SIEError`, by kind: SIEConnectionError, RequestError,
+    ServerError, ProvisioningError and so on. Whoever creates a client closes it, best by `with`.
     """
 
     def __init__(  # noqa: PLR0913 - the documented signature
         self,
         base_url: str | None = None,
         *,
-        timeout_s: float = settings.TIMEOUT_S,
+        timeout_s: float | None = settings.TIMEOUT_S,
         api_key: str | None = None,
         gpu: str | None = None,
         options: Mapping[str, Any] | None = None,
-        max_connections: int = settings.MAX_CONNECTIONS,
+        max_connections: int | None = settings.MAX_CONNECTIONS,
         on_wait: OnWait | None = None,
         pool: PoolRequest | None = None,
         base_url_headers: Mapping[str, str] | None = None,
-        connect_timeout_s: float = settings.CONNECT_TIMEOUT_S,
+        connect_timeout_s: float | None = settings.CONNECT_TIMEOUT_S,
         read_timeout_s: float | None = None,
         http_client: "AsyncClient | None" = None,
     ) -> None:
