@@ -27,6 +27,7 @@ TABLE: Final[Mapping[str, str]] = {
     r"\bAsyncGenerator\b": "Generator",
     r"\bdriver_async\b": "driver_sync",
     r"\bAsyncLink\b": "Link",
+    r"\bAsyncClient\b": "Client",
     r"\badrive\b": "drive",
     r"\bSIEAsyncClient\b": "SIEClient",
     r"tasks of one event loop": "threads",

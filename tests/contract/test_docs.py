@@ -29,11 +29,25 @@ def test_every_header_is_documented(name: str) -> None:
     assert f"`{name}`" in WIRE
 
 
-@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("packages/*/*.md")])
+PAGES = [
+    page for pattern in ("*.md", "docs/**/*.md", "packages/*/*.md", "deploy/**/*.md") for page in ROOT.glob(pattern)
+]
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """What links into the page may name: its headings, as they become addresses."""
+    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
-    missing = [target for target in targets if not (page.parent / target).exists()]
-    assert missing == []
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", FENCED.sub("", page.read_text())):
+        path, _, anchor = target.partition("#")
+        found = page.parent / path if path else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
 
 
 def test_every_make_target_that_a_page_names_exists() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from local_cluster import LocalCluster, eventually, local_cluster
 from seeded_catalog import write_catalog
-from sie_sdk import SIEClient
+from sie_sdk import SIEClient, WaitEvent
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "sdk.md"
@@ -67,6 +67,18 @@ def test_the_command_that_verifies_an_installation_runs(cluster: LocalCluster) -
     [command] = re.findall(r"^python3 -c \".*?^\"$", (DOCS / "deployment/gcp.md").read_text(), re.MULTILINE | re.DOTALL)
     here = command.replace("http://localhost:8080", cluster.url).replace("python3", sys.executable, 1)
     assert subprocess.run(here, shell=True, capture_output=True, text=True, check=True).stdout == "(1024,)\n"  # noqa: S602 - our own page
+
+
+@pytest.mark.timeout(120)
+def test_who_has_the_router_wait_sleeps_through_no_start(tmp_path: Path) -> None:
+    patient = CLUSTER.replace("retryAfterSeconds: 1", "retryAfterSeconds: 120")
+    told: list[WaitEvent] = []
+    with (
+        local_cluster(tmp_path, patient, write_catalog(tmp_path)) as cold,
+        SIEClient(cold.url, timeout_s=100, base_url_headers={"X-SIE-Wait": "90"}, on_wait=told.append) as client,
+    ):
+        assert client.encode("BAAI/bge-m3", {"text": "hello"}, gpu="l4")["dense"].shape == (1024,)
+    assert told == []
 
 
 @pytest.mark.timeout(120)

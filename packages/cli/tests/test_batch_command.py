@@ -142,6 +142,7 @@ def test_two_interrupts_end_a_run_whose_request_hangs_and_leave_no_output(output
             run.until(lambda: len(server.seen) == 2)
             run.process.send_signal(signal.SIGINT)
             assert run.end(signal.SIGINT) == 130, run.shown
+    assert "stopping: what is under way has 10 s" in run.shown
     assert "interrupted after 1 records" in run.shown
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl.partial"] * len(output[1:])
 
@@ -173,6 +174,15 @@ def test_texts_of_arguments_and_of_stdin_come_out_as_json_lines_in_order(env: di
     by_stdin = sie("encode", "-m", FAST, "--dtype", "int8", given="one\ntwo\n", env=env)
     assert by_stdin.stdout == by_argument.stdout
     assert by_stdin.stderr == ""  # no bar in a pipe
+
+
+def test_who_types_texts_is_told_how_to_end_them(env: dict[str, str]) -> None:
+    with AtTerminal("encode", "-m", FAST, env=env, whole=True) as typed:
+        typed.until(lambda: "Ctrl-D ends them" in typed.shown)
+        typed.press("one\n")
+        typed.press("\x04")
+        assert typed.end() == 0
+    assert '{"id":"1","dense":[' in typed.shown
 
 
 def test_parquet_goes_in_and_npz_comes_out(env: dict[str, str], tmp_path: Path) -> None:
@@ -226,8 +236,10 @@ def test_a_model_without_the_task_is_one_line_and_status_1(env: dict[str, str]) 
 
 def test_a_wrong_option_is_a_usage_error_or_one_line(env: dict[str, str]) -> None:
     assert sie("encode", "x", env=env).returncode == 2
+    unknown = sie("encode", "x", "-m", FAST, "--dtype", "float7", env=env)
+    assert (unknown.returncode, "ubinary" in unknown.stderr) == (2, True)
     wrong = sie("encode", "x", "-m", FAST, "--option", "nothing", env=env)
-    assert (wrong.returncode, wrong.stderr) == (1, "sie: --option 'nothing' is not like key=value\n")
+    assert (wrong.returncode, wrong.stderr) == (2, "sie: --option 'nothing' is not like key=value\n")
 
 
 def test_where_nobody_listens_a_run_ends_at_once_and_says_so() -> None:

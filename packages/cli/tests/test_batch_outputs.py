@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sie_cli.batch.job import BatchError, Job, Row
 from sie_cli.batch.npz import write_npz
 from sie_cli.batch.outputs import best, write_json_lines, writer
+from sie_cli.failing import UseError
 
 COUNT = 2500  # more than two row groups
 RNG = np.random.default_rng(5)
@@ -99,7 +100,7 @@ def test_an_empty_input_gives_an_empty_output(tmp_path: Path, suffix: str) -> No
     [(Job("encode", "m"), "a.csv", "suffix chooses the format"), (Job("extract", "m"), "a.npz", "holds arrays")],
 )
 def test_what_a_format_cannot_hold_is_refused_before_anything_is_sent(job: Job, name: str, says: str) -> None:
-    with pytest.raises(BatchError, match=says):
+    with pytest.raises(UseError, match=says):
         writer(job, Path(name))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from sie_cli.batch.job import BatchError, Record
 from sie_cli.batch.sources import Columns, count, is_file, records
+from sie_cli.failing import UseError
 
 TEXT = Columns()
 
@@ -21,6 +22,26 @@ def test_a_text_file_gives_a_record_a_line_named_by_its_number_and_skips_blank_l
     path.write_bytes("one\r\n\ntwo  \nlast ü".encode())
     assert read(path) == [Record("1", "one"), Record("3", "two  "), Record("4", "last ü")]
     assert count([str(path)], texts=False) == 3
+
+
+def test_a_text_file_in_another_encoding_is_refused_with_the_line_and_not_embedded_as_something_else(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("one\nzwölf\n".encode("latin1"))
+    with pytest.raises(BatchError, match=r"line 2: no UTF-8 \(byte 2\); convert it first"):
+        read(path)
+
+
+@pytest.mark.parametrize(("name", "line"), [("a.txt", "one"), ("a.jsonl", '{"text": "one"}')])
+def test_a_mark_in_front_of_the_first_line_is_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(line, encoding="utf-8-sig")
+    assert read(path) == [Record("1", "one")]
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(path.read_bytes())))
+    assert list(records([], TEXT, texts=False)) == [Record("1", "one")]
 
 
 def test_json_lines_take_text_and_id_from_their_fields(tmp_path: Path) -> None:
@@ -93,10 +114,10 @@ def test_a_file_of_another_kind_is_not_taken_for_a_text(tmp_path: Path) -> None:
     for path in (other, known):
         path.write_text("a,b\n")
     assert is_file([str(other)])
-    with pytest.raises(BatchError, match=r"what kind of file is that\? .* sie \.\.\. < "):
+    with pytest.raises(UseError, match=r"what kind of file is that\? .* sie \.\.\. < "):
         records([str(other)], Columns(), texts=False)
     assert is_file([str(known), str(other)])
-    with pytest.raises(BatchError, match="one input at a time; found 2"):
+    with pytest.raises(UseError, match="one input at a time; found 2"):
         records([str(known), str(other)], Columns(), texts=False)
 
 

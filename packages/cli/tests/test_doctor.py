@@ -138,7 +138,7 @@ async def test_fault_9_prometheus_does_not_see_what_the_router_tells(
     with told(prometheus(series)) as url:
         finding = broken(await examine(asked(cluster, profile="l4", wait_s=0.1, prometheus=url, routers=2)))
     assert (finding.link, says in finding.found) == ("scrape", True)
-    assert "PodMonitor" in finding.fix or keda_query("l4", "default") in finding.fix
+    assert "serviceMonitor.enabled" in finding.fix or keda_query("l4", "default") in finding.fix
 
 
 async def test_fault_9b_prometheus_is_away(cluster: LocalCluster) -> None:

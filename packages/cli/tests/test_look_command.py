@@ -52,13 +52,16 @@ def test_models_are_filtered_by_name_and_told_as_text_or_json(cluster: LocalClus
     found = json.loads(ask(cluster, "models", "HASH", "--json").stdout)
     assert [(model["name"], model["dims"]) for model in found] == [("sie/hash-64", {"dense": 64})]
     assert "sie/hash-64" in ask(cluster, "models", "hash").stdout
+    none = ask(cluster, "models", "no such")
+    assert (none.returncode, none.stdout) == (1, "")
+    assert "holds 'no such'" in none.stderr
 
 
 def test_status_and_one_frame_of_top_are_plain_text_in_a_pipe(cluster: LocalCluster) -> None:
     for command in (("status",), ("top", "--once"), ("top",)):
         shown = ask(cluster, *command)
         assert shown.returncode == 0
-        assert "1 workers" in shown.stdout
+        assert "1 worker " in shown.stdout
         assert "\x1b" not in shown.stdout
     told = json.loads(ask(cluster, "status", "--json").stdout)
     assert told["cluster"]["worker_count"] == 1
@@ -89,6 +92,14 @@ def test_without_a_cluster_every_command_is_one_line_and_status_1() -> None:
             "sie up starts a cluster here, --url or SIE_BASE_URL names another, sie doctor looks closer\n"
         )
         assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "http://", "http://127.0.0.1:99999", "http://[::1"])
+def test_an_address_that_is_none_is_a_usage_error(url: str) -> None:
+    for command in (("status",), ("encode", "x", "-m", "a/b"), ("doctor", "-m", "a/b")):
+        done = sie(*command, "--url", url)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"sie: the address '{url}' is not like http://host:port or https://host/path\n"
 
 
 def test_an_option_of_the_command_beats_the_one_before_it_and_that_the_environment(cluster: LocalCluster) -> None:

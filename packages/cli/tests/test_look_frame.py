@@ -1,5 +1,7 @@
 import io
+from dataclasses import replace
 
+import pytest
 from rich.console import Console, RenderableType
 
 from sie_cli.look import frame
@@ -49,7 +51,7 @@ def text(renderable: RenderableType) -> str:
 def test_a_frame_tells_totals_reservations_demand_and_workers() -> None:
     scrape = Scrape({("l4", "default"): {"default": 0, "tenant": 1}}, {("l4", "default"): {"a": 3, "b": 4}}, {})
     shown = text(frame.frame(snapshot(worker("a", memory=6 * frame.GIB), worker("b", healthy=False), scrape=scrape)))
-    assert "1 workers  1 GPUs  0 models loaded  14 queued  2.5 requests/s" in shown
+    assert "healthy  1 worker  1 GPU  0 models loaded  14 queued  2.5 requests/s" in shown
     assert "tenant   pending   l4 x 2     1         20:00" in shown
     rows = [line.split() for line in shown.splitlines() if line.startswith(("l4", "a ", "b "))]
     assert rows == [
@@ -57,6 +59,16 @@ def test_a_frame_tells_totals_reservations_demand_and_workers() -> None:
         ["a", "l4", "default", "healthy", "7", "6.0", "of", "24", "GiB", "-"],
         ["b", "l4", "default", "away", "7", "-", "-"],
     ]
+
+
+@pytest.mark.parametrize(("wanted", "says"), [(0.0, "at zero"), (1.0, "degraded")])
+def test_a_cluster_without_workers_is_ill_only_when_somebody_waits(wanted: float, says: str) -> None:
+    empty = ClusterSummary(worker_count=0, gpu_count=0, models_loaded=0, total_qps=0.0)
+    found = replace(
+        snapshot(worker("a", healthy=False), scrape=Scrape({("l4", "default"): {"default": wanted}})),
+        health=Health(status="degraded", cluster=empty),
+    )
+    assert f"0.1.10  {says}  0 workers" in text(frame.headline(found))
 
 
 def test_a_lease_counts_down_from_its_last_renewal_and_says_when_it_is_over() -> None:

@@ -55,6 +55,14 @@ async def test_a_request_starts_a_worker_a_killed_one_is_replaced_and_ctrl_c_lea
         assert is_free(up.port)
 
 
+async def test_a_cluster_that_asks_for_tokens_scales_from_zero_as_well(cluster_file: Path) -> None:
+    tokens = {"SIE_AUTH_MODE": "static", "SIE_AUTH_TOKENS": "token-a, token-b"}
+    async with sie_up(cluster_file, **tokens) as up, SIEAsyncClient(up.url, api_key="token-b") as client:
+        assert (await client.encode(MODEL, {"text": "hello"}, gpu="cpu"))["dense"].shape == (64,)
+        await up.line("pool cpu: demand 1 > 0: 0 -> 1")
+        assert await up.end(signal.SIGINT) == 0
+
+
 async def test_without_a_worker_the_answer_is_202_and_a_pool_nobody_uses_is_empty_after_its_cooldown(
     tmp_path: Path,
 ) -> None:

@@ -128,7 +128,7 @@ def test_arrays_and_image_bytes_travel_as_they_are() -> None:
     assert sent["metadata"]["v"] == published.array_map(np.arange(3, dtype=np.int32))
 
 
-def test_results_hold_arrays_ids_and_the_timing_of_the_request() -> None:
+def test_results_hold_arrays_ids_and_what_the_request_took() -> None:
     sparse = {
         "dims": 9,
         "dtype": "float32",
@@ -142,7 +142,9 @@ def test_results_hold_arrays_ids_and_the_timing_of_the_request() -> None:
         "values": published.array_map(np.ones((3, 2), np.float16)),
     }
     item = published.dense_item(0.6, 0.8, id="a", sparse=sparse, multivector=multivector, later=1)
-    reply = published.encoded([item, published.dense_item(1.0, 0.0)], timing={"total_ms": 4.5})
+    reply = published.encoded(
+        [item, published.dense_item(1.0, 0.0)], timing={"total_ms": 4.5}, usage={"truncated_items": 1}
+    )
     first, second = results([{"id": "a", "text": "x"}, {"text": "y"}], reply)
     assert first["id"] == "a"
     assert "id" not in second
@@ -153,6 +155,7 @@ def test_results_hold_arrays_ids_and_the_timing_of_the_request() -> None:
     assert first["multivector"].dtype == np.float16
     assert first["timing"] == second["timing"] == {"total_ms": 4.5}
     assert first["timing"] is not second["timing"]
+    assert first["usage"] == second["usage"] == {"truncated_items": 1}
     assert not first["dense"].flags.writeable
 
 

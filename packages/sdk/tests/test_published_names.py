@@ -8,7 +8,10 @@ from sie_sdk import client
 
 WAITING = ("gpu", "wait_for_capacity", "provision_timeout_s", "max_oom_retries")
 SIGNATURES = {
-    "__init__": ("base_url", "timeout_s", "api_key", "gpu", "options", "pool", "max_connections", "base_url_headers"),
+    "__init__": (
+        *("base_url", "timeout_s", "api_key", "gpu", "options", "pool", "max_connections", "base_url_headers"),
+        *("connect_timeout_s", "read_timeout_s", "http_client"),
+    ),
     "encode": ("model", "items", "output_types", "instruction", "output_dtype", "is_query", "options", *WAITING),
     "score": ("model", "query", "items", "instruction", "options", *WAITING),
     "extract": ("model", "items", "labels", "output_schema", "instruction", "options", *WAITING),

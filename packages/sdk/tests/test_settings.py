@@ -12,6 +12,8 @@ def test_arguments_win_over_the_environment_which_wins_over_defaults() -> None:
     given = settings.resolve("https://arg/sie/", api_key="arg-key\n", environ=environ)
     assert (given.base_url, given.api_key) == ("https://arg/sie", "arg-key")
     assert (given.timeout_s, given.max_connections, dict(given.options)) == (30.0, 100, {})
+    nothing = {"timeout_s": None, "connect_timeout_s": None, "read_timeout_s": None, "max_connections": None}
+    assert settings.resolve("https://arg/sie/", api_key="arg-key", environ=environ, **nothing) == given
 
 
 def test_without_a_base_url_the_error_tells_both_ways_to_give_one() -> None:
@@ -19,7 +21,9 @@ def test_without_a_base_url_the_error_tells_both_ways_to_give_one() -> None:
         settings.resolve(None, environ={})
 
 
-@pytest.mark.parametrize("url", ["localhost:8080", "ftp://x", "http://", "http://x/?a=1", "http://x/#a"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8080", "ftp://x", "http://", "http://x/?a=1", "http://x/#a", "http://x:99999", "http://[::1"]
+)
 def test_what_is_no_base_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="http://host:port"):
         settings.resolve(url, environ={})

@@ -53,7 +53,7 @@ class Api:
     """JSON over HTTP with the token and version that every request has. Use as an async context manager."""
 
     def __init__(self, url: str, api_key: str | None, *, timeout_s: float = TIMEOUT_S) -> None:
-        self.url = checked_url(url)
+        self.url = url
         bearer = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         headers = {"Accept": JSON, SDK_VERSION: VERSION, **bearer}
         self._http = httpx.AsyncClient(base_url=self.url, headers=headers, timeout=timeout_s)
@@ -97,18 +97,3 @@ class Api:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._http.aclose()
-
-
-def checked_url(url: str) -> str:
-    """The address without a slash at its end.
-
-    Raises:
-        ValueError: it is no address of a server.
-    """
-    try:
-        parts = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"--url '{url}' is no address: {error}") from error
-    if parts.scheme not in ("http", "https") or not parts.host:
-        raise ValueError(f"--url '{url}' is not like http://host:port")
-    return url.rstrip("/")

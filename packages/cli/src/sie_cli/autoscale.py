@@ -10,6 +10,7 @@ from sie_cli import scaler, scrape
 from sie_cli.clusterfile import AutoscalingSection, ClusterFile, Pool
 from sie_cli.events import Emit, ScaleEvent
 from sie_cli.scaler import Rules, State
+from sie_protocol.headers import AUTHORIZATION
 
 Scale = Callable[[str, int], None]  # pool name, replicas
 
@@ -27,8 +28,18 @@ def rules_of(section: AutoscalingSection, pool: Pool) -> Rules:
     )
 
 
-async def autoscale(file: ClusterFile, pools: Sequence[Pool], routers: Sequence[str], scale: Scale, emit: Emit) -> None:
-    """Bring every pool to its minimum, then, if the file enables autoscaling, follow the metrics until cancelled."""
+async def autoscale(
+    file: ClusterFile,
+    pools: Sequence[Pool],
+    routers: Sequence[str],
+    scale: Scale,
+    emit: Emit,
+    token: str | None = None,
+) -> None:
+    """Bring every pool to its minimum, then, if the file enables autoscaling, follow the metrics until cancelled.
+
+    `token`: for routers that show their metrics to its holders only.
+    """
     for pool in pools:
         scale(pool.name, pool.min_replicas)
     section = file.autoscaling
@@ -36,7 +47,8 @@ async def autoscale(file: ClusterFile, pools: Sequence[Pool], routers: Sequence[
     triggers = (*usual, *scaler.lease_triggers())
     rules = {pool: rules_of(section, pool) for pool in pools}
     states = {pool: State(pool.min_replicas) for pool in pools}
-    async with httpx.AsyncClient(trust_env=False) as client:
+    headers = {AUTHORIZATION: f"Bearer {token}"} if token else {}
+    async with httpx.AsyncClient(trust_env=False, headers=headers) as client:
         while section.enabled:
             scrapes = await asyncio.gather(*(scrape.scrape(client, url) for url in routers))
             now = time.monotonic()

@@ -38,6 +38,7 @@ class Cluster:
 
     def __init__(self, file: ClusterFile, settings: Settings, executables: Executables, emit: Emit) -> None:
         self.pools = clusterfile.pools(file)
+        self.token = settings.token
         self.run_dir = Path(tempfile.mkdtemp(prefix="sie-", dir=settings.runs))
         self._file = file
         self._settings = settings

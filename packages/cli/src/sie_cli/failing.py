@@ -23,7 +23,14 @@ _NEXT_STEP: Final = {
     "UNAUTHENTICATED": "pass --api-key or set SIE_API_KEY",
     "MODEL_NOT_FOUND": "sie models lists what is served",
     "POOL_NOT_FOUND": "sie pools create makes it",
+    "PROVISIONING": "--wait waits longer; sie doctor tells why no worker comes",
+    "MODEL_LOADING": "--wait waits longer",
+    "TIMED_OUT": "sie doctor looks closer",
 }
+
+
+class UseError(RuntimeError):
+    """The command line asks for what cannot be; nothing was done."""
 
 
 def fail(error: object, code: int = FAILED) -> NoReturn:
@@ -49,6 +56,8 @@ def one_line() -> Iterator[None]:
         raise typer.Exit(0) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+    except UseError as error:
+        fail(error, USAGE)
     except SIEError as error:
         fail(" ".join(_in_our_words(error).split()))
     except (Problem, httpx.HTTPError, OSError, ValueError, TypeError, RuntimeError) as error:

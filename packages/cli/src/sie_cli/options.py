@@ -5,9 +5,22 @@ from typing import Annotated, Any, Final
 import typer
 import typer.models
 
+from sie_cli.failing import USAGE, fail
+
 DEFAULT_URL: Final = "http://localhost:8080"
 
-Url = Annotated[str, typer.Option("--url", help="A router, or a worker where that is enough.")]
+
+def an_address(text: str | None) -> str | None:
+    """For options that name a server: the address without a slash at its end, or the end with exit code 2."""
+    from sie_sdk.settings import checked_url  # noqa: PLC0415 - `sie --help` is quick without
+
+    try:
+        return None if text is None else checked_url(text)
+    except ValueError as error:
+        fail(error, USAGE)
+
+
+Url = Annotated[str, typer.Option("--url", callback=an_address, help="A router, or a worker where that is enough.")]
 ApiKey = Annotated[str | None, typer.Option("--api-key", help="Token, if the cluster asks for one.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 GlobalUrl = Annotated[

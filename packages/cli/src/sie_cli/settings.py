@@ -5,6 +5,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+TOKENS: Final = ("SIE_ADMIN_TOKEN", "SIE_AUTH_TOKENS", "SIE_AUTH_TOKEN")  # of routers, between commas
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,12 @@ class Settings:
     def has_models_dir(self) -> bool:
         """True when the user points routers and workers at a catalogue of their own."""
         return bool(self.inherited.get("SIE_MODELS_DIR"))
+
+    @property
+    def token(self) -> str | None:
+        """A token that routers of this environment admit; None where they know none."""
+        told = ",".join(self.inherited.get(name, "") for name in TOKENS)
+        return next((token.strip() for token in told.split(",") if token.strip()), None)
 
 
 def load() -> Settings:

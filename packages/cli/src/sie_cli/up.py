@@ -66,7 +66,7 @@ async def run(cluster: Cluster, file: ClusterFile, emit: Emit) -> None:
     """Scale a started cluster until cancelled."""
     async with asyncio.TaskGroup() as group:
         group.create_task(cluster.failure())
-        group.create_task(autoscale(file, cluster.pools, cluster.urls, cluster.scale, emit))
+        group.create_task(autoscale(file, cluster.pools, cluster.urls, cluster.scale, emit, cluster.token))
 
 
 async def up(file: ClusterFile, console: Console) -> None:

@@ -52,10 +52,11 @@ class RunningUp:
 
 
 @contextlib.asynccontextmanager
-async def sie_up(cluster_file: Path) -> AsyncIterator[RunningUp]:
-    """`sie up` on a free port, ready to serve; killed at the end if it still runs."""
+async def sie_up(cluster_file: Path, **environ: str) -> AsyncIterator[RunningUp]:
+    """`sie up` on a free port, ready to serve; killed at the end if it still runs. `environ`: beside our own."""
+    env = {**environment(cluster_file), **environ}
     process = await asyncio.create_subprocess_exec(
-        SIE, "up", "-f", str(cluster_file), "--port", "0", stdout=asyncio.subprocess.PIPE, env=environment(cluster_file)
+        SIE, "up", "-f", str(cluster_file), "--port", "0", stdout=asyncio.subprocess.PIPE, env=env
     )
     running = RunningUp(process)
     try:

@@ -56,12 +56,20 @@ class Timing(TypedDict, total=False):
     inference_ms: float
 
 
+class Usage(TypedDict, total=False):
+    """What a request cost: tokens the model read, special tokens included, and inputs cut at the model's limit."""
+
+    input_tokens: int
+    truncated_items: int
+
+
 class EncodeResult(TypedDict, total=False):
     """One encoded item as the SDK returns it.
 
     `dense`: array of shape [dims]. `sparse`: see SparseVector. `multivector`: array of shape [tokens, dims].
     Of dtype binary or ubinary the last axis is bytes of eight components each, the first in the highest bit.
-    `quantization`: for each output that came as int8 or uint8, the way back.
+    `quantization`: for each output that came as int8 or uint8, the way back. `timing` and `usage` are those of the
+    whole request that the item came in.
     """
 
     id: str
@@ -70,13 +78,7 @@ class EncodeResult(TypedDict, total=False):
     multivector: Any
     quantization: dict[str, Quantization]
     timing: Timing
-
-
-class Usage(TypedDict, total=False):
-    """What a request cost: tokens the model read, special tokens included, and inputs cut at the model's limit."""
-
-    input_tokens: int
-    truncated_items: int
+    usage: Usage
 
 
 class ScoreEntry(TypedDict):

@@ -13,18 +13,26 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help="The router o
 
 @app.command()
 def serve(  # noqa: PLR0913, PLR0917 - one parameter for each flag
-    host: Annotated[str | None, typer.Option("-h", "--host", help="Address to listen on [0.0.0.0].")] = None,
-    port: Annotated[int | None, typer.Option("-p", "--port", help="Port to listen on [8080]; 0: any free.")] = None,
+    host: Annotated[str | None, typer.Option("-h", "--host", help="Address to listen on; default 0.0.0.0.")] = None,
+    port: Annotated[
+        int | None, typer.Option("-p", "--port", help="Port to listen on, 0: any free one; default 8080.")
+    ] = None,
     worker: Annotated[
         list[str] | None, typer.Option("-w", "--worker", help="URL of a worker; dns+http: all behind a name; repeat.")
     ] = None,
     kubernetes: Annotated[
         bool | None, typer.Option("-k", "--kubernetes", help="Find workers by their Service.")
     ] = None,
-    k8s_namespace: Annotated[str | None, typer.Option(help="Namespace of the workers [the router's own].")] = None,
-    k8s_service: Annotated[list[str] | None, typer.Option(help="Service of workers [sie-worker]; repeat.")] = None,
-    k8s_port: Annotated[str | None, typer.Option(help="Port of the workers, a number or a name [8080].")] = None,
-    kubeconfig: Annotated[Path | None, typer.Option(help="Cluster to use [the one the router runs in].")] = None,
+    k8s_namespace: Annotated[
+        str | None, typer.Option(help="Namespace of the workers; default: the router's own.")
+    ] = None,
+    k8s_service: Annotated[
+        list[str] | None, typer.Option(help="Service of workers, repeat; default sie-worker.")
+    ] = None,
+    k8s_port: Annotated[str | None, typer.Option(help="Port of the workers, a number or a name; default 8080.")] = None,
+    kubeconfig: Annotated[
+        Path | None, typer.Option(help="Cluster to use; default: the one the router runs in.")
+    ] = None,
     models_dir: Annotated[Path | None, typer.Option(help="Folder of model files.")] = None,
     bundles_dir: Annotated[Path | None, typer.Option(help="Folder of bundle files.")] = None,
     group: Annotated[
@@ -35,9 +43,13 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     pools_file: Annotated[
         Path | None, typer.Option(help="File that keeps pools over restarts, and shares them between routers.")
     ] = None,
-    log_level: Annotated[str | None, typer.Option("-l", "--log-level", help="critical ... debug [info].")] = None,
+    log_level: Annotated[
+        str | None, typer.Option("-l", "--log-level", help="critical, error, warning, info or debug; default info.")
+    ] = None,
     json_logs: Annotated[bool | None, typer.Option("--json-logs", help="Log lines as JSON.")] = None,
-    tracing: Annotated[bool | None, typer.Option("--tracing", help="Send spans as OTEL_* says; needs [otel].")] = None,
+    tracing: Annotated[
+        bool | None, typer.Option("--tracing", help="Send spans as OTEL_* says; needs the extra otel.")
+    ] = None,
 ) -> None:
     """Serve until SIGTERM. Flags win over SIE_ROUTER_* in the environment."""
     # Imported here: `sie-router version` and `--help` should not wait for a web framework.

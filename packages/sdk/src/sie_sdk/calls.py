@@ -104,9 +104,10 @@ def encode(
     """Embed each item; one result per item, in order.
 
     A result holds what was asked for: `dense` is an array of shape [dims], `sparse` a dict of `indices` (int32) and
-    `values`, both of shape [non-zeros], `multivector` an array of shape [tokens, dims]; `timing` is that of the whole
-    request, `id` that of the item. Arrays are read-only views on the answer. int8 and uint8 come with `quantization`:
-    by output, the `scale` and `offset` for which `values * scale + offset` is the vector again.
+    `values`, both of shape [non-zeros], `multivector` an array of shape [tokens, dims]. Arrays are read-only views on
+    the answer. int8 and uint8 come with `quantization`: by output, the `scale` and `offset` for which `values * scale +
+    offset` is the vector again. `id` is that of the item, `timing` (milliseconds) and `usage` are those of the whole
+    request; `usage["truncated_items"]` counts texts that were longer than the model reads, and cut.
     """
 
     def ask(some: Sequence[Item]) -> Request:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sie_sdk import leases
 from sie_sdk.drivers import AsyncClock, Clock, SkewWarning, closed_while, tell, tell_lease
@@ -12,6 +12,9 @@ from sie_sdk.leases import LeaseBook
 from sie_sdk.messages import Effect, OnWait, Parallel, Pause, Plan, Resume, Send, Sleep, T
 from sie_sdk.settings import Settings
 from sie_sdk.types import StatusFrame
+
+if TYPE_CHECKING:
+    import httpx
 
 
 async def _set_within(event: asyncio.Event, delay_s: float) -> bool:
@@ -27,11 +30,13 @@ class AsyncLink:
 
     clock: AsyncClock = Clock(_set_within)
 
-    def __init__(self, settings: Settings, on_wait: OnWait | None) -> None:
+    def __init__(
+        self, settings: Settings, on_wait: OnWait | None, http_client: "httpx.AsyncClient | None" = None
+    ) -> None:
         from sie_sdk.transport_async import AsyncTransport  # noqa: PLC0415 - httpx is half of the import time of the SDK
 
         self._settings = settings
-        self._transport = AsyncTransport(settings)
+        self._transport = AsyncTransport(settings, http_client)
         self._on_wait = on_wait
         self._skew = SkewWarning()
         self._closed = asyncio.Event()

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sie_sdk import leases
 from sie_sdk.drivers import Clock, SkewWarning, SyncClock, closed_while, tell, tell_lease
@@ -12,17 +12,20 @@ from sie_sdk.messages import Effect, OnWait, Parallel, Pause, Plan, Resume, Send
 from sie_sdk.settings import Settings
 from sie_sdk.types import StatusFrame
 
+if TYPE_CHECKING:
+    import httpx
+
 
 class Link:
     """A client's way to its server, for any number of threads. `book` holds the pools that it keeps."""
 
     clock: SyncClock = Clock(threading.Event.wait)
 
-    def __init__(self, settings: Settings, on_wait: OnWait | None) -> None:
+    def __init__(self, settings: Settings, on_wait: OnWait | None, http_client: "httpx.Client | None" = None) -> None:
         from sie_sdk.transport_sync import SyncTransport  # noqa: PLC0415 - httpx is half of the import time of the SDK
 
         self._settings = settings
-        self._transport = SyncTransport(settings)
+        self._transport = SyncTransport(settings, http_client)
         self._on_wait = on_wait
         self._skew = SkewWarning()
         self._closed = threading.Event()

@@ -62,7 +62,7 @@ class SkewWarning:
 
 def tell(on_wait: OnWait | None, event: WaitEvent) -> None:
     """Tell of a wait before it begins."""
-    _log.debug("%s", event)
+    _log.info("%s", event)
     if on_wait is not None:
         on_wait(event)
 

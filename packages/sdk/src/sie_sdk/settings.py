@@ -14,6 +14,7 @@ from sie_sdk.retry import MAX_OOM_RETRIES, Terms
 BASE_URL: Final = "SIE_BASE_URL"
 API_KEY: Final = "SIE_API_KEY"
 TIMEOUT_S: Final = 30.0
+CONNECT_TIMEOUT_S: Final = 10.0
 MAX_CONNECTIONS: Final = 100
 PROVISION_TIMEOUT_S: Final = 900.0  # a GPU node, its image and a large model rarely need more than ten minutes
 
@@ -36,6 +37,7 @@ class Settings:
 
     base_url: str
     timeout_s: float
+    connect_timeout_s: float
     api_key: str | None = field(repr=False)
     gpu: str | None
     options: Mapping[str, Any]
@@ -57,7 +59,7 @@ class Settings:
         Raises:
             ValueError: the budget is not positive.
         """
-        budget_s = PROVISION_TIMEOUT_S if budget_s is None else _positive("the time for the whole call", budget_s)
+        budget_s = _positive("the time for the whole call", budget_s, PROVISION_TIMEOUT_S)
         target = self.gpu if gpu is None else gpu
         if target is None and self.pool is not None:
             target = f"{self.pool.name}/"
@@ -71,27 +73,31 @@ class Settings:
 def resolve(  # noqa: PLR0913 - what a client is configured with
     base_url: str | None,
     *,
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float | None = None,
+    connect_timeout_s: float | None = None,
+    read_timeout_s: float | None = None,
     api_key: str | None = None,
     gpu: str | None = None,
     options: Mapping[str, Any] | None = None,
-    max_connections: int = MAX_CONNECTIONS,
+    max_connections: int | None = None,
     pool: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
-    """Complete and check what the caller of a client gave.
+    """Complete and check what the caller of a client gave; None is the default.
 
     Raises:
         ValueError: a value is missing or makes no sense; the message says which and what to do.
     """
+    attempt = ("timeout_s", timeout_s) if read_timeout_s is None else ("read_timeout_s", read_timeout_s)
     return Settings(
-        base_url=_checked_url(base_url or environ.get(BASE_URL) or ""),
-        timeout_s=_positive("timeout_s", timeout_s),
+        base_url=checked_url(base_url or environ.get(BASE_URL) or ""),
+        timeout_s=_positive(*attempt, TIMEOUT_S),
+        connect_timeout_s=_positive("connect_timeout_s", connect_timeout_s, CONNECT_TIMEOUT_S),
         api_key=_checked_key(api_key or environ.get(API_KEY)),
         gpu=gpu,
         options=MappingProxyType(dict(options or {})),
-        max_connections=int(_positive("max_connections", max_connections)),
+        max_connections=int(_positive("max_connections", max_connections, MAX_CONNECTIONS)),
         pool=None if pool is None else pool_spec(**pool),
         headers={name: _checked_header(name, value) for name, value in (headers or {}).items()},
     )
@@ -115,12 +121,21 @@ def pool_spec(
     return PoolSpec(name, dict(gpus), bundle, minimum_worker_count)
 
 
-def _checked_url(url: str) -> str:
+def checked_url(url: str) -> str:
+    """The address without a slash at its end.
+
+    Raises:
+        ValueError: it can be no server's.
+    """
     if not url:
         raise ValueError(f"no base_url: pass one, for example SIEClient('http://localhost:8080'), or set {BASE_URL}")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"base_url '{url}' is not like 'http://host:port' or 'https://host/path'")
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port beyond 65535, half of an IPv6 address
+        is_one = False
+    if not is_one or parts.query or parts.fragment:
+        raise ValueError(f"the address '{url}' is not like http://host:port or https://host/path")
     return url.rstrip("/")
 
 
@@ -137,7 +152,9 @@ def _checked_key(key: str | None) -> str | None:
     return stripped or None
 
 
-def _positive(name: str, value: float) -> float:
+def _positive(name: str, value: float | None, default: float) -> float:
+    if value is None:
+        return default
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} is {value!r}; expected a number greater than 0")
     return value

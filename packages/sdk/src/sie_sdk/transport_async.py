@@ -10,24 +10,26 @@ from sie_sdk.settings import Settings
 
 
 class AsyncTransport:
-    """The connections of one client. Closing it ends the requests in flight."""
+    """The connections of one client, or those of `given`, which stays open. Closing it ends the requests in flight."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._writer = wire.Writer(settings)
-        self._http = httpx.AsyncClient(limits=wire.limits(settings.max_connections), follow_redirects=False)
+    def __init__(self, settings: Settings, given: httpx.AsyncClient | None) -> None:
+        wire.check_kind(given, httpx.AsyncClient)
+        self._is_own = given is None
+        self._http = given or httpx.AsyncClient(limits=wire.limits(settings.max_connections))
+        self._writer = wire.Writer(settings) if given is None else wire.Writer(settings, given.build_request)
         self._in_flight: set[asyncio.Timeout] = set()
         self._idle = asyncio.Event()
         self._closed = False
 
     async def send(self, request: Request, timeout_s: float) -> Outcome:
         """Send once and read the whole answer within `timeout_s`."""
-        if self._closed:
+        if self._closed or self._http.is_closed:
             return wire.CLOSED
         limit = asyncio.timeout(timeout_s)
         try:
             async with limit:
                 self._in_flight.add(limit)
-                response = await self._http.send(self._writer.write(request, timeout_s))
+                response = await self._http.send(self._writer.write(request, timeout_s), follow_redirects=False)
         except TimeoutError:
             return wire.CLOSED if self._closed else wire.timed_out(timeout_s)
         except httpx.RequestError as error:
@@ -47,4 +49,5 @@ class AsyncTransport:
         while self._in_flight:
             self._idle.clear()
             await self._idle.wait()
-        await self._http.aclose()
+        if self._is_own:
+            await self._http.aclose()

@@ -2,15 +2,17 @@
 
 Each connection is an httpx client of its own, lent to one thread at a time. Threads that share httpx's connection pool
 now and then close each other's connections (seen with httpcore 1.0: about one request in a thousand): one thread asks
-whether an idle connection was dropped by the server just when another has sent on it and the answer comes in.
+whether an idle connection was dropped by the server just when another has sent on it and the answer comes in. Whoever
+gives an httpx client of their own has that pool; such a lost connection is one of those that calls outlive.
 """
 
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 import httpx
@@ -21,12 +23,17 @@ from sie_sdk.settings import Settings
 
 
 class SyncTransport:
-    """The connections of one client, most recently used first. Closing it ends the requests in flight."""
+    """The connections of one client, most recently used first. Closing it ends the requests in flight.
 
-    def __init__(self, settings: Settings) -> None:
-        self._writer = wire.Writer(settings)
+    With `given` all requests go through it. It stays open, and requests in flight end as it lets them.
+    """
+
+    def __init__(self, settings: Settings, given: httpx.Client | None) -> None:
+        wire.check_kind(given, httpx.Client)
+        self._given = given
+        self._writer = wire.Writer(settings) if given is None else wire.Writer(settings, given.build_request)
+        self._connect = _connecting() if given is None else partial(_Foreign, given)
         self._max_connections = settings.max_connections
-        self._ssl = httpx.create_ssl_context()  # 30 ms, hence one for all connections
         self._changed = threading.Condition()  # guards the three below
         self._idle: deque[_Connection] = deque()
         self._lent: set[_Connection] = set()
@@ -63,15 +70,21 @@ class SyncTransport:
             connection.close()
 
     def _unless_closed(self, outcome: Outcome) -> Outcome:
-        return wire.CLOSED if self._closed else outcome
+        return wire.CLOSED if self._is_closed else outcome
+
+    @property
+    def _is_closed(self) -> bool:
+        return self._closed or (self._given is not None and self._given.is_closed)
 
     def _borrow(self, timeout_s: float) -> "_Connection | None":
         with self._changed:
-            if not self._changed.wait_for(lambda: self._closed or len(self._lent) < self._max_connections, timeout_s):
+            if not self._changed.wait_for(
+                lambda: self._is_closed or len(self._lent) < self._max_connections, timeout_s
+            ):
                 return None
-            if self._closed:
+            if self._is_closed:
                 return None
-            connection = self._idle.pop() if self._idle else _Connection(self._ssl)
+            connection = self._idle.pop() if self._idle else self._connect()
             self._lent.add(connection)
             return connection
 
@@ -91,9 +104,9 @@ class SyncTransport:
 class _Connection:
     """One connection, used by the thread that borrowed it; only `interrupt` may come from another."""
 
-    def __init__(self, ssl_context: Any) -> None:
+    def __init__(self, http: httpx.Client) -> None:
         self.idle_since = 0.0
-        self._http = httpx.Client(verify=ssl_context, limits=wire.limits(1), follow_redirects=False)
+        self._http = http
         self._lock = threading.Lock()  # guards the two below
         self._socket: socket.socket | None = None
         self._interrupted = False
@@ -109,7 +122,7 @@ class _Connection:
                 self._opened(info["return_value"].get_extra_info("socket"))
 
         message.extensions["trace"] = traced
-        response = self._http.send(message, stream=True)
+        response = self._http.send(message, stream=True, follow_redirects=False)
         chunks = []
         with closing(response):
             for chunk in response.iter_bytes():
@@ -136,6 +149,21 @@ class _Connection:
             is_late = self._interrupted
         if is_late:
             _shut_down(opened)
+
+
+class _Foreign(_Connection):
+    """The caller's own httpx client: others may use its connections, so none is cut here."""
+
+    def interrupt(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def _connecting() -> "Callable[[], _Connection]":
+    ssl_context = httpx.create_ssl_context()  # 30 ms, hence one for all connections
+    return lambda: _Connection(httpx.Client(verify=ssl_context, limits=wire.limits(1)))
 
 
 def _shut_down(opened: socket.socket) -> None:

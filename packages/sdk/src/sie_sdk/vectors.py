@@ -29,15 +29,15 @@ def results(items: Sequence[Item], answer: Answer) -> list[EncodeResult]:
         raise malformed(answer, "it has no list of items")
     if len(found) != len(items):
         raise incomplete(answer, f"{len(found)} results for {len(items)} items")
-    timing = body.get("timing")
-    return [_result(answer, item, each, timing) for item, each in zip(items, found, strict=True)]
+    shared = {key: body[key] for key in ("timing", "usage") if isinstance(body.get(key), dict)}
+    return [_result(answer, item, each, shared) for item, each in zip(items, found, strict=True)]
 
 
-def _result(answer: Answer, item: Item, found: dict[str, Any], timing: Any) -> EncodeResult:
+def _result(answer: Answer, item: Item, found: dict[str, Any], shared: dict[str, Any]) -> EncodeResult:
     asked_id, found_id = item.get("id"), found.get("id")
     if asked_id is not None and found_id is not None and str(asked_id) != str(found_id):
         raise incomplete(answer, f"the result of item '{found_id}' in the place of item '{asked_id}'")
-    result: EncodeResult = {}
+    result: EncodeResult = {key: value.copy() for key, value in shared.items()}  # type: ignore[assignment]  # as the server gave them
     if (name := found_id if asked_id is None else asked_id) is not None:
         result["id"] = name
     if isinstance(dense := found.get("dense"), dict):
@@ -51,8 +51,6 @@ def _result(answer: Answer, item: Item, found: dict[str, Any], timing: Any) -> E
         result["multivector"] = _array(answer, multivector, "values")
     if quantization := _quantization(answer, found):
         result["quantization"] = quantization
-    if isinstance(timing, dict):
-        result["timing"] = timing.copy()  # type: ignore[typeddict-item]  # milliseconds by name, as the server gave them
     return result
 
 

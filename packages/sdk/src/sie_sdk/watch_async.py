@@ -57,7 +57,7 @@ def _open(settings: Settings, path: str) -> _Connect:
         watching.address(settings, path),
         additional_headers=watching.headers(settings),
         user_agent_header=watching.USER_AGENT,
-        open_timeout=watching.CONNECT_TIMEOUT_S,
+        open_timeout=settings.connect_timeout_s,
         close_timeout=watching.CLOSE_TIMEOUT_S,
         max_size=watching.MAX_FRAME_BYTES,
     )

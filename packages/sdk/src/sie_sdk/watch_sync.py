@@ -66,7 +66,7 @@ class Watch:
             watching.address(self._settings, self._path),
             additional_headers=watching.headers(self._settings),
             user_agent_header=watching.USER_AGENT,
-            open_timeout=watching.CONNECT_TIMEOUT_S,
+            open_timeout=self._settings.connect_timeout_s,
             close_timeout=watching.CLOSE_TIMEOUT_S,
             max_size=watching.MAX_FRAME_BYTES,
         )

@@ -23,7 +23,6 @@ from sie_sdk.types import StatusFrame
 Mode = Literal["auto", "cluster", "worker"]
 
 MISSING: Final = 'watch() needs the package websockets: pip install "sie-sdk[watch]"'
-CONNECT_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 1.0
 MAX_FRAME_BYTES: Final = 16 << 20  # a router with thousands of workers
 _PATHS: Final[Mapping[str, str]] = {"cluster": CLUSTER_STATUS, "worker": WORKER_STATUS}

@@ -3,7 +3,7 @@
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import httpx
@@ -13,7 +13,6 @@ from sie_protocol.versions import VERSION
 from sie_sdk.messages import Answer, Loss, Lost, Request
 from sie_sdk.settings import Settings
 
-CONNECT_TIMEOUT_S: Final = 10.0
 # Shorter than the 5 s after which common servers close an idle connection: they never close one while we write to it.
 KEEPALIVE_S: Final = 4.0
 CLOSED: Final = Lost(Loss.CLIENT_CLOSED, "the client was closed")
@@ -22,9 +21,14 @@ _MAX_CAUSES: Final = 8
 
 
 class Writer:
-    """Turns requests into httpx's, with what all requests of a client share."""
+    """Turns requests into httpx's, with what all requests of a client share.
 
-    def __init__(self, settings: Settings) -> None:
+    `build`: what makes them; that of a caller's own httpx client adds its headers and cookies.
+    """
+
+    def __init__(self, settings: Settings, build: Callable[..., httpx.Request] = httpx.Request) -> None:
+        self._build = build
+        self._connect_timeout_s = settings.connect_timeout_s
         authorization = [("Authorization", f"Bearer {settings.api_key}")] if settings.api_key else []
         self._base_url = settings.base_url
         self._headers = [
@@ -37,14 +41,24 @@ class Writer:
 
     def write(self, request: Request, timeout_s: float) -> httpx.Request:
         """The request as httpx sends it, each phase bounded by the timeout."""
-        timeouts = httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S))
-        return httpx.Request(
+        timeouts = httpx.Timeout(timeout_s, connect=min(timeout_s, self._connect_timeout_s))
+        return self._build(
             request.method,
             self._base_url + request.path,
             headers=[*self._headers, *request.headers],
             content=request.body,
             extensions={"timeout": timeouts.as_dict()},
         )
+
+
+def check_kind(given: object, kind: type) -> None:
+    """Refuse a caller's client of the wrong kind before it fails in the middle of a call.
+
+    Raises:
+        TypeError: it is neither None nor of this kind.
+    """
+    if given is not None and not isinstance(given, kind):
+        raise TypeError(f"http_client is a {type(given).__name__}; expected an httpx.{kind.__name__}")
 
 
 def limits(connections: int) -> httpx.Limits:

@@ -44,7 +44,9 @@ def serve(  # noqa: PLR0913 - one parameter per flag
     ] = None,
     json_logs: Annotated[bool | None, typer.Option("--json-logs/--text-logs", help="Log as JSON lines.")] = None,
     log_level: Annotated[str | None, typer.Option("--log-level", "-l", help="debug, info, warning, error.")] = None,
-    tracing: Annotated[bool | None, typer.Option("--tracing", help="Send spans as OTEL_* says; needs [otel].")] = None,
+    tracing: Annotated[
+        bool | None, typer.Option("--tracing", help="Send spans as OTEL_* says; needs the extra otel.")
+    ] = None,
 ) -> None:
     """Serve models over HTTP. Flags win over SIE_* environment variables."""
     flags = {

@@ -18,7 +18,7 @@ OF_RECORDS: Final = frozenset(
         ErrorCode.RESOURCE_EXHAUSTED,
     }
 )
-_REQUEST_ONLY: Final = ("timing", "id")  # a row has its own id, and no share of its request's times
+_REQUEST_ONLY: Final = ("timing", "usage", "id")  # a row has its own id, and no share of its request's times and tokens
 
 
 class Caller:

@@ -1,6 +1,7 @@
 """The commands `sie encode`, `sie score` and `sie extract`: their options, and nothing else."""
 
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from sie_cli.options import DEFAULT_URL, ApiKey, Gpu, Json, Pool, Url, target
 INPUT_HELP = "Texts; or one .txt (a text a line), .jsonl or .parquet file; or - for stdin (the default)."
 BATCH, CONCURRENCY, BUDGET_S = 64, 8, 900.0
 
+Form = StrEnum("Form", ["DENSE", "SPARSE", "MULTIVECTOR"])
+Dtype = StrEnum("Dtype", ["FLOAT32", "FLOAT16", "INT8", "UINT8", "BINARY", "UBINARY"])
 Inputs = Annotated[list[str] | None, typer.Argument(metavar="[TEXT...|FILE|-]", help=INPUT_HELP, show_default=False)]
 Model = Annotated[str, typer.Option("--model", "-m", help="Model of the catalogue, for example BAAI/bge-m3.")]
 Output = Annotated[
@@ -46,11 +49,9 @@ def encode(  # noqa: PLR0913 - the documented options
     model: Model,
     output: Output = None,
     output_type: Annotated[
-        list[str] | None, typer.Option("--output-type", help="dense, sparse or multivector; repeat for several.")
+        list[Form] | None, typer.Option("--output-type", help="What a text becomes; repeat for several.")
     ] = None,
-    dtype: Annotated[
-        str | None, typer.Option("--dtype", help="float32, float16, int8, uint8, binary or ubinary.")
-    ] = None,
+    dtype: Annotated[Dtype | None, typer.Option("--dtype", help="Numbers of the vectors; default float32.")] = None,
     is_query: Annotated[bool, typer.Option("--is-query", help="The texts are queries, not documents.")] = False,
     instruction: Instruction = None,
     option: Options = None,
@@ -75,8 +76,8 @@ def encode(  # noqa: PLR0913 - the documented options
             "encode",
             model,
             target(gpu, pool),
-            output_types=tuple(output_type or ()),
-            dtype=dtype,
+            output_types=tuple(map(str, output_type or ())),
+            dtype=None if dtype is None else str(dtype),
             instruction=instruction,
             options=options(option or (), is_query=is_query or None),
         )

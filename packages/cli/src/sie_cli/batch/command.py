@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ import typer
 from rich.console import Console
 
 from sie_cli.batch import sources
-from sie_cli.batch.job import BatchError, Job
+from sie_cli.batch.job import Job
 from sie_cli.batch.progress import Progress
 from sie_cli.batch.run import Plan, Summary, run
-from sie_cli.failing import INCOMPLETE, INTERRUPTED
+from sie_cli.failing import INCOMPLETE, INTERRUPTED, UseError
 from sie_sdk import SIEAsyncClient
 
 
@@ -43,13 +44,13 @@ def options_of(assignments: Sequence[str], **known: Any) -> dict[str, Any]:
     """Model options: those with a flag of their own, then `key=value` ones, whose values are JSON or else texts.
 
     Raises:
-        BatchError: one is not `key=value`.
+        UseError: one is not `key=value`.
     """
     options = {name: value for name, value in known.items() if value is not None}
     for assignment in assignments:
         name, separator, text = assignment.partition("=")
         if not separator or not name:
-            raise BatchError(f"--option '{assignment}' is not like key=value")
+            raise UseError(f"--option '{assignment}' is not like key=value")
         try:
             options[name] = json.loads(text)
         except ValueError:
@@ -61,7 +62,7 @@ def execute(job: Job, given: Given) -> None:
     """Run a job, tell how it ended, and leave with its exit code.
 
     Raises:
-        BatchError, SIEError, OSError: it could not go on.
+        UseError, BatchError, SIEError, OSError: it could not go on.
     """
     texts = not sources.is_file(given.inputs)
     total = sources.count(given.inputs, texts=texts)
@@ -74,8 +75,11 @@ def execute(job: Job, given: Given) -> None:
         overwrite=given.overwrite,
         top_k=given.top_k,
     )
+    console = Console(stderr=True, highlight=False)
+    if not given.inputs and sys.stdin.isatty():
+        console.print("texts, one a line; Ctrl-D ends them")
     records = sources.records(given.inputs, given.columns, texts=texts)
-    console, started_at = Console(stderr=True, highlight=False), time.monotonic()
+    started_at = time.monotonic()
 
     async def work() -> Summary:
         with Progress(console, total) as progress:
@@ -91,7 +95,7 @@ def _errors(given: Given) -> Path | None:
     if given.errors is not None or not given.keep_going:
         return given.errors
     if given.output is None:
-        raise BatchError("--keep-going needs --errors FILE when the output goes to stdout")
+        raise UseError("--keep-going needs --errors FILE when the output goes to stdout")
     return given.output.with_name(given.output.name + ".errors.jsonl")
 
 

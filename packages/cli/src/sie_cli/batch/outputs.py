@@ -8,9 +8,10 @@ from typing import IO, Any, Final
 import msgspec
 import numpy as np
 
-from sie_cli.batch.job import EXTRACT, BatchError, Job, Row
+from sie_cli.batch.job import EXTRACT, Job, Row
 from sie_cli.batch.npz import write_npz
 from sie_cli.extras import pyarrow_parquet
+from sie_cli.failing import UseError
 
 Write = Callable[[Path, Iterable[Row]], None]
 SUFFIXES: Final = (".jsonl", ".npz", ".parquet")
@@ -20,17 +21,17 @@ def writer(job: Job, output: Path) -> Write:
     """How to write this output.
 
     Raises:
-        BatchError: the suffix is none of `SUFFIXES`, or cannot hold what the job gives.
+        UseError: the suffix is none of `SUFFIXES`, or cannot hold what the job gives.
         MissingExtraError: the format's library is not installed.
     """
     suffix = output.suffix.lower()
     if suffix not in SUFFIXES:
-        raise BatchError(f"'{output}': the suffix chooses the format; use one of {', '.join(SUFFIXES)}")
+        raise UseError(f"'{output}': the suffix chooses the format; use one of {', '.join(SUFFIXES)}")
     if suffix == ".jsonl":
         return write_json_lines
     if suffix == ".npz":
         if job.operation == EXTRACT:
-            raise BatchError("an .npz holds arrays, and extract finds none; use .jsonl or .parquet")
+            raise UseError("an .npz holds arrays, and extract finds none; use .jsonl or .parquet")
         return write_npz
     pyarrow_parquet()
     from sie_cli.batch.parquet import write_parquet  # noqa: PLC0415 - imports pyarrow

@@ -51,6 +51,10 @@ class Progress:
         """Say what happens now."""
         self._bar.update(self._task, description=what)
 
+    def say(self, what: str) -> None:
+        """Print a line, also where there is no bar."""
+        self._bar.console.print(what)
+
     def waiting(self, wait: WaitEvent) -> None:
         """Say what a request waits for.
 

@@ -65,7 +65,7 @@ async def run(job: Job, source: Iterator[Record], plan: Plan, client: SIEAsyncCl
         chain, resumed = Chain(), journal.count
         _skip(source, journal, chain)
         progress.start(resumed)
-        async with stopping() as stop:
+        async with stopping(progress.say) as stop:
             chunks = chunked(source, plan.batch_size)
             async for records, rows in in_order(chunks, caller.rows, plan.concurrency, stop):
                 journal.append(rows, chain.add(records))
@@ -122,7 +122,7 @@ async def _to_stdout(caller: Caller, source: Iterator[Record], plan: Plan, progr
     count, kept = 0, list[Row]()
     with contextlib.ExitStack() as files:
         refused = None if plan.errors is None else files.enter_context(plan.errors.open("wb"))
-        async with stopping() as stop:
+        async with stopping(progress.say) as stop:
             chunks = chunked(source, plan.batch_size)
             async for _, rows in in_order(chunks, caller.rows, plan.concurrency, stop):
                 count += len(rows)
@@ -139,7 +139,7 @@ async def _to_stdout(caller: Caller, source: Iterator[Record], plan: Plan, progr
 
 
 @contextlib.asynccontextmanager
-async def stopping() -> AsyncIterator[asyncio.Event]:
+async def stopping(say: Callable[[str], None]) -> AsyncIterator[asyncio.Event]:
     """An event that Ctrl-C and SIGTERM set. A second one, or `FINISH_S` without an end, cancels what runs."""
     loop, stop, task = asyncio.get_running_loop(), asyncio.Event(), asyncio.current_task()
     assert task is not None  # noqa: S101 - we are in one
@@ -150,6 +150,7 @@ async def stopping() -> AsyncIterator[asyncio.Event]:
             task.cancel()
             return
         stop.set()
+        say(f"stopping: what is under way has {FINISH_S:.0f} s; Ctrl-C again ends it now")
         timers.append(loop.call_later(FINISH_S, task.cancel))
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,6 +1,7 @@
 """Where texts come from: arguments, lines, JSON lines, columns of Parquet. Read as needed, never whole."""
 
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import msgspec
 
 from sie_cli.batch.job import BatchError, Record
 from sie_cli.extras import pyarrow_parquet
+from sie_cli.failing import UseError
 
 STDIN: Final = "-"
 TEXT_SUFFIXES: Final = (".txt",)
@@ -32,13 +34,14 @@ def records(inputs: Sequence[str], columns: Columns, *, texts: bool) -> Iterator
     Stdin is read as JSON lines when its first line is a JSON object, else as lines.
 
     Raises:
+        UseError: that is not one input of a known kind.
         BatchError: a line or column is not what it should be; the message says which.
         OSError: the file cannot be read.
     """
     if texts:
         return (Record(str(number), text) for number, text in enumerate(inputs, 1))
     if len(inputs) > 1:
-        raise BatchError(
+        raise UseError(
             f"one input at a time; found {len(inputs)}: join the files first (cat a.jsonl b.jsonl | sie ...)"
         )
     name = inputs[0] if inputs else STDIN
@@ -49,10 +52,10 @@ def records(inputs: Sequence[str], columns: Columns, *, texts: bool) -> Iterator
     if suffix == PARQUET_SUFFIX:
         return _parquet(path, columns)
     if suffix in JSONL_SUFFIXES:
-        return _of_file(path, lambda file: _json_lines(file, columns, name))
+        return _of_file(path, lambda lines: _json_lines(lines, columns, name))
     if suffix in TEXT_SUFFIXES:
-        return _of_file(path, _lines)
-    raise BatchError(
+        return _of_file(path, lambda lines: _lines(lines, name))
+    raise UseError(
         f"{name}: what kind of file is that? A text a line: .txt; JSON lines: .jsonl; or .parquet. Any other name: "
         f"sie ... < {name}"
     )
@@ -88,32 +91,39 @@ def _names_a_file(text: str) -> bool:
     return not any(map(str.isspace, text)) and Path(text).suffix.lower() in known
 
 
-def _of_file(path: Path, read: Callable[[IO[bytes]], Iterator[Record]]) -> Iterator[Record]:
+def _of_file(path: Path, read: Callable[[Iterator[bytes]], Iterator[Record]]) -> Iterator[Record]:
     with path.open("rb") as file:
-        yield from read(file)
+        yield from read(_chained(file.readline(), file))
 
 
 def _sniffed(file: IO[bytes], columns: Columns) -> Iterator[Record]:
     first = file.readline()
-    rest = _chained(first, file)
-    return _json_lines(rest, columns, "stdin") if first.lstrip().startswith(b"{") else _lines(rest)
+    lines = _chained(first, file)
+    is_json = first.removeprefix(BOM_UTF8).lstrip().startswith(b"{")
+    return _json_lines(lines, columns, "stdin") if is_json else _lines(lines, "stdin")
 
 
 def _chained(first: bytes, file: IO[bytes]) -> Iterator[bytes]:
+    """All lines, without the mark that some editors set in front of the first."""
     if first:
-        yield first
+        yield first.removeprefix(BOM_UTF8)
     yield from file
 
 
-def _lines(file: Iterator[bytes] | IO[bytes]) -> Iterator[Record]:
-    for number, line in enumerate(file, 1):
-        text = line.decode(errors="replace").rstrip("\r\n")
+def _lines(lines: Iterator[bytes], name: str) -> Iterator[Record]:
+    for number, line in enumerate(lines, 1):
+        try:
+            text = line.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise BatchError(
+                f"{name}, line {number}: no UTF-8 (byte {error.start}); convert it first: iconv -f latin1 -t utf-8"
+            ) from error
         if text.strip():
             yield Record(str(number), text)
 
 
-def _json_lines(file: Iterator[bytes] | IO[bytes], columns: Columns, name: str) -> Iterator[Record]:
-    for number, line in enumerate(file, 1):
+def _json_lines(lines: Iterator[bytes], columns: Columns, name: str) -> Iterator[Record]:
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:

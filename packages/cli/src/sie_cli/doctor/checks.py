@@ -10,8 +10,7 @@ from sie_cli.doctor.facts import OK, Facts, Gap, Heard, NoReply, decision_of
 from sie_protocol.errors import ErrorCode
 from sie_protocol.headers import SERVER_VERSION
 from sie_protocol.versions import is_skewed
-
-ROUTER_TYPES: Final = ("router", "gateway")
+from sie_sdk.capacity import ROUTER_TYPES
 
 
 class Verdict(StrEnum):
@@ -168,7 +167,7 @@ def scrape(facts: Facts) -> Finding:
         fix = "check --prometheus and autoscaling.prometheusAddress of the chart; KEDA then runs fallbackReplicas"
         return _broken("scrape", f"Prometheus: {seen.trouble}", fix)
     if seen.routers < (facts.asked.routers or 1):
-        fix = "compare the labels of the router's PodMonitor with podMonitorSelector of Prometheus, and its port name"
+        fix = "set serviceMonitor.enabled of the chart, and serviceMonitor.labels as your Prometheus selects by"
         wanted = facts.asked.routers or "at least 1"
         return _broken("scrape", f"Prometheus has series of {seen.routers} routers, not {wanted}", fix)
     if not _is_served(facts) and _asked_for_worker(facts) and not seen.demand:
@@ -211,6 +210,7 @@ def model(facts: Facts) -> Finding:
 
 _LOAD_FIXES: Final[Mapping[str, str]] = {
     "GATED": "set HF_TOKEN of the workers to a token that may read the model",
+    "NETWORK": "give the workers a way to the hub, or fill a cluster cache and set SIE_CLUSTER_CACHE",
     "NOT_FOUND": "check hf_id and revision in the model's file",
     "DEPENDENCY": "run the model in a bundle that has what its adapter needs",
     "OOM": "the model does not fit: a larger machine profile, or a smaller dtype",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sie_cli.failing import FAILED, one_line
-from sie_cli.options import DEFAULT_URL, ApiKey, Gpu, Json, Pool, Url
+from sie_cli.options import DEFAULT_URL, ApiKey, Gpu, Json, Pool, Url, an_address
 
 if TYPE_CHECKING:
     from sie_cli.doctor.checks import Finding
@@ -26,7 +26,8 @@ def doctor(  # noqa: PLR0913 - the documented options
     pool: Pool = None,
     *,
     prometheus: Annotated[
-        str | None, typer.Option("--prometheus", help="Address of the Prometheus that the autoscaler reads.")
+        str | None,
+        typer.Option("--prometheus", callback=an_address, help="Address of the Prometheus that the autoscaler reads."),
     ] = None,
     routers: Annotated[
         int | None, typer.Option("--routers", min=1, help="How many routers Prometheus should scrape.")
@@ -44,7 +45,7 @@ def doctor(  # noqa: PLR0913 - the documented options
         from sie_cli.doctor.facts import Asked  # noqa: PLC0415
         from sie_protocol.versions import VERSION  # noqa: PLC0415
 
-        asked = Asked(url.rstrip("/"), model, VERSION, gpu, pool, bool(api_key), prometheus, routers, wait)
+        asked = Asked(url, model, VERSION, gpu, pool, bool(api_key), prometheus, routers, wait)
         findings = _examine(asked, api_key)
         _print(findings, as_json=as_json)
         if not is_sound(findings):

@@ -38,6 +38,8 @@ def models(name: Annotated[str | None, typer.Argument(help="Only names that hold
     listed = [model for model in found if (name or "").lower() in model["name"].lower()]
     if as_json:
         _print_json(listed)
+    elif not listed:
+        fail(f"no name of the catalogue's {len(found)} models holds '{name}'")
     else:
         _print(frame.catalogue(listed))
 

@@ -30,14 +30,24 @@ def headline(snapshot: Snapshot) -> Text:
     health = snapshot.health
     cluster = health.cluster
     queued = sum(worker.queue_depth for worker in health.workers)
+    # A router without workers calls itself degraded; while nobody waits for one that is as it should be.
+    state = "at zero" if not cluster.worker_count and _is_unwanted(snapshot.scrape) else health.status
     return Text.assemble(
         ("SIE ", "bold"),
         (snapshot.url, "bold green"),
         f"  {snapshot.version}  ",
-        (health.status, "green" if health.status == "healthy" else "yellow"),
-        f"  {cluster.worker_count} workers  {cluster.gpu_count} GPUs  {cluster.models_loaded} models loaded"
-        f"  {queued} queued  {cluster.total_qps:.1f} requests/s",
+        (state, "yellow" if state == "degraded" else "green"),
+        f"  {_counted(cluster.worker_count, 'worker')}  {_counted(cluster.gpu_count, 'GPU')}"
+        f"  {_counted(cluster.models_loaded, 'model')} loaded  {queued} queued  {cluster.total_qps:.1f} requests/s",
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _is_unwanted(scrape: Scrape | None) -> bool:
+    return scrape is not None and not any(any(pools.values()) for pools in scrape.demand.values())
 
 
 def pools(listed: Sequence[PoolListItem], leases: Sequence[PoolInfo], now: float) -> Table:
@@ -97,7 +107,7 @@ def workers(snapshot: Snapshot) -> Table:
     table = _table("WORKER", "PROFILE", "BUNDLE", "STATE", "QUEUED", "MEMORY", "MODELS")
     known = [worker for worker in snapshot.health.workers if worker.healthy or worker.name]
     for worker in known:
-        state = Text("healthy", "green") if worker.healthy else Text("away", "red")
+        state = Text("healthy", "green") if worker.healthy else Text("away", "dim")
         cells = (worker.gpu, worker.bundle, state, str(worker.queue_depth), memory(worker), shown(worker.loaded_models))
         table.add_row(worker.name or worker.url, *cells)
     if not known:

@@ -5,7 +5,7 @@
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from sie_sdk import calls, capacity, extraction, settings, watching
 from sie_sdk.driver_sync import Link
@@ -26,6 +26,9 @@ from sie_sdk.types import (
     StatusFrame,
 )
 from sie_sdk.watching import Mode
+
+if TYPE_CHECKING:
+    from httpx import Client
 
 
 class SIEClient:
@@ -48,23 +51,30 @@ class SIEClient:
             with the first of them, and kept as `create_pool` does.
         base_url_headers: further headers of every request, for example those that a proxy in front of the cluster asks
             for.
+        connect_timeout_s: longest time of an attempt to open a connection.
+        read_timeout_s: beats `timeout_s`; newer published clients have this name for it.
+        http_client: an httpx client that sends all requests, for example with a proxy or a certificate of its own. Its
+            limits, headers and hooks hold. It stays open; whoever made it closes it. `watch` goes its own way.
 
-    All methods raise `SIEError`, by kind: SIEConnectionError, RequestError, ServerError, ProvisioningError and so on.
-    Whoever creates a client closes it, best by `with`.
+    None stands for the default everywhere. All methods raise `SIEError`, by kind: SIEConnectionError, RequestError,
+    ServerError, ProvisioningError and so on. Whoever creates a client closes it, best by `with`.
     """
 
     def __init__(  # noqa: PLR0913 - the documented signature
         self,
         base_url: str | None = None,
         *,
-        timeout_s: float = settings.TIMEOUT_S,
+        timeout_s: float | None = settings.TIMEOUT_S,
         api_key: str | None = None,
         gpu: str | None = None,
         options: Mapping[str, Any] | None = None,
-        max_connections: int = settings.MAX_CONNECTIONS,
+        max_connections: int | None = settings.MAX_CONNECTIONS,
         on_wait: OnWait | None = None,
         pool: PoolRequest | None = None,
         base_url_headers: Mapping[str, str] | None = None,
+        connect_timeout_s: float | None = settings.CONNECT_TIMEOUT_S,
+        read_timeout_s: float | None = None,
+        http_client: "Client | None" = None,
     ) -> None:
         self._settings = settings.resolve(
             base_url,
@@ -75,8 +85,10 @@ class SIEClient:
             max_connections=max_connections,
             pool=pool,
             headers=base_url_headers,
+            connect_timeout_s=connect_timeout_s,
+            read_timeout_s=read_timeout_s,
         )
-        self._link = Link(self._settings, on_wait)
+        self._link = Link(self._settings, on_wait, http_client)
         self._pools = Pools(self._settings, self._link.book)
 
     @overload
