@@ -16,7 +16,18 @@ from sie_server.adapters.dense import DenseAdapter
 from sie_server.adapters.shared.architectures import read_architecture
 from sie_server.adapters.shared.weights import read_json, read_tensors
 from sie_server.core.lifecycle import ErrorClass
-from tiny_families import LETTERS, WIDTH, Family, decoder_of_old, family_oracle, modernbert_of_old, write_family
+from tiny_families import (
+    LETTERS,
+    WIDTH,
+    Family,
+    alibaba,
+    decoder_of_old,
+    family_oracle,
+    modernbert_of_old,
+    nomic,
+    stretched,
+    write_family,
+)
 
 TEXTS = [
     "the cat sat on a mat",
@@ -65,6 +76,30 @@ TINY: dict[str, Family] = {
     ),
     "deberta, one term": Family(
         "deberta-v2", {"num_hidden_layers": 2, "pos_att_type": ["p2c"], "norm_rel_ebd": "none"}, "last", seed=16
+    ),
+    "gte": Family("gte", {"num_hidden_layers": 3}, "cls", seed=20),
+    "gte, as Alibaba published it": Family(
+        "gte",
+        {
+            "num_hidden_layers": 3,
+            "type_vocab_size": 2,
+            "layer_norm_eps": 1e-3,
+            "rope_parameters": stretched(base=160.0, factor=8.0, head_width=8),
+        },
+        "mean",
+        seed=21,
+        prefix="new.",
+        published_config=alibaba,
+    ),
+    "gte, no types of token, names of transformers": Family(
+        "gte", {"num_hidden_layers": 2, "type_vocab_size": 0}, seed=22, own_names=True, prefix="gte."
+    ),
+    "nomic": Family("nomic_bert", {"num_hidden_layers": 3}, seed=23),
+    "nomic, as published": Family(
+        "nomic_bert", {"num_hidden_layers": 3, "max_position_embeddings": 512}, seed=24, published_config=nomic
+    ),
+    "nomic, names of transformers": Family(
+        "nomic_bert", {"num_hidden_layers": 2}, "cls", normalize=False, seed=25, own_names=True
     ),
     "qwen2": Family("qwen2", {"num_hidden_layers": 3, "num_key_value_heads": 2}, "last", seed=17),
     "qwen2, both ways": Family(
@@ -166,7 +201,7 @@ def test_an_unknown_architecture_names_the_known_ones(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
     with pytest.raises(
         LoadError,
-        match=r"'t5'; .* bart, bert, deberta-v2, distilbert, mistral, modernbert, qwen2, qwen3, roberta, xlm-roberta",
+        match=r"'t5'; .* bart, bert, deberta-v2, distilbert, gte, mistral, modernbert, new, nomic_bert, qwen2, qwen3, roberta,",
     ) as refused:
         adapter(folder)
     assert refused.value.error_class is ErrorClass.DEPENDENCY

@@ -9,7 +9,7 @@ import torch
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError
-from sie_server.adapters.shared import bart, bert_weights, deberta_weights, decoder, modernbert
+from sie_server.adapters.shared import bart, bert_weights, deberta_weights, decoder, gated_bert, modernbert
 from sie_server.adapters.shared.deberta import PackedDeberta
 from sie_server.adapters.shared.distilbert import as_bert
 from sie_server.adapters.shared.flash_names import split
@@ -86,6 +86,16 @@ def _bert(config: Mapping[str, Any]) -> Architecture:
     return Architecture(shape.width, shape.positions, build, types)
 
 
+def _gated_bert(config: Mapping[str, Any]) -> Architecture:
+    shape = gated_bert.read_shape(config)
+
+    def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
+        named = gated_bert.as_bert(config, tensors)
+        return PackedBert(shape, bert_weights.read_weights(named, shape, device, dtype), device)
+
+    return Architecture(shape.width, shape.positions, build, gated_bert.read_types(config))
+
+
 def _bart(config: Mapping[str, Any]) -> Architecture:
     shape = bart.read_shape(config)
 
@@ -127,6 +137,7 @@ READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Architecture]]] = Mapp
         **dict.fromkeys(BERT_TYPES, _bert),
         "bart": _bart,
         "deberta-v2": _deberta,
+        **dict.fromkeys(gated_bert.MODEL_TYPES, _gated_bert),
         "mistral": _decoder,
         "modernbert": _modernbert,
         "qwen2": _decoder,

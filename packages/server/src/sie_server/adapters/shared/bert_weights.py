@@ -9,19 +9,22 @@ from typing import Any
 import torch
 
 from sie_server.adapters.shared.checkpoint import Checkpoint, Get, expect, read_numbers
-from sie_server.adapters.shared.rope import read_theta, side_by_side
+from sie_server.adapters.shared.linear import InPlace
+from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side
 
 # RoBERTa counts its positions from the one after the padding token's id; the rows before it are never used.
 _FIRST_POSITION_AFTER_PAD = ("roberta", "xlm-roberta")
 _TURNED = re.compile(r"\.self\.(query|key)\.(weight|bias)$")
 _OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
+_PREFIX = re.compile(r"^(bert|roberta|nomic_bert|new|gte)\.")
 
 
 @dataclass(frozen=True, slots=True)
 class BertShape:
     """The numbers of a BERT configuration. `positions` are usable ones; the first of them is row `first_position`.
 
-    With `theta`, the base of their angles, positions are not learned but turn queries and keys.
+    With `rope`, positions are not learned but turn queries and keys. With `gate`, inner layers are twice as wide: one
+    half is activated so and multiplied with the other.
     """
 
     layers: int
@@ -31,7 +34,8 @@ class BertShape:
     positions: int
     norm_eps: float
     first_position: int = 0
-    theta: float | None = None
+    rope: Rope | None = None
+    gate: InPlace | None = None
 
     @property
     def head_width(self) -> int:
@@ -51,7 +55,8 @@ class Norm:
 class Layer:
     """One block. Weights are [in, out] and contiguous; queries already carry the factor 1/sqrt(head width).
 
-    If they are to be turned, queries and keys have their pairs side by side.
+    If they are to be turned, queries and keys have their pairs side by side. With `gate`, `up` gives what is activated
+    first, then what it is multiplied with.
     """
 
     qkv: torch.Tensor
@@ -64,6 +69,7 @@ class Layer:
     down: torch.Tensor
     down_bias: torch.Tensor
     output_norm: Norm
+    gate: InPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +98,17 @@ def read_shape(config: Mapping[str, Any], model_types: Sequence[str]) -> BertSha
     rotary = config.get("position_embedding_type") == "rotary"
 
     def read() -> BertShape:
+        width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
         first = int(config["pad_token_id"]) + 1 if config["model_type"] in _FIRST_POSITION_AFTER_PAD else 0
         return BertShape(
             layers=int(config["num_hidden_layers"]),
-            width=int(config["hidden_size"]),
-            heads=int(config["num_attention_heads"]),
+            width=width,
+            heads=heads,
             inner=int(config["intermediate_size"]),
             positions=int(config["max_position_embeddings"]) - first,
             norm_eps=float(config.get("layer_norm_eps", 1e-12)),
             first_position=first,
-            theta=read_theta(config, "rotary_emb_base", 10_000.0) if rotary else None,
+            rope=read_rope(config, "rotary_emb_base", 10_000.0, width // heads) if rotary else None,
         )
 
     return read_numbers("BERT", read)
@@ -118,7 +125,7 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
     first, words = shape.first_position, get("embeddings.word_embeddings.weight")
     types = get("embeddings.token_type_embeddings.weight")
     positions = None
-    if shape.theta is None:
+    if shape.rope is None:
         learned = get("embeddings.position_embeddings.weight", first + shape.positions, shape.width)[first:]
         positions = (learned + types[0]).to(dtype)
     else:
@@ -129,7 +136,8 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
         types=(types - types[0]).to(dtype),
         norm=read_norm(get, "embeddings.LayerNorm", shape.width, dtype),
         layers=tuple(
-            read_layer(get, f"encoder.layer.{index}", shape.width, query_scale, dtype) for index in range(shape.layers)
+            read_layer(get, f"encoder.layer.{index}", shape.width, query_scale, dtype, shape.gate)
+            for index in range(shape.layers)
         ),
     )
 
@@ -149,16 +157,20 @@ def read_linear(
     return torch.cat(weights).t().contiguous().to(dtype), torch.cat(biases).to(dtype)
 
 
-def read_layer(get: Get, prefix: str, width: int, query_scale: float, dtype: torch.dtype) -> Layer:
-    """One block under BERT's names."""
+def read_layer(  # noqa: PLR0913 - what a block is made of
+    get: Get, prefix: str, width: int, query_scale: float, dtype: torch.dtype, gate: InPlace | None = None
+) -> Layer:
+    """One block under BERT's names; with `gate`, `intermediate.gate` is what is activated."""
     attention = f"{prefix}.attention.self"
+    inner = ["dense"] if gate is None else ["gate", "dense"]
     return Layer(
         *read_linear(get, [f"{attention}.{part}" for part in ("query", "key", "value")], query_scale, dtype),
         *read_linear(get, [f"{prefix}.attention.output.dense"], 1.0, dtype),
         read_norm(get, f"{prefix}.attention.output.LayerNorm", width, dtype),
-        *read_linear(get, [f"{prefix}.intermediate.dense"], 1.0, dtype),
+        *read_linear(get, [f"{prefix}.intermediate.{part}" for part in inner], 1.0, dtype),
         *read_linear(get, [f"{prefix}.output.dense"], 1.0, dtype),
         read_norm(get, f"{prefix}.output.LayerNorm", width, dtype),
+        gate,
     )
 
 
@@ -173,8 +185,8 @@ def _side_by_side(get: Get, head_width: int) -> Get:
 
 
 def canonical(name: str) -> str:
-    """A tensor's name without `bert.` or `roberta.`, in the spelling of today."""
-    return current_name(name).removeprefix("bert.").removeprefix("roberta.")
+    """A tensor's name without `bert.`, `roberta.` and their like, in the spelling of today."""
+    return _PREFIX.sub("", current_name(name))
 
 
 def current_name(name: str) -> str:

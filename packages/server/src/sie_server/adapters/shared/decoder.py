@@ -11,8 +11,9 @@ import torch
 
 from sie_server.adapters.shared.attention import Sight
 from sie_server.adapters.shared.checkpoint import FULL, SLIDING, Checkpoint, expect, read_kinds, read_numbers
+from sie_server.adapters.shared.linear import silu_
 from sie_server.adapters.shared.prenorm import Layer, PreNormShape, PreNormWeights, rms_norm
-from sie_server.adapters.shared.rope import read_theta, side_by_side
+from sie_server.adapters.shared.rope import read_rope, side_by_side
 
 _WITH_HEAD_NORM = ("qwen3",)
 _WITH_BIAS = ("qwen2",)
@@ -39,7 +40,7 @@ def read_shape(config: Mapping[str, Any]) -> PreNormShape:
             positions=int(config["max_position_embeddings"]),
             norm_eps=float(config.get("rms_norm_eps", 1e-6)),
             normalize=rms_norm,
-            activate=torch.ops.aten.silu_.default,
+            activate=silu_,
         )
 
     return read_numbers("decoder", read)
@@ -79,7 +80,7 @@ def read_weights(
     get = Checkpoint(tensors, lambda name: name.removeprefix("model."), device).get
     width, inner, head_width = shape.width, shape.inner, shape.head_width
     queries, shared = shape.heads * head_width, shape.shared_heads * head_width
-    theta = read_theta(config, "rope_theta", 10_000.0)
+    rope = read_rope(config, "rope_theta", 10_000.0, head_width)
     query_scale = 1.0 / math.sqrt(head_width)
     has_head_norm, has_bias = config["model_type"] in _WITH_HEAD_NORM, config["model_type"] in _WITH_BIAS
 
@@ -111,7 +112,7 @@ def read_weights(
             inner_norm=norm(f"{prefix}.post_attention_layernorm"),
             gate_up=torch.cat((gate, up)).t().contiguous(),
             down=get(f"{prefix}.mlp.down_proj.weight", width, inner, dtype=dtype).t().contiguous(),
-            theta=theta,
+            rope=rope,
             sight=sight,
         )
 

@@ -12,6 +12,11 @@ from sie_server.adapters.base import LoadError
 from sie_server.core.lifecycle import ErrorClass
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
+InPlace = Callable[[torch.Tensor], torch.Tensor]  # changes what it is given, and returns it
+
+# Activations in place have no public names.
+gelu_: Final[InPlace] = torch.ops.aten.gelu_.default
+silu_: Final[InPlace] = torch.ops.aten.silu_.default
 
 
 def identity(states: torch.Tensor) -> torch.Tensor:

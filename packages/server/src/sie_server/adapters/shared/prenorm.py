@@ -14,13 +14,12 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.shared.attention import Sight, attend_on
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
 from sie_server.adapters.shared.expansion import attend_seen
-from sie_server.adapters.shared.rope import turn, turns
+from sie_server.adapters.shared.linear import InPlace
+from sie_server.adapters.shared.rope import Rope, turn, turns
 from sie_server.adapters.shared.varlen import Packed, pack
 
 # Scales a batch [tokens, width] by its own size and by a weight [width] or None: (batch, weight, epsilon)
 Normalize = Callable[[torch.Tensor, torch.Tensor | None, float], torch.Tensor]
-# An activation in place.
-Activate = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class PreNormShape:
     positions: int
     norm_eps: float
     normalize: Normalize
-    activate: Activate
+    activate: InPlace
 
     @property
     def turned_heads(self) -> int:
@@ -60,7 +59,7 @@ class Layer:
     inner_norm: torch.Tensor
     gate_up: torch.Tensor
     down: torch.Tensor
-    theta: float
+    rope: Rope
     sight: Sight
 
 
@@ -77,7 +76,7 @@ class PreNormWeights:
 @dataclass(frozen=True, slots=True)
 class _Batch:
     packed: Packed
-    turns: dict[float, torch.Tensor]
+    turns: dict[Rope, torch.Tensor]
     buffers: Buffers
 
 
@@ -116,10 +115,10 @@ class PackedPreNorm:
         hidden = functional.embedding(packed.ids, weights.words)
         if weights.embedding_norm is not None:
             hidden = self._norm(hidden, weights.embedding_norm)
-        thetas = {layer.theta for layer in weights.layers}
+        ropes = {layer.rope for layer in weights.layers}
         batch = _Batch(
             packed,
-            {theta: turns(packed.positions, theta, self._shape.head_width) for theta in thetas},
+            {rope: turns(packed.positions, rope, self._shape.head_width) for rope in ropes},
             self._buffers.of(len(hidden), hidden.dtype),
         )
         for layer in weights.layers[:-1]:
@@ -142,7 +141,7 @@ class PackedPreNorm:
         turned, values = heads[:, : shape.turned_heads], heads[:, shape.turned_heads :]
         if layer.head_norm is not None:
             turned = shape.normalize(turned, None, shape.norm_eps).mul_(layer.head_norm)
-        turn(turned, batch.turns[layer.theta])
+        turn(turned, batch.turns[layer.rope])
         turned, values = turned.transpose(0, 1), values.transpose(0, 1)
         context = batch.buffers.context[:tokens]
         out = context.view(tokens, shape.heads, shape.head_width)

@@ -5,6 +5,7 @@ queries and keys are reordered alike, so scores stay what they are, and turning 
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,23 +15,43 @@ from sie_server.adapters.shared.checkpoint import expect
 from sie_server.core.lifecycle import ErrorClass
 
 
-def read_theta(config: Mapping[str, Any], old_key: str, default: float, kind: str | None = None) -> float:
-    """The base of the angles, of one kind of layer if there are several.
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """How far positions turn: the base of the angles, and by how much all of them are smaller than it says."""
 
-    Newer configurations nest it under `rope_parameters`, older ones have it at the top under `old_key`.
+    theta: float
+    slower: float = 1.0
+
+
+def read_rope(
+    config: Mapping[str, Any], old_key: str, default: float, head_width: int, kind: str | None = None
+) -> Rope:
+    """How positions turn, in one kind of layer if there are several.
+
+    Newer configurations nest it under `rope_parameters`, older ones have the base at the top under `old_key`, and
+    beside it `rope_scaling`. `ntk` is the fixed scaling of Alibaba's encoders: a longer base, and a bit slower.
 
     Raises:
         LoadError: DEPENDENCY when positions are rescaled in a way that is not computed here.
     """
     nested = config.get("rope_parameters") or {}
     own = nested if kind is None else nested.get(kind) or {}
+    theta = _positive(own.get("rope_theta", config.get(old_key, default)), "the base")
     for scaling in (own, config.get("rope_scaling") or {}):
-        expect(scaling, "rope_type", "default", default=scaling.get("type", "default"))
+        name = scaling.get("rope_type", scaling.get("type", "default"))
+        expect({"rope_type": name}, "rope_type", "default", "linear", "ntk")
         expect(scaling, "partial_rotary_factor", 1.0, default=1.0)
-    theta = own.get("rope_theta", config.get(old_key, default))
-    if not isinstance(theta, int | float) or theta <= 0:
-        raise LoadError(ErrorClass.UNKNOWN, f"config.json has {theta!r} for the base of rotary positions")
-    return float(theta)
+        expect(scaling, "mixed_b", None)
+        if name != "default":
+            factor = _positive(scaling.get("factor"), "the factor")
+            return Rope(theta, factor) if name == "linear" else Rope(theta * factor, factor ** (2 / head_width))
+    return Rope(theta)
+
+
+def _positive(number: object, of_what: str) -> float:
+    if not isinstance(number, int | float) or number <= 0:
+        raise LoadError(ErrorClass.UNKNOWN, f"config.json has {number!r} for {of_what} of rotary positions")
+    return float(number)
 
 
 def side_by_side(rows: torch.Tensor, head_width: int) -> torch.Tensor:
@@ -39,10 +60,10 @@ def side_by_side(rows: torch.Tensor, head_width: int) -> torch.Tensor:
     return halves.transpose(1, 2).reshape(rows.shape)
 
 
-def turns(positions: torch.Tensor, theta: float, head_width: int) -> torch.Tensor:
+def turns(positions: torch.Tensor, rope: Rope, head_width: int) -> torch.Tensor:
     """The turn of each pair at each position: complex [tokens, head width / 2]."""
     steps = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32) / head_width
-    angles = positions[:, None].float() * (1.0 / theta**steps)
+    angles = positions[:, None].float() * (1.0 / (rope.slower * rope.theta**steps))
     return torch.polar(torch.ones_like(angles), angles)
 
 
