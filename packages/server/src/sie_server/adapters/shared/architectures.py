@@ -19,6 +19,7 @@ from sie_server.core.lifecycle import ErrorClass
 
 Tensors = Mapping[str, torch.Tensor]
 BERT_TYPES: Final = ("bert", "distilbert", "roberta", "xlm-roberta")
+GATED_TYPES: Final = gated_bert.MODEL_TYPES
 
 
 class Encoder(Protocol):
@@ -137,7 +138,7 @@ READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Architecture]]] = Mapp
         **dict.fromkeys(BERT_TYPES, _bert),
         "bart": _bart,
         "deberta-v2": _deberta,
-        **dict.fromkeys(gated_bert.MODEL_TYPES, _gated_bert),
+        **dict.fromkeys(GATED_TYPES, _gated_bert),
         "mistral": _decoder,
         "modernbert": _modernbert,
         "qwen2": _decoder,

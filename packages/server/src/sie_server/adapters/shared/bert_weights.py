@@ -16,7 +16,7 @@ from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side
 _FIRST_POSITION_AFTER_PAD = ("roberta", "xlm-roberta")
 _TURNED = re.compile(r"\.self\.(query|key)\.(weight|bias)$")
 _OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
-_PREFIX = re.compile(r"^(bert|roberta|nomic_bert|new|gte)\.")
+_PREFIX = re.compile(r"^(bert|distilbert|roberta|nomic_bert|new|gte)\.")
 
 
 @dataclass(frozen=True, slots=True)
