@@ -22,6 +22,7 @@ with warnings.catch_warnings():
         BartConfig,
         DebertaV2Config,
         DistilBertConfig,
+        Gemma3TextConfig,
         GteConfig,
         MistralConfig,
         ModernBertConfig,
@@ -109,6 +110,17 @@ def nomic(config: dict[str, Any]) -> dict[str, Any]:
     return renamed | flags | numbers | {"activation_function": "swiglu", "rotary_scaling_factor": None}
 
 
+def gemma_of_old(config: dict[str, Any]) -> dict[str, Any]:
+    """As transformers 4 wrote it: the two thetas and the rhythm of layers at the top."""
+    rope, kinds = config.pop("rope_parameters"), config.pop("layer_types")
+    return config | {
+        "rope_theta": rope["full_attention"]["rope_theta"],
+        "rope_local_base_freq": rope["sliding_attention"]["rope_theta"],
+        "sliding_window_pattern": kinds.index("full_attention") + 1,
+        "rope_scaling": None,
+    }
+
+
 def write_family(folder: Path, family: Family) -> Path:
     """A sentence-transformers folder with random weights, norms and biases included."""
     torch.manual_seed(family.seed)
@@ -189,6 +201,7 @@ TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {
     "deberta-v2": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "modernbert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "bart": lambda: _bytes("<s> $A </s>", "<s>", "<pad>", "</s>"),
+    "gemma3_text": lambda: _bytes("<bos> $A <eos>", "<pad>", "<eos>", "<bos>", "<unk>"),
     "gte": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "nomic_bert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "qwen2": lambda: _bytes("$A <|endoftext|>", "<|endoftext|>"),
@@ -256,6 +269,7 @@ CONFIGS: Mapping[str, Callable[..., Any]] = {
     "deberta-v2": _deberta,
     "modernbert": _modernbert,
     "bart": _bart,
+    "gemma3_text": Gemma3TextConfig,
     "gte": GteConfig,
     "nomic_bert": NomicBertConfig,
     "qwen2": Qwen2Config,

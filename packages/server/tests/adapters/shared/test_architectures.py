@@ -23,6 +23,7 @@ from tiny_families import (
     alibaba,
     decoder_of_old,
     family_oracle,
+    gemma_of_old,
     modernbert_of_old,
     nomic,
     stretched,
@@ -38,6 +39,7 @@ TEXTS = [
     "far away, " * 40,
     "and a cat. " * 60,  # longer than the model reads
 ]
+KINDS = ["sliding_attention", "full_attention"]
 TINY: dict[str, Family] = {
     "xlm-roberta": Family("xlm-roberta", {"num_hidden_layers": 3}),
     "xlm-roberta, first token": Family("xlm-roberta", {"num_hidden_layers": 2}, "cls", normalize=False, seed=1),
@@ -76,6 +78,41 @@ TINY: dict[str, Family] = {
     ),
     "deberta, one term": Family(
         "deberta-v2", {"num_hidden_layers": 2, "pos_att_type": ["p2c"], "norm_rel_ebd": "none"}, "last", seed=16
+    ),
+    "gemma3": Family(
+        "gemma3_text",
+        {
+            "num_hidden_layers": 7,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 64,
+            "use_bidirectional_attention": True,
+        },
+        seed=26,
+    ),
+    "gemma3, as transformers 4 wrote it": Family(
+        "gemma3_text",
+        {
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 1,
+            "head_dim": 8,
+            "sliding_window": 300,
+            "use_bidirectional_attention": True,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 5000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+            },
+        },
+        seed=27,
+        legacy_config=gemma_of_old,
+    ),
+    "gemma3, causal": Family(
+        "gemma3_text",
+        {"num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 8, "sliding_window": 30, "layer_types": KINDS},
+        "last",
+        seed=28,
     ),
     "gte": Family("gte", {"num_hidden_layers": 3}, "cls", seed=20),
     "gte, as Alibaba published it": Family(
@@ -201,14 +238,14 @@ def test_an_unknown_architecture_names_the_known_ones(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
     with pytest.raises(
         LoadError,
-        match=r"'t5'; .* bart, bert, deberta-v2, distilbert, gte, mistral, modernbert, new, nomic_bert, qwen2, qwen3, roberta,",
+        match=r"'t5'; .* bart, bert, deberta-v2, distilbert, gemma3_text, gte, mistral, modernbert, new, nomic_bert, qwen3, roberta,",
     ) as refused:
         adapter(folder)
     assert refused.value.error_class is ErrorClass.DEPENDENCY
 
 
 @pytest.mark.parametrize(
-    "name", ["xlm-roberta", "modernbert, ends in a window", "deberta", "qwen3", "mistral, windows"]
+    "name", ["xlm-roberta", "modernbert, ends in a window", "deberta", "qwen3", "mistral, windows", "gemma3", "gte"]
 )
 def test_half_the_precision_gives_nearly_the_same(tmp_path: Path, name: str) -> None:
     folder = write_family(tmp_path / "model", TINY[name])

@@ -139,9 +139,7 @@ READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Architecture]]] = Mapp
         "bart": _bart,
         "deberta-v2": _deberta,
         **dict.fromkeys(GATED_TYPES, _gated_bert),
-        "mistral": _decoder,
         "modernbert": _modernbert,
-        "qwen2": _decoder,
-        "qwen3": _decoder,
+        **dict.fromkeys(decoder.TRAITS, _decoder),
     }
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -17,6 +18,7 @@ InPlace = Callable[[torch.Tensor], torch.Tensor]  # changes what it is given, an
 # Activations in place have no public names.
 gelu_: Final[InPlace] = torch.ops.aten.gelu_.default
 silu_: Final[InPlace] = torch.ops.aten.silu_.default
+gelu_tanh_: Final[InPlace] = partial(torch.ops.aten.gelu_.default, approximate="tanh")
 
 
 def identity(states: torch.Tensor) -> torch.Tensor:

@@ -48,7 +48,8 @@ class Layer:
     """One block. Weights are [in, out] and contiguous; queries and keys have their pairs side by side.
 
     Queries carry the factor 1/sqrt(head width): in `head_norm` [turned heads, head width] if there is one, else in
-    `qkv` and its bias. `gate_up` gives what is activated first, then what it is multiplied with.
+    `qkv` and its bias. `gate_up` gives what is activated first, then what it is multiplied with. What comes out of a
+    step with an `_after` is normalised before it is added.
     """
 
     attention_norm: torch.Tensor | None
@@ -61,6 +62,8 @@ class Layer:
     down: torch.Tensor
     rope: Rope
     sight: Sight
+    attention_after: torch.Tensor | None = None
+    inner_after: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +156,17 @@ class PackedPreNorm:
         return context
 
     def _rest(self, layer: Layer, hidden: torch.Tensor, context: torch.Tensor, buffers: Buffers) -> torch.Tensor:
-        hidden = hidden.addmm_(context, layer.out)
+        hidden = self._add(hidden, context, layer.out, layer.attention_after)
         normed = self._norm(hidden, layer.inner_norm)
         gate, up = torch.mm(normed, layer.gate_up, out=buffers.inner[: len(hidden)]).chunk(2, dim=1)
-        return hidden.addmm_(self._shape.activate(gate).mul_(up), layer.down)
+        return self._add(hidden, self._shape.activate(gate).mul_(up), layer.down, layer.inner_after)
+
+    def _add(
+        self, hidden: torch.Tensor, states: torch.Tensor, matrix: torch.Tensor, after: torch.Tensor | None
+    ) -> torch.Tensor:
+        if after is None:
+            return hidden.addmm_(states, matrix)
+        return hidden.add_(self._norm(torch.mm(states, matrix), after))
 
     def _norm(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return self._shape.normalize(hidden, weight, self._shape.norm_eps)
