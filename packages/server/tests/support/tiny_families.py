@@ -26,6 +26,7 @@ with warnings.catch_warnings():
         GteConfig,
         MistralConfig,
         ModernBertConfig,
+        MPNetConfig,
         NomicBertConfig,
         Qwen2Config,
         Qwen3Config,
@@ -203,6 +204,7 @@ TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {
     "bart": lambda: _bytes("<s> $A </s>", "<s>", "<pad>", "</s>"),
     "gemma3_text": lambda: _bytes("<bos> $A <eos>", "<pad>", "<eos>", "<bos>", "<unk>"),
     "gte": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
+    "mpnet": lambda: _bytes("<s> $A </s>", "<s>", "<pad>", "</s>"),
     "nomic_bert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "qwen2": lambda: _bytes("$A <|endoftext|>", "<|endoftext|>"),
     "qwen3": lambda: _bytes("$A <|endoftext|>", "<|endoftext|>"),
@@ -212,6 +214,10 @@ TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {
 
 def _roberta(**values: Any) -> Any:
     return RobertaConfig(**{"max_position_embeddings": MAX_LENGTH + 2, "type_vocab_size": 1, **values})
+
+
+def _mpnet(**values: Any) -> Any:
+    return MPNetConfig(**{"max_position_embeddings": MAX_LENGTH + 2, **values})
 
 
 def _distilbert(**values: Any) -> Any:
@@ -271,6 +277,7 @@ CONFIGS: Mapping[str, Callable[..., Any]] = {
     "bart": _bart,
     "gemma3_text": Gemma3TextConfig,
     "gte": GteConfig,
+    "mpnet": _mpnet,
     "nomic_bert": NomicBertConfig,
     "qwen2": Qwen2Config,
     "qwen3": Qwen3Config,

@@ -32,6 +32,7 @@ VARIETIES: list[tuple[str, dict[str, Any]]] = [
     ("gte", {"type_vocab_size": 1}),
     ("modernbert", {"classifier_pooling": "cls"}),
     ("modernbert", {"classifier_pooling": "mean", "classifier_bias": True, "classifier_activation": "relu"}),
+    ("mpnet", {}),
     ("roberta", {}),
     ("xlm-roberta", {}),
 ]

@@ -8,23 +8,24 @@ from typing import Any
 
 import torch
 
+from sie_server.adapters.shared import distance_bias, mpnet
 from sie_server.adapters.shared.checkpoint import Checkpoint, Get, expect, read_numbers
 from sie_server.adapters.shared.linear import InPlace
 from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side
 
 # RoBERTa counts its positions from the one after the padding token's id; the rows before it are never used.
-_FIRST_POSITION_AFTER_PAD = ("roberta", "xlm-roberta")
+_FIRST_POSITION_AFTER_PAD = ("mpnet", "roberta", "xlm-roberta")
 _TURNED = re.compile(r"\.self\.(query|key)\.(weight|bias)$")
 _OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
-_PREFIX = re.compile(r"^(bert|distilbert|roberta|nomic_bert|new|gte)\.")
+_PREFIX = re.compile(r"^(bert|distilbert|mpnet|roberta|nomic_bert|new|gte)\.")
 
 
 @dataclass(frozen=True, slots=True)
 class BertShape:
     """The numbers of a BERT configuration. `positions` are usable ones; the first of them is row `first_position`.
 
-    With `rope`, positions are not learned but turn queries and keys. With `gate`, inner layers are twice as wide: one
-    half is activated so and multiplied with the other.
+    With `rope`, positions are not learned but turn queries and keys; with `alibi`, distances lower scores. With `gate`, inner
+    layers are twice as wide: one half is activated so and multiplied with the other.
     """
 
     layers: int
@@ -36,6 +37,7 @@ class BertShape:
     first_position: int = 0
     rope: Rope | None = None
     gate: InPlace | None = None
+    alibi: bool = False
 
     @property
     def head_width(self) -> int:
@@ -76,7 +78,7 @@ class Layer:
 class BertWeights:
     """A whole encoder. `positions`, or else `words`, already carry the embedding of token type 0.
 
-    `types` are what other types add to it.
+    `types` are what other types add to it. `distances` [heads, 2 x positions - 1] are added to scores.
     """
 
     words: torch.Tensor
@@ -84,6 +86,7 @@ class BertWeights:
     types: torch.Tensor
     norm: Norm
     layers: tuple[Layer, ...]
+    distances: torch.Tensor | None = None
 
 
 def read_shape(config: Mapping[str, Any], model_types: Sequence[str]) -> BertShape:
@@ -120,16 +123,19 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
     Raises:
         LoadError: UNKNOWN naming a tensor that is missing or has another shape.
     """
-    get = Checkpoint(tensors, canonical, device).get
+    checkpoint = Checkpoint(tensors, canonical, device)
+    get = checkpoint.get
     query_scale = 1.0 / math.sqrt(shape.head_width)
     first, words = shape.first_position, get("embeddings.word_embeddings.weight")
     types = get("embeddings.token_type_embeddings.weight")
     positions = None
-    if shape.rope is None:
+    if shape.rope is None and not shape.alibi:
         learned = get("embeddings.position_embeddings.weight", first + shape.positions, shape.width)[first:]
         positions = (learned + types[0]).to(dtype)
     else:
-        words, get = words + types[0], _side_by_side(get, shape.head_width)
+        words = words + types[0]
+    if shape.rope is not None:
+        get = _side_by_side(get, shape.head_width)
     return BertWeights(
         words=words.to(dtype),
         positions=positions,
@@ -139,7 +145,15 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
             read_layer(get, f"encoder.layer.{index}", shape.width, query_scale, dtype, shape.gate)
             for index in range(shape.layers)
         ),
+        distances=_read_distances(checkpoint, shape),
     )
+
+
+def _read_distances(checkpoint: Checkpoint, shape: BertShape) -> torch.Tensor | None:
+    if shape.alibi:
+        return distance_bias.alibi(shape.heads, shape.positions).to(checkpoint.device)
+    table = checkpoint.find(mpnet.TABLE, distance_bias.BUCKETS, shape.heads)
+    return None if table is None else distance_bias.learned(table.cpu(), shape.positions).to(checkpoint.device)
 
 
 def read_norm(get: Get, name: str, width: int, dtype: torch.dtype = torch.float32) -> Norm:

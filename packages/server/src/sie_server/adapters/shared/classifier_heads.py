@@ -71,6 +71,7 @@ OF_TEXTS: Final[Mapping[str, tuple[Part, ...]]] = MappingProxyType(
         "distilbert": (Part("pre_classifier", "relu"), _LABELS),
         "gte": (Part("pooler.dense", "tanh"), _LABELS),
         "modernbert": (_MODERN, _LABELS),
+        "mpnet": (Part("classifier.dense", "tanh"), Part("classifier.out_proj")),
         "new": (Part("pooler.dense", "tanh"), _LABELS),
         "roberta": (Part("classifier.dense", "tanh"), Part("classifier.out_proj")),
         "xlm-roberta": (Part("classifier.dense", "tanh"), Part("classifier.out_proj")),

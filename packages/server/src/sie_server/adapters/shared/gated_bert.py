@@ -1,8 +1,9 @@
-"""BERTs whose positions turn and whose inner layers are gated, as what they are: a BERT under other names.
+"""BERTs whose inner layers are gated, and whose positions are not learned, as what they are: BERTs under other names.
 
 Nomic's `nomic_bert`, and Alibaba's encoder, which calls itself `new` in its own repositories, `gte` in transformers and
-in Snowflake's. Each is read in the layout it was published in and in that of transformers. Changes names, cuts
-matrices in parts and fills in biases that a family has not; no number changes.
+in Snowflake's; their positions turn. Each is read in the layout it was published in and in that of transformers. And
+Jina AI's second generation, which calls itself `bert` but has ALiBi in place of positions. Changes names, cuts matrices
+in parts and fills in biases that a family has not; no number changes.
 """
 
 import re
@@ -14,14 +15,15 @@ import torch
 from sie_server.adapters.base import LoadError
 from sie_server.adapters.shared.bert_weights import BertShape
 from sie_server.adapters.shared.checkpoint import expect, read_numbers
-from sie_server.adapters.shared.linear import gelu_, silu_
+from sie_server.adapters.shared.linear import gelu_, relu_, silu_
 from sie_server.adapters.shared.rope import read_rope
 from sie_server.core.lifecycle import ErrorClass
 
 MODEL_TYPES: Final = ("gte", "new", "nomic_bert")
 _NOMIC: Final = "nomic_bert"
+_JINA: Final = "bert"
 _THETAS: Final = {"gte": 160_000.0, "new": 10_000.0, _NOMIC: 1000.0}  # where a configuration is silent
-_GATES: Final = {"gelu": gelu_, "silu": silu_, "swiglu": silu_}
+_GATES: Final = {"gelu": gelu_, "geglu": gelu_, "relu": relu_, "reglu": relu_, "silu": silu_, "swiglu": silu_}
 # What configurations of Nomic, made after GPT-2's, call the numbers of a BERT.
 _GPT: Final = {
     "n_layer": "num_hidden_layers",
@@ -49,17 +51,20 @@ _PARTS: Final = {
     "mlp.fc12.": "intermediate.gate.",
     "mlp.down_proj.": "output.dense.",
     "mlp.fc2.": "output.dense.",
+    "mlp.wo.": "output.dense.",
     "post_mlp_layernorm.": "output.LayerNorm.",
     "mlp_ln.": "output.LayerNorm.",
+    "mlp.layernorm.": "output.LayerNorm.",
     "norm2.": "output.LayerNorm.",
 }
 _ANY: Final = re.compile("|".join(map(re.escape, _PARTS)))
-_LAYERS: Final = re.compile(r"^(?:(?:new|gte|nomic_bert)\.)?(?:encoder\.)?layers?\.(\d+)\.")
+_LAYERS: Final = re.compile(r"^(?:(?:new|gte|nomic_bert|bert)\.)?(?:encoder\.)?layers?\.(\d+)\.")
 _QKV: Final = tuple(f"attention.self.{part}." for part in ("query", "key", "value"))
 _FUSED: Final = {
     "attention.qkv_proj.": _QKV,
     "attn.Wqkv.": _QKV,
     "mlp.up_gate_proj.": ("intermediate.dense.", "intermediate.gate."),
+    "mlp.gated_layers.": ("intermediate.gate.", "intermediate.dense."),
 }
 _WEIGHT: Final = re.compile(r"(encoder\.layer\.\d+\.(?:attention\.(?:self|output)|intermediate|output)\.[a-z]+\.)weight")
 
@@ -71,9 +76,11 @@ def read_shape(config: Mapping[str, Any]) -> BertShape:
         LoadError: DEPENDENCY for a variety that no published embedding model has, UNKNOWN when numbers are missing.
     """
     own = _renamed(config)
-    expect(own, "model_type", *MODEL_TYPES)
+    expect(own, "model_type", *MODEL_TYPES, _JINA)
     expect(own, "hidden_act", *_GATES)
-    expect(own, "position_embedding_type", "rope", "rotary", default="rope")
+    alibi = has_alibi(own)
+    if not alibi:
+        expect(own, "position_embedding_type", "rope", "rotary", default="rope")
     expect(own, "layer_norm_type", "layer_norm", default="layer_norm")
     expect(own, "rotary_emb_fraction", 1.0, default=1.0)
     for flag in ("prenorm", "parallel_block", "use_rms_norm", "rotary_emb_interleaved", "logn_attention_scale"):
@@ -90,11 +97,17 @@ def read_shape(config: Mapping[str, Any]) -> BertShape:
             inner=int(own["intermediate_size"]),
             positions=int(own.get("max_trained_positions") or own["max_position_embeddings"]),
             norm_eps=float(own.get("layer_norm_eps", 1e-12)),
-            rope=read_rope(own, old_key, _THETAS[own["model_type"]], width // heads),
+            rope=None if alibi else read_rope(own, old_key, _THETAS[own["model_type"]], width // heads),
             gate=_GATES[own["hidden_act"]],
+            alibi=alibi,
         )
 
     return read_numbers("gated BERT", read)
+
+
+def has_alibi(config: Mapping[str, Any]) -> bool:
+    """Whether a `bert` is one of Jina AI's, whose scores tell distances."""
+    return config.get("model_type") == _JINA and config.get("position_embedding_type") == "alibi"
 
 
 def read_types(config: Mapping[str, Any]) -> int | None:
@@ -136,4 +149,5 @@ def _zeros(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> di
 def _renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration under BERT's names, with the activation that its family has by default."""
     default = "silu" if config.get("model_type") == _NOMIC else "gelu"
-    return {"hidden_act": default, **{_GPT.get(key, key): value for key, value in config.items()}}
+    own = {"hidden_act": default, **{_GPT.get(key, key): value for key, value in config.items()}}
+    return own | ({"hidden_act": own.get("feed_forward_type")} if has_alibi(own) else {})

@@ -17,6 +17,7 @@ InPlace = Callable[[torch.Tensor], torch.Tensor]  # changes what it is given, an
 
 # Activations in place have no public names.
 gelu_: Final[InPlace] = torch.ops.aten.gelu_.default
+relu_: Final[InPlace] = torch.ops.aten.relu_.default
 silu_: Final[InPlace] = torch.ops.aten.silu_.default
 gelu_tanh_: Final[InPlace] = partial(torch.ops.aten.gelu_.default, approximate="tanh")
 

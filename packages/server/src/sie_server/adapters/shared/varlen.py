@@ -16,6 +16,7 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.shared.attention import EVERYTHING, attend_on
 from sie_server.adapters.shared.bert_weights import BertShape, BertWeights, Layer, Norm
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
+from sie_server.adapters.shared.distance_bias import Bias, attend_biased, bias_of
 from sie_server.adapters.shared.expansion import attend_seen
 from sie_server.adapters.shared.linear import gelu_
 from sie_server.adapters.shared.rope import turn, turns
@@ -52,6 +53,7 @@ class _Batch:
     packed: Packed
     buffers: Buffers
     turns: torch.Tensor | None
+    bias: Bias | None
 
 
 class PackedBert:
@@ -88,7 +90,8 @@ class PackedBert:
             hidden.add_(functional.embedding(torch.from_numpy(np.concatenate(types)).to(self._device), weights.types))
         hidden = normalize(hidden, weights.norm, shape.norm_eps)
         by = None if shape.rope is None else turns(packed.positions, shape.rope, shape.head_width)
-        batch = _Batch(packed, self._buffers.of(len(hidden), hidden.dtype), by)
+        bias = None if weights.distances is None else bias_of(weights.distances, max(packed.lengths))
+        batch = _Batch(packed, self._buffers.of(len(hidden), hidden.dtype), by, bias)
         for layer in weights.layers[:-1]:
             hidden = self._block(layer, hidden, batch)
         if not first_only:
@@ -110,7 +113,9 @@ class PackedBert:
         heads = by_head.permute(1, 2, 0, 3)
         context = batch.buffers.context[:tokens]
         out = context.view(tokens, shape.heads, shape.head_width)
-        if packed.seen is None:
+        if batch.bias is not None:
+            attend_biased(heads[0], heads[1], heads[2], out, packed.lengths, batch.bias, packed.seen)
+        elif packed.seen is None:
             self._attend(heads[0], heads[1], heads[2], out, packed.lengths, EVERYTHING)
         else:
             attend_seen(heads[0], heads[1], heads[2], out, packed.lengths, packed.seen, EVERYTHING)
