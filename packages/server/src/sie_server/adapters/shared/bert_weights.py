@@ -10,6 +10,7 @@ import torch
 
 from sie_server.adapters.shared import distance_bias, mpnet
 from sie_server.adapters.shared.checkpoint import Checkpoint, Get, expect, read_numbers
+from sie_server.adapters.shared.experts import Experts, Routing, read_experts
 from sie_server.adapters.shared.linear import InPlace
 from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side
 
@@ -38,6 +39,7 @@ class BertShape:
     rope: Rope | None = None
     gate: InPlace | None = None
     alibi: bool = False
+    routing: Routing | None = None
 
     @property
     def head_width(self) -> int:
@@ -58,7 +60,7 @@ class Layer:
     """One block. Weights are [in, out] and contiguous; queries already carry the factor 1/sqrt(head width).
 
     If they are to be turned, queries and keys have their pairs side by side. With `gate`, `up` gives what is activated
-    first, then what it is multiplied with.
+    first, then what it is multiplied with. With `experts`, they take the place of `up` and `down`, which are empty.
     """
 
     qkv: torch.Tensor
@@ -72,6 +74,7 @@ class Layer:
     down_bias: torch.Tensor
     output_norm: Norm
     gate: InPlace | None = None
+    experts: Experts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +139,19 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
         words = words + types[0]
     if shape.rope is not None:
         get = _side_by_side(get, shape.head_width)
+
+    def experts(index: int) -> Experts | None:
+        if shape.routing is None or not shape.routing.is_at(index):
+            return None
+        return read_experts(get, f"encoder.layer.{index}.mlp", shape.routing, shape.width, shape.inner, dtype)
+
     return BertWeights(
         words=words.to(dtype),
         positions=positions,
         types=(types - types[0]).to(dtype),
         norm=read_norm(get, "embeddings.LayerNorm", shape.width, dtype),
         layers=tuple(
-            read_layer(get, f"encoder.layer.{index}", shape.width, query_scale, dtype, shape.gate)
+            read_layer(get, f"encoder.layer.{index}", shape.width, query_scale, dtype, shape.gate, experts(index))
             for index in range(shape.layers)
         ),
         distances=_read_distances(checkpoint, shape),
@@ -172,19 +181,26 @@ def read_linear(
 
 
 def read_layer(  # noqa: PLR0913 - what a block is made of
-    get: Get, prefix: str, width: int, query_scale: float, dtype: torch.dtype, gate: InPlace | None = None
+    get: Get,
+    prefix: str,
+    width: int,
+    query_scale: float,
+    dtype: torch.dtype,
+    gate: InPlace | None = None,
+    experts: Experts | None = None,
 ) -> Layer:
     """One block under BERT's names; with `gate`, `intermediate.gate` is what is activated."""
-    attention = f"{prefix}.attention.self"
-    inner = ["dense"] if gate is None else ["gate", "dense"]
+    attention, nothing = f"{prefix}.attention.self", torch.empty(0)
+    inner = [f"{prefix}.intermediate.{part}" for part in (("dense",) if gate is None else ("gate", "dense"))]
     return Layer(
         *read_linear(get, [f"{attention}.{part}" for part in ("query", "key", "value")], query_scale, dtype),
         *read_linear(get, [f"{prefix}.attention.output.dense"], 1.0, dtype),
         read_norm(get, f"{prefix}.attention.output.LayerNorm", width, dtype),
-        *read_linear(get, [f"{prefix}.intermediate.{part}" for part in inner], 1.0, dtype),
-        *read_linear(get, [f"{prefix}.output.dense"], 1.0, dtype),
+        *(read_linear(get, inner, 1.0, dtype) if experts is None else (nothing, nothing)),
+        *(read_linear(get, [f"{prefix}.output.dense"], 1.0, dtype) if experts is None else (nothing, nothing)),
         read_norm(get, f"{prefix}.output.LayerNorm", width, dtype),
         gate,
+        experts,
     )
 
 

@@ -1,9 +1,10 @@
 """BERTs whose inner layers are gated, and whose positions are not learned, as what they are: BERTs under other names.
 
 Nomic's `nomic_bert`, and Alibaba's encoder, which calls itself `new` in its own repositories, `gte` in transformers and
-in Snowflake's; their positions turn. Each is read in the layout it was published in and in that of transformers. And
-Jina AI's second generation, which calls itself `bert` but has ALiBi in place of positions. Changes names, cuts matrices
-in parts and fills in biases that a family has not; no number changes.
+in Snowflake's; their positions turn. Each is read in the layout it was published in and in that of transformers.
+Nomic's second generation has experts in every other layer, and no gates. Jina AI's second generation calls itself
+`bert`, but has ALiBi in place of positions. Changes names, cuts matrices in parts and fills in biases that a family has
+not; no number changes.
 """
 
 import re
@@ -15,6 +16,7 @@ import torch
 from sie_server.adapters.base import LoadError
 from sie_server.adapters.shared.bert_weights import BertShape
 from sie_server.adapters.shared.checkpoint import expect, read_numbers
+from sie_server.adapters.shared.experts import Routing
 from sie_server.adapters.shared.linear import gelu_, relu_, silu_
 from sie_server.adapters.shared.rope import read_rope
 from sie_server.core.lifecycle import ErrorClass
@@ -49,6 +51,7 @@ _PARTS: Final = {
     "mlp.fc11.": "intermediate.dense.",
     "mlp.gate_proj.": "intermediate.gate.",
     "mlp.fc12.": "intermediate.gate.",
+    "mlp.fc1.": "intermediate.dense.",
     "mlp.down_proj.": "output.dense.",
     "mlp.fc2.": "output.dense.",
     "mlp.wo.": "output.dense.",
@@ -85,7 +88,9 @@ def read_shape(config: Mapping[str, Any]) -> BertShape:
     expect(own, "rotary_emb_fraction", 1.0, default=1.0)
     for flag in ("prenorm", "parallel_block", "use_rms_norm", "rotary_emb_interleaved", "logn_attention_scale"):
         expect(own, flag, False, None)
-    expect(own, "num_experts", 0, None)
+    expect(own, "num_shared_experts", 0, None)
+    for flag in ("moe_normalize_expert_weights", "expert_choice_router"):
+        expect(own, flag, False, None)
 
     def read() -> BertShape:
         width, heads = int(own["hidden_size"]), int(own["num_attention_heads"])
@@ -98,11 +103,18 @@ def read_shape(config: Mapping[str, Any]) -> BertShape:
             positions=int(own.get("max_trained_positions") or own["max_position_embeddings"]),
             norm_eps=float(own.get("layer_norm_eps", 1e-12)),
             rope=None if alibi else read_rope(own, old_key, _THETAS[own["model_type"]], width // heads),
-            gate=_GATES[own["hidden_act"]],
+            gate=None if own["model_type"] == _NOMIC and own["hidden_act"] == "gelu" else _GATES[own["hidden_act"]],
             alibi=alibi,
+            routing=_read_routing(own),
         )
 
     return read_numbers("gated BERT", read)
+
+
+def _read_routing(config: Mapping[str, Any]) -> Routing | None:
+    if not config.get("num_experts"):
+        return None
+    return Routing(int(config["num_experts"]), int(config["moe_top_k"]), int(config["moe_every_n_layers"]))
 
 
 def has_alibi(config: Mapping[str, Any]) -> bool:

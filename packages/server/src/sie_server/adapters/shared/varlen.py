@@ -127,6 +127,8 @@ def finish_block(
 ) -> torch.Tensor:
     """What follows attention in a block that normalises after each step; writes over `hidden`."""
     hidden = normalize(hidden.add_(layer.out_bias).addmm_(context, layer.out), layer.attention_norm, eps)
+    if layer.experts is not None:
+        return normalize(hidden.add_(layer.experts(hidden)), layer.output_norm, eps)
     inner = torch.addmm(layer.up_bias, hidden, layer.up, out=buffers.inner[: len(hidden)])
     if layer.gate is None:
         gelu_(inner)
