@@ -146,7 +146,26 @@ def test_stella_has_a_prompt_for_answers_and_one_for_similar_texts() -> None:
         model = catalog.find(name)
         assert model is not None
         asked = EncodeParams(options={"is_query": True, "profile": "s2s"})
-        assert resolve_encode(model, asked).prompt.apply("T") == "Instruct: Retrieve semantically similar text.\nQuery: T"
+        assert (
+            resolve_encode(model, asked).prompt.apply("T") == "Instruct: Retrieve semantically similar text.\nQuery: T"
+        )
+
+
+def test_models_made_of_qwen2_look_both_ways_whatever_their_configuration_says() -> None:
+    own = Settings()
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    says = {
+        model.sie_id for model in catalog.models.values() if "is_causal" in model.profiles["default"].adapter_options
+    }
+    assert says == {
+        "Alibaba-NLP/gte-Qwen2-1.5B-instruct",
+        "Alibaba-NLP/gte-Qwen2-7B-instruct",
+        "NovaSearch/stella_en_1.5B_v5",
+    }
+    for name in says:
+        model = catalog.find(name)
+        assert model is not None
+        assert model.profiles["default"].adapter_options["is_causal"] is False
 
 
 def test_the_task_of_embeddinggemma_is_an_instruction() -> None:

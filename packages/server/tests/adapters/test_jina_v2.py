@@ -105,10 +105,10 @@ def oracle(folder: Path, text: str, heads: int, gate: str) -> Array:
         states = norm(
             f"{prefix}.attention.output.LayerNorm", states + linear(f"{prefix}.attention.output.dense", context)
         )
-        gated, other = linear(f"{prefix}.mlp.gated_layers", states).split(INNER, dim=1)
+        gated, other = linear(f"{prefix}.mlp.gated_layers", states).chunk(2, dim=1)
         states = norm(f"{prefix}.mlp.layernorm", states + linear(f"{prefix}.mlp.wo", activate(gated) * other))
     vector = states.mean(0)
-    return (vector / vector.norm()).numpy()
+    return np.asarray((vector / vector.norm()).numpy())
 
 
 @pytest.mark.parametrize(("heads", "gate"), [(4, "geglu"), (3, "geglu"), (6, "reglu"), (12, "geglu")])

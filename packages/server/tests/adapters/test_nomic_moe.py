@@ -39,7 +39,7 @@ def write_checkpoint(folder: Path, **config: Any) -> Path:
         "embeddings.word_embeddings.weight": random(tokenizer.get_vocab_size(), WIDTH),
         "embeddings.token_type_embeddings.weight": random(1, WIDTH),
     }
-    norms, linears = ["emb_ln"], {}
+    norms, linears = ["emb_ln"], dict[str, tuple[int, int]]()
     for layer in range(LAYERS):
         prefix = f"encoder.layers.{layer}"
         linears |= {f"{prefix}.attn.Wqkv": (3 * WIDTH, WIDTH), f"{prefix}.attn.out_proj": (WIDTH, WIDTH)}
@@ -87,7 +87,7 @@ def rotated(heads: torch.Tensor) -> torch.Tensor:
     """By the book: component i of a head turns with component i + half."""
     half = heads.shape[2] // 2
     angles = torch.arange(heads.shape[1])[:, None] * THETA ** (-torch.arange(half) / half)
-    left, right = heads.split(half, dim=2)
+    left, right = heads.chunk(2, dim=2)
     return torch.cat((left * angles.cos() - right * angles.sin(), right * angles.cos() + left * angles.sin()), 2)
 
 
@@ -126,7 +126,7 @@ def oracle(folder: Path, text: str) -> Array:
             inner = linear(f"{prefix}.mlp.fc2", functional.gelu(linear(f"{prefix}.mlp.fc1", states)))
         states = norm(f"{prefix}.norm2", states + inner)
     vector = states.mean(0)
-    return (vector / vector.norm()).numpy()
+    return np.asarray((vector / vector.norm()).numpy())
 
 
 def adapter(folder: Path) -> DenseAdapter:

@@ -36,7 +36,13 @@ DEBERTA = {
     "pos_att_type": "p2c|c2p",
     "type_vocab_size": 0,
 }
-MODERNBERT = {"model_type": "modernbert", "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "local_attention": 16}
+MODERNBERT = {
+    "model_type": "modernbert",
+    "pad_token_id": 0,
+    "cls_token_id": 1,
+    "sep_token_id": 2,
+    "local_attention": 16,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,7 @@ def write_gliclass(folder: Path, variety: Variety) -> Path:
 
 
 def gliclass_oracle(folder: Path) -> Callable[..., list[dict[str, float]]]:
-    """The score of each label of each text alone, as a function of texts, labels and whether a text may have several."""
+    """The score of each label of each text alone: a function of texts, labels, and whether a text may have several."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = GLiClassModel.from_pretrained(folder)

@@ -33,7 +33,13 @@ PATHS = st.lists(st.sampled_from([*CODE, *BERT, *SHARDS, "model.safetensors", "p
         (["config.json", "model.safetensors", "2_Dense_1024/model.safetensors", "2_Dense_1024/config.json"], None),
         (["config.json", "model.safetensors", "sparse_linear.safetensors", "colbert_linear.safetensors"], None),
         (
-            ["config.json", "model.safetensors", "sparse_linear.safetensors", "sparse_linear.pt", "adapter.safetensors"],
+            [
+                "config.json",
+                "model.safetensors",
+                "sparse_linear.safetensors",
+                "sparse_linear.pt",
+                "adapter.safetensors",
+            ],
             ["config.json", "model.safetensors", "sparse_linear.safetensors"],
         ),
     ],

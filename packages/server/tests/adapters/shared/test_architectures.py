@@ -237,6 +237,18 @@ def test_a_vector_does_not_depend_on_its_batch(loaded: DenseAdapter, texts: list
     np.testing.assert_allclose(encode(loaded, [texts[at] for at in order]), alone[order], atol=1e-5)
 
 
+def test_the_catalogue_may_say_that_a_decoder_looks_both_ways(tmp_path: Path) -> None:
+    both_ways = TINY["qwen2, both ways"]
+    folder = write_family(tmp_path / "model", both_ways)
+    expected = family_oracle(folder, TEXTS, both_ways)
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    assert config.pop("is_causal") is False
+    file.write_text(json.dumps(config))
+    np.testing.assert_allclose(encode(adapter(folder, is_causal=False), TEXTS), expected, atol=1e-5)
+    assert np.abs(encode(adapter(folder), TEXTS) - expected).max() > 0.01
+
+
 def test_an_unknown_architecture_names_the_known_ones(tmp_path: Path) -> None:
     folder = write_family(tmp_path / "model", TINY["xlm-roberta"])
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))

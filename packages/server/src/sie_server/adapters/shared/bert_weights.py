@@ -25,8 +25,9 @@ _PREFIX = re.compile(r"^(bert|distilbert|mpnet|roberta|nomic_bert|new|gte)\.")
 class BertShape:
     """The numbers of a BERT configuration. `positions` are usable ones; the first of them is row `first_position`.
 
-    With `rope`, positions are not learned but turn queries and keys; with `alibi`, distances lower scores. With `gate`, inner
-    layers are twice as wide: one half is activated so and multiplied with the other.
+    With `rope`, positions are not learned but turn queries and keys; with `alibi`, distances lower scores. With `gate`,
+    inner layers are twice as wide: one half is activated so and multiplied with the other. With `routing`, some have
+    experts.
     """
 
     layers: int
@@ -180,7 +181,7 @@ def read_linear(
     return torch.cat(weights).t().contiguous().to(dtype), torch.cat(biases).to(dtype)
 
 
-def read_layer(  # noqa: PLR0913 - what a block is made of
+def read_layer(
     get: Get,
     prefix: str,
     width: int,

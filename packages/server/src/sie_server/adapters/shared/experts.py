@@ -42,7 +42,7 @@ class Experts:
         tokens = torch.div(order, self.chosen, rounding_mode="floor")
         sure = weights.flatten()[order, None].to(hidden.dtype)
         found = self.bias.expand_as(hidden).clone()
-        parts = zip(tokens.split(counts), sure.split(counts), self.up, self.down, strict=True)
+        parts = zip(*(torch.split_with_sizes(each, counts) for each in (tokens, sure)), self.up, self.down, strict=True)
         for own, weight, up, down in parts:
             found.index_add_(0, own, torch.mm(gelu_(torch.mm(hidden[own], up)), down).mul_(weight))
         return found
@@ -51,7 +51,9 @@ class Experts:
 def read_experts(get: Get, prefix: str, routing: Routing, width: int, inner: int, dtype: torch.dtype) -> Experts:
     """The experts of one layer, stored one below the other."""
     stacked = routing.experts, inner, width
-    up, down = (get(f"{prefix}.experts.mlp.{name}", routing.experts * inner, width).view(stacked) for name in ("w1", "w2"))
+    up, down = (
+        get(f"{prefix}.experts.mlp.{name}", routing.experts * inner, width).view(stacked) for name in ("w1", "w2")
+    )
     return Experts(
         router=get(f"{prefix}.router.layer.weight", routing.experts, width).t().contiguous().to(dtype),
         up=up.transpose(1, 2).contiguous().to(dtype),

@@ -69,7 +69,9 @@ _FUSED: Final = {
     "mlp.up_gate_proj.": ("intermediate.dense.", "intermediate.gate."),
     "mlp.gated_layers.": ("intermediate.gate.", "intermediate.dense."),
 }
-_WEIGHT: Final = re.compile(r"(encoder\.layer\.\d+\.(?:attention\.(?:self|output)|intermediate|output)\.[a-z]+\.)weight")
+_WEIGHT: Final = re.compile(
+    r"(encoder\.layer\.\d+\.(?:attention\.(?:self|output)|intermediate|output)\.[a-z]+\.)weight"
+)
 
 
 def read_shape(config: Mapping[str, Any]) -> BertShape:
