@@ -1,6 +1,6 @@
 """XLM-RoBERTa as Jina AI publishes it, with queries, keys and values in one matrix, as what it is: a BERT.
 
-Changes names and cuts one matrix in three, never numbers. Configurations of it name no architecture but a class of code.
+Changes names and cuts one matrix in three, never numbers. Its configurations name a class of code, and no architecture.
 """
 
 import re
