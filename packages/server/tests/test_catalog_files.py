@@ -76,6 +76,8 @@ BEYOND = {
     "NovaSearch/stella_en_400M_v5": (512, 1024, "mean", f"Instruct: {TASK}.\nQuery: T", "T"),
     "NovaSearch/stella_en_1.5B_v5": (512, 1024, "mean", f"Instruct: {TASK}.\nQuery: T", "T"),
     "google/embeddinggemma-300m": (2048, 768, "mean", "task: search result | query: T", "title: none | text: T"),
+    "nvidia/llama-embed-nemotron-8b": (8192, 4096, "mean", f"Instruct: {TASK}\nQuery: T", "T"),
+    "nvidia/llama-nemotron-embed-1b-v2": (8192, 2048, "mean", "query: T", "passage: T"),
     "jinaai/jina-embeddings-v2-small-en": (8192, 512, "mean", "T", "T"),
     "jinaai/jina-embeddings-v2-base-en": (8192, 768, "mean", "T", "T"),
     "jinaai/jina-embeddings-v2-base-de": (8192, 768, "mean", "T", "T"),
@@ -110,6 +112,7 @@ SHORTEST = {
     "Snowflake/snowflake-arctic-embed-m-v2.0": 256,
     "nomic-ai/nomic-embed-text-v2-moe": 256,
     "google/embeddinggemma-300m": 128,
+    "nvidia/llama-nemotron-embed-1b-v2": 384,
 }
 RECIPES = {name: (512, *facts) for name, facts in FAMILY.items()} | BEYOND
 

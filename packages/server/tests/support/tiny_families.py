@@ -24,6 +24,7 @@ with warnings.catch_warnings():
         DistilBertConfig,
         Gemma3TextConfig,
         GteConfig,
+        LlamaConfig,
         MistralConfig,
         ModernBertConfig,
         MPNetConfig,
@@ -93,6 +94,14 @@ def alibaba(config: dict[str, Any]) -> dict[str, Any]:
 def stretched(base: float, factor: float, head_width: int) -> dict[str, Any]:
     """What `alibaba` turns into a base and `ntk` scaling by this factor."""
     return {"rope_type": "linear", "rope_theta": base * factor, "factor": factor ** (2 / head_width)}
+
+
+def nvidia(config: dict[str, Any]) -> dict[str, Any]:
+    """As NVIDIA published it: a name for a Llama that looks both ways, and positions as transformers 4 wrote them."""
+    rope = config.pop("rope_parameters")
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+    del config["is_causal"]
+    return config | {"model_type": "llama_bidirec", "rope_theta": rope["rope_theta"], "rope_scaling": scaling}
 
 
 def nomic(config: dict[str, Any]) -> dict[str, Any]:
@@ -208,6 +217,7 @@ TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {
     "nomic_bert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "qwen2": lambda: _bytes("$A <|endoftext|>", "<|endoftext|>"),
     "qwen3": lambda: _bytes("$A <|endoftext|>", "<|endoftext|>"),
+    "llama": lambda: _bytes("<s> $A", "<unk>", "<s>", "</s>"),
     "mistral": lambda: _bytes("<s> $A", "<unk>", "<s>", "</s>"),
 }
 
@@ -281,5 +291,6 @@ CONFIGS: Mapping[str, Callable[..., Any]] = {
     "nomic_bert": NomicBertConfig,
     "qwen2": Qwen2Config,
     "qwen3": Qwen3Config,
+    "llama": LlamaConfig,
     "mistral": MistralConfig,
 }

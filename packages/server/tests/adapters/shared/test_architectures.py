@@ -26,6 +26,7 @@ from tiny_families import (
     gemma_of_old,
     modernbert_of_old,
     nomic,
+    nvidia,
     stretched,
     write_family,
 )
@@ -194,6 +195,27 @@ TINY: dict[str, Family] = {
         },
         "cls",
         seed=10,
+    ),
+    "llama": Family("llama", {"num_hidden_layers": 3, "num_key_value_heads": 2}, "last", seed=31),
+    "llama, both ways, as NVIDIA published it": Family(
+        "llama",
+        {
+            "num_hidden_layers": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "is_causal": False,
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 5000.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        },
+        "mean",
+        seed=32,
+        published_config=nvidia,
     ),
     "mistral": Family(
         "mistral", {"num_hidden_layers": 3, "num_key_value_heads": 2, "sliding_window": None}, "last", seed=11

@@ -21,7 +21,8 @@ class Traits:
 
     `activation` is the key of its configuration, the name that must stand there, and what it means. `bare_norms` store
     what their weights are above 1. `inner_norm` and the two of `after` are names of norms: before the inner layer, and
-    of what comes out of attention and of the inner layer.
+    of what comes out of attention and of the inner layer. `is_causal`: its tokens see what is before them only, unless
+    its configuration says otherwise.
     """
 
     head_norm: bool = False
@@ -31,6 +32,7 @@ class Traits:
     inner_norm: str = "post_attention_layernorm"
     after: tuple[str, str] | None = None
     theta: float = 10_000.0
+    is_causal: bool = True
 
 
 TRAITS: Final[Mapping[str, Traits]] = MappingProxyType(
@@ -43,6 +45,8 @@ TRAITS: Final[Mapping[str, Traits]] = MappingProxyType(
             after=("post_attention_layernorm", "post_feedforward_layernorm"),
             theta=1_000_000.0,
         ),
+        "llama": Traits(),
+        "llama_bidirec": Traits(is_causal=False),
         "mistral": Traits(),
         "qwen2": Traits(bias=True),
         "qwen3": Traits(head_norm=True),
@@ -59,7 +63,8 @@ def read_shape(config: Mapping[str, Any]) -> PreNormShape:
     expect(config, "model_type", *TRAITS)
     key, name, activate = TRAITS[config["model_type"]].activation
     expect(config, key, name, default=name)
-    expect(config, "attention_bias", False, default=False)
+    for bias in ("attention_bias", "mlp_bias"):
+        expect(config, bias, False, default=False)
     for cap in ("attn_logit_softcapping", "final_logit_softcapping"):
         expect(config, cap, None)
 
@@ -94,8 +99,9 @@ def read_sights(config: Mapping[str, Any], shape: PreNormShape) -> list[tuple[Ro
 
 
 def _sights(config: Mapping[str, Any], shape: PreNormShape) -> list[tuple[Rope, Sight]]:
-    far = Sight(causal=bool(config.get("is_causal", True)))
-    rope = read_rope(config, "rope_theta", TRAITS[config["model_type"]].theta, shape.head_width)
+    traits = TRAITS[config["model_type"]]
+    far = Sight(causal=bool(config.get("is_causal", traits.is_causal)))
+    rope = read_rope(config, "rope_theta", traits.theta, shape.head_width)
     mistral = config["model_type"] == "mistral"
     size = config.get("sliding_window", 4096) if mistral or config.get("use_sliding_window", False) else None
     if size is not None:

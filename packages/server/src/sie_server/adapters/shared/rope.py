@@ -4,9 +4,10 @@ Checkpoints pair component i with component i + half. The two of a pair are put 
 queries and keys are reordered alike, so scores stay what they are, and turning is one product of complex numbers.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,12 +16,25 @@ from sie_server.adapters.shared.checkpoint import expect
 from sie_server.core.lifecycle import ErrorClass
 
 
+class Bands(NamedTuple):
+    """Llama 3's way to stretch positions: pairs that turn slowly are slowed by a factor, fast ones left as they are.
+
+    Slow is less than `low` turns in the `trained` positions, fast is more than `high`; between them it grows evenly.
+    """
+
+    factor: float
+    low: float
+    high: float
+    trained: float
+
+
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """How far positions turn: the base of the angles, and by how much all of them are smaller than it says."""
+    """How far positions turn: the base of the angles, by how much all of them are smaller than it says, and bands."""
 
     theta: float
     slower: float = 1.0
+    bands: Bands | None = None
 
 
 def read_rope(
@@ -39,9 +53,12 @@ def read_rope(
     theta = _positive(own.get("rope_theta", config.get(old_key, default)), "the base")
     for scaling in (own, config.get("rope_scaling") or {}):
         name = scaling.get("rope_type", scaling.get("type", "default"))
-        expect({"rope_type": name}, "rope_type", "default", "linear", "ntk")
+        expect({"rope_type": name}, "rope_type", "default", "linear", "llama3", "ntk")
         expect(scaling, "partial_rotary_factor", 1.0, default=1.0)
         expect(scaling, "mixed_b", None)
+        if name == "llama3":
+            keys = "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"
+            return Rope(theta, bands=Bands(*(_positive(scaling.get(key), f"the {key}") for key in keys)))
         if name != "default":
             factor = _positive(scaling.get("factor"), "the factor")
             return Rope(theta, factor) if name == "linear" else Rope(theta * factor, factor ** (2 / head_width))
@@ -63,8 +80,16 @@ def side_by_side(rows: torch.Tensor, head_width: int) -> torch.Tensor:
 def turns(positions: torch.Tensor, rope: Rope, head_width: int) -> torch.Tensor:
     """The turn of each pair at each position: complex [tokens, head width / 2]."""
     steps = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32) / head_width
-    angles = positions[:, None].float() * (1.0 / (rope.slower * rope.theta**steps))
+    angles = positions[:, None].float() * _slowed(1.0 / (rope.slower * rope.theta**steps), rope.bands)
     return torch.polar(torch.ones_like(angles), angles)
+
+
+def _slowed(speeds: torch.Tensor, bands: Bands | None) -> torch.Tensor:
+    if bands is None:
+        return speeds
+    count = speeds * (bands.trained / (2 * math.pi))
+    kept = ((count - bands.low) / (bands.high - bands.low)).clamp(0, 1)
+    return speeds * (kept + (1 - kept) / bands.factor)
 
 
 def turn(heads: torch.Tensor, by: torch.Tensor) -> None:
