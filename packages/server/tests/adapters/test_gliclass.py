@@ -121,7 +121,12 @@ def test_options_choose_among_scores(loaded: GliclassAdapter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "named"), [((), "needs labels"), (("a label",) * 20, "20 labels leave no room for a text in 60 tokens")]
+    ("labels", "named"),
+    [
+        ((), "needs labels"),
+        (("a label",) * 20, "20 labels leave no room for a text in 60 tokens"),
+        (("a", "b<<SEP>>c"), "'b<<SEP>>c' holds <<LABEL>> or <<SEP>>"),
+    ],
 )
 def test_what_cannot_be_asked_is_refused(loaded: GliclassAdapter, labels: tuple[str, ...], named: str) -> None:
     with pytest.raises(UnsupportedInputError, match=named):

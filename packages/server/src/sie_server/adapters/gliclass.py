@@ -124,6 +124,9 @@ class GliclassAdapter:
 def _written(text: Labelled, config: GliclassConfig) -> str:
     if not text.labels:
         raise UnsupportedInputError("it needs labels to choose from")
+    marked = next((each for each in text.labels if LABEL in each or END in each), None)
+    if marked is not None:
+        raise UnsupportedInputError(f"the label '{marked[:100]}' holds {LABEL} or {END}, which separate labels")
     labels = "".join(f"{LABEL}{label}" for label in text.labels) + END
     return f"{labels}{text.text}" if config.labels_first else f"{text.text}{labels}"
 

@@ -283,7 +283,8 @@ def test_an_unknown_architecture_names_the_known_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["xlm-roberta", "modernbert, ends in a window", "deberta", "qwen3", "mistral, windows", "gemma3", "gte"]
+    "name",
+    ["xlm-roberta", "modernbert, ends in a window", "deberta", "qwen3", "mistral, windows", "gemma3", "gte", "mpnet"],
 )
 def test_half_the_precision_gives_nearly_the_same(tmp_path: Path, name: str) -> None:
     folder = write_family(tmp_path / "model", TINY[name])
@@ -298,6 +299,14 @@ def test_half_the_precision_gives_nearly_the_same(tmp_path: Path, name: str) -> 
     assert torch.cosine_similarity(exact, near.float()).mean() > 0.99  # bfloat16 has 8 bits, and there are few layers
 
 
+LLAMA = {
+    "rope_type": "llama3",
+    "rope_theta": 1e6,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}
 
 
@@ -306,6 +315,17 @@ YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}
     [
         ("qwen3", {"rope_parameters": YARN}, ErrorClass.DEPENDENCY, "rope_type 'yarn'"),
         ("qwen3", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, ErrorClass.DEPENDENCY, "rope_type 'yarn'"),
+        ("qwen3", {"rope_parameters": {**LLAMA, "high_freq_factor": 1.0}}, ErrorClass.UNKNOWN, "two frequencies"),
+        ("qwen3", {"rope_parameters": {**LLAMA, "factor": None}}, ErrorClass.UNKNOWN, "None for the factor"),
+        ("gte", {"rope_scaling": {"type": "ntk", "factor": 8.0, "mixed_b": 0.5}}, ErrorClass.DEPENDENCY, "mixed_b 0.5"),
+        ("gte", {"position_embedding_type": "absolute"}, ErrorClass.DEPENDENCY, "'absolute'"),
+        ("gte", {"hidden_act": "mish"}, ErrorClass.DEPENDENCY, "hidden_act 'mish'"),
+        ("gte", {"hidden_size": None}, ErrorClass.UNKNOWN, "not that of a gated BERT"),
+        ("nomic", {"prenorm": True}, ErrorClass.DEPENDENCY, "prenorm True"),
+        ("nomic", {"rotary_emb_fraction": 0.5}, ErrorClass.DEPENDENCY, "rotary_emb_fraction 0.5"),
+        ("gemma3", {"attn_logit_softcapping": 50.0}, ErrorClass.DEPENDENCY, "attn_logit_softcapping 50.0"),
+        ("gemma3", {"hidden_activation": "silu"}, ErrorClass.DEPENDENCY, "hidden_activation 'silu'"),
+        ("gemma3", {"sliding_window": None}, ErrorClass.UNKNOWN, "not that of a decoder"),
         ("qwen3", {"rope_parameters": {"rope_theta": "big"}}, ErrorClass.UNKNOWN, "'big'"),
         ("qwen3", {"attention_bias": True}, ErrorClass.DEPENDENCY, "attention_bias True"),
         ("qwen3", {"layer_types": ["linear_attention"] * 3}, ErrorClass.DEPENDENCY, "'linear_attention'"),

@@ -94,7 +94,8 @@ def attend_each(
     parts = (torch.split_with_sizes(part, lengths, dim=1) for part in (queries, keys, values))
     for query, key, value, target, count in zip(*parts, torch.split_with_sizes(out, lengths), seen, strict=True):
         if len(target) <= PLAIN_ATTENTION_TOKENS:
-            scores = torch.baddbmm(bias.block(0, len(target), count), query, key[:, :count].transpose(1, 2))
+            added = bias.block(0, len(target), count).to(query.dtype)
+            scores = torch.baddbmm(added, query, key[:, :count].transpose(1, 2))
             target.copy_(torch.bmm(scores.softmax(-1), value[:, :count]).transpose(0, 1))
             continue
         for first in range(0, len(target), BLOCK_TOKENS):

@@ -58,7 +58,9 @@ def read_rope(
         expect(scaling, "mixed_b", None)
         if name == "llama3":
             keys = "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"
-            return Rope(theta, bands=Bands(*(_positive(scaling.get(key), f"the {key}") for key in keys)))
+            bands = Bands(*(_positive(scaling.get(key), f"the {key}") for key in keys))
+            _positive(bands.high - bands.low, "the difference of the two frequencies")
+            return Rope(theta, bands=bands)
         if name != "default":
             factor = _positive(scaling.get("factor"), "the factor")
             return Rope(theta, factor) if name == "linear" else Rope(theta * factor, factor ** (2 / head_width))
