@@ -29,6 +29,15 @@ with warnings.catch_warnings():
 
 VOCABULARY = (*SPECIAL, "[unused0]", "[unused1]", *WORDS, "!", "'", "#", "?")
 MAX_LENGTH = 320
+BERT = {
+    "vocab_size": len(VOCABULARY),
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": MAX_LENGTH,
+    "initializer_range": 0.4,
+}
 TEXTS = [
     "the cat sat on a mat",
     "",
@@ -107,16 +116,7 @@ def write_json(file: Path, value: object) -> None:
 
 
 def _bert_config() -> BertConfig:
-    return BertConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=MAX_LENGTH,
-        initializer_range=0.4,
-        attn_implementation="eager",
-    )
+    return BertConfig(**BERT, attn_implementation="eager")
 
 
 def _bert_mlm() -> BertForMaskedLM:
@@ -124,35 +124,12 @@ def _bert_mlm() -> BertForMaskedLM:
 
 
 def _roberta_mlm() -> RobertaForMaskedLM:
-    config = RobertaConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=MAX_LENGTH + 1,
-        type_vocab_size=1,
-        pad_token_id=0,
-        layer_norm_eps=1e-3,
-        initializer_range=0.4,
-    )
-    return RobertaForMaskedLM(config)
+    own = {"max_position_embeddings": MAX_LENGTH + 1, "type_vocab_size": 1, "pad_token_id": 0, "layer_norm_eps": 1e-3}
+    return RobertaForMaskedLM(RobertaConfig(**{**BERT, **own}))
 
 
 def _gte_mlm() -> GteForMaskedLM:
-    config = GteConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=MAX_LENGTH,
-        type_vocab_size=0,
-        pad_token_id=0,
-        layer_norm_eps=1e-3,
-        initializer_range=0.4,
-    )
-    return GteForMaskedLM(config)
+    return GteForMaskedLM(GteConfig(**BERT, type_vocab_size=0, pad_token_id=0, layer_norm_eps=1e-3))
 
 
 def _distilbert_mlm() -> DistilBertForMaskedLM:
