@@ -90,6 +90,7 @@ class PackedPreNorm:
         self._shape = shape
         self._weights = weights
         self._device = device
+        self._ropes = {layer.rope for layer in weights.layers}
         self._attend = attend_on(device)
         self._buffers = ThreadBuffers(
             device,
@@ -118,10 +119,9 @@ class PackedPreNorm:
         hidden = functional.embedding(packed.ids, weights.words)
         if weights.embedding_norm is not None:
             hidden = self._norm(hidden, weights.embedding_norm)
-        ropes = {layer.rope for layer in weights.layers}
         batch = _Batch(
             packed,
-            {rope: turns(packed.positions, rope, self._shape.head_width) for rope in ropes},
+            {rope: turns(packed.positions, rope, self._shape.head_width) for rope in self._ropes},
             self._buffers.of(len(hidden), hidden.dtype),
         )
         for layer in weights.layers[:-1]:
