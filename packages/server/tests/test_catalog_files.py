@@ -67,11 +67,39 @@ BEYOND = {
     "sentence-transformers/LaBSE": (256, 768, "cls", "T", "T"),
     "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2": (128, 384, "mean", "T", "T"),
     "sentence-transformers/msmarco-distilbert-base-tas-b": (512, 768, "cls", "T", "T"),
+    "nomic-ai/nomic-embed-text-v1": (2048, 768, "mean", "search_query: T", "search_document: T"),
+    "nomic-ai/nomic-embed-text-v1.5": (2048, 768, "mean", "search_query: T", "search_document: T"),
+    "nomic-ai/nomic-embed-text-v2-moe": (2048, 768, "mean", "search_query: T", "search_document: T"),
+    "Alibaba-NLP/gte-base-en-v1.5": (8192, 768, "cls", "T", "T"),
+    "Alibaba-NLP/gte-large-en-v1.5": (8192, 1024, "cls", "T", "T"),
+    "Snowflake/snowflake-arctic-embed-m-v2.0": (8192, 768, "cls", "query: T", "T"),
+    "NovaSearch/stella_en_400M_v5": (512, 1024, "mean", f"Instruct: {TASK}.\nQuery: T", "T"),
+    "NovaSearch/stella_en_1.5B_v5": (512, 1024, "mean", f"Instruct: {TASK}.\nQuery: T", "T"),
+    "google/embeddinggemma-300m": (2048, 768, "mean", "task: search result | query: T", "title: none | text: T"),
+    "nvidia/llama-embed-nemotron-8b": (8192, 4096, "mean", f"Instruct: {TASK}\nQuery: T", "T"),
+    "nvidia/llama-nemotron-embed-1b-v2": (8192, 2048, "mean", "query: T", "passage: T"),
+    "jinaai/jina-embeddings-v2-small-en": (8192, 512, "mean", "T", "T"),
+    "jinaai/jina-embeddings-v2-base-en": (8192, 768, "mean", "T", "T"),
+    "jinaai/jina-embeddings-v2-base-de": (8192, 768, "mean", "T", "T"),
+    "jinaai/jina-embeddings-v2-base-es": (8192, 768, "mean", "T", "T"),
+    "jinaai/jina-embeddings-v2-base-zh": (8192, 768, "mean", "T", "T"),
+    "sentence-transformers/all-mpnet-base-v2": (384, 768, "mean", "T", "T"),
+    "sentence-transformers/multi-qa-mpnet-base-cos-v1": (512, 768, "mean", "T", "T"),
+    "sentence-transformers/multi-qa-mpnet-base-dot-v1": (512, 768, "cls", "T", "T"),
+    "sentence-transformers/paraphrase-mpnet-base-v2": (512, 768, "mean", "T", "T"),
+    "sentence-transformers/paraphrase-multilingual-mpnet-base-v2": (128, 768, "mean", "T", "T"),
+}
+# Published for the dot product of vectors, without normalisation.
+DOT = {
+    "sentence-transformers/msmarco-distilbert-base-tas-b",
+    "sentence-transformers/multi-qa-mpnet-base-dot-v1",
 }
 # Published without normalisation; of all others the vectors have unit length.
 AS_THEY_ARE = {
     "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2",
-    "sentence-transformers/msmarco-distilbert-base-tas-b",
+    "sentence-transformers/paraphrase-mpnet-base-v2",
+    "sentence-transformers/paraphrase-multilingual-mpnet-base-v2",
+    *DOT,
 }
 # The shortest good beginning of a vector, for models trained so that there is one.
 SHORTEST = {
@@ -81,6 +109,10 @@ SHORTEST = {
     "Qwen/Qwen3-Embedding-8B": 32,
     "Snowflake/snowflake-arctic-embed-m-v1.5": 256,
     "lightonai/modernbert-embed-large": 256,
+    "Snowflake/snowflake-arctic-embed-m-v2.0": 256,
+    "nomic-ai/nomic-embed-text-v2-moe": 256,
+    "google/embeddinggemma-300m": 128,
+    "nvidia/llama-nemotron-embed-1b-v2": 384,
 }
 RECIPES = {name: (512, *facts) for name, facts in FAMILY.items()} | BEYOND
 
@@ -96,7 +128,7 @@ def test_published_models_keep_their_published_recipe(name: str, facts: tuple[in
     assert model.max_sequence_length == length
     assert model.tasks.encode is not None
     assert model.tasks.encode.dense == VectorTask(dim, SHORTEST.get(name))
-    assert options.get("similarity", "cosine") == ("dot" if name.endswith("tas-b") else "cosine")
+    assert options.get("similarity", "cosine") == ("dot" if name in DOT else "cosine")
     as_query = EncodeParams(options={"is_query": True})
     assert resolve_encode(model, as_query).prompt.apply("T") == query
     assert resolve_encode(model, EncodeParams()).prompt.apply("T") == document
@@ -108,6 +140,43 @@ def test_an_instruction_of_the_caller_takes_the_place_of_the_default_one() -> No
     assert model is not None
     asked = EncodeParams(instruction="Find duplicates", options={"is_query": True})
     assert resolve_encode(model, asked).prompt.apply("T") == "Instruct: Find duplicates\nQuery: T"
+
+
+def test_stella_has_a_prompt_for_answers_and_one_for_similar_texts() -> None:
+    own = Settings()
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    for name in ("NovaSearch/stella_en_400M_v5", "NovaSearch/stella_en_1.5B_v5"):
+        model = catalog.find(name)
+        assert model is not None
+        asked = EncodeParams(options={"is_query": True, "profile": "s2s"})
+        assert (
+            resolve_encode(model, asked).prompt.apply("T") == "Instruct: Retrieve semantically similar text.\nQuery: T"
+        )
+
+
+def test_models_made_of_qwen2_look_both_ways_whatever_their_configuration_says() -> None:
+    own = Settings()
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    says = {
+        model.sie_id for model in catalog.models.values() if "is_causal" in model.profiles["default"].adapter_options
+    }
+    assert says == {
+        "Alibaba-NLP/gte-Qwen2-1.5B-instruct",
+        "Alibaba-NLP/gte-Qwen2-7B-instruct",
+        "NovaSearch/stella_en_1.5B_v5",
+    }
+    for name in says:
+        model = catalog.find(name)
+        assert model is not None
+        assert model.profiles["default"].adapter_options["is_causal"] is False
+
+
+def test_the_task_of_embeddinggemma_is_an_instruction() -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find("google/embeddinggemma-300m")
+    assert model is not None
+    asked = EncodeParams(instruction="fact checking", options={"is_query": True})
+    assert resolve_encode(model, asked).prompt.apply("T") == "task: fact checking | query: T"
 
 
 OPENSEARCH = "opensearch-project/opensearch-neural-sparse-encoding"
@@ -127,6 +196,7 @@ SPARSE: dict[str, tuple[int, int, bool, str | None]] = {
     f"{OPENSEARCH}-doc-v2-distill": (512, 1, True, "idf.json"),
     f"{OPENSEARCH}-doc-v2-mini": (512, 1, True, "idf.json"),
     f"{OPENSEARCH}-doc-v3-distill": (512, 2, True, "idf.json"),
+    f"{OPENSEARCH}-doc-v3-gte": (512, 2, True, "idf.json"),
 }
 WORD_PIECES, ROBERTA_WORDS = 30522, 50265
 # id: longest pair
@@ -141,6 +211,7 @@ RERANKERS = {
     "BAAI/bge-reranker-large": 512,
     "BAAI/bge-reranker-v2-m3": 8192,
     "Alibaba-NLP/gte-reranker-modernbert-base": 8192,
+    "Alibaba-NLP/gte-multilingual-reranker-base": 8192,
     "jinaai/jina-reranker-v2-base-multilingual": 1024,
 }
 APART = ("mixedbread-ai/mxbai-rerank-base-v2", "mixedbread-ai/mxbai-rerank-large-v2")
@@ -242,13 +313,26 @@ def test_bge_m3_has_three_outputs_and_a_profile_for_each() -> None:
         assert (options.output_types, options.prompt.apply("T")) == (outputs, "T")
 
 
+def test_mgte_has_two_outputs_and_a_profile_for_each() -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find("Alibaba-NLP/gte-multilingual-base")
+    assert model is not None
+    assert (model.dims, model.max_sequence_length) == ({"dense": 768, "sparse": 250048}, 8192)
+    assert model.tasks.encode is not None
+    assert model.tasks.encode.dense == VectorTask(768, 128)
+    assert not model.allow_pickle
+    for profile, outputs in (("default", ("dense",)), *((kind, (kind,)) for kind in model.dims)):
+        options = resolve_encode(model, EncodeParams(options={"profile": profile}))
+        assert (options.output_types, options.prompt.apply("T")) == (outputs, "T")
+
+
 def test_every_model_that_encodes_or_scores_text_has_its_recipe_here() -> None:
     own = Settings()
     families = {"dense", "sparse", "colbert", "cross_encoder", "bge_m3"}
     catalog = read_catalog(own.models_dir, own.bundles_dir)
     assert {model.sie_id for model in catalog.models.values() if "judge" in model.adapters} == {*JUDGES, *APART}
     listed = {model.sie_id for model in catalog.models.values() if model.adapters & families}
-    assert listed == {*RECIPES, *SPARSE, *COLBERT, *RERANKERS, "BAAI/bge-m3"}
+    assert listed == {*RECIPES, *SPARSE, *COLBERT, *RERANKERS, "BAAI/bge-m3", "Alibaba-NLP/gte-multilingual-base"}
 
 
 # id: whether neighbouring entities become one
@@ -278,6 +362,29 @@ def test_published_gliner_models_keep_their_recipe(name: str, merges: bool) -> N
     assert (model.hf_id, model.outputs, profile.adapter) == (name, ("json",), "gliner")
     choice = read_choice(profile.adapter_options)
     assert choice == Choice(threshold=0.5, flat_ner=True, multi_label=False, merge_adjacent_entities=merges)
+
+
+# id: longest text with its labels
+GLICLASS = {
+    "knowledgator/gliclass-small-v1.0": 512,
+    "knowledgator/gliclass-base-v1.0": 512,
+    "knowledgator/gliclass-large-v1.0": 512,
+    "knowledgator/gliclass-base-v3.0": 512,
+    "knowledgator/gliclass-large-v3.0": 512,
+    "knowledgator/gliclass-edge-v3.0": 1024,
+    "knowledgator/gliclass-modern-base-v3.0": 1024,
+    "knowledgator/gliclass-modern-large-v3.0": 1024,
+}
+
+
+def test_published_gliclass_models_need_labels_and_give_every_one_a_score() -> None:
+    own = Settings()
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    models = [model for model in catalog.models.values() if "gliclass" in model.adapters]
+    assert {model.sie_id: model.max_sequence_length for model in models} == GLICLASS
+    for model in models:
+        assert model.tasks.extract is not None
+        assert (model.tasks.extract.labels, model.profiles["default"].adapter_options) == ("required", {})
 
 
 def test_our_own_catalogue_is_served_by_its_default_bundle() -> None:

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from sie_server.adapters.base import LoadError, ModelSpec, SparseVector, WeightsSource
 from sie_server.adapters.bge_m3 import OUTPUTS, BgeM3Adapter
 from sie_server.core.lifecycle import ErrorClass
-from tiny_bge_m3 import TOKEN_DIMS, recipe, write_bge_m3
+from sie_server.weights.selection import select
+from tiny_bge_m3 import TOKEN_DIMS, mgte_recipe, recipe, write_bge_m3, write_mgte
 from tiny_families import MAX_LENGTH, WIDTH
 
 VOCABULARY = 36
@@ -77,12 +79,37 @@ def test_each_text_gets_what_it_asks_for_whatever_the_others_of_its_batch_ask_fo
                 np.testing.assert_allclose(rows[at], alone[kind][0], rtol=1e-5, atol=1e-5)
 
 
+def test_a_classifier_in_the_checkpoint_weighs_words_as_in_mgte(tmp_path: Path) -> None:
+    folder = write_mgte(tmp_path / "model")
+    loaded = adapter(folder, {"dense": WIDTH, "sparse": VOCABULARY}, allow_pickle=False)
+    found = run(loaded, TEXTS, [None] * len(TEXTS))
+    for at, text in enumerate(TEXTS):
+        dense, sparse = mgte_recipe(folder, text)
+        np.testing.assert_allclose(found["dense"][at], dense, rtol=1e-5, atol=1e-5)
+        assert found["sparse"][at].indices.tolist() == sorted(sparse)
+        weights = [sparse[each] for each in found["sparse"][at].indices]
+        np.testing.assert_allclose(found["sparse"][at].values, weights, rtol=1e-5, atol=1e-5)
+    assert any(len(each.indices) for each in found["sparse"])  # or equality would say little
+
+
 def test_an_output_that_the_catalogue_leaves_out_needs_no_head(tmp_path: Path) -> None:
     folder = write_bge_m3(tmp_path / "model")
     (folder / "colbert_linear.pt").unlink()
     loaded = adapter(folder, {"dense": WIDTH, "sparse": VOCABULARY})
     assert loaded.capabilities.outputs == {"dense", "sparse"}
     assert set(loaded.run(loaded.prepare(["cat"]), 1)) == {"dense", "sparse"}
+
+
+def test_what_is_fetched_of_a_model_without_pickles_is_all_it_needs(tmp_path: Path, folder: Path) -> None:
+    published = write_bge_m3(tmp_path / "published", pickled=False)
+    names = [file.relative_to(published).as_posix() for file in published.rglob("*") if file.is_file()]
+    for name in select(names, allow_pickle=False):
+        (tmp_path / "fetched" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(published / name, tmp_path / "fetched" / name)
+    found = run(adapter(tmp_path / "fetched", allow_pickle=False), TEXTS[:1], [None])
+    expected = recipe(folder, TEXTS[0])  # the same numbers, pickled
+    np.testing.assert_allclose(found["multivector"][0], expected.multivector, rtol=1e-5, atol=1e-5)
+    assert found["sparse"][0].indices.tolist() == sorted(expected.sparse)
 
 
 def test_heads_may_be_safetensors(tmp_path: Path, folder: Path) -> None:

@@ -12,16 +12,18 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.base import ModelSpec, Pair, WeightsSource
+from sie_server.adapters.base import LoadError, ModelSpec, Pair, WeightsSource
 from sie_server.adapters.colbert import ColbertAdapter
 from sie_server.adapters.cross_encoder import CrossEncoderAdapter
 from tiny_families import COMMON, TOKENIZERS, WIDTH
-from tiny_rerankers import pair_logits, write_pair_model
+from tiny_rerankers import pair_logits, set_config, write_pair_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the oracle's own
     from transformers import JinaEmbeddingsV3Config, JinaEmbeddingsV3Model
 
+# What their configurations say of an architecture.
+CODE = {"AutoConfig": "jinaai/xlm-roberta-flash-implementation--configuration_xlm_roberta.XLMRobertaFlashConfig"}
 MARKERS, MASK = ("[QueryMarker]", "[DocumentMarker]"), "<mask>"
 DIMS, LENGTH, THETA = 12, 24, 500.0
 TEXTS = ["the cat sat.", "", "two dogs, running far away", "a long document: " * 30]
@@ -74,7 +76,7 @@ def write_colbert(folder: Path) -> JinaEmbeddingsV3Model:
     named = {f"roberta.{name}": each.contiguous() for name, each in published(tensors).items()}
     folder.mkdir()
     save_file({**named, "linear.weight": torch.randn(DIMS, WIDTH)}, folder / "model.safetensors")
-    own = {"model_type": "xlm-roberta", "position_embedding_type": "rotary", "rotary_emb_base": THETA}
+    own = {"auto_map": CODE, "position_embedding_type": "rotary", "rotary_emb_base": THETA}
     rest = {"hidden_act": "gelu", "layer_norm_eps": 1e-5, "pad_token_id": 1, "max_position_embeddings": 514}
     (folder / "config.json").write_text(json.dumps({**numbers, **rest, **own}))
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -120,6 +122,16 @@ def test_token_vectors_equal_those_of_transformers(tmp_path: Path, is_query: boo
         np.testing.assert_allclose(rows, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "code", [None, "x.AutoConfig", {}, {"AutoConfig": None}, {"AutoConfig": "org/m--x.OtherConfig"}]
+)
+def test_a_configuration_of_another_class_names_its_architecture_itself(tmp_path: Path, code: Any) -> None:
+    folder = write_pair_model(tmp_path / "model", "xlm-roberta")
+    set_config(folder, model_type=None, auto_map=code)
+    with pytest.raises(LoadError, match="model_type None"):
+        CrossEncoderAdapter(ModelSpec("org/tiny", WeightsSource(path=str(folder)), {}, {})).load("cpu")
+
+
 def test_a_reranker_under_these_names_scores_as_under_its_own(tmp_path: Path) -> None:
     folder = write_pair_model(tmp_path / "model", "xlm-roberta")
     pairs = [Pair("the cat", "sat on a mat"), Pair("", ""), Pair("dogs", "far away " * 40), Pair("a" * 90, "b")]
@@ -127,6 +139,9 @@ def test_a_reranker_under_these_names_scores_as_under_its_own(tmp_path: Path) ->
     file = folder / "model.safetensors"
     save_file({name: each.contiguous() for name, each in published(load_file(file)).items()}, file)
     assert not any(".self." in name for name in load_file(file))
+    config = json.loads((folder / "config.json").read_text())
+    del config["model_type"]
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": CODE}))
     loaded = CrossEncoderAdapter(ModelSpec("org/tiny", WeightsSource(path=str(folder)), {}, {}))
     loaded.load("cpu")
     assert np.ptp(logits) > 0.05

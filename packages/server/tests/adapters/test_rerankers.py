@@ -17,6 +17,8 @@ IDENTITY = {"activation_fn": "torch.nn.modules.linear.Identity"}
 VARIETIES: list[tuple[str, dict[str, Any]]] = [
     ("xlm-roberta", {}),
     ("roberta", {}),
+    ("gte", {"type_vocab_size": 1}),
+    ("gte", {"type_vocab_size": 2}),
     ("modernbert", {"classifier_pooling": "cls", "num_hidden_layers": 4}),
     ("modernbert", {"classifier_pooling": "mean", "num_hidden_layers": 4, "local_attention": 16}),
     ("modernbert", {"classifier_pooling": "mean", "classifier_bias": True, "classifier_activation": "silu"}),

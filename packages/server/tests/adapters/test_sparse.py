@@ -39,7 +39,7 @@ def full(vectors: Sequence[SparseVector]) -> Array:
     return table
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta"])
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "gte"])
 @pytest.mark.parametrize("old_norm_names", [False, True])
 def test_weights_equal_those_of_transformers(tmp_path: Path, kind: str, old_norm_names: bool) -> None:
     folder = write_mlm(tmp_path / "model", kind=kind, old_norm_names=old_norm_names and kind == "bert")

@@ -1,5 +1,6 @@
 """Writes small seeded checkpoints laid out as BGE-M3's, and answers for them by its published recipe."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,11 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from sie_protocol.arrays import Array
-from tiny_families import MAX_LENGTH, WIDTH, Family, write_family
+from tiny_families import COMMON, MAX_LENGTH, TOKENIZERS, WIDTH, Family, write_family
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the oracle's own
+    from transformers import GteConfig, GteForTokenClassification
 
 TOKEN_DIMS = 24
 WORDLESS = ("<s>", "</s>", "<pad>", "<unk>")
@@ -38,6 +43,34 @@ def write_bge_m3(folder: Path, *, pickled: bool = True, seed: int = 3) -> Path:
         else:
             save_file(tensors, folder / f"{name}.safetensors")
     return folder
+
+
+def write_mgte(folder: Path, *, seed: int = 5) -> Path:
+    """Alibaba's encoder with a classifier of tokens for the weights of words, in one file as published."""
+    tokenizer = TOKENIZERS["xlm-roberta"]()
+    torch.manual_seed(seed)
+    shape = {**COMMON, "num_hidden_layers": 2, "num_labels": 1, "vocab_size": tokenizer.get_vocab_size()}
+    model = GteForTokenClassification(GteConfig(**shape, type_vocab_size=1, max_position_embeddings=MAX_LENGTH))
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            parameter.data.add_(0.3 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def mgte_recipe(folder: Path, text: str) -> tuple[Array, dict[int, float]]:
+    """The first token's state as a unit vector, and the largest weight of each token that is not a special one."""
+    model = GteForTokenClassification.from_pretrained(folder, attn_implementation="eager").eval()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(MAX_LENGTH)
+    ids = tokenizer.encode(text).ids
+    with torch.inference_mode():
+        first = model.gte(input_ids=torch.tensor([ids])).last_hidden_state[0, 0]
+        weights = torch.relu(model(input_ids=torch.tensor([ids])).logits[0, :, 0]).tolist()
+    unused = {tokenizer.token_to_id(token) for token in WORDLESS}
+    kept = [(token, weight) for token, weight in zip(ids, weights, strict=True) if token not in unused and weight > 0]
+    return (first / first.norm()).numpy(), {token: max(w for t, w in kept if t == token) for token, _ in kept}
 
 
 def recipe(folder: Path, text: str) -> Answer:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from sie_protocol.arrays import Array
@@ -16,12 +17,18 @@ from sie_protocol.arrays import Array
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the oracle's own
     from transformers import (
+        AutoConfig,
         AutoModel,
         BartConfig,
         DebertaV2Config,
         DistilBertConfig,
+        Gemma3TextConfig,
+        GteConfig,
+        LlamaConfig,
         MistralConfig,
         ModernBertConfig,
+        MPNetConfig,
+        NomicBertConfig,
         Qwen2Config,
         Qwen3Config,
         RobertaConfig,
@@ -32,11 +39,16 @@ WIDTH = 32
 LETTERS = "abcdefghijklmnopqrstuvwxyz ,.:-_"
 COMMON = {"hidden_size": WIDTH, "num_attention_heads": 4, "intermediate_size": 48, "initializer_range": 0.2}
 MAX_LENGTH = 512
+ORACLE = "oracle.json"  # the configuration that transformers reads
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How one kind of checkpoint is written. `config` goes over the common part of its configuration."""
+    """How one kind of checkpoint is written. `config` goes over the common part of its configuration.
+
+    `legacy_config` makes of it what transformers still reads, `published_config` what only the publisher's code read;
+    with `own_names`, tensors have the names that transformers has for them in memory, not those of published files.
+    """
 
     model_type: str
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -45,6 +57,8 @@ class Family:
     seed: int = 0
     prefix: str = ""
     legacy_config: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    published_config: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    own_names: bool = False
 
 
 def modernbert_of_old(config: dict[str, Any]) -> dict[str, Any]:
@@ -65,6 +79,58 @@ def decoder_of_old(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"rope_theta": rope["rope_theta"], "rope_scaling": None}
 
 
+def alibaba(config: dict[str, Any]) -> dict[str, Any]:
+    """As Alibaba published it: another name for the architecture, and positions stretched in a way of its own.
+
+    That way is the linear one of transformers on a longer base: see `stretched`.
+    """
+    rope, width = config.pop("rope_parameters"), config["hidden_size"] // config["num_attention_heads"]
+    own = {"model_type": "new", "position_embedding_type": "rope", "layer_norm_type": "layer_norm", "pack_qkv": True}
+    factor = rope.get("factor", 1.0) ** (width / 2)
+    scaling = {"type": "ntk", "factor": factor} if factor > 1 else None
+    return config | own | {"rope_theta": rope["rope_theta"] / factor, "rope_scaling": scaling}
+
+
+def stretched(base: float, factor: float, head_width: int) -> dict[str, Any]:
+    """What `alibaba` turns into a base and `ntk` scaling by this factor."""
+    return {"rope_type": "linear", "rope_theta": base * factor, "factor": factor ** (2 / head_width)}
+
+
+def nvidia(config: dict[str, Any]) -> dict[str, Any]:
+    """As NVIDIA published it: a name for a Llama that looks both ways, and positions as transformers 4 wrote them."""
+    rope = config.pop("rope_parameters")
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+    del config["is_causal"]
+    return config | {"model_type": "llama_bidirec", "rope_theta": rope["rope_theta"], "rope_scaling": scaling}
+
+
+def nomic(config: dict[str, Any]) -> dict[str, Any]:
+    """As Nomic published it: the keys of GPT-2, and more positions than it was trained on."""
+    names = {
+        "num_hidden_layers": "n_layer",
+        "hidden_size": "n_embd",
+        "num_attention_heads": "n_head",
+        "intermediate_size": "n_inner",
+        "layer_norm_eps": "layer_norm_epsilon",
+    }
+    rope, trained = config.pop("rope_parameters"), config.pop("max_position_embeddings")
+    renamed = {names.get(key, key): value for key, value in config.items() if key != "hidden_act"}
+    flags = {"prenorm": False, "parallel_block": False, "rotary_emb_interleaved": False, "rotary_emb_fraction": 1.0}
+    numbers = {"n_positions": 4 * trained, "max_trained_positions": trained, "rotary_emb_base": rope["rope_theta"]}
+    return renamed | flags | numbers | {"activation_function": "swiglu", "rotary_scaling_factor": None}
+
+
+def gemma_of_old(config: dict[str, Any]) -> dict[str, Any]:
+    """As transformers 4 wrote it: the two thetas and the rhythm of layers at the top."""
+    rope, kinds = config.pop("rope_parameters"), config.pop("layer_types")
+    return config | {
+        "rope_theta": rope["full_attention"]["rope_theta"],
+        "rope_local_base_freq": rope["sliding_attention"]["rope_theta"],
+        "sliding_window_pattern": kinds.index("full_attention") + 1,
+        "rope_scaling": None,
+    }
+
+
 def write_family(folder: Path, family: Family) -> Path:
     """A sentence-transformers folder with random weights, norms and biases included."""
     torch.manual_seed(family.seed)
@@ -74,11 +140,16 @@ def write_family(folder: Path, family: Family) -> Path:
     for parameter in model.parameters():
         if parameter.dim() == 1:
             parameter.data.add_(0.3 * torch.randn_like(parameter))
-    tensors = {family.prefix + name: tensor for name, tensor in model.state_dict().items()}
-    model.save_pretrained(folder, state_dict=tensors)
-    if family.legacy_config is not None:
-        file = folder / "config.json"
-        file.write_text(json.dumps(family.legacy_config(json.loads(file.read_text()))))
+    model.save_pretrained(folder)
+    if family.prefix or family.own_names:
+        file = folder / "model.safetensors"
+        tensors = model.state_dict() if family.own_names else load_file(file)
+        save_file({family.prefix + name: tensor for name, tensor in tensors.items()}, file)
+    (folder / ORACLE).write_text((folder / "config.json").read_text())
+    for change in (family.legacy_config, family.published_config):
+        if change is not None:
+            written = folder / "config.json"
+            written.write_text(json.dumps(change(json.loads(written.read_text()))))
     tokenizer.save(str(folder / "tokenizer.json"))
     kinds = [
         ("Transformer", ""),
@@ -95,7 +166,8 @@ def write_family(folder: Path, family: Family) -> Path:
 
 def family_oracle(folder: Path, texts: Sequence[str], family: Family) -> Array:
     """What transformers gives for each text alone, pooled by the book."""
-    model = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    own = AutoConfig.from_pretrained(folder / ORACLE) if family.published_config else None
+    model = AutoModel.from_pretrained(folder, config=own, attn_implementation="eager").eval()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_LENGTH)
     rows = []
@@ -139,14 +211,23 @@ TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {
     "deberta-v2": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "modernbert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "bart": lambda: _bytes("<s> $A </s>", "<s>", "<pad>", "</s>"),
+    "gemma3_text": lambda: _bytes("<bos> $A <eos>", "<pad>", "<eos>", "<bos>", "<unk>"),
+    "gte": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
+    "mpnet": lambda: _bytes("<s> $A </s>", "<s>", "<pad>", "</s>"),
+    "nomic_bert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "qwen2": lambda: _bytes("$A <|endoftext|>", "<|endoftext|>"),
     "qwen3": lambda: _bytes("$A <|endoftext|>", "<|endoftext|>"),
+    "llama": lambda: _bytes("<s> $A", "<unk>", "<s>", "</s>"),
     "mistral": lambda: _bytes("<s> $A", "<unk>", "<s>", "</s>"),
 }
 
 
 def _roberta(**values: Any) -> Any:
     return RobertaConfig(**{"max_position_embeddings": MAX_LENGTH + 2, "type_vocab_size": 1, **values})
+
+
+def _mpnet(**values: Any) -> Any:
+    return MPNetConfig(**{"max_position_embeddings": MAX_LENGTH + 2, **values})
 
 
 def _distilbert(**values: Any) -> Any:
@@ -204,7 +285,12 @@ CONFIGS: Mapping[str, Callable[..., Any]] = {
     "deberta-v2": _deberta,
     "modernbert": _modernbert,
     "bart": _bart,
+    "gemma3_text": Gemma3TextConfig,
+    "gte": GteConfig,
+    "mpnet": _mpnet,
+    "nomic_bert": NomicBertConfig,
     "qwen2": Qwen2Config,
     "qwen3": Qwen3Config,
+    "llama": LlamaConfig,
     "mistral": MistralConfig,
 }

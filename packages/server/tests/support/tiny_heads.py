@@ -21,12 +21,23 @@ with warnings.catch_warnings():
         BertModel,
         DistilBertConfig,
         DistilBertForMaskedLM,
+        GteConfig,
+        GteForMaskedLM,
         RobertaConfig,
         RobertaForMaskedLM,
     )
 
 VOCABULARY = (*SPECIAL, "[unused0]", "[unused1]", *WORDS, "!", "'", "#", "?")
 MAX_LENGTH = 320
+BERT = {
+    "vocab_size": len(VOCABULARY),
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": MAX_LENGTH,
+    "initializer_range": 0.4,
+}
 TEXTS = [
     "the cat sat on a mat",
     "",
@@ -47,7 +58,8 @@ def tokenizer(max_length: int = MAX_LENGTH) -> BertWordPieceTokenizer:
 def write_mlm(folder: Path, *, kind: str = "bert", old_norm_names: bool = False, seed: int = 0) -> Path:
     """A masked language model with two random layers, as published ones are stored."""
     torch.manual_seed(seed)
-    model = {"bert": _bert_mlm, "distilbert": _distilbert_mlm, "roberta": _roberta_mlm}[kind]()
+    made = {"bert": _bert_mlm, "distilbert": _distilbert_mlm, "roberta": _roberta_mlm, "gte": _gte_mlm}
+    model = made[kind]()
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.4)  # zero by default, which would hide a forgotten bias
@@ -60,9 +72,13 @@ def write_mlm(folder: Path, *, kind: str = "bert", old_norm_names: bool = False,
 
 def mlm_weights(folder: Path, texts: Sequence[str], *, kind: str = "bert", max_length: int = MAX_LENGTH) -> Array:
     """log(1 + relu(logit)), largest over the tokens of each text alone; [texts, vocabulary]."""
-    oracles = {"bert": BertForMaskedLM, "distilbert": DistilBertForMaskedLM, "roberta": RobertaForMaskedLM}
-    oracle = oracles[kind]
-    model = oracle.from_pretrained(folder, attn_implementation="eager").eval()
+    oracles = {
+        "bert": BertForMaskedLM,
+        "distilbert": DistilBertForMaskedLM,
+        "roberta": RobertaForMaskedLM,
+        "gte": GteForMaskedLM,
+    }
+    model = oracles[kind].from_pretrained(folder, attn_implementation="eager").eval()
     rows = []
     for text in texts:
         ids = tokenizer(max_length).encode(text).ids
@@ -100,16 +116,7 @@ def write_json(file: Path, value: object) -> None:
 
 
 def _bert_config() -> BertConfig:
-    return BertConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=MAX_LENGTH,
-        initializer_range=0.4,
-        attn_implementation="eager",
-    )
+    return BertConfig(**BERT, attn_implementation="eager")
 
 
 def _bert_mlm() -> BertForMaskedLM:
@@ -117,19 +124,12 @@ def _bert_mlm() -> BertForMaskedLM:
 
 
 def _roberta_mlm() -> RobertaForMaskedLM:
-    config = RobertaConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=MAX_LENGTH + 1,
-        type_vocab_size=1,
-        pad_token_id=0,
-        layer_norm_eps=1e-3,
-        initializer_range=0.4,
-    )
-    return RobertaForMaskedLM(config)
+    own = {"max_position_embeddings": MAX_LENGTH + 1, "type_vocab_size": 1, "pad_token_id": 0, "layer_norm_eps": 1e-3}
+    return RobertaForMaskedLM(RobertaConfig(**{**BERT, **own}))
+
+
+def _gte_mlm() -> GteForMaskedLM:
+    return GteForMaskedLM(GteConfig(**BERT, type_vocab_size=0, pad_token_id=0, layer_norm_eps=1e-3))
 
 
 def _distilbert_mlm() -> DistilBertForMaskedLM:

@@ -21,6 +21,7 @@ with warnings.catch_warnings():
 PAIRS = {
     "xlm-roberta": ("<s> $A </s>", "<s> $A </s> </s> $B </s>"),
     "roberta": ("<s> $A </s>", "<s> $A </s> </s> $B </s>"),
+    "gte": ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"),
     "modernbert": ("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1"),
 }
 
@@ -50,7 +51,10 @@ def pair_logits(folder: Path, pairs: Sequence[Pair], max_length: int) -> Array:
     rows = []
     for pair in pairs:
         with torch.inference_mode():
-            rows.append(model(input_ids=torch.tensor([tokenizer.encode(*pair).ids])).logits[0, 0].item())
+            encoding, inputs = tokenizer.encode(*pair), {}
+            if getattr(model.config, "type_vocab_size", 0) > 1:
+                inputs["token_type_ids"] = torch.tensor([encoding.type_ids])
+            rows.append(model(input_ids=torch.tensor([encoding.ids]), **inputs).logits[0, 0].item())
     return np.array(rows, np.float32)
 
 

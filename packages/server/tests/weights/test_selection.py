@@ -30,6 +30,18 @@ PATHS = st.lists(st.sampled_from([*CODE, *BERT, *SHARDS, "model.safetensors", "p
         (["config.json", "spiece.model", "sentencepiece.bpe.model", "model.safetensors"], None),
         (["0_StaticEmbedding/model.safetensors", "0_StaticEmbedding/tokenizer.json", "modules.json"], None),
         (["config.json", "model.safetensors", "2_Dense/model.safetensors", "query_0_Router/config.json"], None),
+        (["config.json", "model.safetensors", "2_Dense_1024/model.safetensors", "2_Dense_1024/config.json"], None),
+        (["config.json", "model.safetensors", "sparse_linear.safetensors", "colbert_linear.safetensors"], None),
+        (
+            [
+                "config.json",
+                "model.safetensors",
+                "sparse_linear.safetensors",
+                "sparse_linear.pt",
+                "adapter.safetensors",
+            ],
+            ["config.json", "model.safetensors", "sparse_linear.safetensors"],
+        ),
     ],
 )
 def test_of_a_published_model_one_form_of_its_weights_is_fetched(

@@ -1,11 +1,12 @@
-"""BGE-M3: one pass of an XLM-RoBERTa gives a dense vector, weights of the words of a text, and a vector a token.
+"""BGE-M3 and its kin: one pass of an encoder gives a dense vector, weights of a text's words, and a vector a token.
 
 Dense is the first token's state. The weight of a word is the largest that a linear layer gives to any of its places;
 token vectors are a projection of all states but the first. Only what was asked for is computed, and texts of one batch
-may ask for different things. Published as "M3-Embedding" (Chen et al. 2024, arXiv 2402.03216).
+may ask for different things. Published as "M3-Embedding" (Chen et al. 2024, arXiv 2402.03216), and without the last
+output as "mGTE" (Zhang et al. 2024, arXiv 2407.19669).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,8 @@ from sie_server.adapters.base import (
     SparseVector,
     single_texts,
 )
-from sie_server.adapters.shared.architectures import Encoder, read_architecture
+from sie_server.adapters.shared.architectures import GATED_TYPES, Encoder, read_architecture
+from sie_server.adapters.shared.bert_weights import canonical
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
 from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
 from sie_server.adapters.shared.linear import Dense
@@ -40,17 +42,16 @@ WORDLESS: Final = ("<s>", "</s>", "<pad>", "<unk>")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory. `wordless` are ids of tokens that stand for no word; a head is None if its output is off."""
+    """A model in memory. `wordless` are ids of tokens that stand for no word; `heads` are those of the outputs."""
 
     tokenizer: TextTokenizer
     encoder: Encoder
     wordless: Array
-    sparse: Dense | None
-    multivector: Dense | None
+    heads: Mapping[str, Dense]
 
 
 class BgeM3Adapter:
-    """An XLM-RoBERTa with the two heads of BGE-M3; float32 on a CPU."""
+    """An XLM-RoBERTa with the two heads of BGE-M3, or Alibaba's encoder with a head for words; float32 on a CPU."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
@@ -69,27 +70,18 @@ class BgeM3Adapter:
             LoadError: what is missing or wrong.
         """
         folder, config, tensors = read_model(self._spec.source)
-        expect(config, "model_type", "xlm-roberta")
+        expect(config, "model_type", "xlm-roberta", *GATED_TYPES)
         architecture, dtype = read_architecture(config), precision(self._spec.precision, device)
         width = architecture.width
         tokenizer = TextTokenizer(folder, architecture.length(self._spec.max_sequence_length), lower_case=False)
         with fitting(device):
             encoder = architecture.build(tensors, device, dtype)
-            sparse, multi = (
-                read_linear(folder, name, width, device, allow_pickle=self._spec.source.allow_pickle)
-                if output in self._outputs
-                else None
-                for output, name in HEADS
-            )
-        found = {
-            "dense": width,
-            "sparse": config.get("vocab_size", 0),
-            "multivector": len(multi.weight) if multi else 0,
-        }
+            heads = self._heads(folder, tensors, width, device)
+        found = {"dense": width, "sparse": config.get("vocab_size", 0)}
         for output in self._outputs:
-            check_dims(self._spec, output, found[output])
+            check_dims(self._spec, output, found[output] if output in found else len(heads[output].weight))
         wordless = np.array([at for word in WORDLESS if (at := tokenizer.id_of(word)) is not None], np.int64)
-        self._held.fill(Loaded(tokenizer, encoder, wordless, sparse, multi), device)
+        self._held.fill(Loaded(tokenizer, encoder, wordless, heads), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Token ids, cut at the model's length."""
@@ -124,6 +116,16 @@ class BgeM3Adapter:
         """Drop weights and buffers."""
         self._held.drop()
 
+    def _heads(self, folder: Path, tensors: Mapping[str, torch.Tensor], width: int, device: str) -> dict[str, Dense]:
+        own, allow_pickle = Checkpoint(tensors, canonical, device), self._spec.source.allow_pickle
+        return {
+            output: Dense(own.get("classifier.weight", 1, width), own.get("classifier.bias", 1))
+            if output == "sparse" and own.has("classifier.weight")  # as mGTE has it
+            else read_linear(folder, name, width, device, allow_pickle=allow_pickle)
+            for output, name in HEADS
+            if output in self._outputs
+        }
+
 
 def read_linear(folder: Path, name: str, width: int, device: str, *, allow_pickle: bool) -> Dense:
     """A head in a file of its own, in float32: `{name}.safetensors`, or as published `{name}.pt`, which is a pickle.
@@ -144,12 +146,10 @@ def _compute(loaded: Loaded, kind: str, states: Sequence[torch.Tensor], ids: Seq
     if kind == "dense":
         return list(unit(torch.stack([each[0] for each in states]).float()).cpu().numpy())
     if kind == "sparse":
-        assert loaded.sparse is not None, "an output of the catalogue has its head"  # noqa: S101 - a bug
-        weights = loaded.sparse(torch.cat(list(states)).float()).relu().squeeze(1).cpu().numpy()
+        weights = loaded.heads[kind](torch.cat(list(states)).float()).relu().squeeze(1).cpu().numpy()
         ends = np.cumsum([len(each) for each in ids])[:-1]
         return [_words(own, row, loaded.wordless) for own, row in zip(ids, np.split(weights, ends), strict=True)]
-    assert loaded.multivector is not None, "an output of the catalogue has its head"  # noqa: S101 - a bug
-    vectors = unit(loaded.multivector(torch.cat([each[1:] for each in states]).float())).cpu().numpy()
+    vectors = unit(loaded.heads[kind](torch.cat([each[1:] for each in states]).float())).cpu().numpy()
     return list(np.split(vectors, np.cumsum([len(each) - 1 for each in ids])[:-1]))
 
 

@@ -1,7 +1,7 @@
 """One score per pair of texts from an encoder that reads both at once: rerankers.
 
-Reads checkpoints of sequence classifiers with one label: BERT (ms-marco), RoBERTa and XLM-RoBERTa (bge-reranker) and
-ModernBERT (gte-reranker). Of a pair that is too long, the longer text is cut first.
+Reads checkpoints of sequence classifiers with one label: BERT (ms-marco), RoBERTa and XLM-RoBERTa (bge-reranker),
+ModernBERT and Alibaba's encoder (gte-reranker). Of a pair that is too long, the longer text is cut first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import torch
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import Capabilities, Input, LoadError, ModelSpec, Prepared, text_pairs
-from sie_server.adapters.shared.architectures import BERT_TYPES, Encoder, read_architecture
+from sie_server.adapters.shared.architectures import BERT_TYPES, GATED_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.classifier_heads import Head, read_head
 from sie_server.adapters.shared.held import Held, fitting, read_model
@@ -56,7 +56,7 @@ class CrossEncoderAdapter:
             LoadError: what is missing or wrong.
         """
         folder, config, tensors = read_model(self._spec.source)
-        expect(config, "model_type", *BERT_TYPES, "modernbert")
+        expect(config, "model_type", *BERT_TYPES, *GATED_TYPES, "modernbert")
         architecture, activation = read_architecture(config), read_activation(config)
         if architecture.types is not None and architecture.types < PAIR_TYPES:
             raise LoadError(ErrorClass.DEPENDENCY, "the model does not tell the two texts of a pair apart")

@@ -1,6 +1,6 @@
 """One vector per text: from every architecture of `shared.architectures`.
 
-Options: `pooling`, `normalize`, `end_token`.
+Options: `pooling`, `normalize`, `end_token`, and `is_causal`, which beats the same key of a decoder's configuration.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class DenseAdapter:
             LoadError: what is missing or wrong.
         """
         folder, config, tensors = read_model(self._spec.source)
-        architecture = read_architecture(config)
+        architecture = read_architecture({**config, **self._causal()})
         layout = read_layout(folder, self._spec.options)
         length = architecture.length(self._spec.max_sequence_length or layout.max_length)
         tokenizer = TextTokenizer(folder, length, lower_case=layout.lower_case, end_token=layout.end_token)
@@ -84,3 +84,8 @@ class DenseAdapter:
     def unload(self) -> None:
         """Drop weights and buffers."""
         self._held.drop()
+
+    def _causal(self) -> dict[str, bool]:
+        """Whether a decoder's tokens see only what is before them, if the catalogue says so."""
+        options = self._spec.options
+        return {"is_causal": bool(options["is_causal"])} if "is_causal" in options else {}

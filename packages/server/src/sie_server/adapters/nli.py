@@ -32,6 +32,7 @@ from sie_server.adapters.shared.classifier_heads import Head, read_head
 from sie_server.adapters.shared.held import Held, fitting, read_model
 from sie_server.adapters.shared.pairs import PairTokenizer
 from sie_server.adapters.shared.pooling import pool
+from sie_server.adapters.shared.ranking import ranked
 from sie_server.adapters.shared.torch_use import precision
 from sie_server.core.lifecycle import ErrorClass
 
@@ -148,8 +149,7 @@ def judge(question: Question, logits: torch.Tensor) -> tuple[Classification, ...
     labels = question.hypotheses.labels
     alone = question.multi_label or len(labels) == 1
     scores = (logits.softmax(1)[:, 0] if alone else logits[:, 0].softmax(0)).tolist()
-    found = [Classification(label, score) for label, score in zip(labels, scores, strict=True)]
-    return tuple(sorted((each for each in found if not each.score < question.threshold), key=lambda each: -each.score))
+    return ranked(labels, scores, question.threshold)
 
 
 def read_verdicts(config: Mapping[str, Any]) -> tuple[int, int]:

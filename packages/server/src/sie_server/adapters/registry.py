@@ -16,6 +16,7 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
         "colbert": "sie_server.adapters.colbert:ColbertAdapter",
         "cross_encoder": "sie_server.adapters.cross_encoder:CrossEncoderAdapter",
         "dense": "sie_server.adapters.dense:DenseAdapter",
+        "gliclass": "sie_server.adapters.gliclass:GliclassAdapter",
         "gliner": "sie_server.adapters.gliner:GlinerAdapter",
         "hash": "sie_server.adapters.hash:HashAdapter",
         "judge": "sie_server.adapters.judge:JudgeAdapter",

@@ -23,14 +23,12 @@ from sie_server.adapters.base import (
     SparseVector,
     single_texts,
 )
-from sie_server.adapters.shared.architectures import BERT_TYPES
-from sie_server.adapters.shared.bert_weights import read_shape, read_weights
-from sie_server.adapters.shared.distilbert import as_bert
+from sie_server.adapters.shared.architectures import BERT_TYPES, GATED_TYPES, Encoder, read_architecture
+from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
 from sie_server.adapters.shared.mlm_head import MlmHead, read_head
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
-from sie_server.adapters.shared.varlen import PackedBert
 from sie_server.adapters.shared.weights import read_json
 from sie_server.core.lifecycle import ErrorClass
 
@@ -49,13 +47,13 @@ class Loaded:
     """A model in memory."""
 
     tokenizer: TextTokenizer
-    encoder: PackedBert
+    encoder: Encoder
     head: MlmHead
     recipe: Recipe
 
 
 class SparseAdapter:
-    """A BERT, DistilBERT or RoBERTa with its masked-language head; float32 on a CPU."""
+    """A BERT of any kind with its masked-language head; float32 on a CPU."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
@@ -72,14 +70,13 @@ class SparseAdapter:
         Raises:
             LoadError: what is missing or wrong.
         """
-        folder, own_config, own_tensors = read_model(self._spec.source)
-        config, tensors = as_bert(own_config, own_tensors)
-        shape, dtype = read_shape(config, BERT_TYPES), precision(self._spec.precision, device)
-        wanted = self._spec.max_sequence_length or shape.positions
-        tokenizer = TextTokenizer(folder, min(wanted, shape.positions), lower_case=False)
+        folder, config, tensors = read_model(self._spec.source)
+        expect(config, "model_type", *BERT_TYPES, *GATED_TYPES)
+        architecture, dtype = read_architecture(config), precision(self._spec.precision, device)
+        tokenizer = TextTokenizer(folder, architecture.length(self._spec.max_sequence_length), lower_case=False)
         with fitting(device):
-            encoder = PackedBert(shape, read_weights(tensors, shape, device, dtype), device)
-            head = read_head(tensors, shape, device, dtype)
+            encoder = architecture.build(tensors, device, dtype)
+            head = read_head(tensors, config, architecture.width, device, dtype)
         check_dims(self._spec, "sparse", head.vocabulary)
         self._held.fill(Loaded(tokenizer, encoder, head, self._recipe(folder, tokenizer, head.vocabulary)), device)
 

@@ -14,6 +14,8 @@ _SAFETENSORS: Final = re.compile(_MODULE + r"model(?P<rest>-\d+-of-\d+\.safetens
 _PICKLE: Final = re.compile(_MODULE + r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
 _GRAPH: Final = re.compile(r"([\w-]+/)*[\w-][\w.-]*\.onnx")
 _HEAD: Final = re.compile(r"(?!optimizer|scheduler|rng_state|training)\w[\w-]*\.pt")
+# The same heads in a safe file. Other files beside the model's are copies of it, or parts of another one.
+_SAFE_HEAD: Final = re.compile(r"(?P<name>\w+_linear)\.safetensors")
 
 
 def is_needed(path: str, *, allow_pickle: bool, graph: str | None = None) -> bool:
@@ -24,7 +26,7 @@ def is_needed(path: str, *, allow_pickle: bool, graph: str | None = None) -> boo
     if graph is not None:
         is_graph = path in {graph, f"{graph}_data"} and _GRAPH.fullmatch(graph) is not None
         return is_graph or _DATA.fullmatch(path) is not None
-    patterns = (_DATA, _SAFETENSORS, _PICKLE, _HEAD) if allow_pickle else (_DATA, _SAFETENSORS)
+    patterns = (_DATA, _SAFETENSORS, _SAFE_HEAD, *((_PICKLE, _HEAD) if allow_pickle else ()))
     return any(pattern.fullmatch(path) for pattern in patterns)
 
 
@@ -45,6 +47,7 @@ def select(paths: Collection[str], *, allow_pickle: bool, graph: str | None = No
     redundant = {found[0] for found in safe if found["folder"] in whole and found["rest"] != ".safetensors"}
     pickles = [found for path in sorted(paths) if (found := _PICKLE.fullmatch(path))]
     redundant.update(found[0] for found in pickles if found["folder"] in folders)
+    redundant.update(f"{found['name']}.pt" for path in paths if (found := _SAFE_HEAD.fullmatch(path)))
     needed_pickles = [found[0] for found in pickles if found[0] not in redundant]
     if needed_pickles and not allow_pickle:
         raise LoadError(

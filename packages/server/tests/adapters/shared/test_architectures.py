@@ -16,7 +16,20 @@ from sie_server.adapters.dense import DenseAdapter
 from sie_server.adapters.shared.architectures import read_architecture
 from sie_server.adapters.shared.weights import read_json, read_tensors
 from sie_server.core.lifecycle import ErrorClass
-from tiny_families import LETTERS, WIDTH, Family, decoder_of_old, family_oracle, modernbert_of_old, write_family
+from tiny_families import (
+    LETTERS,
+    WIDTH,
+    Family,
+    alibaba,
+    decoder_of_old,
+    family_oracle,
+    gemma_of_old,
+    modernbert_of_old,
+    nomic,
+    nvidia,
+    stretched,
+    write_family,
+)
 
 TEXTS = [
     "the cat sat on a mat",
@@ -27,6 +40,7 @@ TEXTS = [
     "far away, " * 40,
     "and a cat. " * 60,  # longer than the model reads
 ]
+KINDS = ["sliding_attention", "full_attention"]
 TINY: dict[str, Family] = {
     "xlm-roberta": Family("xlm-roberta", {"num_hidden_layers": 3}),
     "xlm-roberta, first token": Family("xlm-roberta", {"num_hidden_layers": 2}, "cls", normalize=False, seed=1),
@@ -65,6 +79,69 @@ TINY: dict[str, Family] = {
     ),
     "deberta, one term": Family(
         "deberta-v2", {"num_hidden_layers": 2, "pos_att_type": ["p2c"], "norm_rel_ebd": "none"}, "last", seed=16
+    ),
+    "gemma3": Family(
+        "gemma3_text",
+        {
+            "num_hidden_layers": 7,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 64,
+            "use_bidirectional_attention": True,
+        },
+        seed=26,
+    ),
+    "gemma3, as transformers 4 wrote it": Family(
+        "gemma3_text",
+        {
+            "num_hidden_layers": 4,
+            "num_key_value_heads": 1,
+            "head_dim": 8,
+            "sliding_window": 300,
+            "use_bidirectional_attention": True,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 5000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+            },
+        },
+        seed=27,
+        legacy_config=gemma_of_old,
+    ),
+    "gemma3, causal": Family(
+        "gemma3_text",
+        {"num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 8, "sliding_window": 30, "layer_types": KINDS},
+        "last",
+        seed=28,
+    ),
+    "gte": Family("gte", {"num_hidden_layers": 3}, "cls", seed=20),
+    "gte, as Alibaba published it": Family(
+        "gte",
+        {
+            "num_hidden_layers": 3,
+            "type_vocab_size": 2,
+            "layer_norm_eps": 1e-3,
+            "rope_parameters": stretched(base=160.0, factor=8.0, head_width=8),
+        },
+        "mean",
+        seed=21,
+        prefix="new.",
+        published_config=alibaba,
+    ),
+    "gte, no types of token, names of transformers": Family(
+        "gte", {"num_hidden_layers": 2, "type_vocab_size": 0}, seed=22, own_names=True, prefix="gte."
+    ),
+    "mpnet": Family("mpnet", {"num_hidden_layers": 3}, seed=29),
+    "mpnet, first token, prefixed": Family(
+        "mpnet", {"num_hidden_layers": 2, "layer_norm_eps": 1e-3}, "cls", normalize=False, seed=30, prefix="mpnet."
+    ),
+    "nomic": Family("nomic_bert", {"num_hidden_layers": 3}, seed=23),
+    "nomic, as published": Family(
+        "nomic_bert", {"num_hidden_layers": 3, "max_position_embeddings": 512}, seed=24, published_config=nomic
+    ),
+    "nomic, names of transformers": Family(
+        "nomic_bert", {"num_hidden_layers": 2}, "cls", normalize=False, seed=25, own_names=True
     ),
     "qwen2": Family("qwen2", {"num_hidden_layers": 3, "num_key_value_heads": 2}, "last", seed=17),
     "qwen2, both ways": Family(
@@ -119,6 +196,27 @@ TINY: dict[str, Family] = {
         "cls",
         seed=10,
     ),
+    "llama": Family("llama", {"num_hidden_layers": 3, "num_key_value_heads": 2}, "last", seed=31),
+    "llama, both ways, as NVIDIA published it": Family(
+        "llama",
+        {
+            "num_hidden_layers": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "is_causal": False,
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 5000.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+        },
+        "mean",
+        seed=32,
+        published_config=nvidia,
+    ),
     "mistral": Family(
         "mistral", {"num_hidden_layers": 3, "num_key_value_heads": 2, "sliding_window": None}, "last", seed=11
     ),
@@ -161,19 +259,32 @@ def test_a_vector_does_not_depend_on_its_batch(loaded: DenseAdapter, texts: list
     np.testing.assert_allclose(encode(loaded, [texts[at] for at in order]), alone[order], atol=1e-5)
 
 
+def test_the_catalogue_may_say_that_a_decoder_looks_both_ways(tmp_path: Path) -> None:
+    both_ways = TINY["qwen2, both ways"]
+    folder = write_family(tmp_path / "model", both_ways)
+    expected = family_oracle(folder, TEXTS, both_ways)
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    assert config.pop("is_causal") is False
+    file.write_text(json.dumps(config))
+    np.testing.assert_allclose(encode(adapter(folder, is_causal=False), TEXTS), expected, atol=1e-5)
+    assert np.abs(encode(adapter(folder), TEXTS) - expected).max() > 0.01
+
+
 def test_an_unknown_architecture_names_the_known_ones(tmp_path: Path) -> None:
     folder = write_family(tmp_path / "model", TINY["xlm-roberta"])
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
     with pytest.raises(
         LoadError,
-        match=r"'t5'; .* bart, bert, deberta-v2, distilbert, mistral, modernbert, qwen2, qwen3, roberta, xlm-roberta",
+        match=r"'t5'; .* bart, bert, deberta-v2, .* modernbert, .* qwen2, qwen3, roberta, xlm-roberta",
     ) as refused:
         adapter(folder)
     assert refused.value.error_class is ErrorClass.DEPENDENCY
 
 
 @pytest.mark.parametrize(
-    "name", ["xlm-roberta", "modernbert, ends in a window", "deberta", "qwen3", "mistral, windows"]
+    "name",
+    ["xlm-roberta", "modernbert, ends in a window", "deberta", "qwen3", "mistral, windows", "gemma3", "gte", "mpnet"],
 )
 def test_half_the_precision_gives_nearly_the_same(tmp_path: Path, name: str) -> None:
     folder = write_family(tmp_path / "model", TINY[name])
@@ -188,6 +299,14 @@ def test_half_the_precision_gives_nearly_the_same(tmp_path: Path, name: str) -> 
     assert torch.cosine_similarity(exact, near.float()).mean() > 0.99  # bfloat16 has 8 bits, and there are few layers
 
 
+LLAMA = {
+    "rope_type": "llama3",
+    "rope_theta": 1e6,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}
 
 
@@ -196,6 +315,17 @@ YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}
     [
         ("qwen3", {"rope_parameters": YARN}, ErrorClass.DEPENDENCY, "rope_type 'yarn'"),
         ("qwen3", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, ErrorClass.DEPENDENCY, "rope_type 'yarn'"),
+        ("qwen3", {"rope_parameters": {**LLAMA, "high_freq_factor": 1.0}}, ErrorClass.UNKNOWN, "two frequencies"),
+        ("qwen3", {"rope_parameters": {**LLAMA, "factor": None}}, ErrorClass.UNKNOWN, "None for the factor"),
+        ("gte", {"rope_scaling": {"type": "ntk", "factor": 8.0, "mixed_b": 0.5}}, ErrorClass.DEPENDENCY, "mixed_b 0.5"),
+        ("gte", {"position_embedding_type": "absolute"}, ErrorClass.DEPENDENCY, "'absolute'"),
+        ("gte", {"hidden_act": "mish"}, ErrorClass.DEPENDENCY, "hidden_act 'mish'"),
+        ("gte", {"hidden_size": None}, ErrorClass.UNKNOWN, "not that of a gated BERT"),
+        ("nomic", {"prenorm": True}, ErrorClass.DEPENDENCY, "prenorm True"),
+        ("nomic", {"rotary_emb_fraction": 0.5}, ErrorClass.DEPENDENCY, "rotary_emb_fraction 0.5"),
+        ("gemma3", {"attn_logit_softcapping": 50.0}, ErrorClass.DEPENDENCY, "attn_logit_softcapping 50.0"),
+        ("gemma3", {"hidden_activation": "silu"}, ErrorClass.DEPENDENCY, "hidden_activation 'silu'"),
+        ("gemma3", {"sliding_window": None}, ErrorClass.UNKNOWN, "not that of a decoder"),
         ("qwen3", {"rope_parameters": {"rope_theta": "big"}}, ErrorClass.UNKNOWN, "'big'"),
         ("qwen3", {"attention_bias": True}, ErrorClass.DEPENDENCY, "attention_bias True"),
         ("qwen3", {"layer_types": ["linear_attention"] * 3}, ErrorClass.DEPENDENCY, "'linear_attention'"),

@@ -1,10 +1,9 @@
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sie_server.adapters.shared.rope import read_theta, side_by_side, turn, turns
+from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side, turn, turns
 
 
 def rotated_halves(heads: torch.Tensor, positions: torch.Tensor, theta: float) -> torch.Tensor:
@@ -24,7 +23,7 @@ def test_turning_neighbours_is_turning_halves(positions: list[int], width: int, 
     for dtype, error in ((torch.float32, 1e-4), (torch.bfloat16, 5e-2)):
         within = torch.zeros(len(at), 5, width, dtype=dtype)  # heads are a part of a wider row, as they are in use
         within[:, :3] = heads[..., reorder].to(dtype)
-        turn(within[:, :3], turns(at, 10_000.0, width))
+        turn(within[:, :3], turns(at, Rope(10_000.0), width))
         expected = rotated_halves(heads, at, 10_000.0)[..., reorder]
         torch.testing.assert_close(within[:, :3].double(), expected, atol=error, rtol=error)
         assert not within[:, 3:].any()
@@ -42,4 +41,18 @@ def test_turning_neighbours_is_turning_halves(positions: list[int], width: int, 
     ],
 )
 def test_both_layouts_of_a_configuration_are_read(config: dict[str, object], kind: str | None, theta: float) -> None:
-    assert np.isclose(read_theta(config, "rope_theta", 7.0, kind), theta)
+    assert read_rope(config, "rope_theta", 7.0, 8, kind) == Rope(theta)
+
+
+@pytest.mark.parametrize(
+    ("config", "rope"),
+    [
+        ({"rope_parameters": {"rope_type": "linear", "rope_theta": 3.0, "factor": 4.0}}, Rope(3.0, 4.0)),
+        ({"rope_theta": 3.0, "rope_scaling": {"type": "linear", "factor": 4.0}}, Rope(3.0, 4.0)),
+        ({"rope_theta": 3.0, "rope_scaling": {"type": "ntk", "factor": 16.0}}, Rope(48.0, 2.0)),
+    ],
+)
+def test_rescaled_positions_turn_slower(config: dict[str, object], rope: Rope) -> None:
+    assert read_rope(config, "rope_theta", 7.0, 8) == rope
+    at = torch.arange(5)
+    torch.testing.assert_close(turns(at, rope, 8).angle()[:, 0], at / rope.slower)

@@ -9,7 +9,7 @@ import torch
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError
-from sie_server.adapters.shared import bart, bert_weights, deberta_weights, decoder, modernbert
+from sie_server.adapters.shared import bart, bert_weights, deberta_weights, decoder, gated_bert, modernbert, mpnet
 from sie_server.adapters.shared.deberta import PackedDeberta
 from sie_server.adapters.shared.distilbert import as_bert
 from sie_server.adapters.shared.flash_names import split
@@ -18,7 +18,8 @@ from sie_server.adapters.shared.varlen import PackedBert
 from sie_server.core.lifecycle import ErrorClass
 
 Tensors = Mapping[str, torch.Tensor]
-BERT_TYPES: Final = ("bert", "distilbert", "roberta", "xlm-roberta")
+BERT_TYPES: Final = ("bert", "distilbert", "mpnet", "roberta", "xlm-roberta")
+GATED_TYPES: Final = gated_bert.MODEL_TYPES
 
 
 class Encoder(Protocol):
@@ -75,15 +76,28 @@ def read_architecture(config: Mapping[str, Any]) -> Architecture:
 
 
 def _bert(config: Mapping[str, Any]) -> Architecture:
+    if gated_bert.has_alibi(config):
+        return _gated_bert(config)
     own, _ = as_bert(config, {})
     shape = bert_weights.read_shape(own, BERT_TYPES)
 
     def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
-        _, named = as_bert(config, split(tensors))
+        is_mpnet = config["model_type"] == "mpnet"
+        _, named = as_bert(config, mpnet.as_bert(tensors, shape.width) if is_mpnet else split(tensors))
         return PackedBert(shape, bert_weights.read_weights(named, shape, device, dtype), device)
 
     types = int(config.get("type_vocab_size", 2)) if config["model_type"] == "bert" else None
     return Architecture(shape.width, shape.positions, build, types)
+
+
+def _gated_bert(config: Mapping[str, Any]) -> Architecture:
+    shape = gated_bert.read_shape(config)
+
+    def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
+        named = gated_bert.as_bert(config, tensors)
+        return PackedBert(shape, bert_weights.read_weights(named, shape, device, dtype), device)
+
+    return Architecture(shape.width, shape.positions, build, gated_bert.read_types(config))
 
 
 def _bart(config: Mapping[str, Any]) -> Architecture:
@@ -127,9 +141,8 @@ READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Architecture]]] = Mapp
         **dict.fromkeys(BERT_TYPES, _bert),
         "bart": _bart,
         "deberta-v2": _deberta,
-        "mistral": _decoder,
+        **dict.fromkeys(GATED_TYPES, _gated_bert),
         "modernbert": _modernbert,
-        "qwen2": _decoder,
-        "qwen3": _decoder,
+        **dict.fromkeys(decoder.TRAITS, _decoder),
     }
 )

@@ -8,20 +8,26 @@ from typing import Any
 
 import torch
 
+from sie_server.adapters.shared import distance_bias, mpnet
 from sie_server.adapters.shared.checkpoint import Checkpoint, Get, expect, read_numbers
-from sie_server.adapters.shared.rope import read_theta, side_by_side
+from sie_server.adapters.shared.experts import Experts, Routing, read_experts
+from sie_server.adapters.shared.linear import InPlace
+from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side
 
 # RoBERTa counts its positions from the one after the padding token's id; the rows before it are never used.
-_FIRST_POSITION_AFTER_PAD = ("roberta", "xlm-roberta")
+_FIRST_POSITION_AFTER_PAD = ("mpnet", "roberta", "xlm-roberta")
 _TURNED = re.compile(r"\.self\.(query|key)\.(weight|bias)$")
 _OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
+_PREFIX = re.compile(r"^(bert|distilbert|mpnet|roberta|nomic_bert|new|gte)\.")
 
 
 @dataclass(frozen=True, slots=True)
 class BertShape:
     """The numbers of a BERT configuration. `positions` are usable ones; the first of them is row `first_position`.
 
-    With `theta`, the base of their angles, positions are not learned but turn queries and keys.
+    With `rope`, positions are not learned but turn queries and keys; with `alibi`, distances lower scores. With `gate`,
+    inner layers are twice as wide: one half is activated so and multiplied with the other. With `routing`, some have
+    experts.
     """
 
     layers: int
@@ -31,7 +37,10 @@ class BertShape:
     positions: int
     norm_eps: float
     first_position: int = 0
-    theta: float | None = None
+    rope: Rope | None = None
+    gate: InPlace | None = None
+    alibi: bool = False
+    routing: Routing | None = None
 
     @property
     def head_width(self) -> int:
@@ -51,7 +60,8 @@ class Norm:
 class Layer:
     """One block. Weights are [in, out] and contiguous; queries already carry the factor 1/sqrt(head width).
 
-    If they are to be turned, queries and keys have their pairs side by side.
+    If they are to be turned, queries and keys have their pairs side by side. With `gate`, `up` gives what is activated
+    first, then what it is multiplied with. With `experts`, they take the place of `up` and `down`, which are empty.
     """
 
     qkv: torch.Tensor
@@ -64,13 +74,15 @@ class Layer:
     down: torch.Tensor
     down_bias: torch.Tensor
     output_norm: Norm
+    gate: InPlace | None = None
+    experts: Experts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BertWeights:
     """A whole encoder. `positions`, or else `words`, already carry the embedding of token type 0.
 
-    `types` are what other types add to it.
+    `types` are what other types add to it. `distances` [heads, 2 x positions - 1] are added to scores.
     """
 
     words: torch.Tensor
@@ -78,6 +90,7 @@ class BertWeights:
     types: torch.Tensor
     norm: Norm
     layers: tuple[Layer, ...]
+    distances: torch.Tensor | None = None
 
 
 def read_shape(config: Mapping[str, Any], model_types: Sequence[str]) -> BertShape:
@@ -92,16 +105,17 @@ def read_shape(config: Mapping[str, Any], model_types: Sequence[str]) -> BertSha
     rotary = config.get("position_embedding_type") == "rotary"
 
     def read() -> BertShape:
+        width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
         first = int(config["pad_token_id"]) + 1 if config["model_type"] in _FIRST_POSITION_AFTER_PAD else 0
         return BertShape(
             layers=int(config["num_hidden_layers"]),
-            width=int(config["hidden_size"]),
-            heads=int(config["num_attention_heads"]),
+            width=width,
+            heads=heads,
             inner=int(config["intermediate_size"]),
             positions=int(config["max_position_embeddings"]) - first,
             norm_eps=float(config.get("layer_norm_eps", 1e-12)),
             first_position=first,
-            theta=read_theta(config, "rotary_emb_base", 10_000.0) if rotary else None,
+            rope=read_rope(config, "rotary_emb_base", 10_000.0, width // heads) if rotary else None,
         )
 
     return read_numbers("BERT", read)
@@ -113,25 +127,43 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
     Raises:
         LoadError: UNKNOWN naming a tensor that is missing or has another shape.
     """
-    get = Checkpoint(tensors, canonical, device).get
+    checkpoint = Checkpoint(tensors, canonical, device)
+    get = checkpoint.get
     query_scale = 1.0 / math.sqrt(shape.head_width)
     first, words = shape.first_position, get("embeddings.word_embeddings.weight")
     types = get("embeddings.token_type_embeddings.weight")
     positions = None
-    if shape.theta is None:
+    if shape.rope is None and not shape.alibi:
         learned = get("embeddings.position_embeddings.weight", first + shape.positions, shape.width)[first:]
         positions = (learned + types[0]).to(dtype)
     else:
-        words, get = words + types[0], _side_by_side(get, shape.head_width)
+        words = words + types[0]
+    if shape.rope is not None:
+        get = _side_by_side(get, shape.head_width)
+
+    def experts(index: int) -> Experts | None:
+        if shape.routing is None or not shape.routing.is_at(index):
+            return None
+        return read_experts(get, f"encoder.layer.{index}.mlp", shape.routing, shape.width, shape.inner, dtype)
+
     return BertWeights(
         words=words.to(dtype),
         positions=positions,
         types=(types - types[0]).to(dtype),
         norm=read_norm(get, "embeddings.LayerNorm", shape.width, dtype),
         layers=tuple(
-            read_layer(get, f"encoder.layer.{index}", shape.width, query_scale, dtype) for index in range(shape.layers)
+            read_layer(get, f"encoder.layer.{index}", shape.width, query_scale, dtype, shape.gate, experts(index))
+            for index in range(shape.layers)
         ),
+        distances=_read_distances(checkpoint, shape),
     )
+
+
+def _read_distances(checkpoint: Checkpoint, shape: BertShape) -> torch.Tensor | None:
+    if shape.alibi:
+        return distance_bias.alibi(shape.heads, shape.positions).to(checkpoint.device)
+    table = checkpoint.find(mpnet.TABLE, distance_bias.BUCKETS, shape.heads)
+    return None if table is None else distance_bias.learned(table.cpu(), shape.positions).to(checkpoint.device)
 
 
 def read_norm(get: Get, name: str, width: int, dtype: torch.dtype = torch.float32) -> Norm:
@@ -149,16 +181,27 @@ def read_linear(
     return torch.cat(weights).t().contiguous().to(dtype), torch.cat(biases).to(dtype)
 
 
-def read_layer(get: Get, prefix: str, width: int, query_scale: float, dtype: torch.dtype) -> Layer:
-    """One block under BERT's names."""
-    attention = f"{prefix}.attention.self"
+def read_layer(
+    get: Get,
+    prefix: str,
+    width: int,
+    query_scale: float,
+    dtype: torch.dtype,
+    gate: InPlace | None = None,
+    experts: Experts | None = None,
+) -> Layer:
+    """One block under BERT's names; with `gate`, `intermediate.gate` is what is activated."""
+    attention, nothing = f"{prefix}.attention.self", torch.empty(0)
+    inner = [f"{prefix}.intermediate.{part}" for part in (("dense",) if gate is None else ("gate", "dense"))]
     return Layer(
         *read_linear(get, [f"{attention}.{part}" for part in ("query", "key", "value")], query_scale, dtype),
         *read_linear(get, [f"{prefix}.attention.output.dense"], 1.0, dtype),
         read_norm(get, f"{prefix}.attention.output.LayerNorm", width, dtype),
-        *read_linear(get, [f"{prefix}.intermediate.dense"], 1.0, dtype),
-        *read_linear(get, [f"{prefix}.output.dense"], 1.0, dtype),
+        *(read_linear(get, inner, 1.0, dtype) if experts is None else (nothing, nothing)),
+        *(read_linear(get, [f"{prefix}.output.dense"], 1.0, dtype) if experts is None else (nothing, nothing)),
         read_norm(get, f"{prefix}.output.LayerNorm", width, dtype),
+        gate,
+        experts,
     )
 
 
@@ -173,8 +216,8 @@ def _side_by_side(get: Get, head_width: int) -> Get:
 
 
 def canonical(name: str) -> str:
-    """A tensor's name without `bert.` or `roberta.`, in the spelling of today."""
-    return current_name(name).removeprefix("bert.").removeprefix("roberta.")
+    """A tensor's name without `bert.`, `roberta.` and their like, in the spelling of today."""
+    return _PREFIX.sub("", current_name(name))
 
 
 def current_name(name: str) -> str:

@@ -20,7 +20,7 @@ class Checkpoint:
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], rename: Rename, device: str) -> None:
         self._named = {rename(name): tensor for name, tensor in tensors.items()}
-        self._device = device
+        self.device = device
 
     def has(self, name: str) -> bool:
         """True when there is such a tensor."""
@@ -36,7 +36,7 @@ class Checkpoint:
         if tensor is None or (wanted and tuple(tensor.shape) != wanted):
             found = "is missing" if tensor is None else f"has shape {tuple(tensor.shape)}, not {wanted}"
             raise LoadError(ErrorClass.UNKNOWN, f"the checkpoint's tensor '{name}' {found}")
-        return tensor.to(self._device, dtype)
+        return tensor.to(self.device, dtype)
 
     def find(self, name: str, *wanted: int, dtype: torch.dtype = torch.float32) -> torch.Tensor | None:
         """The same of a tensor that need not be there.

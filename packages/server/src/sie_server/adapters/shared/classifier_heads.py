@@ -69,7 +69,10 @@ OF_TEXTS: Final[Mapping[str, tuple[Part, ...]]] = MappingProxyType(
         "bert": (Part("pooler.dense", "tanh"), _LABELS),
         "deberta-v2": (Part("pooler.dense", "gelu", "pooler_hidden_act"), _LABELS),
         "distilbert": (Part("pre_classifier", "relu"), _LABELS),
+        "gte": (Part("pooler.dense", "tanh"), _LABELS),
         "modernbert": (_MODERN, _LABELS),
+        "mpnet": (Part("classifier.dense", "tanh"), Part("classifier.out_proj")),
+        "new": (Part("pooler.dense", "tanh"), _LABELS),
         "roberta": (Part("classifier.dense", "tanh"), Part("classifier.out_proj")),
         "xlm-roberta": (Part("classifier.dense", "tanh"), Part("classifier.out_proj")),
     }

@@ -1,31 +1,72 @@
-"""Decoder checkpoints as the pre-norm encoder wants them.
-
-Qwen3 has a norm inside its heads, Mistral has none, and Qwen2 has biases instead.
-"""
+"""Decoder checkpoints as the pre-norm encoder wants them: what sets one family apart from another is in `TRAITS`."""
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
 
 import torch
 
 from sie_server.adapters.shared.attention import Sight
 from sie_server.adapters.shared.checkpoint import FULL, SLIDING, Checkpoint, expect, read_kinds, read_numbers
+from sie_server.adapters.shared.linear import InPlace, gelu_tanh_, silu_
 from sie_server.adapters.shared.prenorm import Layer, PreNormShape, PreNormWeights, rms_norm
-from sie_server.adapters.shared.rope import read_theta, side_by_side
+from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side
 
-_WITH_HEAD_NORM = ("qwen3",)
-_WITH_BIAS = ("qwen2",)
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a family of decoders has of its own.
+
+    `activation` is the key of its configuration, the name that must stand there, and what it means. `bare_norms` store
+    what their weights are above 1. `inner_norm` and the two of `after` are names of norms: before the inner layer, and
+    of what comes out of attention and of the inner layer. `is_causal`: its tokens see what is before them only, unless
+    its configuration says otherwise.
+    """
+
+    head_norm: bool = False
+    bias: bool = False
+    activation: tuple[str, str, InPlace] = ("hidden_act", "silu", silu_)
+    bare_norms: bool = False
+    inner_norm: str = "post_attention_layernorm"
+    after: tuple[str, str] | None = None
+    theta: float = 10_000.0
+    is_causal: bool = True
+
+
+TRAITS: Final[Mapping[str, Traits]] = MappingProxyType(
+    {
+        "gemma3_text": Traits(
+            head_norm=True,
+            activation=("hidden_activation", "gelu_pytorch_tanh", gelu_tanh_),
+            bare_norms=True,
+            inner_norm="pre_feedforward_layernorm",
+            after=("post_attention_layernorm", "post_feedforward_layernorm"),
+            theta=1_000_000.0,
+        ),
+        "llama": Traits(),
+        "llama_bidirec": Traits(is_causal=False),
+        "mistral": Traits(),
+        "qwen2": Traits(bias=True),
+        "qwen3": Traits(head_norm=True),
+    }
+)
 
 
 def read_shape(config: Mapping[str, Any]) -> PreNormShape:
-    """The shape of a `config.json` of Qwen2, Qwen3 or Mistral.
+    """The shape of a `config.json` of one of these families.
 
     Raises:
         LoadError: DEPENDENCY for a variety that no published embedding model has, UNKNOWN when numbers are missing.
     """
-    expect(config, "hidden_act", "silu", default="silu")
-    expect(config, "attention_bias", False, default=False)
+    expect(config, "model_type", *TRAITS)
+    key, name, activate = TRAITS[config["model_type"]].activation
+    expect(config, key, name, default=name)
+    for bias in ("attention_bias", "mlp_bias"):
+        expect(config, bias, False, default=False)
+    for cap in ("attn_logit_softcapping", "final_logit_softcapping"):
+        expect(config, cap, None)
 
     def read() -> PreNormShape:
         width, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
@@ -39,33 +80,54 @@ def read_shape(config: Mapping[str, Any]) -> PreNormShape:
             positions=int(config["max_position_embeddings"]),
             norm_eps=float(config.get("rms_norm_eps", 1e-6)),
             normalize=rms_norm,
-            activate=torch.ops.aten.silu_.default,
+            activate=activate,
         )
 
     return read_numbers("decoder", read)
 
 
-def read_sights(config: Mapping[str, Any], layers: int) -> list[Sight]:
-    """What the tokens of each layer see: everything before them, in windowed layers only so far back.
+def read_sights(config: Mapping[str, Any], shape: PreNormShape) -> list[tuple[Rope, Sight]]:
+    """For each layer, how its positions turn and what its tokens see.
 
-    `is_causal: false` is how embedding models say that their tokens see what follows, too.
+    That is everything before them, in windowed layers only so far back. `is_causal: false` is how embedding models say
+    that their tokens see what follows, too; Gemma has a key of its own.
 
     Raises:
-        LoadError: DEPENDENCY for windows that are not causal, which no published model has.
+        LoadError: DEPENDENCY for windows that are not causal, but for Gemma's, and for rescaled positions.
     """
-    far = Sight(causal=bool(config.get("is_causal", True)))
+    return read_numbers("decoder", lambda: (_gemma_sights if _is_gemma(config) else _sights)(config, shape))
 
-    def read() -> list[Sight]:
-        mistral = config["model_type"] == "mistral"
-        size = config.get("sliding_window", 4096) if mistral or config.get("use_sliding_window", False) else None
-        if size is not None:
-            expect(config, "is_causal", True, default=True)
-        near = far if size is None else Sight(causal=True, window=int(size) - 1)  # a token itself counts
-        first = 0 if mistral else int(config.get("max_window_layers", 28))
-        rhythm = [SLIDING if at >= first else FULL for at in range(layers)]
-        return [near if name == SLIDING else far for name in read_kinds(config, rhythm)]
 
-    return read_numbers("decoder", read)
+def _sights(config: Mapping[str, Any], shape: PreNormShape) -> list[tuple[Rope, Sight]]:
+    traits = TRAITS[config["model_type"]]
+    far = Sight(causal=bool(config.get("is_causal", traits.is_causal)))
+    rope = read_rope(config, "rope_theta", traits.theta, shape.head_width)
+    mistral = config["model_type"] == "mistral"
+    size = config.get("sliding_window", 4096) if mistral or config.get("use_sliding_window", False) else None
+    if size is not None:
+        expect(config, "is_causal", True, default=True)
+    near = far if size is None else Sight(causal=True, window=int(size) - 1)  # a token itself counts
+    first = 0 if mistral else int(config.get("max_window_layers", 28))
+    rhythm = [SLIDING if at >= first else FULL for at in range(shape.layers)]
+    return [(rope, near if name == SLIDING else far) for name in read_kinds(config, rhythm)]
+
+
+def _gemma_sights(config: Mapping[str, Any], shape: PreNormShape) -> list[tuple[Rope, Sight]]:
+    causal, size = not config.get("use_bidirectional_attention", False), int(config["sliding_window"])
+    # Seen from the middle, a window reaches half its size to each side.
+    near = Sight(causal=True, window=size - 1) if causal else Sight(window=size // 2)
+    unscaled = {**config, "rope_scaling": None}  # where it stands at the top, it is of layers that see everything
+    kinds = {
+        FULL: (read_rope(config, "rope_theta", 1_000_000.0, shape.head_width, FULL), Sight(causal=causal)),
+        SLIDING: (read_rope(unscaled, "rope_local_base_freq", 10_000.0, shape.head_width, SLIDING), near),
+    }
+    every = int(config.get("sliding_window_pattern", 6))
+    rhythm = [SLIDING if (at + 1) % every else FULL for at in range(shape.layers)]
+    return [kinds[name] for name in read_kinds(config, rhythm)]
+
+
+def _is_gemma(config: Mapping[str, Any]) -> bool:
+    return bool(config["model_type"] == "gemma3_text")
 
 
 def read_weights(
@@ -79,45 +141,55 @@ def read_weights(
     get = Checkpoint(tensors, lambda name: name.removeprefix("model."), device).get
     width, inner, head_width = shape.width, shape.inner, shape.head_width
     queries, shared = shape.heads * head_width, shape.shared_heads * head_width
-    theta = read_theta(config, "rope_theta", 10_000.0)
-    query_scale = 1.0 / math.sqrt(head_width)
-    has_head_norm, has_bias = config["model_type"] in _WITH_HEAD_NORM, config["model_type"] in _WITH_BIAS
+    traits = TRAITS[config["model_type"]]
+    query_scale = 1.0 / math.sqrt(config.get("query_pre_attn_scalar") or head_width)
+    above = 1.0 if traits.bare_norms else 0.0
 
     def norm(name: str) -> torch.Tensor:
-        return get(f"{name}.weight", width, dtype=dtype)
+        return (get(f"{name}.weight", width) + above).to(dtype)
 
     def qkv(name: str, part: str, *columns: int) -> torch.Tensor:
         query = side_by_side(get(f"{name}.q_proj.{part}", queries, *columns), head_width)
         key = side_by_side(get(f"{name}.k_proj.{part}", shared, *columns), head_width)
-        query = query if has_head_norm else query * query_scale  # a norm would undo it
+        query = query if traits.head_norm else query * query_scale  # a norm would undo it
         return torch.cat((query, key, get(f"{name}.v_proj.{part}", shared, *columns))).t().contiguous().to(dtype)
 
     def head_norm(name: str) -> torch.Tensor | None:
-        if not has_head_norm:
+        if not traits.head_norm:
             return None
-        query = side_by_side(get(f"{name}.q_norm.weight", head_width), head_width) * query_scale
-        key = side_by_side(get(f"{name}.k_norm.weight", head_width), head_width)
+        query = side_by_side(get(f"{name}.q_norm.weight", head_width) + above, head_width) * query_scale
+        key = side_by_side(get(f"{name}.k_norm.weight", head_width) + above, head_width)
         return torch.cat((query.expand(shape.heads, -1), key.expand(shape.shared_heads, -1))).to(dtype)
 
-    def layer(index: int, sight: Sight) -> Layer:
+    def layer(index: int, rope: Rope, sight: Sight) -> Layer:
         prefix = f"layers.{index}"
+        names = zip(("attention_after", "inner_after"), traits.after or (), strict=False)
+        after = {key: norm(f"{prefix}.{name}") for key, name in names}
         gate, up = (get(f"{prefix}.mlp.{part}_proj.weight", inner, width, dtype=dtype) for part in ("gate", "up"))
         return Layer(
             attention_norm=norm(f"{prefix}.input_layernorm"),
             qkv=qkv(f"{prefix}.self_attn", "weight", width),
-            qkv_bias=qkv(f"{prefix}.self_attn", "bias") if has_bias else None,
+            qkv_bias=qkv(f"{prefix}.self_attn", "bias") if traits.bias else None,
             head_norm=head_norm(f"{prefix}.self_attn"),
             out=get(f"{prefix}.self_attn.o_proj.weight", width, queries, dtype=dtype).t().contiguous(),
-            inner_norm=norm(f"{prefix}.post_attention_layernorm"),
+            inner_norm=norm(f"{prefix}.{traits.inner_norm}"),
             gate_up=torch.cat((gate, up)).t().contiguous(),
             down=get(f"{prefix}.mlp.down_proj.weight", width, inner, dtype=dtype).t().contiguous(),
-            theta=theta,
+            rope=rope,
             sight=sight,
+            **after,
         )
 
     return PreNormWeights(
-        words=get("embed_tokens.weight", dtype=dtype),
+        words=_words(get("embed_tokens.weight", dtype=dtype), config),
         embedding_norm=None,
-        layers=tuple(layer(at, sight) for at, sight in enumerate(read_sights(config, shape.layers))),
+        layers=tuple(layer(at, *kind) for at, kind in enumerate(read_sights(config, shape))),
         final_norm=norm("norm"),
     )
+
+
+def _words(words: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
+    """The embeddings as they go in; Gemma makes them longer, by a factor that it rounds to their precision."""
+    if not _is_gemma(config):
+        return words
+    return words * torch.tensor(math.sqrt(words.shape[1])).to(words.dtype)

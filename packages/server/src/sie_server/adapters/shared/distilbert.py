@@ -27,9 +27,6 @@ _PARTS: Final = (
     ("ffn.lin1.", "intermediate.dense."),
     ("ffn.lin2.", "output.dense."),
     ("output_layer_norm.", "output.LayerNorm."),
-    ("vocab_transform.", "cls.predictions.transform.dense."),
-    ("vocab_layer_norm.", "cls.predictions.transform.LayerNorm."),
-    ("vocab_projector.", "cls.predictions.decoder."),
 )
 _ANY: Final = re.compile("|".join(re.escape(old) for old, _ in _PARTS))
 

@@ -1,11 +1,11 @@
 """XLM-RoBERTa as Jina AI publishes it, with queries, keys and values in one matrix, as what it is: a BERT.
 
-Changes names and cuts one matrix in three, never numbers.
+Changes names and cuts one matrix in three, never numbers. Its configurations name a class of code, and no architecture.
 """
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -21,6 +21,16 @@ _PARTS: Final = {
 _ANY: Final = re.compile("|".join(map(re.escape, _PARTS)))
 _FUSED: Final = "mixer.Wqkv."
 _SELF: Final = "attention.self."
+_CLASS: Final = "XLMRobertaFlashConfig"
+
+
+def with_model_type(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the architecture that such a class stands for; any other configuration as it is."""
+    codes = config.get("auto_map")
+    code = codes.get("AutoConfig") if isinstance(codes, Mapping) else None
+    if config.get("model_type") or not isinstance(code, str) or code.rpartition(".")[2] != _CLASS:
+        return dict(config)
+    return {**config, "model_type": "xlm-roberta"}
 
 
 def split(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ import torch
 
 from sie_server.adapters.base import LoadError, ModelSpec, WeightsSource
 from sie_server.adapters.shared.accelerator import is_out_of_memory
+from sie_server.adapters.shared.flash_names import with_model_type
 from sie_server.adapters.shared.torch_use import use_threads
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 from sie_server.core.lifecycle import ErrorClass
@@ -61,7 +62,7 @@ def read_model(source: WeightsSource) -> Stored:
     """
     folder = locate(source)
     config = read_json(folder / "config.json")
-    return Stored(folder, config, read_tensors(folder, allow_pickle=source.allow_pickle))
+    return Stored(folder, with_model_type(config), read_tensors(folder, allow_pickle=source.allow_pickle))
 
 
 @contextmanager

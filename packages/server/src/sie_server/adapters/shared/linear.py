@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -12,6 +13,13 @@ from sie_server.adapters.base import LoadError
 from sie_server.core.lifecycle import ErrorClass
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
+InPlace = Callable[[torch.Tensor], torch.Tensor]  # changes what it is given, and returns it
+
+# Activations in place have no public names.
+gelu_: Final[InPlace] = torch.ops.aten.gelu_.default
+relu_: Final[InPlace] = torch.ops.aten.relu_.default
+silu_: Final[InPlace] = torch.ops.aten.silu_.default
+gelu_tanh_: Final[InPlace] = partial(torch.ops.aten.gelu_.default, approximate="tanh")
 
 
 def identity(states: torch.Tensor) -> torch.Tensor:

@@ -2,20 +2,25 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch.nn import functional
 
-from sie_server.adapters.shared.bert_weights import BertShape, Norm, canonical
+from sie_server.adapters.shared.bert_weights import Norm, canonical
 from sie_server.adapters.shared.checkpoint import Checkpoint
 
 # Logits of this many tokens exist at a time: 30,522 words x 128 tokens in float32 are 16 MB, of 16,384 tokens 2 GB.
 CHUNK_TOKENS: Final = 128
-_ROBERTA: Final = (
-    ("lm_head.dense", "cls.predictions.transform.dense"),
-    ("lm_head.layer_norm", "cls.predictions.transform.LayerNorm"),
+# Of RoBERTa, Alibaba's encoder and DistilBERT, in the order in which they are looked for.
+_BERT_NAMES: Final = (
+    ("lm_head.dense.", "cls.predictions.transform.dense."),
+    ("lm_head.layer_norm.", "cls.predictions.transform.LayerNorm."),
+    ("lm_head.norm.", "cls.predictions.transform.LayerNorm."),
     ("lm_head.", "cls.predictions."),
+    ("vocab_transform.", "cls.predictions.transform.dense."),
+    ("vocab_layer_norm.", "cls.predictions.transform.LayerNorm."),
+    ("vocab_projector.", "cls.predictions.decoder."),
 )
 
 
@@ -82,13 +87,15 @@ def chunks(lengths: list[int], size: int = CHUNK_TOKENS) -> Iterator[tuple[int, 
         yield start, spans
 
 
-def read_head(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: str, dtype: torch.dtype) -> MlmHead:
-    """The head of a BERT or RoBERTa checkpoint; its word matrix is that of the embeddings unless it brings its own.
+def read_head(
+    tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any], width: int, device: str, dtype: torch.dtype
+) -> MlmHead:
+    """The head of a BERT's checkpoint; its word matrix is that of the embeddings unless it brings its own.
 
     Raises:
         LoadError: UNKNOWN naming a tensor that is missing or has another shape.
     """
-    checkpoint, width = Checkpoint(tensors, _canonical, device), shape.width
+    checkpoint = Checkpoint(tensors, _canonical, device)
 
     def get(name: str, *wanted: int) -> torch.Tensor:
         return checkpoint.get(f"cls.predictions.{name}", *wanted, dtype=dtype)
@@ -101,7 +108,7 @@ def read_head(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: str
         dense=get("transform.dense.weight", width, width).t().contiguous(),
         dense_bias=get("transform.dense.bias", width),
         norm=Norm(get("transform.LayerNorm.weight", width), get("transform.LayerNorm.bias", width)),
-        norm_eps=shape.norm_eps,
+        norm_eps=float(config.get("layer_norm_eps", 1e-12)),
         words=words,
         words_bias=get("bias", len(words)) if bias is None else bias,
     )
@@ -109,6 +116,6 @@ def read_head(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: str
 
 def _canonical(name: str) -> str:
     """A tensor's name as BERT has it."""
-    for roberta, bert in _ROBERTA:
-        name = name.replace(roberta, bert)
+    for own, bert in _BERT_NAMES:
+        name = name.replace(own, bert)
     return canonical(name)

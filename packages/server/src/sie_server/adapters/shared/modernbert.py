@@ -8,8 +8,9 @@ import torch
 
 from sie_server.adapters.shared.attention import EVERYTHING, Sight
 from sie_server.adapters.shared.checkpoint import FULL, SLIDING, Checkpoint, expect, read_kinds, read_numbers
+from sie_server.adapters.shared.linear import gelu_
 from sie_server.adapters.shared.prenorm import Layer, PreNormShape, PreNormWeights, layer_norm
-from sie_server.adapters.shared.rope import read_theta, side_by_side
+from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side
 
 
 def read_shape(config: Mapping[str, Any]) -> PreNormShape:
@@ -34,23 +35,23 @@ def read_shape(config: Mapping[str, Any]) -> PreNormShape:
             positions=int(config["max_position_embeddings"]),
             norm_eps=float(config.get("norm_eps", 1e-5)),
             normalize=layer_norm,
-            activate=torch.ops.aten.gelu_.default,  # a GELU in place has no public name
+            activate=gelu_,
         )
 
     return read_numbers("ModernBERT", read)
 
 
-def read_sights(config: Mapping[str, Any], layers: int) -> list[tuple[float, Sight]]:
-    """For each layer, the base of its rotary positions and what its tokens see."""
+def read_sights(config: Mapping[str, Any], shape: PreNormShape) -> list[tuple[Rope, Sight]]:
+    """For each layer, how its positions turn and what its tokens see."""
 
-    def read() -> list[tuple[float, Sight]]:
-        window = int(config.get("local_attention", 128)) // 2
+    def read() -> list[tuple[Rope, Sight]]:
+        window, width = int(config.get("local_attention", 128)) // 2, shape.head_width
         kinds = {
-            FULL: (read_theta(config, "global_rope_theta", 160_000.0, FULL), EVERYTHING),
-            SLIDING: (read_theta(config, "local_rope_theta", 10_000.0, SLIDING), Sight(window=window)),
+            FULL: (read_rope(config, "global_rope_theta", 160_000.0, width, FULL), EVERYTHING),
+            SLIDING: (read_rope(config, "local_rope_theta", 10_000.0, width, SLIDING), Sight(window=window)),
         }
         every = int(config.get("global_attn_every_n_layers", 3))
-        rhythm = [SLIDING if at % every else FULL for at in range(layers)]
+        rhythm = [SLIDING if at % every else FULL for at in range(shape.layers)]
         return [kinds[name] for name in read_kinds(config, rhythm)]
 
     return read_numbers("ModernBERT", read)
@@ -79,7 +80,7 @@ def read_weights(
         parts = (side_by_side(query, shape.head_width) * query_scale, side_by_side(key, shape.head_width), value)
         return torch.cat(parts).t().contiguous().to(dtype)
 
-    def layer(index: int, theta: float, sight: Sight) -> Layer:
+    def layer(index: int, rope: Rope, sight: Sight) -> Layer:
         prefix = f"layers.{index}"
         return Layer(
             attention_norm=norm(f"{prefix}.attn_norm") if index else None,  # the embeddings are normalised already
@@ -90,13 +91,13 @@ def read_weights(
             inner_norm=norm(f"{prefix}.mlp_norm"),
             gate_up=matrix(f"{prefix}.mlp.Wi", 2 * inner, width),
             down=matrix(f"{prefix}.mlp.Wo", width, inner),
-            theta=theta,
+            rope=rope,
             sight=sight,
         )
 
     return PreNormWeights(
         words=get("embeddings.tok_embeddings.weight", dtype=dtype),
         embedding_norm=norm("embeddings.norm"),
-        layers=tuple(layer(at, *kind) for at, kind in enumerate(read_sights(config, shape.layers))),
+        layers=tuple(layer(at, *kind) for at, kind in enumerate(read_sights(config, shape))),
         final_norm=norm("final_norm"),
     )

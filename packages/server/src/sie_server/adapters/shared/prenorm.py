@@ -14,13 +14,12 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.shared.attention import Sight, attend_on
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
 from sie_server.adapters.shared.expansion import attend_seen
-from sie_server.adapters.shared.rope import turn, turns
+from sie_server.adapters.shared.linear import InPlace
+from sie_server.adapters.shared.rope import Rope, turn, turns
 from sie_server.adapters.shared.varlen import Packed, pack
 
 # Scales a batch [tokens, width] by its own size and by a weight [width] or None: (batch, weight, epsilon)
 Normalize = Callable[[torch.Tensor, torch.Tensor | None, float], torch.Tensor]
-# An activation in place.
-Activate = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class PreNormShape:
     positions: int
     norm_eps: float
     normalize: Normalize
-    activate: Activate
+    activate: InPlace
 
     @property
     def turned_heads(self) -> int:
@@ -49,7 +48,8 @@ class Layer:
     """One block. Weights are [in, out] and contiguous; queries and keys have their pairs side by side.
 
     Queries carry the factor 1/sqrt(head width): in `head_norm` [turned heads, head width] if there is one, else in
-    `qkv` and its bias. `gate_up` gives what is activated first, then what it is multiplied with.
+    `qkv` and its bias. `gate_up` gives what is activated first, then what it is multiplied with. What comes out of a
+    step with an `_after` is normalised before it is added.
     """
 
     attention_norm: torch.Tensor | None
@@ -60,8 +60,10 @@ class Layer:
     inner_norm: torch.Tensor
     gate_up: torch.Tensor
     down: torch.Tensor
-    theta: float
+    rope: Rope
     sight: Sight
+    attention_after: torch.Tensor | None = None
+    inner_after: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class PreNormWeights:
 @dataclass(frozen=True, slots=True)
 class _Batch:
     packed: Packed
-    turns: dict[float, torch.Tensor]
+    turns: dict[Rope, torch.Tensor]
     buffers: Buffers
 
 
@@ -88,6 +90,7 @@ class PackedPreNorm:
         self._shape = shape
         self._weights = weights
         self._device = device
+        self._ropes = {layer.rope for layer in weights.layers}
         self._attend = attend_on(device)
         self._buffers = ThreadBuffers(
             device,
@@ -116,10 +119,9 @@ class PackedPreNorm:
         hidden = functional.embedding(packed.ids, weights.words)
         if weights.embedding_norm is not None:
             hidden = self._norm(hidden, weights.embedding_norm)
-        thetas = {layer.theta for layer in weights.layers}
         batch = _Batch(
             packed,
-            {theta: turns(packed.positions, theta, self._shape.head_width) for theta in thetas},
+            {rope: turns(packed.positions, rope, self._shape.head_width) for rope in self._ropes},
             self._buffers.of(len(hidden), hidden.dtype),
         )
         for layer in weights.layers[:-1]:
@@ -142,7 +144,7 @@ class PackedPreNorm:
         turned, values = heads[:, : shape.turned_heads], heads[:, shape.turned_heads :]
         if layer.head_norm is not None:
             turned = shape.normalize(turned, None, shape.norm_eps).mul_(layer.head_norm)
-        turn(turned, batch.turns[layer.theta])
+        turn(turned, batch.turns[layer.rope])
         turned, values = turned.transpose(0, 1), values.transpose(0, 1)
         context = batch.buffers.context[:tokens]
         out = context.view(tokens, shape.heads, shape.head_width)
@@ -154,10 +156,17 @@ class PackedPreNorm:
         return context
 
     def _rest(self, layer: Layer, hidden: torch.Tensor, context: torch.Tensor, buffers: Buffers) -> torch.Tensor:
-        hidden = hidden.addmm_(context, layer.out)
+        hidden = self._add(hidden, context, layer.out, layer.attention_after)
         normed = self._norm(hidden, layer.inner_norm)
         gate, up = torch.mm(normed, layer.gate_up, out=buffers.inner[: len(hidden)]).chunk(2, dim=1)
-        return hidden.addmm_(self._shape.activate(gate).mul_(up), layer.down)
+        return self._add(hidden, self._shape.activate(gate).mul_(up), layer.down, layer.inner_after)
+
+    def _add(
+        self, hidden: torch.Tensor, states: torch.Tensor, matrix: torch.Tensor, after: torch.Tensor | None
+    ) -> torch.Tensor:
+        if after is None:
+            return hidden.addmm_(states, matrix)
+        return hidden.add_(self._norm(torch.mm(states, matrix), after))
 
     def _norm(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return self._shape.normalize(hidden, weight, self._shape.norm_eps)

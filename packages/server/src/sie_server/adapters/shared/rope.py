@@ -4,8 +4,10 @@ Checkpoints pair component i with component i + half. The two of a pair are put 
 queries and keys are reordered alike, so scores stay what they are, and turning is one product of complex numbers.
 """
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,23 +16,61 @@ from sie_server.adapters.shared.checkpoint import expect
 from sie_server.core.lifecycle import ErrorClass
 
 
-def read_theta(config: Mapping[str, Any], old_key: str, default: float, kind: str | None = None) -> float:
-    """The base of the angles, of one kind of layer if there are several.
+class Bands(NamedTuple):
+    """Llama 3's way to stretch positions: pairs that turn slowly are slowed by a factor, fast ones left as they are.
 
-    Newer configurations nest it under `rope_parameters`, older ones have it at the top under `old_key`.
+    Slow is less than `low` turns in the `trained` positions, fast is more than `high`; between them it grows evenly.
+    """
+
+    factor: float
+    low: float
+    high: float
+    trained: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """How far positions turn: the base of the angles, by how much all of them are smaller than it says, and bands."""
+
+    theta: float
+    slower: float = 1.0
+    bands: Bands | None = None
+
+
+def read_rope(
+    config: Mapping[str, Any], old_key: str, default: float, head_width: int, kind: str | None = None
+) -> Rope:
+    """How positions turn, in one kind of layer if there are several.
+
+    Newer configurations nest it under `rope_parameters`, older ones have the base at the top under `old_key`, and
+    beside it `rope_scaling`. `ntk` is the fixed scaling of Alibaba's encoders: a longer base, and a bit slower.
 
     Raises:
         LoadError: DEPENDENCY when positions are rescaled in a way that is not computed here.
     """
     nested = config.get("rope_parameters") or {}
     own = nested if kind is None else nested.get(kind) or {}
+    theta = _positive(own.get("rope_theta", config.get(old_key, default)), "the base")
     for scaling in (own, config.get("rope_scaling") or {}):
-        expect(scaling, "rope_type", "default", default=scaling.get("type", "default"))
+        name = scaling.get("rope_type", scaling.get("type", "default"))
+        expect({"rope_type": name}, "rope_type", "default", "linear", "llama3", "ntk")
         expect(scaling, "partial_rotary_factor", 1.0, default=1.0)
-    theta = own.get("rope_theta", config.get(old_key, default))
-    if not isinstance(theta, int | float) or theta <= 0:
-        raise LoadError(ErrorClass.UNKNOWN, f"config.json has {theta!r} for the base of rotary positions")
-    return float(theta)
+        expect(scaling, "mixed_b", None)
+        if name == "llama3":
+            keys = "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"
+            bands = Bands(*(_positive(scaling.get(key), f"the {key}") for key in keys))
+            _positive(bands.high - bands.low, "the difference of the two frequencies")
+            return Rope(theta, bands=bands)
+        if name != "default":
+            factor = _positive(scaling.get("factor"), "the factor")
+            return Rope(theta, factor) if name == "linear" else Rope(theta * factor, factor ** (2 / head_width))
+    return Rope(theta)
+
+
+def _positive(number: object, of_what: str) -> float:
+    if not isinstance(number, int | float) or number <= 0:
+        raise LoadError(ErrorClass.UNKNOWN, f"config.json has {number!r} for {of_what} of rotary positions")
+    return float(number)
 
 
 def side_by_side(rows: torch.Tensor, head_width: int) -> torch.Tensor:
@@ -39,11 +79,19 @@ def side_by_side(rows: torch.Tensor, head_width: int) -> torch.Tensor:
     return halves.transpose(1, 2).reshape(rows.shape)
 
 
-def turns(positions: torch.Tensor, theta: float, head_width: int) -> torch.Tensor:
+def turns(positions: torch.Tensor, rope: Rope, head_width: int) -> torch.Tensor:
     """The turn of each pair at each position: complex [tokens, head width / 2]."""
     steps = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32) / head_width
-    angles = positions[:, None].float() * (1.0 / theta**steps)
+    angles = positions[:, None].float() * _slowed(1.0 / (rope.slower * rope.theta**steps), rope.bands)
     return torch.polar(torch.ones_like(angles), angles)
+
+
+def _slowed(speeds: torch.Tensor, bands: Bands | None) -> torch.Tensor:
+    if bands is None:
+        return speeds
+    count = speeds * (bands.trained / (2 * math.pi))
+    kept = ((count - bands.low) / (bands.high - bands.low)).clamp(0, 1)
+    return speeds * (kept + (1 - kept) / bands.factor)
 
 
 def turn(heads: torch.Tensor, by: torch.Tensor) -> None:

@@ -16,7 +16,9 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.shared.attention import EVERYTHING, attend_on
 from sie_server.adapters.shared.bert_weights import BertShape, BertWeights, Layer, Norm
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
+from sie_server.adapters.shared.distance_bias import Bias, attend_biased, bias_of
 from sie_server.adapters.shared.expansion import attend_seen
+from sie_server.adapters.shared.linear import gelu_
 from sie_server.adapters.shared.rope import turn, turns
 
 
@@ -51,6 +53,7 @@ class _Batch:
     packed: Packed
     buffers: Buffers
     turns: torch.Tensor | None
+    bias: Bias | None
 
 
 class PackedBert:
@@ -61,7 +64,8 @@ class PackedBert:
         self._weights = weights
         self._device = device
         self._attend = attend_on(device)
-        self._buffers = ThreadBuffers(device, qkv=3 * shape.width, context=shape.width, inner=shape.inner)
+        inner = shape.inner if shape.gate is None else 2 * shape.inner
+        self._buffers = ThreadBuffers(device, qkv=3 * shape.width, context=shape.width, inner=inner)
 
     @torch.inference_mode()
     def encode(
@@ -85,8 +89,9 @@ class PackedBert:
         if types is not None:
             hidden.add_(functional.embedding(torch.from_numpy(np.concatenate(types)).to(self._device), weights.types))
         hidden = normalize(hidden, weights.norm, shape.norm_eps)
-        by = None if shape.theta is None else turns(packed.positions, shape.theta, shape.head_width)
-        batch = _Batch(packed, self._buffers.of(len(hidden), hidden.dtype), by)
+        by = None if shape.rope is None else turns(packed.positions, shape.rope, shape.head_width)
+        bias = None if weights.distances is None else bias_of(weights.distances, max(packed.lengths))
+        batch = _Batch(packed, self._buffers.of(len(hidden), hidden.dtype), by, bias)
         for layer in weights.layers[:-1]:
             hidden = self._block(layer, hidden, batch)
         if not first_only:
@@ -108,7 +113,9 @@ class PackedBert:
         heads = by_head.permute(1, 2, 0, 3)
         context = batch.buffers.context[:tokens]
         out = context.view(tokens, shape.heads, shape.head_width)
-        if packed.seen is None:
+        if batch.bias is not None:
+            attend_biased(heads[0], heads[1], heads[2], out, packed.lengths, batch.bias, packed.seen)
+        elif packed.seen is None:
             self._attend(heads[0], heads[1], heads[2], out, packed.lengths, EVERYTHING)
         else:
             attend_seen(heads[0], heads[1], heads[2], out, packed.lengths, packed.seen, EVERYTHING)
@@ -120,8 +127,14 @@ def finish_block(
 ) -> torch.Tensor:
     """What follows attention in a block that normalises after each step; writes over `hidden`."""
     hidden = normalize(hidden.add_(layer.out_bias).addmm_(context, layer.out), layer.attention_norm, eps)
+    if layer.experts is not None:
+        return normalize(hidden.add_(layer.experts(hidden)), layer.output_norm, eps)
     inner = torch.addmm(layer.up_bias, hidden, layer.up, out=buffers.inner[: len(hidden)])
-    torch.ops.aten.gelu_.default(inner)  # a GELU in place has no public name
+    if layer.gate is None:
+        gelu_(inner)
+    else:
+        gate, up = inner.chunk(2, dim=1)
+        inner = layer.gate(gate).mul_(up)
     return normalize(hidden.add_(layer.down_bias).addmm_(inner, layer.down), layer.output_norm, eps)
 
 
