@@ -40,8 +40,8 @@ class Line(Protocol):
         """Wait until the client has taken most of what was sent."""
         ...
 
-    def read_on(self) -> None:
-        """Take more of the body."""
+    def balance(self) -> None:
+        """There may be room for more of the body."""
         ...
 
     def over(self) -> None:
@@ -73,13 +73,16 @@ class Exchange:
 
     # What the connection tells
 
-    def feed(self, data: bytes) -> bool:
-        """A piece of the body; False when there should be no more until some of it was taken."""
-        if self.is_over:
-            return True
-        self._body += data
-        self._news.set()
-        return len(self._body) <= MAX_UNREAD_BYTES
+    def feed(self, data: bytes) -> None:
+        """A piece of the body; nobody wants it once the answer is complete."""
+        if not self.is_over:
+            self._body += data
+            self._news.set()
+
+    @property
+    def has_room(self) -> bool:
+        """False when there should be no more of the body until some of it was taken."""
+        return self.is_over or len(self._body) <= MAX_UNREAD_BYTES
 
     def end(self) -> None:
         """The body is whole."""
@@ -118,14 +121,13 @@ class Exchange:
             self._line.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._expects = False
         if not self.is_over and not self._gone.is_told:
-            if not self._is_whole:
-                self._line.read_on()
             await self._news.wait()
             self._news.clear()
         if self.is_over or self._gone.is_told:
             return {"type": "http.disconnect"}
         data = bytes(self._body)
         self._body.clear()
+        self._line.balance()
         return {"type": "http.request", "body": data, "more_body": not self._is_whole}
 
     async def send(self, message: Any) -> None:

@@ -24,7 +24,8 @@ from sie_router.data.incoming import RawHeaders, Scope
 from sie_router.edge.exchange import STATUS_LINE, Exchange
 from sie_router.edge.malformed import malformed
 
-MAX_WAITING: Final = 100  # pipelined requests behind the one that is served; those after them are not accepted
+PAUSE_AT: Final = 16  # pipelined requests wait: read no more, which also means not to notice that the client is gone
+MAX_WAITING: Final = 100  # what came in one piece may be more; requests after these are not accepted
 _SHORT_URL_BYTES: Final = 256
 
 logger = logging.getLogger(__name__)
@@ -42,8 +43,7 @@ class Protocol(asyncio.Protocol):
     """Serves the requests of one connection in their order.
 
     A short inference request waits until it is whole and is given to `express`. What that does not take, and everything
-    else, is an exchange with the ASGI application. A request that comes before the last one is answered waits, and so
-    does what the client sends after it.
+    else, is an exchange with the ASGI application. A request that comes before the last one is answered waits.
     """
 
     def __init__(
@@ -61,8 +61,7 @@ class Protocol(asyncio.Protocol):
         self._app: ASGIApp = config.loaded_app
         self._express = express
         self._loop = _loop or asyncio.get_running_loop()
-        self._parser = httptools.HttpRequestParser(self)
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)  # it is not read
+        self._parser = self._new_parser()
         self._idle = Deadline(self._loop, self._idled)
         self._serving: Begun | Exchange | None = None
         self._waiting: deque[Exchange] = deque()
@@ -108,10 +107,12 @@ class Protocol(asyncio.Protocol):
                 self._refuse()
                 return
             except httptools.HttpParserUpgrade as offer:
-                data = data[offer.args[0] :]
+                rest = data[offer.args[0] :]
                 if self._upgrades:
-                    self._upgrade(data)
-                    return  # else the offer is not taken up, and requests go on
+                    self._upgrade(rest)
+                    return
+                data = self._head(is_offer=False) + rest
+                self._parser = self._new_parser()  # the other one takes the body of such a request for no HTTP
             else:
                 return
 
@@ -121,13 +122,12 @@ class Protocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client takes answers slower than it asks: no more questions until it did."""
         self._writable = self._loop.create_future()
-        if self._receiving is None:  # else the client may read only once it has sent all
-            self._pause()
+        self.balance()
 
     def resume_writing(self) -> None:
         """The client caught up."""
         self._release_writer()
-        self.read_on()
+        self.balance()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - however it was lost
         """The client went away. A request whose body is not whole is one that it gave up."""
@@ -194,13 +194,13 @@ class Protocol(asyncio.Protocol):
             "headers": self._headers,
         }
         self._headers = []
-        is_offer = parser.should_upgrade()
+        if parser.should_upgrade():
+            self._upgrades = self._is_websocket()
+            return
         is_free = self._serving is None and self._writable is None
-        is_plain = stays and not self._expects and not is_offer and self._length <= MAX_BODY_BYTES
+        is_plain = stays and not self._expects and self._length <= MAX_BODY_BYTES
         if is_plain and is_free and self._express is not None and is_express(scope):
             self._parts = []
-        elif is_offer and self._is_websocket():
-            self._upgrades = True
         else:
             self._accept(stays=stays and len(self._waiting) < MAX_WAITING)
 
@@ -208,8 +208,9 @@ class Protocol(asyncio.Protocol):
         """A piece of a body."""
         if self._parts is not None:
             self._parts.append(body)
-        elif self._receiving is not None and not self._receiving.feed(body):
-            self._pause()
+        elif self._receiving is not None:
+            self._receiving.feed(body)
+            self.balance()
 
     def on_message_complete(self) -> None:
         """A request is whole."""
@@ -225,8 +226,7 @@ class Protocol(asyncio.Protocol):
             self._receiving.end()
             self._receiving = None
             self._is_deaf = self._is_last
-            if self._writable is not None:
-                self._pause()
+            self.balance()
 
     # What `express` asks for
 
@@ -266,11 +266,15 @@ class Protocol(asyncio.Protocol):
         if self._writable is not None:
             await self._writable
 
-    def read_on(self) -> None:
-        """Take what the client sends, unless something else has to happen first."""
-        if self._is_paused and not self._waiting and self._writable is None:
-            self._is_paused = False
-            self._transport.resume_reading()
+    def balance(self) -> None:
+        """Read what the client sends, or leave it there until there is room."""
+        if self._receiving is None:
+            reads = self._writable is None and len(self._waiting) < PAUSE_AT
+        else:  # it may take answers only once it has sent all
+            reads = self._receiving.has_room
+        if reads is self._is_paused:
+            self._is_paused = not reads
+            (self._transport.resume_reading if reads else self._transport.pause_reading)()
 
     def over(self) -> None:
         """The answer is complete."""
@@ -285,7 +289,7 @@ class Protocol(asyncio.Protocol):
             self._transport.close()
         else:
             self._idle.set(self._config.timeout_keep_alive)
-        self.read_on()
+        self.balance()
 
     def abort(self) -> None:
         """Break the connection."""
@@ -301,7 +305,6 @@ class Protocol(asyncio.Protocol):
             self._serve(exchange, self._app)
         else:
             self._waiting.append(exchange)
-            self._pause()
         return exchange
 
     def _serve(self, exchange: Exchange, app: ASGIApp) -> None:
@@ -320,12 +323,16 @@ class Protocol(asyncio.Protocol):
                 exchange.feed(part)
 
     def _refuse(self) -> None:
-        """Say that there is no request, after the answers that are still due; within a body nothing can be said."""
+        """Say that this is no request, after the answers that are still due, and close."""
         self._is_deaf = True
-        self._last_words = malformed()
-        if self._parts is not None or self._receiving is not None:
+        self._parts = None
+        if self._waiting and self._waiting[-1] is self._receiving:
+            self._waiting.pop()
+        elif self._receiving is not None:  # the application has it, and may have answered
             self._transport.abort()
-        elif self._serving is None:
+            return
+        self._last_words = malformed()
+        if self._serving is None:
             self._transport.write(self._last_words)
             self._transport.close()
 
@@ -338,18 +345,27 @@ class Protocol(asyncio.Protocol):
         """Hand the connection over to uvicorn's WebSocket, which reads the head once more."""
         self._state.connections.discard(cast("Any", self))
         self._idle.close()
-        lines = [b"%b: %b\r\n" % header for header in self._scope["headers"]]
-        head = b"%b %b HTTP/1.1\r\n%b\r\n" % (self._parser.get_method(), self._url, b"".join(lines))
         make = cast("Any", self._config.ws_protocol_class)
         protocol = make(config=self._config, server_state=self._state, app_state=self._app_state)
         protocol.connection_made(self._transport)
-        protocol.data_received(head + rest)
+        protocol.data_received(self._head(is_offer=True) + rest)
         self._transport.set_protocol(protocol)
 
-    def _pause(self) -> None:
-        if not self._is_paused:
-            self._is_paused = True
-            self._transport.pause_reading()
+    def _head(self, *, is_offer: bool) -> bytes:
+        """The head of the last request once more; without its offer, if it is not to be one."""
+        lines: list[bytes] = []
+        for name, value in self._scope["headers"]:
+            if is_offer or name not in {b"connection", b"upgrade"}:
+                lines.append(b"%b: %b\r\n" % (name, value))
+            elif b"close" in value.lower():
+                lines.append(b"connection: close\r\n")
+        version = self._scope["http_version"].encode()
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (self._parser.get_method(), self._url, version, b"".join(lines))
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # it is not read
+        return parser
 
     def _release_writer(self) -> None:
         if self._writable is not None:
