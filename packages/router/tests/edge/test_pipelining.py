@@ -12,6 +12,7 @@ import pytest
 from router_builders import MODEL, status
 from router_fakes import Exchange, FakeWorker, Served, eventually, obey, served, settings
 from sie_router.data.express import MAX_BODY_BYTES
+from sie_router.edge.malformed import MAX_HEAD_BYTES
 from sie_router.edge.protocol import MAX_WAITING
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
@@ -235,3 +236,12 @@ async def test_an_offer_to_upgrade_that_is_not_taken_up_ends_nothing(make_worker
         last = request(b"3", "connection: close\r\n")
         found = answers(await said(router, [request(b"1", offer) + request(b"2", offer), last]))
         assert found == [(200, b"1"), (200, b"2"), (200, b"3")]
+
+
+@pytest.mark.parametrize("part", [b"GET /%s HTTP/1.1\r\nhost: x\r\n", b"GET / HTTP/1.1\r\nhost: %s\r\n"])
+async def test_a_head_without_end_is_refused(make_worker: MakeWorker, part: bytes) -> None:
+    worker = await make_worker(WARM)
+    async with warm(worker) as router:
+        endless = [request(b"1"), part.partition(b"%s")[0], *[b"x" * 4_000] * (1 + MAX_HEAD_BYTES // 4_000)]
+        found = answers(await said(router, endless))
+        assert [code for code, _ in found] == [200, 400]

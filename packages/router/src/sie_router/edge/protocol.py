@@ -8,12 +8,9 @@ import asyncio
 import logging
 import sys
 from collections import deque
-from functools import lru_cache
 from typing import Any, Final, cast
-from urllib.parse import unquote
 
 import httptools
-import msgspec
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
@@ -22,21 +19,13 @@ from sie_router.data.deadline import Deadline
 from sie_router.data.express import MAX_BODY_BYTES, App, Begun, Express, is_express
 from sie_router.data.incoming import RawHeaders, Scope
 from sie_router.edge.exchange import STATUS_LINE, Exchange
-from sie_router.edge.malformed import malformed
+from sie_router.edge.malformed import MAX_HEAD_BYTES, malformed
+from sie_router.edge.request import address, head_again, offers_websocket, target_of
 
 PAUSE_AT: Final = 16  # pipelined requests wait: read no more, which also means not to notice that the client is gone
 MAX_WAITING: Final = 100  # what came in one piece may be more; requests after these are not accepted
-_SHORT_URL_BYTES: Final = 256
 
 logger = logging.getLogger(__name__)
-
-
-class Target(msgspec.Struct, frozen=True):
-    """The parts of a request's target, as ASGI wants them."""
-
-    path: str
-    raw_path: bytes
-    query: bytes
 
 
 class Protocol(asyncio.Protocol):
@@ -78,6 +67,7 @@ class Protocol(asyncio.Protocol):
 
     def _clear(self) -> None:
         """Expect another request."""
+        self._head_bytes = 0  # at least so many came of a head that is not complete
         self._url = b""
         self._headers: RawHeaders = []
         self._scope: dict[str, Any] = {}
@@ -93,7 +83,7 @@ class Protocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without inheriting from it
-        self._server, self._client = (_address(transport, name) for name in ("sockname", "peername"))
+        self._server, self._client = (address(transport, name) for name in ("sockname", "peername"))
         self._state.connections.add(cast("Any", self))
         self._idle.set(self._config.timeout_keep_alive)
 
@@ -103,7 +93,7 @@ class Protocol(asyncio.Protocol):
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserError as error:
-                logger.warning("a client sent what is no HTTP: %s", error)
+                logger.warning("a client sent what is no HTTP: %r", error.__context__ or error)
                 self._refuse()
                 return
             except httptools.HttpParserUpgrade as offer:
@@ -111,9 +101,13 @@ class Protocol(asyncio.Protocol):
                 if self._upgrades:
                     self._upgrade(rest)
                     return
-                data = self._head(is_offer=False) + rest
+                data = head_again(self._scope, self._url, is_offer=False) + rest
                 self._parser = self._new_parser()  # the other one takes the body of such a request for no HTTP
             else:
+                if self._head_bytes:
+                    self._head_bytes += len(data)
+                    if self._head_bytes > MAX_HEAD_BYTES:
+                        self._refuse()
                 return
 
     def eof_received(self) -> None:
@@ -153,6 +147,7 @@ class Protocol(asyncio.Protocol):
     def on_message_begin(self) -> None:
         """A request begins; it has a limited time until it is served."""
         self._clear()
+        self._head_bytes = 1
         if self._serving is None:
             self._idle.set(self._config.timeout_keep_alive)
 
@@ -178,7 +173,7 @@ class Protocol(asyncio.Protocol):
         parser = self._parser
         version = parser.get_http_version()
         stays = version != "1.0" and parser.should_keep_alive()
-        target = _known(self._url) if len(self._url) <= _SHORT_URL_BYTES else _parsed(self._url)
+        target, headers = target_of(self._url), self._headers
         self._scope = scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -191,12 +186,13 @@ class Protocol(asyncio.Protocol):
             "path": target.path,
             "raw_path": target.raw_path,
             "query_string": target.query,
-            "headers": self._headers,
+            "headers": headers,
         }
         self._headers = []
+        self._head_bytes = 0
         if parser.should_upgrade():
-            self._upgrades = self._is_websocket()
-            return
+            self._upgrades = offers_websocket(headers) and self._serving is None
+            return  # the parser stops after such a head
         is_free = self._serving is None and self._writable is None
         is_plain = stays and not self._expects and self._length <= MAX_BODY_BYTES
         if is_plain and is_free and self._express is not None and is_express(scope):
@@ -336,11 +332,6 @@ class Protocol(asyncio.Protocol):
             self._transport.write(self._last_words)
             self._transport.close()
 
-    def _is_websocket(self) -> bool:
-        offer = dict(self._scope["headers"])
-        is_offered = b"upgrade" in offer.get(b"connection", b"").lower() and offer.get(b"upgrade", b"").lower()
-        return is_offered == b"websocket" and self._serving is None and self._config.ws_protocol_class is not None
-
     def _upgrade(self, rest: bytes) -> None:
         """Hand the connection over to uvicorn's WebSocket, which reads the head once more."""
         self._state.connections.discard(cast("Any", self))
@@ -348,19 +339,8 @@ class Protocol(asyncio.Protocol):
         make = cast("Any", self._config.ws_protocol_class)
         protocol = make(config=self._config, server_state=self._state, app_state=self._app_state)
         protocol.connection_made(self._transport)
-        protocol.data_received(self._head(is_offer=True) + rest)
+        protocol.data_received(head_again(self._scope, self._url, is_offer=True) + rest)
         self._transport.set_protocol(protocol)
-
-    def _head(self, *, is_offer: bool) -> bytes:
-        """The head of the last request once more; without its offer, if it is not to be one."""
-        lines: list[bytes] = []
-        for name, value in self._scope["headers"]:
-            if is_offer or name not in {b"connection", b"upgrade"}:
-                lines.append(b"%b: %b\r\n" % (name, value))
-            elif b"close" in value.lower():
-                lines.append(b"connection: close\r\n")
-        version = self._scope["http_version"].encode()
-        return b"%b %b HTTP/%b\r\n%b\r\n" % (self._parser.get_method(), self._url, version, b"".join(lines))
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
@@ -375,18 +355,3 @@ class Protocol(asyncio.Protocol):
 
     def _idled(self) -> None:
         self._transport.close()
-
-
-def _parsed(url: bytes) -> Target:
-    parts = httptools.parse_url(url)
-    raw = parts.path or b"/"
-    path = raw.decode("ascii")
-    return Target(unquote(path) if "%" in path else path, raw, parts.query or b"")
-
-
-_known = lru_cache(maxsize=1024)(_parsed)  # taking one apart costs as much as choosing a worker
-
-
-def _address(transport: asyncio.BaseTransport, name: str) -> tuple[str, int] | None:
-    found = transport.get_extra_info(name)
-    return (str(found[0]), int(found[1])) if isinstance(found, tuple) else None
