@@ -25,6 +25,7 @@ from sie_router.edge.protocol import Protocol
 from sie_router.settings import Settings
 
 KEEP_ALIVE_S = 75  # longer than the idle timeout of common load balancers, so that they close first
+AUDIT_DELAY_S = 0.005  # each turn of the loop that has to write takes a twentieth of a request
 GC_THRESHOLD = 10_000  # objects; about a hundred requests leave that many behind
 
 logger = logging.getLogger(__name__)
@@ -33,10 +34,18 @@ logger = logging.getLogger(__name__)
 class Server(uvicorn.Server):
     """First signal: unready, finish what was begun, exit with 0. Second signal: exit now."""
 
-    def __init__(self, config: uvicorn.Config, router: RouterApp, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, router: RouterApp, audit: AuditLog, drain_s: float) -> None:
         super().__init__(config)
         self._router = router
+        self._audit = audit
         self._drain_s = drain_s
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal; when this returns, every request has its record."""
+        try:
+            super().run(sockets)
+        finally:
+            self._audit.flush()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -86,11 +95,11 @@ def make_server(settings: Settings) -> Server:
     config = server_config(
         router.asgi, router.express, host=settings.host, port=settings.port, loop="uvloop", shutdown_s=shutdown_s
     )
-    return Server(config, router, settings.drain_s)
+    return Server(config, router, log, settings.drain_s)
 
 
 def _soon(call: Callable[[], None]) -> None:
-    asyncio.get_running_loop().call_soon(call)
+    asyncio.get_running_loop().call_later(AUDIT_DELAY_S, call)
 
 
 def server_config(

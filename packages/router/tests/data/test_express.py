@@ -18,7 +18,7 @@ WARM = status("w", loaded=[MODEL])
 
 
 def tasks_of_requests() -> int:
-    return sum("run_asgi" in repr(task.get_coro()) for task in asyncio.all_tasks())
+    return sum("Exchange.run" in repr(task.get_coro()) for task in asyncio.all_tasks())
 
 
 @asynccontextmanager

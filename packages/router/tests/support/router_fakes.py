@@ -223,18 +223,27 @@ class Served:
 
 
 @asynccontextmanager
-async def served(settings: Settings) -> AsyncIterator[Served]:
+async def served(
+    settings: Settings, *, keep_alive_s: float | None = None, is_draining: bool = False
+) -> AsyncIterator[Served]:
     """Serve a router in this process, as the command does."""
     outcomes: list[Outcome] = []
     app = RouterApp(settings, outcomes.append)
-    async with listening(app.asgi, app.express) as port:
+    async with listening(app.asgi, app.express, keep_alive_s=keep_alive_s, is_draining=is_draining) as port:
         yield Served(app, port, outcomes)
 
 
 @asynccontextmanager
-async def listening(app: ASGIApp, express: Express | None = None) -> AsyncIterator[int]:
+async def listening(
+    app: ASGIApp, express: Express | None = None, *, keep_alive_s: float | None = None, is_draining: bool = False
+) -> AsyncIterator[int]:
     """Serve any application as a router is served; its port."""
-    server = uvicorn.Server(server_config(app, express, host="127.0.0.1", port=0, loop="none", shutdown_s=5))
+    config = server_config(app, express, host="127.0.0.1", port=0, loop="none", shutdown_s=5)
+    if keep_alive_s is not None:
+        config.timeout_keep_alive = cast("int", keep_alive_s)
+    if is_draining:
+        config.headers.append(("connection", "close"))
+    server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     await eventually(lambda: server.started or task.done())
     try:

@@ -1,7 +1,8 @@
 """One record for each inference request.
 
 Written past the logging module: a record is made for every request, and a log call would cost more than routing it.
-Records of one turn of the event loop leave in one write, which costs as much as a record.
+Records of a few milliseconds leave in one write, which costs as much as a record; a process that is killed takes those
+of its last few milliseconds with it.
 """
 
 import time
@@ -31,7 +32,7 @@ class Lines(Protocol):
 class AuditLog:
     """Writes outcomes as lines that look like the other log lines. `clock` is Unix time in seconds.
 
-    `later` calls a function once, soon: when what happens now has happened.
+    `later` calls a function once, soon; what it has not called at the end is left to `flush`.
     """
 
     def __init__(
@@ -76,10 +77,13 @@ class AuditLog:
         else:
             line = b"%b INFO %b %b\n" % (self._moment(now), _LOGGER, self._encode(fields))
         if not self._waiting:
-            self._later(self._flush)
+            self._later(self.flush)
         self._waiting.append(line)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Let out what waits."""
+        if not self._waiting:
+            return
         data = b"".join(self._waiting)
         self._waiting.clear()
         self._lines.write(data)

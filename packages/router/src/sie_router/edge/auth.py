@@ -67,7 +67,7 @@ class Tokens:
 
     def see(self, scope: Scope) -> Caller | Problem:
         """The caller of a request, or a refusal; left in its scope."""
-        given = next((value for name, value in scope["headers"] if name == _HEADER), None)
+        given = next((value for name, value in scope["headers"] if name == _HEADER), None) if self._known else None
         found = scope[KEY] = self.caller(given)
         return found
 

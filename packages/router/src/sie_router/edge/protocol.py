@@ -1,304 +1,357 @@
-"""The HTTP side of the router: uvicorn's protocol with an answer that leaves in one piece.
+"""The HTTP side of the router: one connection of a client, by httptools.
 
-uvicorn writes the head and the body of a response separately, and uvloop sends each at once. Sending is the most
-expensive thing a proxy does. It also checks each header with regular expressions; here one count over the whole head
-finds the same thing: a line break that a value smuggled in.
+uvicorn listens, runs the application's lifespan and WebSockets and ends gracefully; it makes one of these for each
+connection, and knows of it only that it is in `connections` and has `shutdown`.
 """
 
 import asyncio
+import logging
 import sys
-from typing import Any, cast
-from urllib.parse import unquote
+from collections import deque
+from typing import Any, Final, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.server import ServerState
 
-from sie_protocol.errors import ErrorCode, Problem
-from sie_router.data.answers import refusal
-from sie_router.data.call import GONE, Gone
 from sie_router.data.deadline import Deadline
 from sie_router.data.express import MAX_BODY_BYTES, App, Begun, Express, is_express
 from sie_router.data.incoming import RawHeaders, Scope
-from sie_router.edge.malformed import malformed
+from sie_router.edge.exchange import STATUS_LINE, Exchange
+from sie_router.edge.malformed import MAX_HEAD_BYTES, malformed
+from sie_router.edge.request import address, head_again, offers_websocket, target_of
 
-_BODILESS = frozenset({204, 304})
+PAUSE_AT: Final = 16  # pipelined requests wait: read no more, which also means not to notice that the client is gone
+MAX_WAITING: Final = 100  # what came in one piece may be more; requests after these are not accepted
 
-
-class Exchange(RequestResponseCycle):
-    """One request and its answer. The head waits for the first piece of the body, so that both need one write."""
-
-    _head: bytes = b""
-
-    async def send(self, message: Any) -> None:
-        """Take a message of the application.
-
-        Raises:
-            RuntimeError: the application broke the order of messages, the announced length or a header.
-        """
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.drain()
-        if self.disconnected:
-            return
-        if not self.response_started:
-            self._begin(message["status"], message.get("headers", ()))
-        elif not self.response_complete:
-            self._pass(message.get("body", b""), is_last=not message.get("more_body", False))
-        else:
-            raise RuntimeError(f"unexpected message '{message['type']}', the response is complete")
-
-    async def send_500_response(self) -> None:
-        """Answer for an application that failed; uvicorn has logged the exception."""
-        answer = refusal(Problem(ErrorCode.INTERNAL_ERROR, "the router failed on this request; its log says why"))
-        headers = [*answer.headers, (b"connection", b"close")]
-        await self.send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": answer.body})
-
-    def _begin(self, status: int, headers: Any) -> None:
-        """Build the head; how the body is framed follows from the headers."""
-        lines = [STATUS_LINE[status]]
-        for name, value in (*self.default_headers, *headers):
-            if name == b"connection":
-                self.keep_alive = self.keep_alive and b"close" not in value.lower()
-                continue
-            if name == b"content-length":
-                self.chunked_encoding = False
-                self.expected_content_length = int(value)
-            lines.append(b"%b: %b\r\n" % (name, value))
-        if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        if self.chunked_encoding is None and status not in _BODILESS and self.scope["method"] != "HEAD":
-            self.chunked_encoding = True
-            lines.append(b"transfer-encoding: chunked\r\n")
-        head = b"".join(lines)
-        if not head.count(b"\n") == head.count(b"\r") == len(lines):
-            raise RuntimeError("a header of the response holds a line break")
-        self.response_started = True
-        self.waiting_for_100_continue = False
-        self._head = head + b"\r\n"
-
-    def _pass(self, body: bytes, *, is_last: bool) -> None:
-        if self.scope["method"] == "HEAD":
-            body, self.expected_content_length = b"", 0
-        elif self.chunked_encoding:
-            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            body += b"0\r\n\r\n" if is_last else b""
-        else:
-            self.expected_content_length -= len(body)
-            if self.expected_content_length < 0:
-                raise RuntimeError("the response is longer than its Content-Length")
-        self.transport.write(self._head + body if self._head else body)
-        self._head = b""
-        if is_last:
-            self._finish()
-
-    def _finish(self) -> None:
-        if self.expected_content_length:
-            raise RuntimeError("the response is shorter than its Content-Length")
-        self.response_complete = True
-        self.message_event.set()
-        if not self.keep_alive:
-            self.transport.close()
-        self.on_response()
+logger = logging.getLogger(__name__)
 
 
-class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with such exchanges, which also tells whoever wants to know that the client is gone.
+class Protocol(asyncio.Protocol):
+    """Serves the requests of one connection in their order.
 
     A short inference request waits until it is whole and is given to `express`. What that does not take, and everything
-    else, is an exchange with the ASGI application.
+    else, is an exchange with the ASGI application. A request that comes before the last one is answered waits.
     """
 
-    _gone: Gone | None = None
-    _length = 0
-    _parts: list[bytes] | None = None  # the body of a request for `express` that is not whole yet
-    _begun: Begun | None = None
-    _stays = True
-
-    def __init__(self, *args: Any, express: Express | None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        express: Express | None,
+    ) -> None:
+        self._config = config
+        self._state = server_state
+        self._app_state = app_state
+        self._app: ASGIApp = config.loaded_app
         self._express = express
+        self._loop = _loop or asyncio.get_running_loop()
+        self._parser = self._new_parser()
+        self._idle = Deadline(self._loop, self._idled)
+        self._serving: Begun | Exchange | None = None
+        self._waiting: deque[Exchange] = deque()
+        self._last_words = b""  # for a client whose next request is none
+        self._stays = True  # False: close once everything accepted is answered
+        self._is_deaf = False  # what comes now is not read any more
+        self._is_paused = False
+        self._writable: asyncio.Future[None] | None = None
+        self._defaults: RawHeaders | None = None
+        self._standing = b""
+        self._is_draining = False
+        self._says_close = False
+        self._clear()
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def _clear(self) -> None:
+        """Expect another request."""
+        self._head_bytes = 0  # at least so many came of a head that is not complete
+        self._url = b""
+        self._headers: RawHeaders = []
+        self._scope: dict[str, Any] = {}
+        self._length = 0
+        self._expects = False
+        self._is_last = False
+        self._upgrades = False
+        self._parts: list[bytes] | None = None  # the body of a request for `express`
+        self._receiving: Exchange | None = None  # any other one
+
+    # What the transport tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
-        super().connection_made(transport)
-        self._idle = Deadline(self.loop, self.timeout_keep_alive_handler)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without inheriting from it
+        self._server, self._client = (address(transport, name) for name in ("sockname", "peername"))
+        self._state.connections.add(cast("Any", self))
+        self._idle.set(self._config.timeout_keep_alive)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came."""
-        self._idle.clear()
-        super().data_received(data)
+        while data and not self._is_deaf:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserError as error:
+                logger.warning("a client sent what is no HTTP: %r", error.__context__ or error)
+                self._refuse()
+                return
+            except httptools.HttpParserUpgrade as offer:
+                rest = data[offer.args[0] :]
+                if self._upgrades:
+                    self._upgrade(rest)
+                    return
+                data = head_again(self._scope, self._url, is_offer=False) + rest
+                self._parser = self._new_parser()  # the other one takes the body of such a request for no HTTP
+            else:
+                if self._head_bytes:
+                    self._head_bytes += len(data)
+                    if self._head_bytes > MAX_HEAD_BYTES:
+                        self._refuse()
+                return
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The client went away."""
+    def eof_received(self) -> None:
+        """The client will send no more; the transport closes."""
+
+    def pause_writing(self) -> None:
+        """The client takes answers slower than it asks: no more questions until it did."""
+        self._writable = self._loop.create_future()
+        self.balance()
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        self._release_writer()
+        self.balance()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - however it was lost
+        """The client went away. A request whose body is not whole is one that it gave up."""
+        self._state.connections.discard(cast("Any", self))
         self._idle.close()
         self._leave_express()
-        super().connection_lost(exc)
-        begun, self._begun = self._begun, None
-        if begun is not None:
-            begun.gone()
-        if self._gone is not None:
-            self._gone.tell()
+        self._waiting.clear()
+        self._release_writer()
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            serving.gone()
+
+    # What the server asks for
 
     def shutdown(self) -> None:
         """Finish what was begun, and close."""
-        self._leave_express()
         self._stays = False
-        if self._begun is None:
-            super().shutdown()
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the server's words are not ours
-        """Refuse what is no HTTP; in the middle of an answer there is no place for another one."""
-        self._leave_express()
-        if self._is_free:
-            self.transport.write(malformed())
-            self.transport.close()
-        else:
-            self.transport.abort()
-
-    def on_response_complete(self) -> None:
-        """A request is over; as uvicorn's, with a timer that is not made anew each time."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        else:
-            self._idle.set(self.timeout_keep_alive)
+        if self._serving is None and self._parts is None:
+            self._transport.close()
 
     # What the parser tells
 
     def on_message_begin(self) -> None:
-        """A request begins."""
-        self.url = b""
-        self.headers = []
-        self.expect_100_continue = False
-        self._length = 0
+        """A request begins; it has a limited time until it is served."""
+        self._clear()
+        self._head_bytes = 1
+        if self._serving is None:
+            self._idle.set(self._config.timeout_keep_alive)
+
+    def on_url(self, url: bytes) -> None:
+        """The target, or a part of it."""
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
+        """One header; trailers come here too, and are dropped."""
         name = name.lower()
         if name == b"content-length":
             self._length = int(value)
         elif name == b"transfer-encoding":
             self._length = sys.maxsize
         elif name == b"expect":
-            self.expect_100_continue = value.lower() == b"100-continue"
-        self.headers.append((name, value))
+            self._expects = value.lower() == b"100-continue"
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """The head of a request came; as uvicorn's, without a mount point and a limit, which are not used here."""
-        scope = self._new_scope()
-        self.scope = scope
-        if self.parser.should_upgrade():  # of these uvicorn knows more
-            self._gone = scope[GONE] = Gone()
-            super().on_headers_complete()
+        """The head of a request came."""
+        if self._is_deaf:
             return
-        target = httptools.parse_url(self.url)
-        path = target.path.decode("ascii")
-        version = scope["http_version"] = self.parser.get_http_version()
-        scope["method"] = self.parser.get_method().decode("ascii")
-        scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = target.path
-        scope["query_string"] = target.query or b""
-        stays = version != "1.0" and self.parser.should_keep_alive()
-        is_free = self._is_free
-        is_short = self._length <= MAX_BODY_BYTES and not self.expect_100_continue
-        if is_short and is_free and stays and self._express is not None and is_express(scope):
+        parser = self._parser
+        version = parser.get_http_version()
+        stays = version != "1.0" and parser.should_keep_alive()
+        target, headers = target_of(self._url), self._headers
+        self._scope = scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": "http",
+            "root_path": "",
+            "method": parser.get_method().decode("ascii"),
+            "path": target.path,
+            "raw_path": target.raw_path,
+            "query_string": target.query,
+            "headers": headers,
+        }
+        self._headers = []
+        self._head_bytes = 0
+        if parser.should_upgrade():
+            self._upgrades = offers_websocket(headers) and self._serving is None
+            return  # the parser stops after such a head
+        is_free = self._serving is None and self._writable is None
+        is_plain = stays and not self._expects and self._length <= MAX_BODY_BYTES
+        if is_plain and is_free and self._express is not None and is_express(scope):
             self._parts = []
-            return
-        exchange = self._exchange(scope, stays=stays)
-        if is_free:
-            self._start_asgi_task(exchange, self.app)
-        else:  # pipelined: answers keep the order of requests
-            self.flow.pause_reading()
-            self.pipeline.appendleft((exchange, self.app))
+        else:
+            self._accept(stays=stays and len(self._waiting) < MAX_WAITING)
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
-        if self._parts is None:
-            super().on_body(body)
-        else:
+        if self._parts is not None:
             self._parts.append(body)
+        elif self._receiving is not None:
+            self._receiving.feed(body)
+            self.balance()
 
     def on_message_complete(self) -> None:
         """A request is whole."""
         parts = self._parts
-        if parts is None or self._express is None:
-            super().on_message_complete()
-            return
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._begun = self._express.begin(cast("Scope", self.scope), data, self)
-        if self._begun is None:
+        if parts is not None and self._express is not None:
+            self._serving = self._express.begin(self._scope, parts[0] if len(parts) == 1 else b"".join(parts), self)
+            if self._serving is not None:
+                self._parts = None
+                self._idle.clear()
+                return
             self._leave_express()
-            super().on_message_complete()
-        self._parts = None
+        if self._receiving is not None:
+            self._receiving.end()
+            self._receiving = None
+            self._is_deaf = self._is_last
+            self.balance()
 
     # What `express` asks for
 
     def answer(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Send a whole answer. Its headers were parsed, or made here: none holds a line break."""
-        lines = [STATUS_LINE[status]]
-        lines += [b"%b: %b\r\n" % header for header in self.server_state.default_headers]
-        lines += [b"%b: %b\r\n" % header for header in headers]
-        lines.append(b"\r\n" if self._stays else b"connection: close\r\n\r\n")
-        lines.append(body)
-        self._begun = None
-        self.transport.write(b"".join(lines))
-        if not self._stays:
-            self.transport.close()
-        self.on_response_complete()
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        self._transport.write(b"".join([STATUS_LINE[status], self.standing(stays=True), *lines, b"\r\n", body]))
+        self.over()
 
     def go_on(self, scope: Scope, app: App) -> None:
         """Have an application serve the request in a task."""
-        self._begun = None
-        exchange = self._exchange(scope, stays=self._stays, is_latest=not self.pipeline)
-        exchange.more_body = False
-        self._start_asgi_task(exchange, cast("Any", app))
+        exchange = Exchange(scope, self, stays=True, expects=False)
+        exchange.end()
+        self._serve(exchange, app)
+
+    # What an exchange asks for
+
+    def standing(self, *, stays: bool) -> bytes:
+        """The headers of every answer, and whether the connection stays after this one."""
+        defaults = self._state.default_headers
+        if defaults is not self._defaults:  # a new list whenever the date or one of them changes
+            self._defaults = defaults
+            self._is_draining = (b"connection", b"close") in defaults
+            lasting = [b"%b: %b\r\n" % header for header in defaults if header[0] != b"connection"]
+            self._standing = b"".join(lasting)
+        if stays and (self._waiting or (self._stays and not self._is_draining)):
+            return self._standing
+        self._says_close = True
+        return self._standing + b"connection: close\r\n"
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the client has taken most of what was sent."""
+        if self._writable is not None:
+            await self._writable
+
+    def balance(self) -> None:
+        """Read what the client sends, or leave it there until there is room."""
+        if self._receiving is None:
+            reads = self._writable is None and len(self._waiting) < PAUSE_AT
+        else:  # it may take answers only once it has sent all
+            reads = self._receiving.has_room
+        if reads is self._is_paused:
+            self._is_paused = not reads
+            (self._transport.resume_reading if reads else self._transport.pause_reading)()
+
+    def over(self) -> None:
+        """The answer is complete."""
+        self._serving = None
+        self._state.total_requests += 1
+        if self._says_close or not (self._stays or self._waiting):
+            self._transport.close()
+        elif self._waiting:
+            self._serve(self._waiting.popleft(), self._app)
+        elif self._last_words:
+            self._transport.write(self._last_words)
+            self._transport.close()
+        else:
+            self._idle.set(self._config.timeout_keep_alive)
+        self.balance()
+
+    def abort(self) -> None:
+        """Break the connection."""
+        self._transport.abort()
+
+    # Steps of the above
+
+    def _accept(self, *, stays: bool) -> Exchange:
+        """Serve the request that is being received with the application, now or in its turn."""
+        exchange = Exchange(self._scope, self, stays=stays, expects=self._expects)
+        self._receiving, self._is_last = exchange, not stays
+        if self._serving is None:
+            self._serve(exchange, self._app)
+        else:
+            self._waiting.append(exchange)
+        return exchange
+
+    def _serve(self, exchange: Exchange, app: ASGIApp) -> None:
+        self._idle.clear()
+        self._serving = exchange
+        task = self._loop.create_task(exchange.run(app))
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
 
     def _leave_express(self) -> None:
         """Serve what came of a request so far as any other."""
         parts, self._parts = self._parts, None
-        if parts is None:
+        if parts is not None:
+            exchange = self._accept(stays=True)
+            for part in parts:
+                exchange.feed(part)
+
+    def _refuse(self) -> None:
+        """Say that this is no request, after the answers that are still due, and close."""
+        self._is_deaf = True
+        self._parts = None
+        if self._waiting and self._waiting[-1] is self._receiving:
+            self._waiting.pop()
+        elif self._receiving is not None:  # the application has it, and may have answered
+            self._transport.abort()
             return
-        exchange = self._exchange(self.scope, stays=True)
-        exchange.body += b"".join(parts)
-        if parts:
-            exchange.message_event.set()
-        self._start_asgi_task(exchange, self.app)
+        self._last_words = malformed()
+        if self._serving is None:
+            self._transport.write(self._last_words)
+            self._transport.close()
 
-    @property
-    def _is_free(self) -> bool:
-        return self._begun is None and (self.cycle is None or self.cycle.response_complete)
+    def _upgrade(self, rest: bytes) -> None:
+        """Hand the connection over to uvicorn's WebSocket, which reads the head once more."""
+        self._state.connections.discard(cast("Any", self))
+        self._idle.close()
+        make = cast("Any", self._config.ws_protocol_class)
+        protocol = make(config=self._config, server_state=self._state, app_state=self._app_state)
+        protocol.connection_made(self._transport)
+        protocol.data_received(head_again(self._scope, self._url, is_offer=True) + rest)
+        self._transport.set_protocol(protocol)
 
-    def _new_scope(self) -> Any:
-        return {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": "1.1",
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
-            "root_path": self.root_path,
-            "headers": self.headers,
-            "state": self.app_state.copy(),
-        }
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)  # it is not read
+        return parser
 
-    def _exchange(self, scope: Any, *, stays: bool, is_latest: bool = True) -> Exchange:
-        gone = scope[GONE] = Gone()
-        exchange = Exchange(
-            scope=scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=stays,
-            on_response=self.on_response_complete,
-        )
-        if is_latest:
-            self.cycle, self._gone = exchange, gone
-        return exchange
+    def _release_writer(self) -> None:
+        if self._writable is not None:
+            if not self._writable.done():
+                self._writable.set_result(None)
+            self._writable = None
+
+    def _idled(self) -> None:
+        self._transport.close()
