@@ -11,14 +11,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from sie_protocol.errors import Problem
-from sie_protocol.hashing import bundle_config_hash
 from sie_server.adapters.registry import ADAPTERS
 from sie_server.adapters.shared import accelerator
 from sie_server.api.metrics import Metrics
 from sie_server.api.routes import build_api
 from sie_server.api.status_ws import Identity, StatusFeed
 from sie_server.api.tasks import TaskContext
-from sie_server.catalog_files import read_catalog, select
+from sie_server.catalog_files import CatalogFiles, Served
 from sie_server.core.disk import DiskLimits
 from sie_server.core.memory import Reading
 from sie_server.engine.device import Device
@@ -56,8 +55,8 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
     Raises:
         ValueError: the catalogue cannot be read, or lacks the bundle or a model; tracing lacks its packages.
     """
-    catalog = read_catalog(settings.models_dir, settings.bundles_dir)
-    models = select(catalog, settings.bundle, settings.models)
+    files = CatalogFiles(settings.models_dir, settings.bundles_dir, settings.bundle, settings.models)
+    catalog = files.read()
     metrics = Metrics()
     limits = EngineLimits(
         settings.max_batch_items,
@@ -76,7 +75,7 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         weights = await asyncio.to_thread(_open_weights, settings, metrics)
         ports = _ports(device.kind, settings, metrics, weights)
         try:
-            engine = Engine(models, adapters, device, pipeline, limits, ports)
+            engine = Engine(catalog.models, adapters, device, pipeline, limits, ports)
         except Problem as problem:
             raise ValueError(f"a model to preload or to pin: {problem.message}") from problem
         stack.push_async_callback(engine.close)
@@ -88,10 +87,16 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
             settings.machine_profile,
             settings.pool,
             settings.bundle,
-            bundle_config_hash(catalog.models_of(settings.bundle)),
             settings.max_batch_items,
         )
-        feed = StatusFeed(identity, engine, settings.max_watchers)
+        feed = StatusFeed(identity, engine, settings.max_watchers, catalog.config_hash)
+
+        def adopt(changed: Served) -> None:
+            feed.config_hash = changed.config_hash
+            engine.adopt(changed.models)
+
+        following = files.follow(catalog, adopt, settings.catalog_interval_s)
+        stack.push_async_callback(_stop, asyncio.create_task(following, name="catalogue"))
         context = TaskContext(engine, pipeline, metrics, settings.machine_profile, settings.max_body_bytes)
         app: ASGIApp = build_api(context, feed)
         yield Worker(_traced(app, stack) if settings.tracing else app, engine, feed, metrics)

@@ -36,8 +36,8 @@ class Settings:
 
     `cpu_batch_tokens`: what fits the cache of a CPU core; profiles may ask for less, and accelerators take the
     profile's own. `cache_max_bytes` None: as much as the disk holds. `drain_linger_s`: how long a worker that shuts
-    down still answers, so that routers hear of it. `memory_limit_bytes`, `idle_evict_s` and `self_test_interval_s`: 0
-    is none. See docs/models-in-memory.md.
+    down still answers, so that routers hear of it. `memory_limit_bytes`, `idle_evict_s`, `catalog_interval_s` and
+    `self_test_interval_s`: 0 is none. See docs/worker.md.
     """
 
     host: str = "0.0.0.0"
@@ -70,6 +70,7 @@ class Settings:
     max_body_bytes: int = MAX_BODY_BYTES
     max_text_chars: int = 2 * 1024 * 1024
     max_watchers: int = 64
+    catalog_interval_s: float = 2.0
     drain_grace_s: float = 25.0
     drain_linger_s: float = 0.5
     preload: tuple[str, ...] = ()
@@ -142,6 +143,7 @@ def read(env: Mapping[str, str]) -> Settings:
         max_body_bytes=get("SIE_MAX_REQUEST_BODY_BYTES", _count, default.max_body_bytes),
         max_text_chars=get("SIE_MAX_ITEM_TEXT_CHARS", _count, default.max_text_chars),
         max_watchers=get("SIE_MAX_STATUS_WATCHERS", _count, default.max_watchers),
+        catalog_interval_s=get("SIE_CATALOG_INTERVAL_S", _seconds, default.catalog_interval_s),
         drain_grace_s=get("SIE_DRAIN_GRACE_S", _seconds, default.drain_grace_s),
         drain_linger_s=get("SIE_DRAIN_LINGER_S", _seconds, default.drain_linger_s),
         preload=get("SIE_PRELOAD_MODELS", name_list, default.preload),

@@ -5,6 +5,7 @@ differ. `org/model` names the default profile of a model, `org/model:name` anoth
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -12,6 +13,31 @@ import msgspec
 from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.core.options import invalid, load_identity, no_such_profile
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """One set of weights: the model under the profile that owns them. `aliases`: other profiles that run on them."""
+
+    name: str
+    model: ModelConfig
+    max_batch_tokens: int
+    aliases: tuple[str, ...] = ()
+
+
+def sets_of(model: ModelConfig) -> list[Weights]:
+    """Every set of weights that a model's profiles need; of those that share one, the smallest batches count."""
+    owners = weights_of(model)
+    sharing = {owner: [name for name, own in owners.items() if own == owner] for owner in owners.values()}
+    return [
+        Weights(
+            profile_id(model, owner),
+            under(model, owner),
+            max_batch_tokens=min(model.profiles[name].max_batch_tokens for name in names),
+            aliases=tuple(profile_id(model, name) for name in names if name != owner),
+        )
+        for owner, names in sharing.items()
+    ]
 
 
 def weights_of(model: ModelConfig) -> Mapping[str, str]:

@@ -108,13 +108,12 @@ class Engine:
     ) -> None:
         self.changed = Signal()
         self.draining = False
-        self._catalog = models
         self._adapters = adapters
         self._device = device
         self.pipeline = pipeline
         self.limits = limits
         self._ports = ports
-        slots, clock = Slots(models), ports.clock
+        slots, clock = Slots(models, limits.stay.pinned), ports.clock
         residency = Residency(slots, limits.memory, ports.memory, clock, self.changed)
         load = LoadPorts(ports.fetch, self._build, self._open_loop)
         self._models = Models(
@@ -193,7 +192,7 @@ class Engine:
 
     def info(self) -> list[ModelInfo]:
         """Every model of this worker, with its profiles."""
-        return [self.info_of(model.sie_id) for model in self._catalog.values()]
+        return [self.info_of(name) for name in self._models.slots.models]
 
     def info_of(self, name: str) -> ModelInfo:
         """One model, or one profile of it.
@@ -215,6 +214,14 @@ class Engine:
     def memory(self) -> Reading | None:
         """Memory of the device, or of the process on a CPU; None when unknown."""
         return self._ports.memory.read()
+
+    def adopt(self, models: Mapping[str, ModelConfig]) -> None:
+        """Serve these models from now on, keyed by their ids in lower case.
+
+        What is loaded and would be loaded alike stays. Every other model finishes what it accepted, and if it was
+        loaded and is still wanted, it is loaded anew.
+        """
+        self._models.adopt(models)
 
     def preload(self) -> None:
         """Start the loads that readiness waits for."""
@@ -264,7 +271,7 @@ class Engine:
         return adapter
 
     def _open_loop(self, slot: Slot, adapter: Adapter) -> ModelLoop:
-        tokens = slot.max_batch_tokens
+        tokens = slot.weights.max_batch_tokens
         if self._device.kind == "cpu":
             tokens = min(tokens, self.limits.cpu_batch_tokens)
         patience_s = PATIENCE_S if adapter.capabilities.pads else 0.0
