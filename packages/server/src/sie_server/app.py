@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from sie_protocol.errors import Problem
 from sie_server.adapters.registry import ADAPTERS
 from sie_server.adapters.shared import accelerator
+from sie_server.api.body import Bodies
 from sie_server.api.metrics import Metrics
 from sie_server.api.routes import build_api
 from sie_server.api.status_ws import Identity, StatusFeed
@@ -97,7 +98,8 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
 
         following = files.follow(catalog, adopt, settings.catalog_interval_s)
         stack.push_async_callback(_stop, asyncio.create_task(following, name="catalogue"))
-        context = TaskContext(engine, pipeline, metrics, settings.machine_profile, settings.max_body_bytes)
+        bodies = Bodies(settings.max_held_body_bytes)
+        context = TaskContext(engine, pipeline, metrics, settings.machine_profile, settings.max_body_bytes, bodies)
         app: ASGIApp = build_api(context, feed)
         yield Worker(_traced(app, stack) if settings.tracing else app, engine, feed, metrics)
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from sie_protocol.catalog import Catalog, ModelConfig, build_catalog, decode_bundle, decode_model
 from sie_protocol.hashing import bundle_config_hash
+from sie_server.core.names import suggestion
 
 T = TypeVar("T")
 Stamp = list[tuple[str, int, int, int]]
@@ -99,7 +100,10 @@ def select(catalog: Catalog, bundle: str, wanted: tuple[str, ...]) -> dict[str, 
     models = {model.sie_id.lower(): model for model in catalog.models_of(bundle)}
     missing = [name for name in wanted if name.lower() not in models]
     if missing:
-        raise ValueError(f"bundle '{bundle}' has no model {', '.join(missing)}; it has: {', '.join(models)}")
+        meant = suggestion(missing[0], (each.sie_id for each in models.values()))
+        raise ValueError(
+            f"bundle '{bundle}' has no model {', '.join(missing)}{meant or '; it has: ' + ', '.join(models)}"
+        )
     return {name: models[name] for name in (each.lower() for each in wanted)} if wanted else models
 
 

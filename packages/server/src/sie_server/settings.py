@@ -12,7 +12,11 @@ from sie_protocol.codec import MAX_BODY_BYTES
 from sie_protocol.items import MAX_ITEMS
 
 OWN_CATALOG: Final = Path(__file__).parent / "catalog"
-CGROUP_CPU: Final = Path("/sys/fs/cgroup/cpu.max")
+# Quota and period, as a container sees its control group of version 2 and 1.
+CPU_LIMITS: Final = (
+    ("sys/fs/cgroup/cpu.max",),
+    ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
 DEVICES: Final = ("auto", "cpu", "cuda", "mps")
 
 # Percent of memory: below, half of the device would lie idle; above, nothing is left for the batches themselves.
@@ -68,6 +72,7 @@ class Settings:
     max_queue_tokens: int = 262_144
     queue_timeout_s: float = 120.0
     max_body_bytes: int = MAX_BODY_BYTES
+    max_held_body_bytes: int = 256 * 1024 * 1024
     max_text_chars: int = 2 * 1024 * 1024
     max_watchers: int = 64
     catalog_interval_s: float = 2.0
@@ -141,6 +146,7 @@ def read(env: Mapping[str, str]) -> Settings:
         max_queue_tokens=get("SIE_MAX_QUEUE_TOKENS", _count, default.max_queue_tokens),
         queue_timeout_s=get("SIE_QUEUE_TIMEOUT_S", _seconds, default.queue_timeout_s),
         max_body_bytes=get("SIE_MAX_REQUEST_BODY_BYTES", _count, default.max_body_bytes),
+        max_held_body_bytes=get("SIE_MAX_HELD_BODY_BYTES", _count, default.max_held_body_bytes),
         max_text_chars=get("SIE_MAX_ITEM_TEXT_CHARS", _count, default.max_text_chars),
         max_watchers=get("SIE_MAX_STATUS_WATCHERS", _count, default.max_watchers),
         catalog_interval_s=get("SIE_CATALOG_INTERVAL_S", _seconds, default.catalog_interval_s),
@@ -176,14 +182,17 @@ def device_name(text: str) -> str:
     return text.lower()
 
 
-def usable_cores() -> int:
+def usable_cores(root: Path = Path("/")) -> int:
     """Cores this process may use: those it is pinned to, and no more than its container's CPU limit."""
     pinned = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = CGROUP_CPU.read_text().split()
-    except (OSError, ValueError):
-        return pinned
-    return pinned if quota == "max" else max(1, min(pinned, int(quota) // int(period)))
+    for files in CPU_LIMITS:
+        try:
+            quota, period = " ".join((root / each).read_text() for each in files).split()
+            if int(quota) > 0:  # version 1 says -1 for no limit, version 2 "max"
+                return max(1, min(pinned, int(quota) // int(period)))
+        except (OSError, ValueError):
+            continue
+    return pinned
 
 
 def _truth(text: str) -> bool:

@@ -3,15 +3,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import numpy as np
 import pytest
 
 from served_worker import Served, served, write_catalog
 from sie_protocol.arrays import decode_reply
-from sie_protocol.errors import RULES, ErrorCode
 from sie_protocol.versions import VERSION
+from wire_answers import error_of
 
 M = "org/hash"
 MODELS: dict[str, dict[str, Any]] = {
@@ -26,18 +25,6 @@ MODELS: dict[str, dict[str, Any]] = {
 async def worker(tmp_path: Path) -> Any:
     async with served(write_catalog(tmp_path, MODELS), machine_profile="l4", max_body_bytes=4000) as each:
         yield each
-
-
-def error_of(reply: httpx.Response) -> dict[str, Any]:
-    body: dict[str, Any] = reply.json()
-    assert body["error"] == body["detail"]
-    error: dict[str, Any] = body["error"]
-    code = ErrorCode(error["code"])
-    assert reply.status_code == RULES[code].status
-    assert reply.headers["x-sie-error-code"] == code
-    assert reply.headers.get_list("x-sie-server-version") == [VERSION]
-    assert ("retry-after" in reply.headers) == RULES[code].retryable
-    return error
 
 
 async def test_msgpack_is_the_default_and_ids_and_order_are_kept(worker: Served) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
+from sie_server.core.names import suggestion
 from sie_server.core.options import invalid, load_identity, no_such_profile
 
 
@@ -82,8 +83,11 @@ def unknown(models: Mapping[str, ModelConfig], name: str) -> Problem:
     base, _, profile = name.partition(PROFILE_SEPARATOR)
     model = models.get(base.lower())
     details = {"model": name[:200]}
-    if model is None or not profile:
-        message = f"this worker has no model '{name[:200]}'; GET /v1/models lists what it has"
+    if not name.strip("/"):
+        message = "the request names no model; GET /v1/models lists what this worker has"
+    elif model is None or not profile:
+        meant = suggestion(base, (each.sie_id for each in models.values()))
+        message = f"this worker has no model '{name[:200]}'{meant or '; GET /v1/models lists what it has'}"
     else:
         known = ", ".join(sorted(model.profiles))
         message = f"model '{model.sie_id}' has no profile '{profile[:200]}'; it has: {known}"

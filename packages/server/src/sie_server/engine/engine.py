@@ -50,7 +50,7 @@ class EngineLimits:
     """Bounds that hold for every model. `cpu_batch_tokens` keeps a batch's activations inside the CPU's cache.
 
     `score_vector_bytes`: token vectors of one score request that exist at a time; a thousand long documents have many
-    times as many.
+    times as many. `answer_vector_bytes`: those of one encode request, which all exist until they are sent.
     """
 
     max_batch_items: int
@@ -61,6 +61,7 @@ class EngineLimits:
     stay: Stay = field(default_factory=Stay)
     health: HealthLimits = field(default_factory=HealthLimits)
     score_vector_bytes: int = 256 * 1024 * 1024
+    answer_vector_bytes: int = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,6 +254,8 @@ class Models:
         """Only texts written for callers leave the worker; the log has the rest."""
         if isinstance(error, TimeoutError):
             return f"it took longer than {self._stay.load_timeout_s:.0f} s"
+        if isinstance(error, OSError) and error.filename:
+            return f"'{error.filename}' cannot be read: {error.strerror}"
         return str(error) if isinstance(error, LoadError) else "an unexpected error; the worker's log says which"
 
 

@@ -80,3 +80,9 @@ def test_an_end_token_that_the_model_does_not_have_is_named(tmp_path: Path) -> N
     missing = "<end>"
     with pytest.raises(LoadError, match="end_token '<end>'"):
         TextTokenizer(folder_of("mistral", tmp_path), 512, lower_case=False, end_token=missing)
+
+
+def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{bad")
+    with pytest.raises(LoadError, match=r"tokenizer\.json cannot be read"):
+        TextTokenizer(tmp_path, 512, lower_case=False)

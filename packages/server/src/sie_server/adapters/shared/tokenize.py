@@ -14,12 +14,15 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a model's folder; it neither pads nor cuts, whatever its file says.
 
     Raises:
-        LoadError: NOT_FOUND when there is no tokenizer.json.
+        LoadError: NOT_FOUND when there is no tokenizer.json, UNKNOWN when it is none.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise LoadError(ErrorClass.NOT_FOUND, "the model folder has no tokenizer.json")
-    tokenizer = Tokenizer.from_file(str(path))
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library has no narrower class
+        raise LoadError(ErrorClass.UNKNOWN, f"tokenizer.json cannot be read: {error}") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
