@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sie_server.settings import Settings, read, usable_cores
+from sie_server.settings import Settings, misspelt, read, usable_cores, variables
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -91,3 +91,9 @@ def test_the_cpu_limit_of_a_container_counts_in_both_versions_of_control_groups(
         path.write_text(f"{text}\n")
     unlimited = usable_cores(tmp_path / "elsewhere")
     assert usable_cores(tmp_path) == (unlimited if expected is None else expected)
+
+
+def test_a_variable_that_is_almost_one_of_ours_is_told_and_what_others_read_is_not() -> None:
+    env = dict.fromkeys(("SIE_MAX_QUEUE_ITEM", "SIE_PRELOAD", "SIE_ROUTER_LOG_LEVEL", "SIE_API_KEY", "SIE_PORT"), "1")
+    assert misspelt(env) == {"SIE_MAX_QUEUE_ITEM": "SIE_MAX_QUEUE_ITEMS"}
+    assert misspelt(dict.fromkeys(variables(), "1")) == {}

@@ -82,7 +82,7 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         stack.push_async_callback(engine.close)
         stack.callback(weights.close)  # before the engine's, which waits for loads
         stack.push_async_callback(_stop, asyncio.create_task(engine.health.watch(), name="health of the device"))
-        metrics.watch(engine.statuses, engine.memory)
+        metrics.watch(engine.statuses, engine.memory, device.kind)
         identity = Identity(
             settings.name,
             settings.machine_profile,

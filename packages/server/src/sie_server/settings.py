@@ -1,9 +1,10 @@
 """The worker's settings: defaults, then the environment, then the command line. The only reader of `os.environ`."""
 
+import difflib
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -22,6 +23,7 @@ DEVICES: Final = ("auto", "cpu", "cuda", "mps")
 # Percent of memory: below, half of the device would lie idle; above, nothing is left for the batches themselves.
 LEAST_THRESHOLD: Final = 50
 MOST_THRESHOLD: Final = 99
+ALMOST_ALIKE: Final = 0.85  # of 1
 
 T = TypeVar("T")
 
@@ -164,6 +166,38 @@ def read(env: Mapping[str, str]) -> Settings:
         self_test_interval_s=get("SIE_SELF_TEST_INTERVAL_S", _seconds, default.self_test_interval_s),
         self_test_timeout_s=get("SIE_SELF_TEST_TIMEOUT_S", _seconds, default.self_test_timeout_s),
     )
+
+
+class _Asked(Mapping[str, str]):
+    """An empty environment that remembers what it is asked for."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def variables() -> frozenset[str]:
+    """Every variable that `read` looks at."""
+    asked = _Asked()
+    read(asked)
+    return frozenset(asked.names)
+
+
+def misspelt(env: Mapping[str, str]) -> Mapping[str, str]:
+    """Variables that mean nothing, each with the one it may have meant; routers and clients have some of their own."""
+    known = variables()
+    strange = (name for name in env if name.startswith("SIE_") and name not in known)
+    likely = ((name, difflib.get_close_matches(name, known, 1, ALMOST_ALIKE)) for name in strange)
+    return {name: found[0] for name, found in likely if found and not name.startswith("SIE_ROUTER_")}
 
 
 def name_list(text: str) -> tuple[str, ...]:

@@ -186,7 +186,7 @@ async def test_metrics_have_only_catalogue_names_and_reading_changes_nothing(wor
     assert 'sie_requests_total{endpoint="encode",model="other",status="404"} 1.0' in first
     assert f'sie_tokens_processed_total{{model="{M}"}} 3.0' in first
     assert f'sie_queue_depth{{model="{M}"}} 0.0' in first
-    assert f'sie_model_loaded{{model="{M}"}} 1.0' in first
+    assert f'sie_model_loaded{{device="cpu",model="{M}"}} 1.0' in first
     assert 'phase="inference"' in first
     assert "evil" not in first
 
