@@ -202,3 +202,10 @@ async def test_fifty_requests_at_once_are_all_answered(worker: Served) -> None:
 async def test_a_bad_request_id_is_replaced(worker: Served) -> None:
     reply = await worker.http.get("/healthz", headers={"x-request-id": "a" * 500})
     assert len(reply.headers["x-request-id"]) == 32
+
+
+async def test_the_phases_of_a_request_fit_into_its_time_however_many_batches_run_side_by_side(tmp_path: Path) -> None:
+    async with served(write_catalog(tmp_path, {M: {"options": {"batch_s": 0.02}}}), max_batch_items=2) as kit:
+        reply = await kit.encode(M, *map(str, range(16)))
+        phases = [float(reply.headers[f"x-{phase}-time"]) for phase in ("queue", "tokenization", "inference")]
+        assert 20 <= phases[2] <= sum(phases) <= float(reply.headers["x-total-time"])
