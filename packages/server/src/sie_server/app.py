@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -155,6 +156,7 @@ def _ports(kind: str, settings: Settings, metrics: Metrics, weights: WeightsStor
         self_test=accelerator.self_test,
         on_oom=metrics.on_oom,
         on_idle=metrics.on_idle,
+        draw=random.random,
     )
 
 

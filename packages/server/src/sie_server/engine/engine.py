@@ -78,7 +78,7 @@ def _no_files(spec: ModelSpec) -> Fetched:
 
 @dataclass(frozen=True, slots=True)
 class EnginePorts:
-    """What the engine needs of the outside: the time, the device's memory and errors, somebody who counts.
+    """What the engine needs of the outside: time, chance, the device's memory and errors, somebody who counts.
 
     `fetch` brings a model's files here and says how much memory it will take; `self_test` has the device compute
     something and raises when it cannot; both block.
@@ -93,6 +93,7 @@ class EnginePorts:
     self_test: Callable[[str], None] = lambda _: None
     on_oom: Callable[[str, OomEvent], None] = lambda _, __: None
     on_idle: Callable[[str], None] = lambda _: None
+    draw: Callable[[], float] = lambda: 0.0
 
 
 class Engine:
@@ -123,7 +124,7 @@ class Engine:
         self._residency = residency
         self.health = DeviceHealth(device, ports.self_test, limits.health, clock, self.changed)
         rescue = RescuePorts(ports.is_out_of_memory, residency.clear, residency.evict_other, ports.on_oom)
-        self._queue_ports = Ports(clock, self.changed.notify, self._on_batch, rescue)
+        self._queue_ports = Ports(clock, self.changed.notify, self._on_batch, rescue, ports.draw)
 
     async def run(
         self, choice: Choice, inputs: Sequence[Input], *, is_query: bool = False, wants: Wants = EVERYTHING

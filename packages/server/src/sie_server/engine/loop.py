@@ -44,12 +44,13 @@ class BatchRecord:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a queue needs of the outside: the time, somebody to tell of changes and of each batch, and help."""
+    """What a queue needs of the outside: time, chance, somebody to tell of changes and of each batch, and help."""
 
     clock: Clock
     changed: Callable[[], None]
     record: Callable[[BatchRecord], None]
     rescue: RescuePorts
+    draw: Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class ModelLoop:
         self._clock = ports.clock
         self._changed = ports.changed
         self._record = ports.record
+        self._draw = ports.draw
         self._recovery = Recovery(name, ports.rescue, self._resume)
         self._again: deque[Attempt] = deque()
         self._queue: tuple[Waiting, ...] = ()
@@ -189,7 +191,7 @@ class ModelLoop:
 
     def _full(self, what: str, excess_items: int) -> Problem:
         message = f"model '{self.name}' has {what}; try again"
-        return Problem(ErrorCode.QUEUE_FULL, message, retry_after_s=self._rate.wait_s(excess_items))
+        return Problem(ErrorCode.QUEUE_FULL, message, retry_after_s=self._rate.wait_s(excess_items, self._draw()))
 
     def _ask(self) -> None:
         if not self._asked and (self._again or self._queue or self._arrived):
