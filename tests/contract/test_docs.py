@@ -4,12 +4,17 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
 import models_table
+from served_worker import served, write_catalog
 from sie_protocol import headers
+from sie_protocol.compat import COMPAT_PATHS
 from sie_protocol.errors import RULES, ErrorCode
+from sie_server import cli, settings
 
 ROOT = Path(__file__).parents[2]
+WORKER = (ROOT / "docs/worker.md").read_text()
 WIRE = (ROOT / "docs/wire-protocol.md").read_text()
 
 
@@ -55,3 +60,37 @@ def test_every_make_target_that_a_page_names_exists() -> None:
     pages = [page.read_text() for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))]
     named = {name for page in pages for name in re.findall(r"`make ([a-z-]+)", page)}
     assert named <= targets
+
+
+def worker_settings() -> list[list[str]]:
+    """The rows of the worker's settings: variable, flags, default."""
+    table = WORKER.partition("| variable | flag |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in row.split("|")[1:4]] for row in table.splitlines()[2:]]
+    return [[cell.strip("`") for cell in row] for row in rows]
+
+
+def test_the_variables_of_the_worker_are_those_of_its_page_and_a_documented_default_changes_nothing() -> None:
+    defaults = {row[0]: row[2] for row in worker_settings() if row[0]}
+    assert {*defaults, "HOSTNAME"} == settings.variables()
+    said = {
+        name: value for name, value in defaults.items() if re.fullmatch(r"[\d.]+|true|false|auto|default|info", value)
+    }
+    assert len(said) > len(defaults) / 2
+    assert settings.read(said) == settings.read({})
+
+
+def test_the_flags_of_the_worker_are_those_of_its_page() -> None:
+    command = typer.main.get_command(cli.app).commands["serve"]  # type: ignore[attr-defined]
+    flags = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
+    assert {flag for row in worker_settings() for flag in re.findall(r"-[-a-z]+", row[1])} == flags
+
+
+async def test_every_route_of_the_worker_is_documented_and_in_its_openapi_document(tmp_path: Path) -> None:
+    async with served(write_catalog(tmp_path, {"org/hash": {}})) as kit:
+        document = (await kit.http.get("/openapi.json")).json()
+    routes = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert {("POST", f"/v1/{task}/{{model}}") for task in headers.INFERENCE_OPERATIONS} <= routes
+    assert {("POST", path) for path in COMPAT_PATHS} <= routes
+    cells = [row.split("|")[1] for row in WIRE.partition("## Request")[0].splitlines() if row.startswith("| ")]
+    documented = {(cell.split()[0], path) for cell in cells for path in re.findall(r"`([^`]+)`", cell)}
+    assert routes <= documented

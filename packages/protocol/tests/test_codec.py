@@ -42,7 +42,7 @@ def test_keys_that_nobody_knows_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("body", "complaint"),
     [
-        (b"", "truncated"),
+        (b"", "the body is empty"),
         (b"{", "truncated"),
         (b"[]", "Expected `object`"),
         (b'{"items":5}', "$.items"),

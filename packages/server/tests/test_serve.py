@@ -151,6 +151,7 @@ def test_too_many_status_watchers_are_turned_away(tmp_path: Path) -> None:
     [
         (["--bundle", "nope"], "there is no bundle 'nope'; there are: default"),
         (["--models", "org/nope"], "has no model org/nope"),
+        (["--models", "all-minilm-l6-v2"], f"did you mean {MINILM}?"),
         (["--device", "tpu"], "--device is 'tpu'"),
         (["--log-level", "loud"], "--log-level is 'loud'"),
         (["--models-dir", "/nowhere"], "'/nowhere' has no *.yaml files"),

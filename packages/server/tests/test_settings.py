@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sie_server.settings import Settings, read
+from sie_server.settings import Settings, misspelt, read, usable_cores, variables
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -68,3 +68,32 @@ def test_the_caches_are_read_from_the_environment_and_stand_beside_the_hub_s_own
 def test_a_value_that_cannot_be_read_is_named(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is '{value}'"):
         read({name: value})
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "100000 100000"}, 1),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu.max": "nonsense"}, None),
+        ({}, None),
+    ],
+)
+def test_the_cpu_limit_of_a_container_counts_in_both_versions_of_control_groups(
+    tmp_path: Path, files: dict[str, str], expected: int | None
+) -> None:
+    for name, text in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    unlimited = usable_cores(tmp_path / "elsewhere")
+    assert usable_cores(tmp_path) == (unlimited if expected is None else expected)
+
+
+def test_a_variable_that_is_almost_one_of_ours_is_told_and_what_others_read_is_not() -> None:
+    env = dict.fromkeys(("SIE_MAX_QUEUE_ITEM", "SIE_PRELOAD", "SIE_ROUTER_LOG_LEVEL", "SIE_API_KEY", "SIE_PORT"), "1")
+    assert misspelt(env) == {"SIE_MAX_QUEUE_ITEM": "SIE_MAX_QUEUE_ITEMS"}
+    assert misspelt(dict.fromkeys(variables(), "1")) == {}

@@ -33,6 +33,8 @@ def decode_body(body: bytes, content_type: str | None, kind: type[T]) -> T:
     """
     if len(body) > MAX_BODY_BYTES:
         raise body_too_long(len(body))
+    if not body:
+        raise Problem(ErrorCode.INVALID_INPUT, "the body is empty; send a JSON object, or a msgpack map")
     decode = msgspec.msgpack.decode if is_msgpack(content_type) else msgspec.json.decode
     try:
         return decode(body, type=kind)

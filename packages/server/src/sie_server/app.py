@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,14 +12,14 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from sie_protocol.errors import Problem
-from sie_protocol.hashing import bundle_config_hash
 from sie_server.adapters.registry import ADAPTERS
 from sie_server.adapters.shared import accelerator
+from sie_server.api.body import Bodies
 from sie_server.api.metrics import Metrics
 from sie_server.api.routes import build_api
 from sie_server.api.status_ws import Identity, StatusFeed
 from sie_server.api.tasks import TaskContext
-from sie_server.catalog_files import read_catalog, select
+from sie_server.catalog_files import CatalogFiles, Served
 from sie_server.core.disk import DiskLimits
 from sie_server.core.memory import Reading
 from sie_server.engine.device import Device
@@ -56,8 +57,8 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
     Raises:
         ValueError: the catalogue cannot be read, or lacks the bundle or a model; tracing lacks its packages.
     """
-    catalog = read_catalog(settings.models_dir, settings.bundles_dir)
-    models = select(catalog, settings.bundle, settings.models)
+    files = CatalogFiles(settings.models_dir, settings.bundles_dir, settings.bundle, settings.models)
+    catalog = files.read()
     metrics = Metrics()
     limits = EngineLimits(
         settings.max_batch_items,
@@ -76,23 +77,30 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         weights = await asyncio.to_thread(_open_weights, settings, metrics)
         ports = _ports(device.kind, settings, metrics, weights)
         try:
-            engine = Engine(models, adapters, device, pipeline, limits, ports)
+            engine = Engine(catalog.models, adapters, device, pipeline, limits, ports)
         except Problem as problem:
             raise ValueError(f"a model to preload or to pin: {problem.message}") from problem
         stack.push_async_callback(engine.close)
         stack.callback(weights.close)  # before the engine's, which waits for loads
         stack.push_async_callback(_stop, asyncio.create_task(engine.health.watch(), name="health of the device"))
-        metrics.watch(engine.statuses, engine.memory)
+        metrics.watch(engine.statuses, engine.memory, device.kind)
         identity = Identity(
             settings.name,
             settings.machine_profile,
             settings.pool,
             settings.bundle,
-            bundle_config_hash(catalog.models_of(settings.bundle)),
             settings.max_batch_items,
         )
-        feed = StatusFeed(identity, engine, settings.max_watchers)
-        context = TaskContext(engine, pipeline, metrics, settings.machine_profile, settings.max_body_bytes)
+        feed = StatusFeed(identity, engine, settings.max_watchers, catalog.config_hash)
+
+        def adopt(changed: Served) -> None:
+            feed.config_hash = changed.config_hash
+            engine.adopt(changed.models)
+
+        following = files.follow(catalog, adopt, settings.catalog_interval_s)
+        stack.push_async_callback(_stop, asyncio.create_task(following, name="catalogue"))
+        bodies = Bodies(settings.max_held_body_bytes)
+        context = TaskContext(engine, pipeline, metrics, settings.machine_profile, settings.max_body_bytes, bodies)
         app: ASGIApp = build_api(context, feed)
         yield Worker(_traced(app, stack) if settings.tracing else app, engine, feed, metrics)
 
@@ -148,6 +156,7 @@ def _ports(kind: str, settings: Settings, metrics: Metrics, weights: WeightsStor
         self_test=accelerator.self_test,
         on_oom=metrics.on_oom,
         on_idle=metrics.on_idle,
+        draw=random.random,
     )
 
 

@@ -1,12 +1,83 @@
-"""Reads the model catalogue from its files. What the files mean is `sie_protocol.catalog`'s business."""
+"""Reads the model catalogue from its files, and again when they change. What they mean: `sie_protocol.catalog`."""
 
+import asyncio
+import contextlib
+import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from sie_protocol.catalog import Catalog, ModelConfig, build_catalog, decode_bundle, decode_model
+from sie_protocol.hashing import bundle_config_hash
+from sie_server.core.names import suggestion
 
 T = TypeVar("T")
+Stamp = list[tuple[str, int, int, int]]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogFiles:
+    """Where a worker's models are written, and which of them it serves: those of a bundle, or only the wanted ones."""
+
+    models_dir: Path
+    bundles_dir: Path
+    bundle: str
+    wanted: tuple[str, ...] = ()
+
+    def read(self) -> "Served":
+        """The models, and the hash by which routers know whether they read the same.
+
+        Raises:
+            ValueError: a file is wrong, or the bundle or a wanted model is missing; the message names it.
+        """
+        stamp = self._stamp()
+        catalog = read_catalog(self.models_dir, self.bundles_dir)
+        models = select(catalog, self.bundle, self.wanted)
+        return Served(models, bundle_config_hash(catalog.models_of(self.bundle)), stamp)
+
+    async def follow(self, known: "Served", publish: Callable[["Served"], None], every_s: float) -> None:
+        """Publish what the files say whenever that is something else; until cancelled. `every_s` 0: never.
+
+        What cannot be used is logged, once for each state of the files, and changes nothing. The files are asked, not
+        watched: a ConfigMap changes by swapping a symbolic link above them.
+        """
+        seen = known.stamp
+        while every_s:
+            await asyncio.sleep(every_s)
+            stamp = await asyncio.to_thread(self._stamp)
+            if stamp == seen:
+                continue
+            seen = stamp
+            try:
+                found = await asyncio.to_thread(self.read)
+            except (ValueError, OSError) as error:
+                log.warning("the changed catalogue cannot be used, the worker keeps the one it has: %s", error)
+                continue
+            if found != known:
+                log.info("read the changed catalogue: %d models", len(found.models))
+                known = found
+                publish(found)
+
+    def _stamp(self) -> Stamp:
+        """What changes with any file; of links, it is the file behind them that counts."""
+        found: Stamp = []
+        for path in (*self.models_dir.glob("*.yaml"), *self.bundles_dir.glob("*.yaml")):
+            with contextlib.suppress(OSError):  # it was removed just now
+                facts = path.stat()
+                found.append((str(path), facts.st_ino, facts.st_mtime_ns, facts.st_size))
+        return sorted(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a worker serves: models by their ids in lower case, and the hash of its bundle's whole catalogue."""
+
+    models: dict[str, ModelConfig]
+    config_hash: str
+    stamp: Stamp = field(default_factory=list, compare=False)
 
 
 def read_catalog(models_dir: Path, bundles_dir: Path) -> Catalog:
@@ -29,7 +100,10 @@ def select(catalog: Catalog, bundle: str, wanted: tuple[str, ...]) -> dict[str, 
     models = {model.sie_id.lower(): model for model in catalog.models_of(bundle)}
     missing = [name for name in wanted if name.lower() not in models]
     if missing:
-        raise ValueError(f"bundle '{bundle}' has no model {', '.join(missing)}; it has: {', '.join(models)}")
+        meant = suggestion(missing[0], (each.sie_id for each in models.values()))
+        raise ValueError(
+            f"bundle '{bundle}' has no model {', '.join(missing)}{meant or '; it has: ' + ', '.join(models)}"
+        )
     return {name: models[name] for name in (each.lower() for each in wanted)} if wanted else models
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +11,9 @@ import typer
 from sie_protocol.versions import VERSION
 from sie_server.host_memory import tidy_heaps
 from sie_server.logs import LEVELS, configure
-from sie_server.settings import Settings, device_name, environment, name_list, read, use_huge_pages
+from sie_server.settings import Settings, device_name, environment, misspelt, name_list, read, use_huge_pages
 
+log = logging.getLogger(__name__)
 app = typer.Typer(help="The worker of SIE.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -69,6 +71,8 @@ def serve(  # noqa: PLR0913 - one parameter per flag
     try:
         settings = _settings({key: value for key, value in flags.items() if value is not None})
         configure(settings.log_level, as_json=settings.json_logs)
+        for name, meant in misspelt(environment()).items():
+            log.warning("the worker knows no variable %s; did you mean %s?", name, meant)
         _run(settings)
     except ValueError as error:
         typer.echo(f"sie-server: {error}", err=True)

@@ -1,9 +1,10 @@
 """The worker's settings: defaults, then the environment, then the command line. The only reader of `os.environ`."""
 
+import difflib
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -12,12 +13,17 @@ from sie_protocol.codec import MAX_BODY_BYTES
 from sie_protocol.items import MAX_ITEMS
 
 OWN_CATALOG: Final = Path(__file__).parent / "catalog"
-CGROUP_CPU: Final = Path("/sys/fs/cgroup/cpu.max")
+# Quota and period, as a container sees its control group of version 2 and 1.
+CPU_LIMITS: Final = (
+    ("sys/fs/cgroup/cpu.max",),
+    ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
 DEVICES: Final = ("auto", "cpu", "cuda", "mps")
 
 # Percent of memory: below, half of the device would lie idle; above, nothing is left for the batches themselves.
 LEAST_THRESHOLD: Final = 50
 MOST_THRESHOLD: Final = 99
+ALMOST_ALIKE: Final = 0.85  # of 1
 
 T = TypeVar("T")
 
@@ -36,8 +42,8 @@ class Settings:
 
     `cpu_batch_tokens`: what fits the cache of a CPU core; profiles may ask for less, and accelerators take the
     profile's own. `cache_max_bytes` None: as much as the disk holds. `drain_linger_s`: how long a worker that shuts
-    down still answers, so that routers hear of it. `memory_limit_bytes`, `idle_evict_s` and `self_test_interval_s`: 0
-    is none. See docs/models-in-memory.md.
+    down still answers, so that routers hear of it. `memory_limit_bytes`, `idle_evict_s`, `catalog_interval_s` and
+    `self_test_interval_s`: 0 is none. See docs/worker.md.
     """
 
     host: str = "0.0.0.0"
@@ -68,8 +74,10 @@ class Settings:
     max_queue_tokens: int = 262_144
     queue_timeout_s: float = 120.0
     max_body_bytes: int = MAX_BODY_BYTES
+    max_held_body_bytes: int = 256 * 1024 * 1024
     max_text_chars: int = 2 * 1024 * 1024
     max_watchers: int = 64
+    catalog_interval_s: float = 2.0
     drain_grace_s: float = 25.0
     drain_linger_s: float = 0.5
     preload: tuple[str, ...] = ()
@@ -140,8 +148,10 @@ def read(env: Mapping[str, str]) -> Settings:
         max_queue_tokens=get("SIE_MAX_QUEUE_TOKENS", _count, default.max_queue_tokens),
         queue_timeout_s=get("SIE_QUEUE_TIMEOUT_S", _seconds, default.queue_timeout_s),
         max_body_bytes=get("SIE_MAX_REQUEST_BODY_BYTES", _count, default.max_body_bytes),
+        max_held_body_bytes=get("SIE_MAX_HELD_BODY_BYTES", _count, default.max_held_body_bytes),
         max_text_chars=get("SIE_MAX_ITEM_TEXT_CHARS", _count, default.max_text_chars),
         max_watchers=get("SIE_MAX_STATUS_WATCHERS", _count, default.max_watchers),
+        catalog_interval_s=get("SIE_CATALOG_INTERVAL_S", _seconds, default.catalog_interval_s),
         drain_grace_s=get("SIE_DRAIN_GRACE_S", _seconds, default.drain_grace_s),
         drain_linger_s=get("SIE_DRAIN_LINGER_S", _seconds, default.drain_linger_s),
         preload=get("SIE_PRELOAD_MODELS", name_list, default.preload),
@@ -156,6 +166,38 @@ def read(env: Mapping[str, str]) -> Settings:
         self_test_interval_s=get("SIE_SELF_TEST_INTERVAL_S", _seconds, default.self_test_interval_s),
         self_test_timeout_s=get("SIE_SELF_TEST_TIMEOUT_S", _seconds, default.self_test_timeout_s),
     )
+
+
+class _Asked(Mapping[str, str]):
+    """An empty environment that remembers what it is asked for."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.names.add(name)
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def variables() -> frozenset[str]:
+    """Every variable that `read` looks at."""
+    asked = _Asked()
+    read(asked)
+    return frozenset(asked.names)
+
+
+def misspelt(env: Mapping[str, str]) -> Mapping[str, str]:
+    """Variables that mean nothing, each with the one it may have meant; routers and clients have some of their own."""
+    known = variables()
+    strange = (name for name in env if name.startswith("SIE_") and name not in known)
+    likely = ((name, difflib.get_close_matches(name, known, 1, ALMOST_ALIKE)) for name in strange)
+    return {name: found[0] for name, found in likely if found and not name.startswith("SIE_ROUTER_")}
 
 
 def name_list(text: str) -> tuple[str, ...]:
@@ -174,14 +216,17 @@ def device_name(text: str) -> str:
     return text.lower()
 
 
-def usable_cores() -> int:
+def usable_cores(root: Path = Path("/")) -> int:
     """Cores this process may use: those it is pinned to, and no more than its container's CPU limit."""
     pinned = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = CGROUP_CPU.read_text().split()
-    except (OSError, ValueError):
-        return pinned
-    return pinned if quota == "max" else max(1, min(pinned, int(quota) // int(period)))
+    for files in CPU_LIMITS:
+        try:
+            quota, period = " ".join((root / each).read_text() for each in files).split()
+            if int(quota) > 0:  # version 1 says -1 for no limit, version 2 "max"
+                return max(1, min(pinned, int(quota) // int(period)))
+        except (OSError, ValueError):
+            continue
+    return pinned
 
 
 def _truth(text: str) -> bool:

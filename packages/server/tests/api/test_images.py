@@ -76,6 +76,7 @@ async def test_json_carries_images_as_base64(worker: Served, clip: Path) -> None
     [
         ({"images": [{"data": b"no image"}]}, M, "cannot be read"),
         ({"images": [{"data": picture(10_000, 10_000, mode="1")}]}, M, "the limit is 40000000"),
+        ({"images": [{"data": picture(1_000_000, 1, mode="1")}]}, M, "1000000 x 1 pixels is too long and narrow"),
         ({"images": [{"data": IMAGES[0]}], "text": "and this"}, M, "item 0 has both a text and images"),
         ({"images": [{"data": IMAGES[0]}]}, TEXT_ONLY, "reads text only"),
         ({"images": []}, M, "has no text or images"),

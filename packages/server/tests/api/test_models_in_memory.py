@@ -53,7 +53,7 @@ async def test_readiness_names_the_models_it_waits_for_and_the_device_counts(tmp
         for path in ("/readyz", "/livez"):
             assert (await worker.http.get(path)).status_code == 503
         metrics = (await worker.http.get("/metrics")).text
-        assert f'sie_model_memory_bytes{{model="{M}"}} 0.0' in metrics
+        assert f'sie_model_memory_bytes{{device="cpu",model="{M}"}} 0.0' in metrics
         assert "sie_memory_used_bytes" in metrics
 
 

@@ -86,3 +86,11 @@ async def test_packed_bits_keep_the_unpacked_dimension(worker: Served, dtype: st
         assert (dense["dims"], dense["dtype"], dense["values"].shape) == (20, dtype, (3,))
         assert (multivector["token_dims"], multivector["values"].shape) == (12, (len(text.split()), 2))
         assert (multivector["dtype"], multivector["num_tokens"]) == (dtype, len(text.split()))
+
+
+async def test_token_vectors_that_no_memory_could_hold_are_refused_before_they_are_computed(tmp_path: Path) -> None:
+    tasks = {"encode": {"multivector": {"dim": 200_000}}}
+    async with served(write_catalog(tmp_path, {M: {"tasks": tasks}})) as kit:
+        reply = await kit.encode(M, "word " * 500, "word " * 500)
+        assert (reply.status_code, reply.headers["x-sie-error-code"]) == (413, "INPUT_TOO_LONG")
+        assert "the 1000 tokens of the request have vectors of 762 MiB, the limit is 512 MiB" in reply.text

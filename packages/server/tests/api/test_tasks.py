@@ -3,15 +3,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import numpy as np
 import pytest
 
 from served_worker import Served, served, write_catalog
 from sie_protocol.arrays import decode_reply
-from sie_protocol.errors import RULES, ErrorCode
 from sie_protocol.versions import VERSION
+from wire_answers import error_of
 
 M = "org/hash"
 MODELS: dict[str, dict[str, Any]] = {
@@ -26,18 +25,6 @@ MODELS: dict[str, dict[str, Any]] = {
 async def worker(tmp_path: Path) -> Any:
     async with served(write_catalog(tmp_path, MODELS), machine_profile="l4", max_body_bytes=4000) as each:
         yield each
-
-
-def error_of(reply: httpx.Response) -> dict[str, Any]:
-    body: dict[str, Any] = reply.json()
-    assert body["error"] == body["detail"]
-    error: dict[str, Any] = body["error"]
-    code = ErrorCode(error["code"])
-    assert reply.status_code == RULES[code].status
-    assert reply.headers["x-sie-error-code"] == code
-    assert reply.headers.get_list("x-sie-server-version") == [VERSION]
-    assert ("retry-after" in reply.headers) == RULES[code].retryable
-    return error
 
 
 async def test_msgpack_is_the_default_and_ids_and_order_are_kept(worker: Served) -> None:
@@ -199,7 +186,7 @@ async def test_metrics_have_only_catalogue_names_and_reading_changes_nothing(wor
     assert 'sie_requests_total{endpoint="encode",model="other",status="404"} 1.0' in first
     assert f'sie_tokens_processed_total{{model="{M}"}} 3.0' in first
     assert f'sie_queue_depth{{model="{M}"}} 0.0' in first
-    assert f'sie_model_loaded{{model="{M}"}} 1.0' in first
+    assert f'sie_model_loaded{{device="cpu",model="{M}"}} 1.0' in first
     assert 'phase="inference"' in first
     assert "evil" not in first
 
@@ -215,3 +202,10 @@ async def test_fifty_requests_at_once_are_all_answered(worker: Served) -> None:
 async def test_a_bad_request_id_is_replaced(worker: Served) -> None:
     reply = await worker.http.get("/healthz", headers={"x-request-id": "a" * 500})
     assert len(reply.headers["x-request-id"]) == 32
+
+
+async def test_the_phases_of_a_request_fit_into_its_time_however_many_batches_run_side_by_side(tmp_path: Path) -> None:
+    async with served(write_catalog(tmp_path, {M: {"options": {"batch_s": 0.02}}}), max_batch_items=2) as kit:
+        reply = await kit.encode(M, *map(str, range(16)))
+        phases = [float(reply.headers[f"x-{phase}-time"]) for phase in ("queue", "tokenization", "inference")]
+        assert 20 <= phases[2] <= sum(phases) <= float(reply.headers["x-total-time"])

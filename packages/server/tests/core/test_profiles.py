@@ -38,8 +38,8 @@ def test_profiles_that_load_alike_share_one_set_of_weights() -> None:
     }
     held = {slot.name: slot for slot in slots()}
     assert set(held) == {"org/m", "org/m:half", "org/m:cls", "org/m:Other"}
-    assert held["org/m"].aliases == ("org/m:short",)
-    assert held["org/m"].max_batch_tokens == 100  # batches mix its profiles: the smallest bound holds
+    assert held["org/m"].weights.aliases == ("org/m:short",)
+    assert held["org/m"].weights.max_batch_tokens == 100  # batches mix its profiles: the smallest bound holds
     assert held["org/m:half"].model.profiles["default"].compute_precision == "float16"
 
 

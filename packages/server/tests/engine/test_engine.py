@@ -206,6 +206,13 @@ async def test_a_permanent_failure_is_remembered_and_never_tried_again(error: Ex
         assert kit.engine.info_of("a")["last_error"] is not None
 
 
+async def test_a_file_that_the_worker_may_not_read_is_named() -> None:
+    async with engine_of("a") as kit:
+        kit.gates["a"].load_error = PermissionError(13, "Permission denied", "/models/config.json")
+        await kit.load()
+        assert "'/models/config.json' cannot be read: Permission denied" in (await kit.refused("x")).message
+
+
 @pytest.mark.parametrize("kind", [ErrorClass.NETWORK, ErrorClass.OOM])
 async def test_a_failure_that_may_pass_is_tried_again_after_its_cool_down(kind: ErrorClass) -> None:
     async with engine_of("a") as kit:

@@ -1,6 +1,8 @@
-"""Request bodies: read up to a limit, and given up when the client is gone."""
+"""Request bodies: read up to a limit each and a limit in all, and given up when the client is gone or stops."""
 
+import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from starlette.types import Receive, Scope
 
@@ -8,36 +10,103 @@ from sie_protocol.codec import body_too_long
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.api.edge import header
 
+PAUSE_S: Final = 30.0  # a body that stops for longer does not go on: its sender has died, or means no good
+
 
 class ClientGoneError(Exception):
     """The client closed the connection; there is nobody to answer."""
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+class Bodies:
+    """Bytes of all bodies that a worker holds: at most so many, but one body of any size is always let in."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._held = 0
+
+    def hold(self) -> "Held":
+        """Room for one request's body, which grows as it comes."""
+        return Held(self)
+
+    def take(self, size: int, own: int) -> None:
+        """Count more bytes of a body of which so many are held.
+
+        Raises:
+            Problem: QUEUE_FULL when bodies of others leave no room.
+        """
+        others = self._held - own
+        if others and self._held + size > self._limit:
+            message = f"this worker holds {self._held} bytes of requests and takes at most {self._limit}; try again"
+            raise Problem(ErrorCode.QUEUE_FULL, message)
+        self._held += size
+
+    def give(self, size: int) -> None:
+        """These bytes are gone."""
+        self._held -= size
+
+
+class Held:
+    """What one request holds, until `release`."""
+
+    __slots__ = ("_bodies", "size")
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies = bodies
+        self.size = 0
+
+    def grow(self, size: int) -> None:
+        """More has come.
+
+        Raises:
+            Problem: QUEUE_FULL.
+        """
+        self._bodies.take(size, self.size)
+        self.size += size
+
+    def release(self) -> None:
+        """The request is over."""
+        self._bodies.give(self.size)
+        self.size = 0
+
+
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int, held: Held, pause_s: float = PAUSE_S) -> bytes:
     """The whole body.
 
     Raises:
-        Problem: INPUT_TOO_LONG as soon as more than the limit is announced or sent.
+        Problem: INVALID_INPUT when it is compressed, or stops before its end; INPUT_TOO_LONG as soon as more than the
+            limit is announced or sent; QUEUE_FULL when other bodies leave no room for it.
         ClientGoneError: the client left before the body was complete.
     """
+    _check_headers(scope, limit_bytes)
+    parts: list[bytes] = []
+    while True:
+        try:
+            async with asyncio.timeout(pause_s):
+                message = await receive()
+        except TimeoutError as error:
+            text = f"the body stopped for {pause_s:.0f} s after {held.size} bytes; send it without a break"
+            raise Problem(ErrorCode.INVALID_INPUT, text) from error
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        part: bytes = message.get("body", b"")
+        if held.size + len(part) > limit_bytes:
+            raise body_too_long(held.size + len(part), limit_bytes)
+        held.grow(len(part))
+        parts.append(part)
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _check_headers(scope: Scope, limit_bytes: int) -> None:
     announced = header(scope, b"content-length") or "0"
     if not announced.isdigit():
         raise Problem(ErrorCode.INVALID_INPUT, f"Content-Length is '{announced[:40]}'; expected a number of bytes")
     if int(announced) > limit_bytes:
         raise body_too_long(int(announced), limit_bytes)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        part: bytes = message.get("body", b"")
-        size += len(part)
-        if size > limit_bytes:
-            raise body_too_long(size, limit_bytes)
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+    encoding = header(scope, b"content-encoding") or "identity"
+    if encoding.lower() != "identity":
+        message = f"the body is compressed (Content-Encoding: {encoding[:40]}), which is not read; send it as it is"
+        raise Problem(ErrorCode.INVALID_INPUT, message)
 
 
 async def when_gone(receive: Receive, act: Callable[[], object]) -> None:

@@ -37,6 +37,8 @@ class Edge:
             return
         request_id = _asked_id(scope) or uuid.uuid4().hex.encode()
         scope[REQUEST_ID_KEY] = request_id.decode()
+        if is_head := scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
         stamps = [_VERSION_HEADER, (_ID_NAME, request_id)]
         started = False
 
@@ -45,6 +47,8 @@ class Edge:
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"] = [*message.get("headers", ()), *stamps]
+            elif is_head:
+                message["body"] = b""
             await send(message)
 
         try:
@@ -70,7 +74,9 @@ async def on_problem(_: Request, error: Exception) -> Response:
 async def on_http_error(request: Request, error: Exception) -> Response:
     """Handler of what the routing raises: no such path, no such method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for this type
-    return error_response(_routing_problem(request.scope, error))
+    response = error_response(_routing_problem(request.scope, error))
+    response.headers.update(error.headers or {})  # Allow
+    return response
 
 
 async def on_bug(_: Request, __: Exception) -> Response:

@@ -18,7 +18,7 @@ from sie_server.weights.store import FetchRecord
 OTHER = "other"  # the label of every model that is not in the catalogue: callers do not make label values
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 FETCH_SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-ITEMS = (1, 2, 4, 8, 16, 32, 64, 128)
+ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 OOM_EVENTS = MappingProxyType(
@@ -61,8 +61,8 @@ class Metrics:
             buckets=SECONDS,
             registry=self._registry,
         )
-        self._batch_items = Histogram(
-            "sie_batch_items", "Items of a batch", model, buckets=ITEMS, registry=self._registry
+        self._batch_size = Histogram(
+            "sie_batch_size", "Items of a batch", model, buckets=ITEMS, registry=self._registry
         )
         self._batch_tokens = Histogram(
             "sie_batch_tokens", "Tokens of a batch", model, buckets=TOKENS, registry=self._registry
@@ -89,9 +89,9 @@ class Metrics:
             "sie_weights_evicted_bytes", "Bytes of models deleted from the local cache", registry=self._registry
         )
 
-    def watch(self, statuses: Statuses, memory: Memory) -> None:
+    def watch(self, statuses: Statuses, memory: Memory, device: str) -> None:
         """Read queue depths, states and memory from here at each scrape."""
-        self._registry.register(_Models(statuses, memory))
+        self._registry.register(_Models(statuses, memory, device))
 
     def on_oom(self, model: str, event: OomEvent) -> None:
         """Count a step of a batch's rescue."""
@@ -111,7 +111,7 @@ class Metrics:
 
     def on_batch(self, record: BatchRecord) -> None:
         """Count one batch."""
-        self._batch_items.labels(record.model).observe(record.items)
+        self._batch_size.labels(record.model).observe(record.items)
         self._batch_tokens.labels(record.model).observe(record.tokens)
         self._tokens.labels(record.model).inc(record.tokens)
 
@@ -130,18 +130,20 @@ class Metrics:
 
 
 class _Models(Collector):
-    def __init__(self, statuses: Statuses, memory: Memory) -> None:
+    def __init__(self, statuses: Statuses, memory: Memory, device: str) -> None:
         self._statuses = statuses
         self._memory = memory
+        self._device = device
 
     def collect(self) -> Iterable[Metric]:
         depth = GaugeMetricFamily("sie_queue_depth", "Items accepted and not answered yet", labels=("model",))
-        loaded = GaugeMetricFamily("sie_model_loaded", "1 when the model is loaded", labels=("model",))
-        held = GaugeMetricFamily("sie_model_memory_bytes", "What the model's weights take", labels=("model",))
+        place = ("model", "device")
+        loaded = GaugeMetricFamily("sie_model_loaded", "1 when the model is loaded", labels=place)
+        held = GaugeMetricFamily("sie_model_memory_bytes", "What the model's weights take", labels=place)
         for model in self._statuses():
             depth.add_metric((model.name,), model.queue_depth)
-            loaded.add_metric((model.name,), float(model.state == "loaded"))
-            held.add_metric((model.name,), model.memory_bytes)
+            loaded.add_metric((model.name, self._device), float(model.state == "loaded"))
+            held.add_metric((model.name, self._device), model.memory_bytes)
         return depth, loaded, held, *self._totals()
 
     def _totals(self) -> Iterable[Metric]:

@@ -37,7 +37,7 @@ DESCRIBED = (
 
 def build_api(context: TaskContext, feed: StatusFeed) -> Edge:
     """The ASGI app of one worker."""
-    app = FastAPI(title="SIE worker", version=VERSION)
+    app = FastAPI(title="SIE worker", version=VERSION, redirect_slashes=False)
     app.router.routes[:0] = [_task("encode", TaskEndpoint("encode", context, encode))]
     app.router.routes.append(_task("score", TaskEndpoint("score", context, score)))
     app.router.routes.append(_task("extract", TaskEndpoint("extract", context, extract)))

@@ -25,14 +25,14 @@ class Identity:
     machine_profile: str
     pool: str
     bundle: str
-    bundle_config_hash: str
     max_batch_items: int
 
 
 class StatusFeed:
-    """Frames for at most so many watchers at once."""
+    """Frames for at most so many watchers at once. `config_hash` is that of the catalogue."""
 
-    def __init__(self, identity: Identity, engine: Engine, max_watchers: int) -> None:
+    def __init__(self, identity: Identity, engine: Engine, max_watchers: int, config_hash: str) -> None:
+        self.config_hash = config_hash
         self._identity = identity
         self._engine = engine
         self._changed: Signal = engine.changed
@@ -48,7 +48,7 @@ class StatusFeed:
             machine_profile=own.machine_profile,
             pool_name=own.pool,
             bundle=own.bundle,
-            bundle_config_hash=own.bundle_config_hash,
+            bundle_config_hash=self.config_hash,
             version=VERSION,
             gpu_count=len(gpus),
             max_batch_requests=own.max_batch_items,

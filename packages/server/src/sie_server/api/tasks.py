@@ -13,7 +13,7 @@ from sie_protocol import headers
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import Usage
 from sie_protocol.target import parse_target
-from sie_server.api.body import ClientGoneError, read_body, when_gone
+from sie_server.api.body import Bodies, ClientGoneError, read_body, when_gone
 from sie_server.api.edge import REQUEST_ID_KEY, error_response, header
 from sie_server.api.metrics import Metrics, RequestRecord
 from sie_server.engine.engine import Engine
@@ -49,6 +49,7 @@ class TaskContext:
     metrics: Metrics
     machine_profile: str
     max_body_bytes: int
+    bodies: Bodies
 
 
 class TaskEndpoint:
@@ -68,6 +69,7 @@ class TaskEndpoint:
         work = asyncio.current_task()
         assert work is not None  # noqa: S101 - ASGI servers run every request in a task
         gone = False
+        held = self._context.bodies.hold()
         watcher: asyncio.Task[None] | None = None
 
         def drop() -> None:
@@ -77,7 +79,7 @@ class TaskEndpoint:
 
         try:
             check_machine_profile(header(scope, b"x-sie-machine-profile"), self._context.machine_profile)
-            body = await read_body(scope, receive, self._context.max_body_bytes)
+            body = await read_body(scope, receive, self._context.max_body_bytes, held)
             watcher = asyncio.get_running_loop().create_task(when_gone(receive, drop))
             media, payload, extra = await self._answer(self._context, scope, body, outcome)
             outcome.phases["total"] = perf_counter() - started
@@ -97,6 +99,7 @@ class TaskEndpoint:
         finally:
             if watcher is not None:
                 watcher.cancel()
+            held.release()
             outcome.phases["total"] = perf_counter() - started
             record = RequestRecord(outcome.model, self._name, outcome.status, outcome.phases)
             self._context.metrics.on_request(record)

@@ -21,8 +21,12 @@ class DrainRate:
             return DrainRate(items, seconds)
         return DrainRate(self.items + WEIGHT * (items - self.items), self.seconds + WEIGHT * (seconds - self.seconds))
 
-    def wait_s(self, excess_items: int) -> float:
-        """How long until so many items are gone; the shortest wait while nothing is known."""
-        if not self.items:
-            return MIN_WAIT_S
-        return min(max(excess_items * self.seconds / self.items, MIN_WAIT_S), MAX_WAIT_S)
+    def wait_s(self, excess_items: int, draw: float) -> float:
+        """How long until so many items are gone; the shortest wait while nothing is known.
+
+        `draw`, uniform in [0, 1), makes long waits up to a quarter longer, so that those who were sent away together do
+        not come back together.
+        """
+        known = excess_items * self.seconds / self.items if self.items else MIN_WAIT_S
+        wait = min(max(known, MIN_WAIT_S), MAX_WAIT_S)
+        return wait + int(draw * (wait // 4 + 1))

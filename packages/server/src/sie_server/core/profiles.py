@@ -5,13 +5,40 @@ differ. `org/model` names the default profile of a model, `org/model:name` anoth
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
+from sie_server.core.names import suggestion
 from sie_server.core.options import invalid, load_identity, no_such_profile
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """One set of weights: the model under the profile that owns them. `aliases`: other profiles that run on them."""
+
+    name: str
+    model: ModelConfig
+    max_batch_tokens: int
+    aliases: tuple[str, ...] = ()
+
+
+def sets_of(model: ModelConfig) -> list[Weights]:
+    """Every set of weights that a model's profiles need; of those that share one, the smallest batches count."""
+    owners = weights_of(model)
+    sharing = {owner: [name for name, own in owners.items() if own == owner] for owner in owners.values()}
+    return [
+        Weights(
+            profile_id(model, owner),
+            under(model, owner),
+            max_batch_tokens=min(model.profiles[name].max_batch_tokens for name in names),
+            aliases=tuple(profile_id(model, name) for name in names if name != owner),
+        )
+        for owner, names in sharing.items()
+    ]
 
 
 def weights_of(model: ModelConfig) -> Mapping[str, str]:
@@ -56,8 +83,11 @@ def unknown(models: Mapping[str, ModelConfig], name: str) -> Problem:
     base, _, profile = name.partition(PROFILE_SEPARATOR)
     model = models.get(base.lower())
     details = {"model": name[:200]}
-    if model is None or not profile:
-        message = f"this worker has no model '{name[:200]}'; GET /v1/models lists what it has"
+    if not name.strip("/"):
+        message = "the request names no model; GET /v1/models lists what this worker has"
+    elif model is None or not profile:
+        meant = suggestion(base, (each.sie_id for each in models.values()))
+        message = f"this worker has no model '{name[:200]}'{meant or '; GET /v1/models lists what it has'}"
     else:
         known = ", ".join(sorted(model.profiles))
         message = f"model '{model.sie_id}' has no profile '{profile[:200]}'; it has: {known}"

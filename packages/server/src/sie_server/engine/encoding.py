@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from functools import partial
 from itertools import islice
+from typing import Final
 
 import numpy as np
 
+from sie_protocol.catalog import ModelConfig
+from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item
-from sie_server.adapters.base import Vector
+from sie_server.adapters.base import Prepared, Vector
 from sie_server.core.options import EncodeOptions, invalid, resolve_encode
 from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
@@ -15,6 +18,8 @@ from sie_server.engine.inputs import inputs_of
 from sie_server.engine.loop import Row
 from sie_server.engine.quantize import Finished, finish
 from sie_server.engine.results import Encoded
+
+FLOAT_BYTES: Final = 4
 
 
 async def encode(engine: Engine, name: str, items: Sequence[Item], params: EncodeParams) -> Encoded:
@@ -32,12 +37,29 @@ async def encode(engine: Engine, name: str, items: Sequence[Item], params: Encod
     counts = [len(of_item) for of_item in inputs]
     wants = Wants(frozenset(options.output_types), options.may_cut, counts)
     all_inputs = [each for of_item in inputs for each in of_item]
-    ran = await engine.run(choice, all_inputs, is_query=options.is_query, wants=wants)
-    found = ran.rows if len(ran.rows) == len(inputs) else _averaged(ran.rows, counts)
+    async with engine.admitted(choice, all_inputs, wants, is_query=options.is_query) as admitted:
+        _check_answer(choice.model, options, admitted.prepared, engine.limits.answer_vector_bytes)
+        own = await admitted.rows(admitted.prepared)
+        cost = admitted.cost()
+    found = own if len(own) == len(inputs) else _averaged(own, counts)
     work = partial(_finish, found, options)
     # What adapters compute in already needs no work, and so no thread.
     rows = work() if options.output_dtype == "float32" else await engine.pipeline.run(work)
-    return Encoded(choice.model.sie_id, rows, choice.model.dims, options, ran.cost)
+    return Encoded(choice.model.sie_id, rows, choice.model.dims, options, cost)
+
+
+def _check_answer(model: ModelConfig, options: EncodeOptions, prepared: Sequence[Prepared], limit_bytes: int) -> None:
+    """Refuse a request whose token vectors would take too much memory; other vectors are one an item."""
+    if "multivector" not in options.output_types:
+        return
+    tokens = sum(each.tokens for each in prepared)
+    size = tokens * model.dims["multivector"] * FLOAT_BYTES
+    if size > limit_bytes:
+        message = (
+            f"the {tokens} tokens of the request have vectors of {size >> 20} MiB, the limit is "
+            f"{limit_bytes >> 20} MiB; send fewer items in one request"
+        )
+        raise Problem(ErrorCode.INPUT_TOO_LONG, message)
 
 
 def _averaged(rows: Sequence[Row], counts: Sequence[int]) -> list[Row]:

@@ -50,7 +50,7 @@ class EngineLimits:
     """Bounds that hold for every model. `cpu_batch_tokens` keeps a batch's activations inside the CPU's cache.
 
     `score_vector_bytes`: token vectors of one score request that exist at a time; a thousand long documents have many
-    times as many.
+    times as many. `answer_vector_bytes`: those of one encode request, which all exist until they are sent.
     """
 
     max_batch_items: int
@@ -61,6 +61,7 @@ class EngineLimits:
     stay: Stay = field(default_factory=Stay)
     health: HealthLimits = field(default_factory=HealthLimits)
     score_vector_bytes: int = 256 * 1024 * 1024
+    answer_vector_bytes: int = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def _no_files(spec: ModelSpec) -> Fetched:
 
 @dataclass(frozen=True, slots=True)
 class EnginePorts:
-    """What the engine needs of the outside: the time, the device's memory and errors, somebody who counts.
+    """What the engine needs of the outside: time, chance, the device's memory and errors, somebody who counts.
 
     `fetch` brings a model's files here and says how much memory it will take; `self_test` has the device compute
     something and raises when it cannot; both block.
@@ -92,6 +93,7 @@ class EnginePorts:
     self_test: Callable[[str], None] = lambda _: None
     on_oom: Callable[[str, OomEvent], None] = lambda _, __: None
     on_idle: Callable[[str], None] = lambda _: None
+    draw: Callable[[], float] = lambda: 0.0
 
 
 class Engine:
@@ -108,13 +110,12 @@ class Engine:
     ) -> None:
         self.changed = Signal()
         self.draining = False
-        self._catalog = models
         self._adapters = adapters
         self._device = device
         self.pipeline = pipeline
         self.limits = limits
         self._ports = ports
-        slots, clock = Slots(models), ports.clock
+        slots, clock = Slots(models, limits.stay.pinned), ports.clock
         residency = Residency(slots, limits.memory, ports.memory, clock, self.changed)
         load = LoadPorts(ports.fetch, self._build, self._open_loop)
         self._models = Models(
@@ -123,7 +124,7 @@ class Engine:
         self._residency = residency
         self.health = DeviceHealth(device, ports.self_test, limits.health, clock, self.changed)
         rescue = RescuePorts(ports.is_out_of_memory, residency.clear, residency.evict_other, ports.on_oom)
-        self._queue_ports = Ports(clock, self.changed.notify, self._on_batch, rescue)
+        self._queue_ports = Ports(clock, self.changed.notify, self._on_batch, rescue, ports.draw)
 
     async def run(
         self, choice: Choice, inputs: Sequence[Input], *, is_query: bool = False, wants: Wants = EVERYTHING
@@ -193,7 +194,7 @@ class Engine:
 
     def info(self) -> list[ModelInfo]:
         """Every model of this worker, with its profiles."""
-        return [self.info_of(model.sie_id) for model in self._catalog.values()]
+        return [self.info_of(name) for name in self._models.slots.models]
 
     def info_of(self, name: str) -> ModelInfo:
         """One model, or one profile of it.
@@ -215,6 +216,14 @@ class Engine:
     def memory(self) -> Reading | None:
         """Memory of the device, or of the process on a CPU; None when unknown."""
         return self._ports.memory.read()
+
+    def adopt(self, models: Mapping[str, ModelConfig]) -> None:
+        """Serve these models from now on, keyed by their ids in lower case.
+
+        What is loaded and would be loaded alike stays. Every other model finishes what it accepted, and if it was
+        loaded and is still wanted, it is loaded anew.
+        """
+        self._models.adopt(models)
 
     def preload(self) -> None:
         """Start the loads that readiness waits for."""
@@ -264,7 +273,7 @@ class Engine:
         return adapter
 
     def _open_loop(self, slot: Slot, adapter: Adapter) -> ModelLoop:
-        tokens = slot.max_batch_tokens
+        tokens = slot.weights.max_batch_tokens
         if self._device.kind == "cpu":
             tokens = min(tokens, self.limits.cpu_batch_tokens)
         patience_s = PATIENCE_S if adapter.capabilities.pads else 0.0

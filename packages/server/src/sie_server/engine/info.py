@@ -39,7 +39,7 @@ def model_statuses(slots: Slots) -> tuple[ModelStatus, ...]:
     return tuple(
         ModelStatus(
             name=slot.name,
-            aliases=slot.aliases,
+            aliases=slot.weights.aliases,
             state=str(slot.state),
             queue_depth=slot.depth,
             memory_bytes=_held(slot),

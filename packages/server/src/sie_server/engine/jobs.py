@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ Row = Mapping[str, Output]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The rows of one request in its order, how long it waited for the device, and how long that took, in seconds."""
+    """The rows of one request in its order, seconds until the device began with it, and from then to the end."""
 
     rows: Sequence[Row]
     queue_s: float
@@ -30,8 +31,15 @@ class Job:
     rows: list[Row]
     missing: int
     arrived_at: float
-    started_at: float | None = None
-    inference_s: float = 0.0
+    started_at: float = math.inf
+    ended_at: float = 0.0
+
+    def computed(self, started_at: float, ended_at: float) -> None:
+        """A batch with items of it is done; give the answer if that was the last one. Batches may run side by side."""
+        self.started_at, self.ended_at = min(self.started_at, started_at), max(self.ended_at, ended_at)
+        if self.missing == 0 and not self.reply.done():
+            waited_s, took_s = self.started_at - self.arrived_at, self.ended_at - self.started_at
+            self.reply.set_result(Answer(self.rows, waited_s, took_s))
 
     def fail(self, problem: Problem) -> None:
         """End it, unless it has ended."""

@@ -44,12 +44,13 @@ class BatchRecord:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a queue needs of the outside: the time, somebody to tell of changes and of each batch, and help."""
+    """What a queue needs of the outside: time, chance, somebody to tell of changes and of each batch, and help."""
 
     clock: Clock
     changed: Callable[[], None]
     record: Callable[[BatchRecord], None]
     rescue: RescuePorts
+    draw: Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class ModelLoop:
         self._clock = ports.clock
         self._changed = ports.changed
         self._record = ports.record
+        self._draw = ports.draw
         self._recovery = Recovery(name, ports.rescue, self._resume)
         self._again: deque[Attempt] = deque()
         self._queue: tuple[Waiting, ...] = ()
@@ -189,7 +191,7 @@ class ModelLoop:
 
     def _full(self, what: str, excess_items: int) -> Problem:
         message = f"model '{self.name}' has {what}; try again"
-        return Problem(ErrorCode.QUEUE_FULL, message, retry_after_s=self._rate.wait_s(excess_items))
+        return Problem(ErrorCode.QUEUE_FULL, message, retry_after_s=self._rate.wait_s(excess_items, self._draw()))
 
     def _ask(self) -> None:
         if not self._asked and (self._again or self._queue or self._arrived):
@@ -205,11 +207,7 @@ class ModelLoop:
             return None
         self._running += 1
         self._ask()
-        now = self._clock()
-        for entry in attempt.entries:
-            if entry.job.started_at is None:
-                entry.job.started_at = now
-        return self._work(attempt, now)
+        return self._work(attempt)
 
     def _next(self) -> Attempt:
         """What failed before goes first: it has waited longest."""
@@ -242,7 +240,7 @@ class ModelLoop:
         loop = asyncio.get_running_loop()
         self._timer = None if wake_at is None else loop.call_later(wake_at - self._clock(), self._expire)
 
-    def _work(self, attempt: Attempt, now: float) -> Work[Computed]:
+    def _work(self, attempt: Attempt) -> Work[Computed]:
         prepared = [entry.prepared for entry in attempt.entries]
 
         def compute(threads: int) -> Computed:
@@ -251,7 +249,7 @@ class ModelLoop:
             return Computed(outputs, broken_rows(outputs, len(prepared)), started, self._clock())
 
         def done(computed: Computed) -> None:
-            self._answer(attempt.entries, computed, computed.started - now)
+            self._answer(attempt.entries, computed)
             self._recovery.settled(attempt)
             self._resume(())
 
@@ -268,7 +266,7 @@ class ModelLoop:
                 entry.job.fail(self._refusal(self.name))
         self._settled.notify()
 
-    def _answer(self, entries: tuple[Waiting, ...], computed: Computed, staged_s: float) -> None:
+    def _answer(self, entries: tuple[Waiting, ...], computed: Computed) -> None:
         seconds, now = computed.ended - computed.started, self._clock()
         self._record(BatchRecord(self.name, len(entries), sum(entry.tokens for entry in entries), seconds))
         self._rate, self._moved_at = self._rate.after(len(entries), now - self._moved_at), now
@@ -280,6 +278,4 @@ class ModelLoop:
             job.rows[entry.index] = {kind: own for kind, own in found if own is not None}
             job.missing -= 1
         for job in jobs_of(entries):
-            job.inference_s += seconds
-            if job.missing == 0 and not job.reply.done() and job.started_at is not None:
-                job.reply.set_result(Answer(job.rows, job.started_at - job.arrived_at + staged_s, job.inference_s))
+            job.computed(computed.started, computed.ended)

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from sie_protocol.catalog import ModelConfig
 from sie_server.adapters.base import Adapter, LoadError, ModelSpec
 from sie_server.core.lifecycle import ErrorClass, Failure, State, Step, advance, may_load
 from sie_server.engine.loading import Fetched
@@ -71,7 +72,6 @@ class Models:
         self._timers: dict[Slot, asyncio.TimerHandle] = {}
         self._may_fetch = asyncio.Semaphore(MAX_PARALLEL_FETCHES)
         self._may_load = asyncio.Semaphore(MAX_PARALLEL_LOADS)
-        slots.pin(stay.pinned)
         self._preloading = {slots.find(name, {}).slot for name in stay.preload}
 
     @property
@@ -99,6 +99,8 @@ class Models:
             Problem: MODEL_LOADING while it loads or unloads, MODEL_LOAD_FAILED when it cannot.
         """
         now = self._clock()
+        if slot.outdated:
+            raise not_there(slot, now)
         if slot.state is State.LOADED and slot.loop is not None:
             slot.used_at = now
             return slot.loop
@@ -109,6 +111,16 @@ class Models:
     def used(self, slot: Slot) -> None:
         """A request for the model has its answer."""
         slot.used_at = self._clock()
+
+    def adopt(self, models: Mapping[str, ModelConfig]) -> None:
+        """Have these models instead; see `Engine.adopt`."""
+        for slot in self._slots.adopt(models):
+            log.info("model %s %s", slot.name, "is gone from the catalogue" if slot.wanted is None else "has changed")
+            if slot.state in (State.AVAILABLE, State.FAILED):
+                self._renewed(slot)
+            else:
+                self._go_on(self._renew(slot), f"renew {slot.name}")
+        self._changed.notify()
 
     def preload(self) -> None:
         """Start the loads that readiness waits for."""
@@ -137,10 +149,30 @@ class Models:
         slot.state = advance(slot.state, Step.LOAD)
         slot.attempts += 1
         slot.loading_since = now
-        task = asyncio.get_running_loop().create_task(self._run(slot), name=f"load {slot.name}")
+        self._go_on(self._run(slot), f"load {slot.name}")
+        self._changed.notify()
+
+    def _go_on(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _renew(self, slot: Slot) -> None:
+        """Drop what an outdated slot holds, then load what is wanted in its place."""
+        while slot.state is State.LOADING:
+            await self._changed.changed(self._changed.version)
+        was_used = slot.state in (State.LOADED, State.FAILED)
+        if slot.state in (State.LOADED, State.UNLOADING):
+            await asyncio.shield(self._residency.unload(slot))
+        if self._renewed(slot) and was_used:
+            self._start(slot, self._clock())
         self._changed.notify()
+
+    def _renewed(self, slot: Slot) -> bool:
+        is_wanted = self._slots.renew(slot)
+        if not is_wanted:
+            self._preloading.discard(slot)
+        return is_wanted
 
     async def _run(self, slot: Slot) -> None:
         try:
@@ -157,7 +189,8 @@ class Models:
             slot.loaded_at = slot.used_at = now
             self._watch_idle(slot)
             log.info("model %s loaded in %.2f s", slot.name, now - slot.loading_since)
-        self._preloading.discard(slot)
+        if not slot.outdated:
+            self._preloading.discard(slot)
         self._changed.notify()
 
     async def _load(self, slot: Slot) -> Adapter:
@@ -221,6 +254,8 @@ class Models:
         """Only texts written for callers leave the worker; the log has the rest."""
         if isinstance(error, TimeoutError):
             return f"it took longer than {self._stay.load_timeout_s:.0f} s"
+        if isinstance(error, OSError) and error.filename:
+            return f"'{error.filename}' cannot be read: {error.strerror}"
         return str(error) if isinstance(error, LoadError) else "an unexpected error; the worker's log says which"
 
 

@@ -9,7 +9,7 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_server.adapters.base import ModelSpec, WeightsSource
 from sie_server.core.lifecycle import Failure, State, loading_retry_after_s
 from sie_server.core.options import load_options
-from sie_server.core.profiles import check_profile, profile_id, under, unknown, weights_of
+from sie_server.core.profiles import Weights, check_profile, profile_id, sets_of, under, unknown, weights_of
 from sie_server.engine.jobs import making_room
 from sie_server.engine.loop import ModelLoop
 
@@ -18,14 +18,14 @@ from sie_server.engine.loop import ModelLoop
 class Slot:
     """One set of weights; written by `Models` and `Residency` on the event loop's thread only.
 
-    `model` is the catalogue's model under the profile that owns the weights, `aliases` the other profiles that run on
-    them. Times are monotonic; `size_bytes` is what the weights take or are about to take, 0 while nobody knows.
+    Times are monotonic; `size_bytes` is what the weights take or are about to take, 0 while nobody knows. `outdated`:
+    the catalogue has changed, and what is here is another set of weights than `wanted`, which is None when the model is
+    gone from the catalogue.
     """
 
-    name: str
-    model: ModelConfig
-    max_batch_tokens: int
-    aliases: tuple[str, ...] = ()
+    weights: Weights
+    wanted: Weights | None
+    outdated: bool = False
     is_pinned: bool = False
     state: State = State.AVAILABLE
     loop: ModelLoop | None = None
@@ -35,6 +35,16 @@ class Slot:
     loaded_at: float = 0.0
     used_at: float = 0.0
     size_bytes: int = 0
+
+    @property
+    def name(self) -> str:
+        """By which callers ask for it."""
+        return self.weights.name
+
+    @property
+    def model(self) -> ModelConfig:
+        """The catalogue's model under the profile that owns the weights."""
+        return self.weights.model
 
     @property
     def depth(self) -> int:
@@ -52,17 +62,45 @@ class Choice:
 
 
 class Slots:
-    """Every slot of a worker; which there are never changes. `models` are keyed by their ids in lower case."""
+    """Every slot of a worker. `models` are keyed by their ids in lower case; `pinned` names those that never go."""
 
-    def __init__(self, models: Mapping[str, ModelConfig]) -> None:
-        self._models = models
-        self._slots: list[Slot] = []
+    def __init__(self, models: Mapping[str, ModelConfig], pinned: tuple[str, ...] = ()) -> None:
+        self.models: Mapping[str, ModelConfig] = {}
+        self._slots: dict[str, Slot] = {}
         self._choices: dict[str, Choice] = {}
+        self._pinned = pinned
+        self.adopt(models)
+        for name in pinned:
+            self.find(name, {})
+
+    def adopt(self, models: Mapping[str, ModelConfig]) -> list[Slot]:
+        """Have exactly these models; the slots that are outdated by it, and have to give up what they hold.
+
+        A slot whose weights would be the same keeps them, whatever else changed.
+        """
+        self.models = models
+        wanted = {each.name: each for model in models.values() for each in sets_of(model)}
+        outdated = [slot for slot in self._slots.values() if _turn(slot, wanted.pop(slot.name, None))]
+        self._slots |= {name: Slot(weights, weights) for name, weights in wanted.items()}
+        self._choices = {}
         for model in models.values():
-            self._add(model)
+            self._name(model)
+        mine = {choice.slot for name in self._pinned if (choice := self._choices.get(name.lower())) is not None}
+        for slot in self._slots.values():
+            slot.is_pinned = slot in mine
+        return outdated
+
+    def renew(self, slot: Slot) -> bool:
+        """An outdated slot holds nothing any more: let it become what is wanted; False when nothing is."""
+        slot.failure, slot.attempts, slot.outdated = None, 0, False
+        if slot.wanted is None:
+            del self._slots[slot.name]
+            return False
+        slot.state, slot.weights = State.AVAILABLE, slot.wanted
+        return True
 
     def __iter__(self) -> Iterator[Slot]:
-        return iter(self._slots)
+        return iter(tuple(self._slots.values()))
 
     def find(self, name: str, options: Mapping[str, Any]) -> Choice:
         """The model and profile that a request means, its name in any spelling.
@@ -72,18 +110,9 @@ class Slots:
         """
         found = self._choices.get(name.lower())
         if found is None:
-            raise unknown(self._models, name)
+            raise unknown(self.models, name)
         profile = check_profile(found.model, name, options)
         return found if profile is None else self._choices[f"{found.model.sie_id}{PROFILE_SEPARATOR}{profile}".lower()]
-
-    def pin(self, names: tuple[str, ...]) -> None:
-        """Have these never unloaded.
-
-        Raises:
-            Problem: MODEL_NOT_FOUND.
-        """
-        for name in names:
-            self.find(name, {}).slot.is_pinned = True
 
     def profiles_of(self, model: ModelConfig) -> dict[str, Slot]:
         """For each profile of a model the slot that it runs on."""
@@ -92,21 +121,32 @@ class Slots:
             for name in sorted(model.profiles)
         }
 
-    def _add(self, model: ModelConfig) -> None:
-        owners = weights_of(model)
-        for owner in dict.fromkeys(owners.values()):
-            sharing = [name for name, own in owners.items() if own == owner]
-            slot = Slot(
-                profile_id(model, owner),
-                under(model, owner),
-                max_batch_tokens=min(model.profiles[name].max_batch_tokens for name in sharing),
-                aliases=tuple(profile_id(model, name) for name in sharing if name != owner),
-            )
-            self._slots.append(slot)
-            for name in sharing:
-                choice = Choice(profile_id(model, name), under(model, name), slot)
-                self._choices[f"{model.sie_id}{PROFILE_SEPARATOR}{name}".lower()] = choice
-                self._choices[choice.name.lower()] = choice
+    def _name(self, model: ModelConfig) -> None:
+        for profile, owner in weights_of(model).items():
+            slot = self._slots[profile_id(model, owner)]
+            choice = Choice(profile_id(model, profile), under(model, profile), slot)
+            self._choices[f"{model.sie_id}{PROFILE_SEPARATOR}{profile}".lower()] = choice
+            self._choices[choice.name.lower()] = choice
+
+
+def _turn(slot: Slot, wanted: Weights | None) -> bool:
+    """Tell a slot what the catalogue wants of it now; True when it has just become outdated."""
+    was, slot.wanted = slot.outdated, wanted
+    if not was and wanted is not None and _load_alike(slot.weights, wanted):
+        slot.weights = wanted
+        return False
+    slot.outdated = True
+    return not was
+
+
+def _load_alike(one: Weights, other: Weights) -> bool:
+    """True when what is loaded of one is what would be loaded of the other."""
+    return _identity(one) == _identity(other)
+
+
+def _identity(weights: Weights) -> tuple[object, ...]:
+    adapter = weights.model.profiles[DEFAULT_PROFILE].adapter
+    return spec_of(weights.model), adapter, weights.model.tasks, weights.max_batch_tokens
 
 
 def spec_of(model: ModelConfig) -> ModelSpec:
@@ -133,7 +173,7 @@ def spec_of(model: ModelConfig) -> ModelSpec:
 def not_there(slot: Slot, now: float) -> Problem:
     """The refusal of a request whose model is not loaded: it may be, or it cannot."""
     failure = slot.failure
-    if slot.state is State.FAILED and failure is not None:
+    if slot.state is State.FAILED and not slot.outdated and failure is not None:
         return Problem(
             ErrorCode.MODEL_LOAD_FAILED,
             f"model '{slot.name}' cannot be loaded: {failure.message}",
@@ -143,6 +183,13 @@ def not_there(slot: Slot, now: float) -> Problem:
                 "attempts": failure.attempts,
                 "permanent": failure.permanent,
             },
+        )
+    if slot.outdated:
+        return Problem(
+            ErrorCode.MODEL_LOADING,
+            f"model '{slot.name}' has changed in the catalogue and is loaded anew; try again",
+            retry_after_s=1,
+            details={"model": slot.name},
         )
     if slot.state is State.UNLOADING:
         return making_room(slot.name)

@@ -1,9 +1,10 @@
 """Brings the files of a manifest into a folder: several at once, resumed where they ended, checked by digest."""
 
+import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
@@ -62,11 +63,8 @@ class Sink:
             raise StoppedError
         if self._file.tell() + len(data) > self._size:
             raise LoadError(ErrorClass.NETWORK, f"more than the announced {self._size} bytes came; try again")
-        try:
+        with _writing():
             return self._file.write(data)
-        except OSError as error:
-            message = f"the model cannot be written to the local cache: {error.strerror}"
-            raise LoadError(ErrorClass.OOM, message) from error
 
     def tell(self) -> int:
         """How much is there."""
@@ -79,6 +77,16 @@ class Sink:
     def truncate(self) -> int:
         """Drop what comes after the position."""
         return self._file.truncate()
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Refusals of the disk, which come when a file is closed as well as when it is written."""
+    try:
+        yield
+    except OSError as error:
+        message = f"the model cannot be written to the local cache: {error.strerror}"
+        raise LoadError(ErrorClass.OOM, message) from error
 
 
 def download(source: Source, snapshot: Snapshot, manifest: Manifest, folder: Path, stop: threading.Event) -> None:
@@ -117,6 +125,7 @@ def present(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+@_writing()
 def _complete(
     source: Source, snapshot: Snapshot, manifest: Manifest, file: File, folder: Path, is_stopped: Callable[[], bool]
 ) -> None:

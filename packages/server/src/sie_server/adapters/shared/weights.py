@@ -60,7 +60,7 @@ def read_safetensors(file: Path) -> "dict[str, torch.Tensor]":
     try:
         return load_file(file)
     except SafetensorError as error:
-        raise LoadError(ErrorClass.UNKNOWN, f"the weights cannot be read: {error}") from error
+        raise LoadError(ErrorClass.UNKNOWN, f"'{file}' cannot be read: {error}") from error
 
 
 def read_pickle(file: Path, *, allow_pickle: bool) -> "dict[str, torch.Tensor]":
