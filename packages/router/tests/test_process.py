@@ -116,6 +116,28 @@ async def test_sigkill_of_a_worker_in_the_middle_of_requests_is_invisible() -> N
                 assert len(codes) >= 8
 
 
+async def test_a_worker_that_hangs_in_the_middle_of_requests_is_invisible() -> None:
+    async with (
+        process(sys.executable, str(FAKES), "0", "worker-0", "--delay-s", "0.05") as one,
+        process(sys.executable, str(FAKES), "0", "worker-1") as two,
+    ):
+        ports = [(await line(each.stdout, r"^(\d+)$"))[1] for each in (one, two)]
+        urls = [flag for port in ports for flag in ("-w", f"http://127.0.0.1:{port}")]
+        async with process(COMMAND, "serve", "-h", "127.0.0.1", "-p", "0", *urls) as router:
+            port = (await line(router.stderr, r"127\.0\.0\.1:(\d+)"))[1]
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+                await healthy(client, 2)
+                clients = [asyncio.create_task(client.post(f"/v1/encode/{MODEL}", content=b"x")) for _ in range(8)]
+                await line(one.stdout, "request")
+                one.send_signal(signal.SIGSTOP)
+                answers = await asyncio.gather(*clients)
+                assert [answer.status_code for answer in answers] == [200] * len(answers)
+                assert {answer.headers["x-sie-worker"] for answer in answers} == {"worker-1"}
+                assert int((await client.get("/readyz")).json()["healthy_workers"]) == 1
+                one.send_signal(signal.SIGCONT)
+                await healthy(client, 2)
+
+
 async def test_a_setting_that_cannot_be_used_is_said_in_one_line() -> None:
     async with process(COMMAND, "serve", "--group", ":x") as router:
         said, complaint = await router.communicate()
