@@ -255,7 +255,7 @@ async def _main(port: int, name: str, model: str, status_code: int, delay_s: flo
     worker = FakeWorker(status(name, loaded=(model,)), port=port)
 
     async def answer(exchange: Exchange) -> None:
-        if len(worker.seen) == 1:
+        if exchange is worker.seen[0]:  # not by their number: several may have come at once
             sys.stdout.write("request\n")
             sys.stdout.flush()
         await asyncio.sleep(delay_s)
