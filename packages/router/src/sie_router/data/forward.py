@@ -24,7 +24,7 @@ from sie_router.data.connection import BudgetSpent, Came, Connection, Connection
 from sie_router.data.health import HealthBook
 from sie_router.data.incoming import Incoming, head_for
 from sie_router.data.inflight import Inflight
-from sie_router.data.named import rename
+from sie_router.data.named import rename, renamed
 from sie_router.data.retries import RetryBudget
 from sie_router.data.upstream import Upstream, WorkerBusy
 
@@ -142,7 +142,7 @@ class Forwarder:
         if came is None:
             self._retries.earn()
             if incoming.path:
-                rename(body, incoming.ask.model, first.model_id)
+                await renamed(body, incoming.ask.model, first.model_id)
         while isinstance(decision, Forward):
             reply = await self._try(call, incoming, body, decision, tries, came)
             came = None

@@ -25,7 +25,7 @@ from sie_router.data.forward import Forwarder, Plane
 from sie_router.data.hold import Hold
 from sie_router.data.incoming import Incoming, Scope, read_incoming, sdk_version, with_model
 from sie_router.data.inflight import Inflight
-from sie_router.data.named import model_named
+from sie_router.data.named import model_found
 from sie_router.data.outcome import CLIENT_GONE, CUT_SHORT, Outcome
 from sie_router.data.outgoing import own, passed_on
 
@@ -116,7 +116,7 @@ class Proxy:
         try:
             if call.is_named:
                 await body.fill(self._terms.max_body_bytes)
-                incoming = call.incoming = with_model(incoming, model_named(body.data))
+                incoming = call.incoming = with_model(incoming, await model_found(body))
             seen = self._plane.snapshot().index
             result = await self._first(call, incoming, body)
             await self._conclude(call, incoming, body, result, seen)
