@@ -15,10 +15,11 @@ import yaml
 from local_cluster import eventually, free_port
 
 BINARY = shutil.which("prometheus")
-EVERY_S = 0.1
+EVERY_S = 0.25
+THRESHOLD = 10  # items that one worker is meant for
 QUERIES = Path(__file__).parents[2] / "deploy/helm/sie-cluster/files/queries.yaml"
 CONFIG = {
-    "global": {"scrape_interval": "100ms", "scrape_timeout": "100ms"},
+    "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms"},
     "scrape_configs": [{"job_name": "router", "file_sd_configs": [{"files": ["targets.json"]}]}],
 }
 
@@ -39,8 +40,7 @@ class Prometheus:
 
     async def ask(self, client: httpx.AsyncClient, name: str) -> float | None:
         """The number that a query of the chart gives for the group l4; None when it gives nothing."""
-        text = yaml.safe_load(QUERIES.read_text())[name]
-        return await self.number(client, text.replace("$profile", "l4").replace("$bundle", "default"))
+        return await self.number(client, queries()[name])
 
     async def number(self, client: httpx.AsyncClient, query: str) -> float | None:
         """What a query gives; None when it gives nothing."""
@@ -75,10 +75,19 @@ class Prometheus:
         async with httpx.AsyncClient() as client:
             while not done.is_set():
                 found = {name: await self.ask(client, name) for name in expected}
-                assert found == expected
+                assert found == expected, f"expected {dict(expected)}, it was {found}"
                 count += 1
                 await asyncio.sleep(EVERY_S / 2)
         return count
+
+
+def queries() -> dict[str, str]:
+    """Those of the chart, by name, for the group l4."""
+    texts: dict[str, str] = yaml.safe_load(QUERIES.read_text())
+    values = {"$profile": "l4", "$bundle": "default", "$threshold": str(THRESHOLD)}
+    for variable, value in values.items():
+        texts = {name: text.replace(variable, value) for name, text in texts.items()}
+    return texts
 
 
 @contextmanager

@@ -205,7 +205,9 @@ class RouterApp:
     def _pass_time(self) -> None:
         self.store.publish(Tick())
         self._silence.look()
-        self.health.forget(self.store.snapshot().workers)
+        fleet = self.store.snapshot()
+        self.health.forget(fleet.workers)
+        self.inflight.forget(fleet.pools)
 
     def _sources(self) -> list[Discovery]:
         settings, kube = self._settings, self._settings.kubernetes

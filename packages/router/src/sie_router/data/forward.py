@@ -117,7 +117,7 @@ class Forwarder:
         connection = self._upstream.begin(worker.url, head, body.data, left_s, tell)
         if connection is not None:
             self._retries.earn()
-            call.hold(worker)
+            call.hold(to)
             self._health.sent(worker)
         return connection
 
@@ -161,7 +161,7 @@ class Forwarder:
     ) -> Reply | None:
         worker = to.worker
         if came is None:
-            call.hold(worker)
+            call.hold(to)
             self._health.sent(worker)
         tries.count += 1
         tries.is_free = False
