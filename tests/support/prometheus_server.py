@@ -15,11 +15,11 @@ import yaml
 from local_cluster import eventually, free_port
 
 BINARY = shutil.which("prometheus")
-EVERY_S = 0.25
+EVERY_S = 0.1
 THRESHOLD = 10  # items that one worker is meant for
 QUERIES = Path(__file__).parents[2] / "deploy/helm/sie-cluster/files/queries.yaml"
 CONFIG = {
-    "global": {"scrape_interval": "250ms", "scrape_timeout": "250ms"},
+    "global": {"scrape_interval": "100ms", "scrape_timeout": "100ms"},
     "scrape_configs": [{"job_name": "router", "file_sd_configs": [{"files": ["targets.json"]}]}],
 }
 
@@ -70,13 +70,17 @@ class Prometheus:
                 raise AssertionError(f"expected {expected}, at the end it was {found}") from None
 
     async def always(self, expected: Mapping[str, float], done: asyncio.Event) -> int:
-        """Ask again and again until `done`; every answer must be this. Returns how often it asked."""
+        """Ask again and again until `done`; every answer must be this. Returns how often all of them came.
+
+        None may come instead, which changes nothing: a busy machine lets scrapes fail.
+        """
         count = 0
         async with httpx.AsyncClient() as client:
             while not done.is_set():
                 found = {name: await self.ask(client, name) for name in expected}
-                assert found == expected, f"expected {dict(expected)}, it was {found}"
-                count += 1
+                answers = {name: value for name, value in found.items() if value is not None}
+                assert answers == {name: expected[name] for name in answers}
+                count += answers == expected
                 await asyncio.sleep(EVERY_S / 2)
         return count
 

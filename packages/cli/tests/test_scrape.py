@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from sie_cli.scaler import lease_triggers, triggers
+from sie_cli.scaler import Rules, State, lease_triggers, step, triggers
 from sie_cli.scrape import Scrape, parse, read, scrape
 
 L4 = ("l4", "default")
@@ -149,6 +149,19 @@ def test_workers_in_use_that_nobody_reserved_come_on_top_of_the_reserved_ones(
     wishes = [math.ceil((each.value or 0) / each.trigger.threshold) for each in read([parse(text)], L4, growing)]
     one = min(1, own + demand) if reserved else demand
     assert max(wishes) == reserved + max(one, math.ceil((sum(shared) + unserved) / 10))
+
+
+def test_a_burst_at_zero_starts_as_many_workers_as_it_needs() -> None:
+    text = (
+        'sie_router_pending_demand{machine_profile="l4",bundle="default",pool="default"} 1\n'
+        'sie_router_unserved_requests{machine_profile="l4",bundle="default"} 500\n'
+    )
+    readings = read([parse(text)], L4, TRIGGERS)
+    state, sizes = State(), []
+    for now in (0, 15, 30, 45, 60):
+        state, _ = step(Rules(max_replicas=30), state, readings, now)
+        sizes.append(state.replicas)
+    assert sizes == [5, 10, 20, 30, 30]  # KEDA's first one and the four that the HPA may add at once; 50 are wanted
 
 
 def test_reservations_are_read_from_what_routers_export() -> None:
