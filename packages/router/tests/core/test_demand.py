@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_builders import L4, fleet, pool, seen, url
-from sie_router.core.demand import BURST_S, SLACK_S, jittered, reserved, ttl_s, unserved, wanted, warm
+from sie_router.core.demand import BURST_S, SLACK_S, jittered, reserved, ttl_s, unserved, waited_s, wanted, warm
 from sie_router.core.events import Missed, PoolGone, PoolPut, Tick, WorkerGone, WorkerLost, apply
 from sie_router.core.fleet import Group
 from sie_router.core.leases import LEASE_S, MAX_SKEW_S
@@ -88,6 +88,16 @@ def test_a_burst_counts_until_somebody_serves_and_only_without_a_pool() -> None:
     reserved_one = apply(state, seen("l4-0"), 1)
     assert unserved(reserved_one, 1) == {L4: 1}
     assert unserved(apply(reserved_one, seen("l4-1"), 1), 1) == {L4: 0}
+
+
+def test_how_long_somebody_has_been_asking_is_known_until_somebody_serves_or_nobody_asks() -> None:
+    state = fleet()
+    for now in (0, 50, 100):
+        state = apply(state, Missed(L4, DEFAULT_POOL, 60), now)
+    assert [waited_s(state, KEY, now) for now in (100, 150, 161)] == [100, 150, 0]
+    assert waited_s(apply(state, seen(), 120), KEY, 120) == 0
+    late = apply(apply(state, Tick(), 161), Missed(L4, DEFAULT_POOL, 60), 170)
+    assert waited_s(late, KEY, 175) == 5
 
 
 def test_each_pool_has_a_wish_of_its_own() -> None:

@@ -45,7 +45,7 @@ def missed(fleet: Fleet, group: Group, pool: str, now: float, ttl_s: float) -> M
 
 def _once_more(before: Want | None, now: float, until: float) -> Want:
     if before is None:
-        return Want(until, since=now, count=1, most=1, most_until=until)
+        return Want(now, until, since=now, count=1, most=1, most_until=until)
     is_same_burst = now - before.since < BURST_S
     want = replace(before, until=max(until, before.until), count=before.count + 1 if is_same_burst else 1)
     want = want if is_same_burst else replace(want, since=now)
@@ -79,6 +79,12 @@ def unserved(fleet: Fleet, now: float) -> Mapping[Group, int]:
     """
     wants = {group: _want(fleet, (group, DEFAULT_POOL), now) for group in fleet.configured}
     return {group: 0 if want is None else want.most for group, want in wants.items()}
+
+
+def waited_s(fleet: Fleet, wish: Wish, now: float) -> float:
+    """For how long somebody has been asking for a first worker."""
+    want = _want(fleet, wish, now)
+    return 0.0 if want is None else now - want.began
 
 
 def _want(fleet: Fleet, wish: Wish, now: float) -> Want | None:

@@ -133,11 +133,12 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Requests of one pool that found nobody in a group; it counts until `until`, in monotonic seconds as all times.
+    """Requests of one pool that found nobody in a group, since `began`; times are in monotonic seconds.
 
-    `count` came since `since`, close together. `most` ever did, which counts until `most_until`.
+    It counts until `until`. `count` came since `since`, close together; `most` ever did, and that until `most_until`.
     """
 
+    began: float
     until: float
     since: float
     count: int
