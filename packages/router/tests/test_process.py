@@ -86,9 +86,11 @@ async def test_a_router_that_ends_has_its_clients_leave_before_it_closes_their_c
             assert (answer.status_code, answer.headers["connection"]) == (200, "close")
 
 
-async def test_sigkill_of_a_worker_in_the_middle_of_requests_is_invisible() -> None:
+@asynccontextmanager
+async def pair(*flags: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, httpx.AsyncClient]]:
+    """A worker with these flags, which works first, being the lower one, and a client of a router that has another."""
     async with (
-        process(sys.executable, str(FAKES), "0", "worker-0") as one,  # the lowest ordinal works first
+        process(sys.executable, str(FAKES), "0", "worker-0", *flags) as one,
         process(sys.executable, str(FAKES), "0", "worker-1") as two,
     ):
         ports = [(await line(each.stdout, r"^(\d+)$"))[1] for each in (one, two)]
@@ -97,45 +99,39 @@ async def test_sigkill_of_a_worker_in_the_middle_of_requests_is_invisible() -> N
             port = (await line(router.stderr, r"running on http://127\.0\.0\.1:(\d+)"))[1]
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
                 await healthy(client, 2)
-                stop = asyncio.Event()
+                yield one, client
 
-                async def ask() -> list[int]:
-                    codes: list[int] = []
-                    while not stop.is_set() or not codes:
-                        codes.append((await client.post(f"/v1/encode/{MODEL}", content=b"x")).status_code)
-                    return codes
 
-                clients = [asyncio.create_task(ask()) for _ in range(8)]
-                await line(one.stdout, "request")
-                one.kill()
-                await one.wait()
-                await healthy(client, 1)
-                stop.set()
-                codes = [code for task in clients for code in await task]
-                assert set(codes) == {200}
-                assert len(codes) >= 8
+async def test_sigkill_of_a_worker_in_the_middle_of_requests_is_invisible() -> None:
+    async with pair() as (one, client):
+        stop = asyncio.Event()
+
+        async def ask() -> list[int]:
+            codes: list[int] = []
+            while not stop.is_set() or not codes:
+                codes.append((await client.post(f"/v1/encode/{MODEL}", content=b"x")).status_code)
+            return codes
+
+        clients = [asyncio.create_task(ask()) for _ in range(8)]
+        await line(one.stdout, "request")
+        one.kill()
+        await one.wait()
+        await healthy(client, 1)
+        stop.set()
+        codes = [code for task in clients for code in await task]
+        assert set(codes) == {200}
+        assert len(codes) >= 8
 
 
 async def test_a_worker_that_hangs_in_the_middle_of_requests_is_invisible() -> None:
-    async with (
-        process(sys.executable, str(FAKES), "0", "worker-0", "--delay-s", "0.05") as one,
-        process(sys.executable, str(FAKES), "0", "worker-1") as two,
-    ):
-        ports = [(await line(each.stdout, r"^(\d+)$"))[1] for each in (one, two)]
-        urls = [flag for port in ports for flag in ("-w", f"http://127.0.0.1:{port}")]
-        async with process(COMMAND, "serve", "-h", "127.0.0.1", "-p", "0", *urls) as router:
-            port = (await line(router.stderr, r"running on http://127\.0\.0\.1:(\d+)"))[1]
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-                await healthy(client, 2)
-                clients = [asyncio.create_task(client.post(f"/v1/encode/{MODEL}", content=b"x")) for _ in range(8)]
-                await line(one.stdout, "request")
-                one.send_signal(signal.SIGSTOP)
-                answers = await asyncio.gather(*clients)
-                assert [answer.status_code for answer in answers] == [200] * len(answers)
-                assert {answer.headers["x-sie-worker"] for answer in answers} == {"worker-1"}
-                assert int((await client.get("/readyz")).json()["healthy_workers"]) == 1
-                one.send_signal(signal.SIGCONT)
-                await healthy(client, 2)
+    async with pair("--delay-s", "60") as (one, client):
+        clients = [asyncio.create_task(client.post(f"/v1/encode/{MODEL}", content=b"x")) for _ in range(8)]
+        await line(one.stdout, "request")
+        one.send_signal(signal.SIGSTOP)
+        answers = await asyncio.gather(*clients)
+        assert [(answer.status_code, answer.headers["x-sie-worker"]) for answer in answers] == [(200, "worker-1")] * 8
+        one.send_signal(signal.SIGCONT)
+        await healthy(client, 2)
 
 
 async def test_a_setting_that_cannot_be_used_is_said_in_one_line() -> None:
