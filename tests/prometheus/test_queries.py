@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from prometheus_server import Prometheus
+from prometheus_server import THRESHOLD, Prometheus
 from router_builders import MODEL, status
 from router_fakes import FakeWorker, Served, eventually, served, settings
 
-TENANT = {"name": "tenant", "gpus": {"l4": 2}, "minimum_worker_count": 1}
+TENANT = {"name": "tenant", "gpus": {"l4": 1}, "minimum_worker_count": 1}
 ZERO = {"demand": 0.0, "queue_depth": 0.0, "lease": 0.0, "reserved": 0.0, "floor": 0.0, "activity": 0.0}
 
 
@@ -43,25 +43,29 @@ async def test_every_query_gives_the_same_number_with_any_number_of_routers(
         routers = [await stack.enter_async_context(served(terms)) for _ in range(replicas)]
         server.scrape(router.url for router in routers)
         await server.until(ZERO)
-        # At zero: whoever hears of it, demand is one for each pool.
+        # At zero: whoever hears of it, demand is one for each pool; requests that wait add up, each once.
         for router in routers:
             assert await post(router) == 202
-        await server.until({"demand": 1, "queue_depth": 0})
+        await server.until({"demand": 1, "queue_depth": replicas, "reserved": 1})
         await reserve(routers[0])
         await eventually(lambda: all("tenant" in router.app.store.snapshot().pools for router in routers))
         assert await post(routers[-1], "tenant") == 202
-        await server.until({"demand": 2, "lease": 2, "reserved": 3, "floor": 1})
-        # Workers come: demand is met, their queues add up, each once.
+        await server.until({"demand": 2, "lease": 1, "reserved": 2, "floor": 1, "queue_depth": replicas + THRESHOLD})
+        # Workers come: demand is met. One is reserved, and only what waits for the other one asks for more.
         for depth, worker in zip((3, 4), workers, strict=True):
             worker.tell(status(worker.frame.name, loaded=[MODEL], depth=depth))
         await eventually(lambda: all(router.healthy() == 2 for router in routers))
-        await server.until({"demand": 1, "queue_depth": 7, "lease": 2, "floor": 1})
+        await server.until({"demand": 0, "queue_depth": 4 + THRESHOLD, "lease": 1, "reserved": 1, "floor": 1})
         for router in routers:
             assert await post(router, "tenant") == 200
-        await server.until({"activity": replicas})
+        await server.until({"activity": replicas, "reserved": 1})
+        # The other one is in use: it has to stay, beside the reserved one.
+        for router in routers:
+            assert await post(router) == 200
+        await server.until({"activity": 2 * replicas, "reserved": 2})
         # One dies: what it had is not counted any more.
         workers[1].kill()
-        await server.until({"queue_depth": 3, "lease": 2, "floor": 1})
+        await server.until({"queue_depth": THRESHOLD, "lease": 1, "floor": 1})
         # Nobody is scraped: no answer, which is not a zero.
         server.scrape(())
         await server.until(dict.fromkeys(ZERO))
@@ -72,7 +76,7 @@ async def test_no_number_changes_while_a_router_is_replaced(
 ) -> None:
     workers[0].frame = status("w-0", profile="a100", loaded=[MODEL])
     terms = settings(*workers, pools_file=tmp_path / "pools.json")
-    steady = {"demand": 1.0, "queue_depth": 0.0, "lease": 2.0, "floor": 1.0}
+    steady = {"demand": 1.0, "queue_depth": float(THRESHOLD), "lease": 1.0, "reserved": 1.0, "floor": 1.0}
     async with served(terms) as stays:
         async with served(terms) as goes:
             server.scrape((stays.url, goes.url))

@@ -49,7 +49,9 @@ def text(renderable: RenderableType) -> str:
 
 
 def test_a_frame_tells_totals_reservations_demand_and_workers() -> None:
-    scrape = Scrape({("l4", "default"): {"default": 0, "tenant": 1}}, {("l4", "default"): {"a": 3, "b": 4}}, {})
+    scrape = Scrape(
+        demand={("l4", "default"): {"default": 0, "tenant": 1}}, queue={("l4", "default"): {"a": 3, "b": 4}}
+    )
     shown = text(frame.frame(snapshot(worker("a", memory=6 * frame.GIB), worker("b", healthy=False), scrape=scrape)))
     assert "healthy  1 worker  1 GPU  0 models loaded  14 queued  2.5 requests/s" in shown
     assert "tenant   pending   l4 x 2     1         20:00" in shown

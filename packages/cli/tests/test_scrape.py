@@ -1,4 +1,5 @@
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 
 import httpx
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from sie_cli.scaler import lease_triggers, triggers
+from sie_cli.scaler import Rules, State, lease_triggers, step, triggers
 from sie_cli.scrape import Scrape, parse, read, scrape
 
 L4 = ("l4", "default")
@@ -21,13 +22,13 @@ def exposition(
     registry = CollectorRegistry()
     labels = ["machine_profile", "bundle"]
     wanted = Gauge("sie_router_pending_demand", "x", [*labels, "pool"], registry=registry)
-    depth = Gauge("sie_router_worker_queue_depth", "x", ["worker", *labels], registry=registry)
-    recent = Gauge("sie_router_recent_requests", "x", labels, registry=registry)
+    depth = Gauge("sie_router_worker_queue_depth", "x", ["worker", *labels, "pool"], registry=registry)
+    recent = Gauge("sie_router_recent_requests", "x", [*labels, "pool"], registry=registry)
     for pool, value in demand.items():
         wanted.labels(*group, pool).set(value)
     for worker, value in queue.items():
-        depth.labels(worker, *group).set(value)
-    recent.labels(*group).set(activity)
+        depth.labels(worker, *group, "default").set(value)
+    recent.labels(*group, "default").set(activity)
     return generate_latest(registry).decode()
 
 
@@ -71,10 +72,10 @@ def test_not_a_number_is_a_failure_of_its_trigger_only() -> None:
 
 routers = st.lists(
     st.builds(
-        lambda demand, queue, activity: Scrape({L4: demand}, {L4: queue}, {L4: activity}),
+        lambda demand, queue, activity: Scrape(demand={L4: demand}, shared={L4: queue}, activity={L4: activity}),
         st.dictionaries(st.sampled_from("pqr"), st.sampled_from([0.0, 1.0]), min_size=1),
         st.dictionaries(st.sampled_from("abc"), st.floats(0, 100)),
-        st.floats(0, 100),
+        st.dictionaries(st.sampled_from("pqr"), st.floats(0, 100)),
     ),
     min_size=1,
     max_size=3,
@@ -118,6 +119,49 @@ def test_reservations_count_once_over_all_routers_and_leave_one_more_for_others_
         for lease, others in zip(reserved, waiting, strict=True)
     ]
     assert [reading.value for reading in read(scrapes, L4, lease_triggers())] == [wanted, 1]
+
+
+counts = st.integers(0, 40)
+
+
+@given(counts, st.lists(counts, max_size=4), st.lists(counts, max_size=4), counts, counts, counts)
+def test_workers_in_use_that_nobody_reserved_come_on_top_of_the_reserved_ones(
+    reserved: int, shared: list[int], tenants: list[int], own: int, theirs: int, unserved: int
+) -> None:
+    """And what waits for reserved workers starts no others."""
+    demand = int(unserved > 0)
+    group = 'machine_profile="l4",bundle="default"'
+    text = "".join(
+        [
+            f'sie_router_pending_demand{{{group},pool="default"}} {demand}\n',
+            f"sie_router_unserved_requests{{{group}}} {unserved}\n",
+            f"sie_router_active_lease_gpus{{{group}}} {reserved}\n",
+            f'sie_router_recent_requests{{{group},pool="default"}} {own}\n',
+            f'sie_router_recent_requests{{{group},pool="t"}} {theirs}\n',
+            *(
+                f'sie_router_worker_queue_depth{{{group},pool="{pool}",worker="{pool}{place}"}} {depth}\n'
+                for pool, depths in (("default", shared), ("t", tenants))
+                for place, depth in enumerate(depths)
+            ),
+        ]
+    )
+    growing = (TRIGGERS[0], TRIGGERS[1], *lease_triggers())
+    wishes = [math.ceil((each.value or 0) / each.trigger.threshold) for each in read([parse(text)], L4, growing)]
+    one = min(1, own + demand) if reserved else demand
+    assert max(wishes) == reserved + max(one, math.ceil((sum(shared) + unserved) / 10))
+
+
+def test_a_burst_at_zero_starts_as_many_workers_as_it_needs() -> None:
+    text = (
+        'sie_router_pending_demand{machine_profile="l4",bundle="default",pool="default"} 1\n'
+        'sie_router_unserved_requests{machine_profile="l4",bundle="default"} 500\n'
+    )
+    readings = read([parse(text)], L4, TRIGGERS)
+    state, sizes = State(), []
+    for now in (0, 15, 30, 45, 60):
+        state, _ = step(Rules(max_replicas=30), state, readings, now)
+        sizes.append(state.replicas)
+    assert sizes == [5, 10, 20, 30, 30]  # KEDA's first one and the four that the HPA may add at once; 50 are wanted
 
 
 def test_reservations_are_read_from_what_routers_export() -> None:

@@ -113,6 +113,7 @@ capabilities: { drop: [ALL] }
 {{- range $name, $query := .root.Files.Get "files/queries.yaml" | fromYaml -}}
 {{- if ne $name "lease" -}}
 {{- $own := $query | replace "{" $selector | replace "$profile" $.pool.profile | replace "$bundle" $.pool.bundle -}}
+{{- $own = $own | replace "$threshold" ($.pool.scaling.queueDepthThreshold | int64 | toString) -}}
 {{- $_ := set $found $name ($own | replace "\n" " ") -}}
 {{- end -}}
 {{- end -}}

@@ -14,10 +14,12 @@ from sie_cli.scaler import Reading, Trigger, query_value
 from sie_protocol.headers import METRICS
 
 DEMAND = "sie_router_pending_demand"
+UNSERVED = "sie_router_unserved_requests"
 QUEUE = "sie_router_worker_queue_depth"
 ACTIVITY = "sie_router_recent_requests"
 RESERVED = "sie_router_active_lease_gpus"
 WARM = "sie_router_warm_floor_workers"
+SHARED = "shared"  # the part of `QUEUE` that is not reserved
 DEFAULT_POOL = "default"  # every worker that no resource pool reserves
 TIMEOUT_S = 2.0
 
@@ -28,13 +30,16 @@ Group = tuple[str, str]  # machine profile, bundle
 class Scrape:
     """What one router told.
 
-    `demand`: group → pool → 0 or 1. `queue`: group → worker → items. `activity`: group → requests. `reserved` and
+    `demand`: group → pool → 0 or 1. `unserved`: group → requests that came at once and found nobody. `queue`: group →
+    worker → items; `shared` are those of unreserved workers. `activity`: group → pool → requests. `reserved` and
     `warm`: group → workers that resource pools reserve, and that they want at any time.
     """
 
     demand: Mapping[Group, Mapping[str, float]] = field(default_factory=dict)
+    unserved: Mapping[Group, float] = field(default_factory=dict)
     queue: Mapping[Group, Mapping[str, float]] = field(default_factory=dict)
-    activity: Mapping[Group, float] = field(default_factory=dict)
+    shared: Mapping[Group, Mapping[str, float]] = field(default_factory=dict)
+    activity: Mapping[Group, Mapping[str, float]] = field(default_factory=dict)
     reserved: Mapping[Group, float] = field(default_factory=dict)
     warm: Mapping[Group, float] = field(default_factory=dict)
 
@@ -45,20 +50,30 @@ def parse(text: str) -> Scrape:
     Raises:
         ValueError: it is not the Prometheus text format.
     """
-    demand: dict[Group, dict[str, float]] = {}
-    queue: dict[Group, dict[str, float]] = {}
-    single: dict[str, dict[Group, float]] = {ACTIVITY: {}, RESERVED: {}, WARM: {}}
+    nested: dict[str, dict[Group, dict[str, float]]] = {DEMAND: {}, ACTIVITY: {}, QUEUE: {}, SHARED: {}}
+    single: dict[str, dict[Group, float]] = {UNSERVED: {}, RESERVED: {}, WARM: {}}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels = sample.labels
-            group = (labels.get("machine_profile", ""), labels.get("bundle", ""))
-            if sample.name == DEMAND:
-                demand.setdefault(group, {})[labels.get("pool", "")] = sample.value
-            elif sample.name == QUEUE:
-                queue.setdefault(group, {})[labels.get("worker", "")] = sample.value
-            elif sample.name in single:
-                single[sample.name][group] = sample.value
-    return Scrape(demand, queue, single[ACTIVITY], single[RESERVED], single[WARM])
+            name, group = sample.name, (labels.get("machine_profile", ""), labels.get("bundle", ""))
+            pool = labels.get("pool", DEFAULT_POOL)
+            if name == QUEUE:
+                worker = labels.get("worker", "")
+                for table in (QUEUE, SHARED) if pool == DEFAULT_POOL else (QUEUE,):
+                    nested[table].setdefault(group, {})[worker] = sample.value
+            elif name in nested:
+                nested[name].setdefault(group, {})[pool] = sample.value
+            elif name in single:
+                single[name][group] = sample.value
+    return Scrape(
+        nested[DEMAND],
+        single[UNSERVED],
+        nested[QUEUE],
+        nested[SHARED],
+        nested[ACTIVITY],
+        single[RESERVED],
+        single[WARM],
+    )
 
 
 def read(scrapes: Iterable[Scrape | None], group: Group, triggers: Sequence[Trigger]) -> tuple[Reading, ...]:
@@ -70,11 +85,16 @@ def read(scrapes: Iterable[Scrape | None], group: Group, triggers: Sequence[Trig
     known = [scrape for scrape in scrapes if scrape is not None and group in scrape.demand]
     if not known:
         return tuple(Reading(trigger, None) for trigger in triggers)
+    reserved = max(scrape.reserved.get(group, 0.0) for scrape in known)
+    waiting = _sum_of_max(scrape.shared.get(group, {}) for scrape in known)
+    waiting += sum(scrape.unserved.get(group, 0.0) for scrape in known)
+    thresholds = {trigger.name: trigger.threshold for trigger in triggers}
     values = {
         "demand": _sum_of_max(scrape.demand[group] for scrape in known),
-        "queue": _sum_of_max(scrape.queue.get(group, {}) for scrape in known),
-        "activity": sum(scrape.activity.get(group, 0.0) for scrape in known),
-        "reserved": _reserved(known, group),
+        # Reserved workers do nothing for those who wait: as many as there are come on top.
+        "queue": waiting + reserved * thresholds.get("queue", 0.0),
+        "activity": sum(sum(scrape.activity.get(group, {}).values()) for scrape in known),
+        "reserved": reserved + _others(known, group) if reserved else 0.0,
         "warm": max(scrape.warm.get(group, 0.0) for scrape in known),
     }
     return tuple(
@@ -82,11 +102,11 @@ def read(scrapes: Iterable[Scrape | None], group: Group, triggers: Sequence[Trig
     )
 
 
-def _reserved(known: Sequence[Scrape], group: Group) -> float:
-    """Reserved workers, and one for everybody else who waits: a group reserved to the last worker has to grow."""
-    reserved = max(scrape.reserved.get(group, 0.0) for scrape in known)
-    others = max(scrape.demand[group].get(DEFAULT_POOL, 0.0) for scrape in known)
-    return reserved + others if reserved else 0.0
+def _others(known: Sequence[Scrape], group: Group) -> float:
+    """1 while somebody asks without a reservation: a group reserved to the last worker has to grow."""
+    demand = max(scrape.demand[group].get(DEFAULT_POOL, 0.0) for scrape in known)
+    activity = sum(scrape.activity.get(group, {}).get(DEFAULT_POOL, 0.0) for scrape in known)
+    return min(1.0, demand + activity)
 
 
 def _sum_of_max(tables: Iterable[Mapping[str, float]]) -> float:

@@ -54,6 +54,7 @@ from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
 from sie_router.data.proxy import Proxy, Terms
 from sie_router.data.retries import RetryBudget
+from sie_router.data.silence import Silence
 from sie_router.data.upstream import Upstream
 from sie_router.data.waiting import WaitingRoom
 from sie_router.edge import errors
@@ -84,6 +85,7 @@ class RouterApp:
             max_per_worker=settings.max_connections_per_worker,
             clock=time.monotonic,
         )
+        self._silence = Silence(self.store.snapshot, self.upstream, time.monotonic)
         self.counters = Counters()
         self.retries = RetryBudget(time.monotonic())
         self.waiting = WaitingRoom(
@@ -202,7 +204,10 @@ class RouterApp:
 
     def _pass_time(self) -> None:
         self.store.publish(Tick())
-        self.health.forget(self.store.snapshot().workers)
+        self._silence.look()
+        fleet = self.store.snapshot()
+        self.health.forget(fleet.workers)
+        self.inflight.forget(fleet.pools)
 
     def _sources(self) -> list[Discovery]:
         settings, kube = self._settings, self._settings.kubernetes

@@ -46,7 +46,8 @@ async def test_every_configured_group_has_its_series_from_the_start() -> None:
         series = await scrape(router)
     for labels in (L4, A100):
         assert value(series, "pending_demand", pool="default", **labels) == 0
-        assert value(series, "recent_requests", **labels) == 0
+        assert value(series, "recent_requests", pool="default", **labels) == 0
+        assert value(series, "unserved_requests", **labels) == 0
         profile = labels["machine_profile"]
         assert value(series, "provisioning_responses_total", machine_profile=profile) == 0
     assert value(series, "workers", status="healthy") == 0
@@ -77,7 +78,8 @@ async def test_every_answer_is_counted_once(make_worker: MakeWorker) -> None:
     assert value(series, "request_latency_seconds_count", endpoint="encode", machine_profile="a100") == 2
     assert value(series, "pending_demand", pool="default", **A100) == 1
     assert value(series, "pending_demand", pool="default", **L4) == 0
-    assert value(series, "recent_requests", **L4) == 1
+    assert value(series, "unserved_requests", **A100) == 2
+    assert value(series, "recent_requests", pool="default", **L4) == 1
 
 
 async def test_a_scrape_changes_nothing(make_worker: MakeWorker) -> None:
@@ -96,12 +98,12 @@ async def test_the_series_of_a_dead_worker_disappear(make_worker: MakeWorker) ->
     async with served(settings(worker)) as router:
         await eventually(lambda: router.healthy() == 1)
         series = await scrape(router)
-        assert value(series, "worker_queue_depth", worker="w", **L4) == 50
+        assert value(series, "worker_queue_depth", worker="w", pool="default", **L4) == 50
         assert value(series, "model_workers", model=MODEL) == 1
         worker.kill()
         await eventually(lambda: router.healthy() == 0)
         series = await scrape(router)
-    assert value(series, "worker_queue_depth", worker="w", **L4) is None
+    assert value(series, "worker_queue_depth", worker="w", pool="default", **L4) is None
     assert value(series, "worker_memory_used_bytes", worker="w", **L4) is None
     assert value(series, "model_workers", model=MODEL) is None
     assert value(series, "workers", status="unhealthy") == 1
@@ -132,6 +134,23 @@ async def test_every_router_exports_the_same_leases_and_they_die_with_the_pool(t
             series = await scrape(router)
             assert value(series, "active_lease_gpus", **L4) == 0
             assert value(series, "pending_demand", pool="t", **A100) is None
+
+
+async def test_what_runs_for_a_pool_is_told_apart_until_the_pool_ends(make_worker: MakeWorker) -> None:
+    workers = [await make_worker(status(f"w-{number}", depth=number + 1)) for number in range(2)]
+    async with served(settings(*workers)) as router, httpx.AsyncClient(base_url=router.url) as client:
+        await eventually(lambda: router.healthy() == 2)
+        await client.post("/v1/pools", json={"name": "t", "gpus": {"l4": 1}})
+        assert [await post(router, X_SIE_Pool="t"), await post(router)] == [200, 200]
+        series = await scrape(router)
+        assert value(series, "worker_queue_depth", worker="w-0", pool="t", **L4) == 1
+        assert value(series, "worker_queue_depth", worker="w-1", pool="default", **L4) == 2
+        assert [value(series, "recent_requests", pool=pool, **L4) for pool in ("t", "default")] == [1, 1]
+        await client.delete("/v1/pools/t")
+        router.app._pass_time()
+        series = await scrape(router)
+        assert value(series, "worker_queue_depth", worker="w-0", pool="default", **L4) == 1
+        assert [value(series, "recent_requests", pool=pool, **L4) for pool in ("t", "default")] == [None, 1]
 
 
 async def test_callers_cannot_make_series() -> None:

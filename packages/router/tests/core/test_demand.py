@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_builders import L4, fleet, pool, seen, url
-from sie_router.core.demand import SLACK_S, jittered, reserved, ttl_s, wanted, warm
+from sie_router.core.demand import BURST_S, SLACK_S, jittered, reserved, ttl_s, unserved, waited_s, wanted, warm
 from sie_router.core.events import Missed, PoolGone, PoolPut, Tick, WorkerGone, WorkerLost, apply
 from sie_router.core.fleet import Group
 from sie_router.core.leases import LEASE_S, MAX_SKEW_S
@@ -59,6 +59,45 @@ def test_many_misses_are_one_wish() -> None:
     state = fleet(*(Missed(L4, DEFAULT_POOL, 60) for _ in range(100)))
     assert len(state.demand) == 1
     assert wanted(state, 0)[KEY] == 1
+
+
+@given(st.integers(1, 500), st.integers(0, 20), st.floats(BURST_S, 30))
+def test_requests_that_come_at_once_count_each_and_clients_that_come_again_do_not(
+    clients: int, rounds: int, pause_s: float
+) -> None:
+    state, now = fleet(groups=[L4, A100]), 0.0
+    for _ in range(rounds + 1):
+        for client in range(clients):
+            moment = now + BURST_S * client / clients
+            state = apply(state, Missed(L4, DEFAULT_POOL, 60), moment)
+        assert unserved(state, moment) == {L4: clients, A100: 0}
+        now += max(pause_s, 2 * BURST_S)
+    assert unserved(state, moment + 61) == {L4: 0, A100: 0}
+
+
+def test_a_burst_is_forgotten_while_one_client_still_asks() -> None:
+    state = fleet(*(Missed(L4, DEFAULT_POOL, 60) for _ in range(100)))
+    for now in (40, 80):
+        state = apply(state, Missed(L4, DEFAULT_POOL, 60), now)
+        assert unserved(state, now)[L4] == (100 if now < 60 else 1)
+
+
+def test_a_burst_counts_until_somebody_serves_and_only_without_a_pool() -> None:
+    state = fleet(PoolPut(pool("a")), *(Missed(L4, name, 60) for name in ("a", "a", DEFAULT_POOL)))
+    assert unserved(state, 1) == {L4: 1}
+    reserved_one = apply(state, seen("l4-0"), 1)
+    assert unserved(reserved_one, 1) == {L4: 1}
+    assert unserved(apply(reserved_one, seen("l4-1"), 1), 1) == {L4: 0}
+
+
+def test_how_long_somebody_has_been_asking_is_known_until_somebody_serves_or_nobody_asks() -> None:
+    state = fleet()
+    for now in (0, 50, 100):
+        state = apply(state, Missed(L4, DEFAULT_POOL, 60), now)
+    assert [waited_s(state, KEY, now) for now in (100, 150, 161)] == [100, 150, 0]
+    assert waited_s(apply(state, seen(), 120), KEY, 120) == 0
+    late = apply(apply(state, Tick(), 161), Missed(L4, DEFAULT_POOL, 60), 170)
+    assert waited_s(late, KEY, 175) == 5
 
 
 def test_each_pool_has_a_wish_of_its_own() -> None:

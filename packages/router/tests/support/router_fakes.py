@@ -259,14 +259,15 @@ def settings(*workers: FakeWorker, **more: Any) -> Settings:
     return Settings(workers=tuple(worker.url for worker in workers), **(values | more))
 
 
-async def _main(port: int, name: str, model: str, status_code: int) -> None:
+async def _main(port: int, name: str, model: str, status_code: int, delay_s: float) -> None:
     """A worker in a process of its own, which says when its first request has come, and answers all with one status."""
     worker = FakeWorker(status(name, loaded=(model,)), port=port)
 
     async def answer(exchange: Exchange) -> None:
-        if len(worker.seen) == 1:
+        if exchange is worker.seen[0]:  # not by their number: several may have come at once
             sys.stdout.write("request\n")
             sys.stdout.flush()
+        await asyncio.sleep(delay_s)
         exchange.reply(status_code, name.encode())
 
     worker.script = answer
@@ -282,4 +283,5 @@ if __name__ == "__main__":
     parser.add_argument("name")
     parser.add_argument("--model", default="BAAI/bge-m3")
     parser.add_argument("--status-code", type=int, default=200)
+    parser.add_argument("--delay-s", type=float, default=0.0)
     asyncio.run(_main(**vars(parser.parse_args())))

@@ -90,7 +90,7 @@ def demand(snapshot: Snapshot) -> Table:
     for profile, bundle in sorted(snapshot.scrape.demand):
         wanting = _wanting(snapshot.scrape, (profile, bundle))
         queued = sum(snapshot.scrape.queue.get((profile, bundle), {}).values())
-        recent = snapshot.scrape.activity.get((profile, bundle), 0.0)
+        recent = sum(snapshot.scrape.activity.get((profile, bundle), {}).values())
         here = [each for each in snapshot.health.workers if (each.gpu, each.bundle) == (profile, bundle)]
         healthy = sum(each.healthy for each in here)
         table.add_row(profile, bundle, str(healthy), wanting, f"{queued:.0f}", f"{recent:.0f}")

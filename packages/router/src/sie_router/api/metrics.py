@@ -15,8 +15,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from sie_protocol.headers import METRICS
-from sie_router.core.demand import reserved, wanted, warm
+from sie_router.core.demand import reserved, unserved, wanted, warm
 from sie_router.core.fleet import OTHER, Fleet, Group
+from sie_router.core.pools import DEFAULT_POOL
 from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
 
@@ -128,13 +129,22 @@ class RouterCollector(Collector):
         for (group, pool), value in wanted(fleet, self._clock()).items():
             demand.add_metric((group.profile, group.bundle, pool), value)
         yield demand
+        burst = GaugeMetricFamily(
+            "sie_router_unserved_requests",
+            "Most requests without a pool that came to this router at once and found no worker of a group",
+            labels=_LABELS,
+        )
+        for group, count in unserved(fleet, self._clock()).items():
+            burst.add_metric((group.profile, group.bundle), count)
+        yield burst
         recent = GaugeMetricFamily(
             "sie_router_recent_requests",
             "Requests this router sent to a group in the last 60 s, plus those in flight",
-            labels=_LABELS,
+            labels=(*_LABELS, "pool"),
         )
-        for group in (*fleet.configured, OTHER):
-            recent.add_metric((group.profile, group.bundle), self._inflight.recent(group))
+        nothing = {(group, DEFAULT_POOL): 0 for group in (*fleet.configured, OTHER)}
+        for (group, pool), count in {**nothing, **self._inflight.recent()}.items():
+            recent.add_metric((group.profile, group.bundle, pool), count)
         yield recent
         ejections = CounterMetricFamily(
             "sie_router_ejections", "Times a worker of a group failed so often that its breaker opened", labels=_LABELS
@@ -162,7 +172,9 @@ class RouterCollector(Collector):
 def _workers(fleet: Fleet) -> Iterator[Metric]:
     labels = ("worker", *_LABELS)
     depth = GaugeMetricFamily(
-        "sie_router_worker_queue_depth", "Items a connected worker has accepted and not answered", labels=labels
+        "sie_router_worker_queue_depth",
+        "Items a connected worker has accepted and not answered, and the pool it serves",
+        labels=(*labels, "pool"),
     )
     memory = GaugeMetricFamily(
         "sie_router_worker_memory_used_bytes", "Device memory a connected worker uses", labels=labels
@@ -173,7 +185,7 @@ def _workers(fleet: Fleet) -> Iterator[Metric]:
     connected = {worker.name: worker for worker in fleet.workers.values() if worker.is_connected}
     for name, worker in sorted(connected.items()):
         values = (name, worker.group.profile, worker.group.bundle)
-        depth.add_metric(values, worker.queue_depth)
+        depth.add_metric((*values, fleet.pool_of(worker)), worker.queue_depth)
         memory.add_metric(values, worker.memory_used_bytes)
         breaker.add_metric(values, worker.health.is_ejected)
     yield depth

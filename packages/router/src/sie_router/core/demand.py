@@ -5,14 +5,16 @@ autoscaler that polls slowly would see the wish vanish between two attempts.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from sie_router.core.assign import shares
-from sie_router.core.fleet import Fleet, Group
+from sie_router.core.fleet import Fleet, Group, Want
 from sie_router.core.leases import is_expired
 from sie_router.core.pools import DEFAULT_POOL, Pool
 
 SLACK_S: Final = 30.0  # scrape plus poll of a typical autoscaler
+BURST_S: Final = 2.0  # requests this close together are different ones: clients do not come back sooner
 Wish = tuple[Group, str]
 
 
@@ -29,7 +31,7 @@ def ttl_s(retry_after_s: float) -> float:
     return retry_after_s * 1.5 + SLACK_S
 
 
-def missed(fleet: Fleet, group: Group, pool: str, expires_at: float) -> Mapping[Wish, float]:
+def missed(fleet: Fleet, group: Group, pool: str, now: float, ttl_s: float) -> Mapping[Wish, Want]:
     """The demand after one request found nobody in a group.
 
     Only what a pool reserves of configured groups counts, whatever callers ask for, and only while the pool has no
@@ -38,28 +40,56 @@ def missed(fleet: Fleet, group: Group, pool: str, expires_at: float) -> Mapping[
     wish = (group, pool)
     if not _is_possible(fleet, wish) or fleet.has_healthy(group, pool):
         return fleet.demand
-    return {**fleet.demand, wish: max(expires_at, fleet.demand.get(wish, expires_at))}
+    return {**fleet.demand, wish: _once_more(fleet.demand.get(wish), now, now + ttl_s)}
 
 
-def pruned(fleet: Fleet, now: float) -> Mapping[Wish, float]:
+def _once_more(before: Want | None, now: float, until: float) -> Want:
+    if before is None:
+        return Want(now, until, since=now, count=1, most=1, most_until=until)
+    is_same_burst = now - before.since < BURST_S
+    want = replace(before, until=max(until, before.until), count=before.count + 1 if is_same_burst else 1)
+    want = want if is_same_burst else replace(want, since=now)
+    is_most = want.count >= want.most or now > want.most_until
+    return replace(want, most=want.count, most_until=until) if is_most else want
+
+
+def pruned(fleet: Fleet, now: float) -> Mapping[Wish, Want]:
     """The demand without what expired; the same object when nothing changed."""
-    kept = {wish: until for wish, until in fleet.demand.items() if until > now}
+    kept = {wish: want for wish, want in fleet.demand.items() if want.until > now}
     return fleet.demand if len(kept) == len(fleet.demand) else kept
 
 
-def unmet(fleet: Fleet) -> Mapping[Wish, float]:
+def unmet(fleet: Fleet) -> Mapping[Wish, Want]:
     """The demand without what was met, and without pools that are gone; the same object when nothing changed."""
     kept = {
-        wish: until
-        for wish, until in fleet.demand.items()
-        if _is_possible(fleet, wish) and not fleet.has_healthy(*wish)
+        wish: want for wish, want in fleet.demand.items() if _is_possible(fleet, wish) and not fleet.has_healthy(*wish)
     }
     return fleet.demand if len(kept) == len(fleet.demand) else kept
 
 
 def wanted(fleet: Fleet, now: float) -> Mapping[Wish, int]:
     """For each group and pool that could be in want: 1 when somebody waits for its first worker, else 0."""
-    return {wish: int(fleet.demand.get(wish, now) > now and not fleet.has_healthy(*wish)) for wish in _possible(fleet)}
+    return {wish: int(_want(fleet, wish, now) is not None) for wish in _possible(fleet)}
+
+
+def unserved(fleet: Fleet, now: float) -> Mapping[Group, int]:
+    """For each configured group: the most requests without a pool that came at once and found nobody.
+
+    A pool has the workers it reserves, whoever comes. Clients that come again are not counted again.
+    """
+    wants = {group: _want(fleet, (group, DEFAULT_POOL), now) for group in fleet.configured}
+    return {group: 0 if want is None else want.most for group, want in wants.items()}
+
+
+def waited_s(fleet: Fleet, wish: Wish, now: float) -> float:
+    """For how long somebody has been asking for a first worker."""
+    want = _want(fleet, wish, now)
+    return 0.0 if want is None else now - want.began
+
+
+def _want(fleet: Fleet, wish: Wish, now: float) -> Want | None:
+    want = fleet.demand.get(wish)
+    return want if want is not None and want.until > now and not fleet.has_healthy(*wish) else None
 
 
 def reserved(fleet: Fleet, unix_now: float) -> Mapping[Group, int]:

@@ -102,7 +102,7 @@ def apply(fleet: Fleet, event: Event, now: float) -> Fleet:
         case PoolPut() | PoolGone() | PoolsListed():
             return _with_pools(fleet, _pools_after(fleet, event))
         case Missed(group, pool, ttl_s):
-            return replace(fleet, demand=missed(fleet, group, pool, now + ttl_s))
+            return replace(fleet, demand=missed(fleet, group, pool, now, ttl_s))
         case CatalogPut(catalog):
             return replace(fleet, models=known_models(catalog))
         case Tick():

@@ -132,12 +132,26 @@ class Index:
 
 
 @dataclass(frozen=True, slots=True)
+class Want:
+    """Requests of one pool that found nobody in a group, since `began`; times are in monotonic seconds.
+
+    It counts until `until`. `count` came since `since`, close together; `most` ever did, and that until `most_until`.
+    """
+
+    began: float
+    until: float
+    since: float
+    count: int
+    most: int
+    most_until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """One snapshot. `configured` is ordered: the first group is the default, by convention the cheapest.
 
     `pools` are by name, without the default one, which is whatever they leave; without a renewal they end after
-    `lease_s`. `demand` maps (group, pool) to the
-    monotonic time at which the wish expires.
+    `lease_s`. `demand` is by (group, pool).
     """
 
     configured: tuple[Group, ...] = ()
@@ -145,7 +159,7 @@ class Fleet:
     models: Models = field(default_factory=AnyModel)
     workers: Mapping[str, Worker] = field(default_factory=dict)
     pools: Mapping[str, Pool] = field(default_factory=dict)
-    demand: Mapping[tuple[Group, str], float] = field(default_factory=dict)
+    demand: Mapping[tuple[Group, str], Want] = field(default_factory=dict)
     index: Index = field(default_factory=Index)
     lease_s: float = LEASE_S
 

@@ -35,10 +35,11 @@ class Ask(msgspec.Struct, frozen=True):
 
 
 class Forward(msgspec.Struct, frozen=True):
-    """Send it to this worker, under the model's canonical id."""
+    """Send it to this worker of this pool, under the model's canonical id."""
 
     worker: Worker
     model_id: str
+    pool: str = DEFAULT_POOL
 
 
 class Provision(msgspec.Struct, frozen=True):
@@ -75,6 +76,11 @@ class Plan(msgspec.Struct, frozen=True):
     profile: str | None
     scope: Scope
 
+    @property
+    def pool_name(self) -> str:
+        """The name of its pool."""
+        return DEFAULT_POOL if self.pool is None else self.pool.name
+
     def candidates(self) -> Iterator[Ready]:
         """Healthy workers that could take it, by bundle, preferred first."""
         for bundle in self.model.bundles:
@@ -95,7 +101,7 @@ def decide(fleet: Fleet, ask: Ask, inflight: Mapping[str, int], draw: float) -> 
     for ready in plan.candidates():
         url = _choose(fleet, ready, plan.model.key, ask, inflight, draw)
         if url is not None:
-            return Forward(fleet.workers[url], plan.model.model_id)
+            return Forward(fleet.workers[url], plan.model.model_id, plan.pool_name)
     return _provision(fleet, plan, ask)
 
 
@@ -168,8 +174,7 @@ def _without(urls: tuple[str, ...], avoid: tuple[str, ...]) -> tuple[str, ...]:
 
 def _provision(fleet: Fleet, plan: Plan, ask: Ask) -> Decision:
     """What should be started: the first configured group that fits."""
-    model, profile, pool = plan.model, plan.profile, plan.pool
-    name = DEFAULT_POOL if pool is None else pool.name
+    model, profile, pool, name = plan.model, plan.profile, plan.pool, plan.pool_name
     reserved = None if pool is None else {share.group for share in shares(pool, fleet.configured)}
     for group in fleet.configured:
         is_reserved = reserved is None or group in reserved

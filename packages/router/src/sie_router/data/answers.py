@@ -11,6 +11,7 @@ from sie_protocol.versions import dialect_for
 from sie_router.core.route import Provision
 
 ACCEPTED: Final = 202
+LONG_S: Final = 600.0  # a node, its images and a model take less; from here on something may be missing
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -35,27 +36,39 @@ def compat_refusal(problem: Problem) -> Answer:
     return Answer(shape.status, _headers(body, shape.headers), body)
 
 
-def provisioning(decision: Provision, sdk_version: str | None, retry_after_s: int, estimated_wait_s: int) -> Answer:
-    """Say "come back later, a worker is being started" as this generation of clients wants to hear it."""
-    message = _provisioning_message(decision, retry_after_s)
-    group = decision.group
-    facts = {"status": "provisioning", "gpu": group.profile, "estimated_wait_s": estimated_wait_s, "message": message}
+def provisioning(
+    decision: Provision, sdk_version: str | None, retry_after_s: int, estimated_wait_s: int, waited_s: float
+) -> Answer:
+    """Say "come back later, a worker is being started" as this generation of clients wants to hear it.
+
+    `waited_s`: for how long somebody has been asking for it.
+    """
+    message = _provisioning_message(decision, retry_after_s, waited_s)
+    facts = {
+        "status": "provisioning",
+        "gpu": decision.group.profile,
+        "estimated_wait_s": estimated_wait_s,
+        "waited_s": round(waited_s),
+        "message": message,
+    }
     if dialect_for(sdk_version).provisioning_status != ACCEPTED:
         return refusal(Problem(ErrorCode.PROVISIONING, message, retry_after_s=retry_after_s), facts)
     body = msgspec.json.encode(facts)
     return Answer(ACCEPTED, _headers(body, ((RETRY_AFTER, str(retry_after_s)),)), body)
 
 
-def compat_provisioning(decision: Provision, retry_after_s: int) -> Answer:
+def compat_provisioning(decision: Provision, retry_after_s: int, waited_s: float) -> Answer:
     """The same for clients of other services, which know no 202."""
-    message = _provisioning_message(decision, retry_after_s)
+    message = _provisioning_message(decision, retry_after_s, waited_s)
     return compat_refusal(Problem(ErrorCode.PROVISIONING, message, retry_after_s=retry_after_s))
 
 
-def _provisioning_message(decision: Provision, retry_after_s: int) -> str:
+def _provisioning_message(decision: Provision, retry_after_s: int, waited_s: float) -> str:
     group = decision.group
     where = f"machine profile '{group.profile}'" if group.profile else f"bundle '{group.bundle}'"
     state = "one is being provisioned" if decision.is_configured else "the router waits for one to connect"
+    if waited_s >= LONG_S:
+        state = f"none has come for {waited_s / 60:.0f} minutes: machines, quota or an image may be missing"
     return f"no worker of {where} can serve '{decision.model_id}' yet, {state}; try again in {retry_after_s} s"
 
 

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from sie_protocol.target import ModelRef
-from sie_router.core.fleet import OTHER, Group, Worker
-from sie_router.core.route import Ask
+from sie_router.core.fleet import OTHER, Group
+from sie_router.core.route import Ask, Forward
 from sie_router.data.body import Body
 from sie_router.data.incoming import Incoming, Scope
 from sie_router.data.inflight import Inflight
@@ -94,7 +94,7 @@ class Call:
         self.held_s = 0.0
         self.applied_wait_s = 0
         self._inflight = inflight
-        self._holding: Worker | None = None
+        self._holding: Forward | None = None
 
     def attach(self, scope: Scope, send: Send) -> None:
         """The running task serves this request from here on."""
@@ -102,17 +102,18 @@ class Call:
         self.send = send
         self.watch = Watch(scope)
 
-    def hold(self, worker: Worker) -> None:
+    def hold(self, to: Forward) -> None:
         """Count this request as being on its way to a worker."""
         self.release()
-        self._inflight.enter(worker)
-        self._holding = worker
+        worker = to.worker
+        self._inflight.enter(worker, to.pool)
+        self._holding = to
         self.worker, self.group = worker.name, worker.group
 
     def release(self) -> None:
         """The request is on its way to nobody."""
         if self._holding is not None:
-            self._inflight.leave(self._holding)
+            self._inflight.leave(self._holding.worker, self._holding.pool)
             self._holding = None
 
     def outcome(self, now: float) -> Outcome:

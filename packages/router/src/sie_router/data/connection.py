@@ -25,7 +25,10 @@ class WorkerUnreachable(Exception):  # noqa: N818 - a state of the world, not an
 
 
 class ConnectionCut(Exception):  # noqa: N818
-    """The connection broke before the response was complete. `received`: whether any of it had arrived."""
+    """The connection broke before the response was complete.
+
+    `received`: whether any of it had arrived, or the worker is lost; a new connection to it would not help.
+    """
 
     def __init__(self, reason: str, *, received: bool) -> None:
         super().__init__(reason)
@@ -98,7 +101,6 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._deadline = Deadline(loop, self._out_of_time)
-        self._error: ConnectionCut | BudgetSpent | None = None
         self._is_idle = True
         self._sending = False
         self._paused = False
@@ -115,6 +117,7 @@ class Connection(asyncio.Protocol):
         self._is_small = False
         self._complete = False
         self._can_stay = False
+        self._error: ConnectionCut | BudgetSpent | None = None
 
     # What a request does
 
@@ -148,6 +151,10 @@ class Connection(asyncio.Protocol):
         """Close at once, whatever was on its way."""
         self._fail(ConnectionCut("the router gave up on this request", received=self.received))
 
+    def cut(self, reason: str) -> None:
+        """Close at once, because the worker is lost."""
+        self._fail(ConnectionCut(reason, received=True))
+
     @property
     def is_usable(self) -> bool:
         """True when another request may be sent."""
@@ -177,8 +184,10 @@ class Connection(asyncio.Protocol):
     # What the transport tells
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection stands."""
+        """The connection stands; nobody wants it any more if it was given up while it was being made."""
         self._transport = cast("asyncio.Transport", transport)
+        if not self._is_idle:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Bytes came; after a complete response they can only be a worker's mistake."""

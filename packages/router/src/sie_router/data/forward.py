@@ -24,7 +24,7 @@ from sie_router.data.connection import BudgetSpent, Came, Connection, Connection
 from sie_router.data.health import HealthBook
 from sie_router.data.incoming import Incoming, head_for
 from sie_router.data.inflight import Inflight
-from sie_router.data.named import rename
+from sie_router.data.named import rename, renamed
 from sie_router.data.retries import RetryBudget
 from sie_router.data.upstream import Upstream, WorkerBusy
 
@@ -117,7 +117,7 @@ class Forwarder:
         connection = self._upstream.begin(worker.url, head, body.data, left_s, tell)
         if connection is not None:
             self._retries.earn()
-            call.hold(worker)
+            call.hold(to)
             self._health.sent(worker)
         return connection
 
@@ -142,7 +142,7 @@ class Forwarder:
         if came is None:
             self._retries.earn()
             if incoming.path:
-                rename(body, incoming.ask.model, first.model_id)
+                await renamed(body, incoming.ask.model, first.model_id)
         while isinstance(decision, Forward):
             reply = await self._try(call, incoming, body, decision, tries, came)
             came = None
@@ -161,7 +161,7 @@ class Forwarder:
     ) -> Reply | None:
         worker = to.worker
         if came is None:
-            call.hold(worker)
+            call.hold(to)
             self._health.sent(worker)
         tries.count += 1
         tries.is_free = False

@@ -1,9 +1,10 @@
-"""Requests on their way: per worker for routing, per group for the activity signal. The one mutable hot object."""
+"""Requests on their way: per worker for routing, per group and pool for the activity signal. The one mutable object."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Final
 
 from sie_router.core.fleet import Group, Worker
+from sie_router.core.pools import DEFAULT_POOL
 
 WINDOW_S: Final = 60
 _SLOTS: Final = 64
@@ -30,7 +31,7 @@ class _Window:
 
 
 class Inflight:
-    """Only the proxy calls `enter` and `leave`, always in pairs. Labels are configured groups, so the map is bounded.
+    """Only the proxy calls `enter` and `leave`, always in pairs. Labels are configured groups and pools that exist.
 
     `clock` is monotonic time in seconds.
     """
@@ -38,37 +39,43 @@ class Inflight:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._workers: dict[str, int] = {}
-        self._groups: dict[Group, _Window] = {}
+        self._windows: dict[tuple[Group, str], _Window] = {}
 
     @property
     def workers(self) -> Mapping[str, int]:
         """Requests without an answer, by worker URL; workers without any are absent."""
         return self._workers
 
-    def enter(self, worker: Worker) -> None:
-        """A request was sent to this worker."""
+    def enter(self, worker: Worker, pool: str) -> None:
+        """A request of this pool was sent to this worker."""
         self._workers[worker.url] = self._workers.get(worker.url, 0) + 1
-        window = self._groups.get(worker.group)
+        window = self._windows.get((worker.group, pool))
         if window is None:
-            window = self._groups[worker.group] = _Window()
+            window = self._windows[worker.group, pool] = _Window()
         window.now_in_flight += 1
         window.add(int(self._clock()))
 
-    def leave(self, worker: Worker) -> None:
+    def leave(self, worker: Worker, pool: str) -> None:
         """That request has its answer, or never will."""
         left = self._workers[worker.url] - 1
         if left:
             self._workers[worker.url] = left
         else:
             del self._workers[worker.url]
-        self._groups[worker.group].now_in_flight -= 1
+        self._windows[worker.group, pool].now_in_flight -= 1
 
-    def recent(self, group: Group) -> int:
-        """Requests sent to this group in the last 60 s plus those still in flight that were sent earlier or since."""
-        window = self._groups.get(group)
-        return 0 if window is None else window.sent_since(int(self._clock()) - WINDOW_S) + window.now_in_flight
+    def forget(self, pools: Container[str]) -> None:
+        """Drop what is known of pools that are not among these, once nothing of theirs is on its way."""
+        for group, pool in tuple(self._windows):
+            if pool != DEFAULT_POOL and pool not in pools and not self._windows[group, pool].now_in_flight:
+                del self._windows[group, pool]
+
+    def recent(self) -> Mapping[tuple[Group, str], int]:
+        """By group and pool: requests sent in the last 60 s, plus those in flight, sent earlier or since."""
+        since = int(self._clock()) - WINDOW_S
+        return {key: window.sent_since(since) + window.now_in_flight for key, window in self._windows.items()}
 
     def sent_per_second(self) -> float:
         """Requests sent to any worker, averaged over the last 60 s."""
         since = int(self._clock()) - WINDOW_S
-        return sum(window.sent_since(since) for window in self._groups.values()) / WINDOW_S
+        return sum(window.sent_since(since) for window in self._windows.values()) / WINDOW_S

@@ -9,7 +9,7 @@ from typing import Final, assert_never
 from sie_protocol.codec import MAX_BODY_BYTES
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import RETRY_AFTER
-from sie_router.core.demand import jittered, ttl_s
+from sie_router.core.demand import jittered, ttl_s, waited_s
 from sie_router.core.events import Missed
 from sie_router.core.fleet import OTHER, Index
 from sie_router.core.health import Verdict
@@ -25,7 +25,7 @@ from sie_router.data.forward import Forwarder, Plane
 from sie_router.data.hold import Hold
 from sie_router.data.incoming import Incoming, Scope, read_incoming, sdk_version, with_model
 from sie_router.data.inflight import Inflight
-from sie_router.data.named import model_named
+from sie_router.data.named import model_found
 from sie_router.data.outcome import CLIENT_GONE, CUT_SHORT, Outcome
 from sie_router.data.outgoing import own, passed_on
 
@@ -116,7 +116,7 @@ class Proxy:
         try:
             if call.is_named:
                 await body.fill(self._terms.max_body_bytes)
-                incoming = call.incoming = with_model(incoming, model_named(body.data))
+                incoming = call.incoming = with_model(incoming, await model_found(body))
             seen = self._plane.snapshot().index
             result = await self._first(call, incoming, body)
             await self._conclude(call, incoming, body, result, seen)
@@ -186,10 +186,12 @@ class Proxy:
                 assert_never(decision)
 
     def _come_back(self, call: Call, decision: Provision) -> Answer:
-        retry_after_s = jittered(self._terms.retry_after_s, self._plane.draw())
+        terms, version = self._terms, sdk_version(call.scope)
+        retry_after_s = jittered(terms.retry_after_s, self._plane.draw())
+        waited = waited_s(self._plane.snapshot(), (decision.group, decision.pool), self._plane.clock())
         if call.is_named:
-            return compat_provisioning(decision, retry_after_s)
-        return provisioning(decision, sdk_version(call.scope), retry_after_s, self._terms.estimated_wait_s)
+            return compat_provisioning(decision, retry_after_s, waited)
+        return provisioning(decision, version, retry_after_s, terms.estimated_wait_s, waited)
 
     async def _answer(self, call: Call, answer: Answer) -> None:
         call.status = answer.status

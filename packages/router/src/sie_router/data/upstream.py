@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -89,6 +89,19 @@ class Upstream:
         finally:
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
+
+    @property
+    def urls(self) -> Collection[str]:
+        """The workers to which connections stand or are being made."""
+        return tuple(self._pools)
+
+    def cut(self, url: str, reason: str) -> int:
+        """Close all connections to a worker that is lost; how many of them had a request."""
+        pool = self._pools[url]
+        busy = len(pool.connections) - len(pool.idle)
+        for connection in tuple(pool.connections):
+            connection.cut(reason)
+        return busy
 
     def close_idle(self) -> None:
         """Close connections nobody used for `MAX_IDLE_S`."""
