@@ -152,8 +152,8 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
         own = read_layer(get, prefix, shape.width, scale, dtype, shape.gate, experts(index))
         if not has_more:
             return own
-        query, *others = (read_norm(get, f"{prefix}.{name}", shape.width, dtype) for name in _EXTRA_NORMS)
-        return replace(own, extra_norms=(Norm(query.weight * query_scale, query.bias * query_scale), *others))
+        query, key, behind = (read_norm(get, f"{prefix}.{name}", shape.width, dtype) for name in _EXTRA_NORMS)
+        return replace(own, extra_norms=(Norm(query.weight * query_scale, query.bias * query_scale), key, behind))
 
     def experts(index: int) -> Experts | None:
         if shape.routing is None or not shape.routing.is_at(index):
