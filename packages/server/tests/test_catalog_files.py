@@ -80,6 +80,7 @@ BEYOND = {
     "nvidia/llama-nemotron-embed-1b-v2": (8192, 2048, "mean", "query: T", "passage: T"),
     "jinaai/jina-embeddings-v2-small-en": (8192, 512, "mean", "T", "T"),
     "jinaai/jina-embeddings-v2-base-en": (8192, 768, "mean", "T", "T"),
+    "jinaai/jina-embeddings-v2-base-code": (8192, 768, "mean", "T", "T"),
     "jinaai/jina-embeddings-v2-base-de": (8192, 768, "mean", "T", "T"),
     "jinaai/jina-embeddings-v2-base-es": (8192, 768, "mean", "T", "T"),
     "jinaai/jina-embeddings-v2-base-zh": (8192, 768, "mean", "T", "T"),

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side
 _FIRST_POSITION_AFTER_PAD = ("mpnet", "roberta", "xlm-roberta")
 _TURNED = re.compile(r"\.self\.(query|key)\.(weight|bias)$")
 _OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
+_EXTRA_NORMS = ("attention.self.layer_norm_q", "attention.self.layer_norm_k", "layer_norm_1")
 _PREFIX = re.compile(r"^(bert|distilbert|mpnet|roberta|nomic_bert|new|gte)\.")
 
 
@@ -62,6 +63,8 @@ class Layer:
 
     If they are to be turned, queries and keys have their pairs side by side. With `gate`, `up` gives what is activated
     first, then what it is multiplied with. With `experts`, they take the place of `up` and `down`, which are empty.
+    With `extra_norms` queries and keys are normalised, and so is the sum of what attention gives and what went in; the
+    first of them carries the factor.
     """
 
     qkv: torch.Tensor
@@ -76,6 +79,7 @@ class Layer:
     output_norm: Norm
     gate: InPlace | None = None
     experts: Experts | None = None
+    extra_norms: tuple[Norm, Norm, Norm] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,16 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
     if shape.rope is not None:
         get = _side_by_side(get, shape.head_width)
 
+    def layer(index: int) -> Layer:
+        prefix = f"encoder.layer.{index}"
+        has_more = checkpoint.has(f"{prefix}.{_EXTRA_NORMS[0]}.weight")
+        scale = 1.0 if has_more else query_scale  # a norm would undo it
+        own = read_layer(get, prefix, shape.width, scale, dtype, shape.gate, experts(index))
+        if not has_more:
+            return own
+        query, key, behind = (read_norm(get, f"{prefix}.{name}", shape.width, dtype) for name in _EXTRA_NORMS)
+        return replace(own, extra_norms=(Norm(query.weight * query_scale, query.bias * query_scale), key, behind))
+
     def experts(index: int) -> Experts | None:
         if shape.routing is None or not shape.routing.is_at(index):
             return None
@@ -151,10 +165,7 @@ def read_weights(tensors: Mapping[str, torch.Tensor], shape: BertShape, device: 
         positions=positions,
         types=(types - types[0]).to(dtype),
         norm=read_norm(get, "embeddings.LayerNorm", shape.width, dtype),
-        layers=tuple(
-            read_layer(get, f"encoder.layer.{index}", shape.width, query_scale, dtype, shape.gate, experts(index))
-            for index in range(shape.layers)
-        ),
+        layers=tuple(layer(index) for index in range(shape.layers)),
         distances=_read_distances(checkpoint, shape),
     )
 

@@ -3,8 +3,8 @@
 Nomic's `nomic_bert`, and Alibaba's encoder, which calls itself `new` in its own repositories, `gte` in transformers and
 in Snowflake's; their positions turn. Each is read in the layout it was published in and in that of transformers.
 Nomic's second generation has experts in every other layer, and no gates. Jina AI's second generation calls itself
-`bert`, but has ALiBi in place of positions. Changes names, cuts matrices in parts and fills in biases that a family has
-not; no number changes.
+`bert`, but has ALiBi in place of positions; its model of code has more norms. Changes names, cuts matrices in parts and
+fills in biases that a family has not; no number changes.
 """
 
 import re
@@ -55,9 +55,11 @@ _PARTS: Final = {
     "mlp.down_proj.": "output.dense.",
     "mlp.fc2.": "output.dense.",
     "mlp.wo.": "output.dense.",
+    "mlp.down_layer.": "output.dense.",
     "post_mlp_layernorm.": "output.LayerNorm.",
     "mlp_ln.": "output.LayerNorm.",
     "mlp.layernorm.": "output.LayerNorm.",
+    "layer_norm_2.": "output.LayerNorm.",
     "norm2.": "output.LayerNorm.",
 }
 _ANY: Final = re.compile("|".join(map(re.escape, _PARTS)))
@@ -67,6 +69,7 @@ _FUSED: Final = {
     "attention.qkv_proj.": _QKV,
     "attn.Wqkv.": _QKV,
     "mlp.up_gate_proj.": ("intermediate.dense.", "intermediate.gate."),
+    "mlp.up_gated_layer.": ("intermediate.dense.", "intermediate.gate."),
     "mlp.gated_layers.": ("intermediate.gate.", "intermediate.dense."),
 }
 _WEIGHT: Final = re.compile(
@@ -164,4 +167,4 @@ def _renamed(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration under BERT's names, with the activation that its family has by default."""
     default = "silu" if config.get("model_type") == _NOMIC else "gelu"
     own = {"hidden_act": default, **{_GPT.get(key, key): value for key, value in config.items()}}
-    return own | ({"hidden_act": own.get("feed_forward_type")} if has_alibi(own) else {})
+    return own | ({"hidden_act": own.get("feed_forward_type") or own["hidden_act"]} if has_alibi(own) else {})

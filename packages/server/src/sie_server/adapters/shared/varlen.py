@@ -107,6 +107,9 @@ class PackedBert:
     def _attention(self, layer: Layer, hidden: torch.Tensor, batch: _Batch) -> torch.Tensor:
         shape, tokens, packed = self._shape, len(hidden), batch.packed
         qkv = torch.addmm(layer.qkv_bias, hidden, layer.qkv, out=batch.buffers.qkv[:tokens])
+        if layer.extra_norms is not None:
+            for part, norm in zip(qkv.chunk(3, dim=1), layer.extra_norms[:2], strict=False):
+                part.copy_(normalize(part, norm, shape.norm_eps))
         by_head = qkv.view(tokens, 3, shape.heads, shape.head_width)
         if batch.turns is not None:
             turn(by_head[:, :2].flatten(1, 2), batch.turns)
@@ -126,7 +129,10 @@ def finish_block(
     layer: Layer, hidden: torch.Tensor, context: torch.Tensor, buffers: Buffers, eps: float
 ) -> torch.Tensor:
     """What follows attention in a block that normalises after each step; writes over `hidden`."""
+    before = None if layer.extra_norms is None else hidden.clone()
     hidden = normalize(hidden.add_(layer.out_bias).addmm_(context, layer.out), layer.attention_norm, eps)
+    if layer.extra_norms is not None and before is not None:
+        hidden = normalize(hidden.add_(before), layer.extra_norms[2], eps)
     if layer.experts is not None:
         return normalize(hidden.add_(layer.experts(hidden)), layer.output_norm, eps)
     inner = torch.addmm(layer.up_bias, hidden, layer.up, out=buffers.inner[: len(hidden)])
