@@ -27,7 +27,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (common(cacheVolumeSize="300GB"), "'/workers/common/cacheVolumeSize': '300GB' does not match pattern"),
     (pools(l4={"maxReplicas": 0}), "'/workers/pools/l4/maxReplicas': minimum"),
     (pools(l4={"gpu": {"count": -1}}), "'/workers/pools/l4/gpu/count': minimum"),
-    (pools(l4={"nodeSelector": {"spot": True}}), "'/workers/pools/l4/nodeSelector/spot': got boolean, want null or string"),
+    (pools(l4={"nodeSelector": {"spot": True}}), "l4/nodeSelector/spot': got boolean, want null or string"),
     (pools(l4={"resources": {"requests": {"cpu": "four"}}}), "'four' does not match pattern"),
     ({"workers": {"pools": {"L4": {"enabled": True}}}}, "'L4' does not match pattern"),
     ({"workers": {"pools": {"a-name-that-is-too-long-for-pods": {}}}}, "does not match pattern"),
