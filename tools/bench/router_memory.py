@@ -8,6 +8,7 @@ from sie_protocol.headers import METRICS, POOL, operation_path
 from wrk import memory_mb, wrk
 
 LONG_BYTES = 4 << 20
+LONG_REQUESTS, LINES = 400, 5  # for each line of the table; allocators need a few hundred to settle
 REQUESTS = 100_000
 NAMES = 10_000
 LONG_SCRIPT = f"""
@@ -32,8 +33,9 @@ def measure_memory(folder: Path, long_port: int, long_pid: int, names_port: int,
     names.write_text(NAMES_SCRIPT)
     print("\nBodies of 4 MiB in and out, 8 connections:")
     total = 0
-    for _ in range(4):
-        total += wrk(long_port, long, 8, 3).count
+    for line in range(1, LINES + 1):
+        while total < line * LONG_REQUESTS:
+            total += wrk(long_port, long, 8, 2).count
         print(f"{total:8} requests, {memory_mb(long_pid):6.1f} MB resident", flush=True)
     print(f"\n{NAMES:,} names of models and of pools:")
     wrk(names_port, names, 32, 5)  # until caches and arenas have their size
