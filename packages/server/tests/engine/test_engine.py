@@ -1,4 +1,5 @@
 import asyncio
+import threading
 
 import pytest
 
@@ -78,6 +79,18 @@ async def test_what_waits_too_long_fails_while_the_device_is_still_stuck() -> No
         assert rows(await first) == [[1, 5]]
     assert refused.value.code is ErrorCode.DEADLINE_EXCEEDED
     assert kit.gates["a"].batches == [["first"]]
+
+
+async def test_what_waits_too_long_for_the_tokenizer_fails_and_is_not_computed() -> None:
+    async with engine_of("a", queue=QueueLimits(64, 1000, 0.02)) as kit:
+        await kit.load()
+        may_end = threading.Event()
+        busy = [asyncio.create_task(kit.engine.pipeline.run(may_end.wait)) for _ in range(2)]
+        assert (await kit.refused("late")).code is ErrorCode.DEADLINE_EXCEEDED
+        assert kit.depth() == 0
+        may_end.set()
+        await asyncio.gather(*busy)
+        assert kit.gates["a"].batches == []
 
 
 async def test_a_queue_that_is_full_of_items_refuses_with_a_delay() -> None:

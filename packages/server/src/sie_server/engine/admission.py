@@ -1,5 +1,6 @@
 """The inputs of one request between its place in the queue and its answer: tokenised, checked, sent to the device."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from itertools import accumulate
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.adapters.base import CountsTokens, Input, Pair, Prepared, UnsupportedInputError
 from sie_server.core.options import invalid
+from sie_server.engine.jobs import too_late
 from sie_server.engine.loop import Answer, ModelLoop, Row
 from sie_server.engine.pipeline import Pipeline
 from sie_server.engine.results import Cost
@@ -75,7 +77,8 @@ async def admitted(
     """Hold room for the inputs of one request; `query` is one more, in front, and read as one.
 
     Raises:
-        Problem: INVALID_INPUT for what the model cannot read, INPUT_TOO_LONG, or QUEUE_FULL.
+        Problem: INVALID_INPUT for what the model cannot read, INPUT_TOO_LONG, QUEUE_FULL, or DEADLINE_EXCEEDED when
+            the CPU pool has more to do than fits the time.
     """
     groups = [("item {}", list(inputs), is_query)]
     if query is not None:
@@ -85,7 +88,10 @@ async def admitted(
         tokenization_s = 0.0
         for place, some, as_query in groups:
             try:
-                ready, spent_s = await pipeline.prepare(loop.adapter, some, is_query=as_query)
+                async with asyncio.timeout(loop.timeout_s):
+                    ready, spent_s = await pipeline.prepare(loop.adapter, some, is_query=as_query)
+            except TimeoutError as error:
+                raise too_late(loop.name, loop.timeout_s) from error
             except UnsupportedInputError as error:
                 raise invalid(f"model '{loop.name}': {error}") from error
             if not wants.may_cut:

@@ -102,6 +102,11 @@ class ModelLoop:
         """Items that are tokenised and wait for the device."""
         return len(self._queue) + len(self._arrived)
 
+    @property
+    def timeout_s(self) -> float:
+        """How long a request may wait."""
+        return self._queue_limits.timeout_s
+
     @contextmanager
     def admit(self, items: int) -> Iterator[None]:
         """Hold room for the items of one request until its answer is known.
