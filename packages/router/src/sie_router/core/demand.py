@@ -14,7 +14,7 @@ from sie_router.core.leases import is_expired
 from sie_router.core.pools import DEFAULT_POOL, Pool
 
 SLACK_S: Final = 30.0  # scrape plus poll of a typical autoscaler
-BURST_S: Final = 2.0  # requests this close together are different ones: clients do not come back sooner
+BURST_S: Final = 1.0  # the shortest Retry-After: requests closer together are different ones
 Wish = tuple[Group, str]
 
 
