@@ -24,7 +24,7 @@ from http_load import load, post
 from sie_protocol.headers import JSON, MSGPACK, operation_path
 
 LIMIT_ROWS: Final = 512  # rows of a matrix product in the worker's batches
-LIMIT_S: Final = 0.5
+LIMIT_S: Final = 0.25
 
 
 class Child:

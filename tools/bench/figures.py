@@ -1,25 +1,25 @@
 """Figures of repeated rounds."""
 
 import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 
+@dataclass(frozen=True, slots=True)
 class Figures:
-    """Values by name, one for each round."""
+    """What one round found, by name: how fast each side was, and how they compare within this round."""
 
-    def __init__(self) -> None:
-        self._values: dict[str, list[float]] = {}
+    rates: dict[str, float] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
 
-    def add(self, name: str, value: float) -> None:
-        """One round's value."""
-        self._values.setdefault(name, []).append(value)
+    def __str__(self) -> str:
+        return "  ".join(f"{name} {value:.3g}" for name, value in self.ratios.items())
 
-    def line(self) -> str:
-        """The last round."""
-        return "  ".join(f"{name} {values[-1]:.4g}" for name, values in self._values.items())
 
-    def table(self) -> str:
-        """Median and range of each."""
-        return "\n".join(
-            f"{name:<52}{statistics.median(values):>10.4g}   ({min(values):.4g} to {max(values):.4g})"
-            for name, values in self._values.items()
-        )
+def table(rounds: Sequence[Mapping[str, float]]) -> str:
+    """Median and range of each figure that every round has."""
+    return "\n".join(_line(name, [each[name] for each in rounds]) for name in rounds[0])
+
+
+def _line(name: str, values: Sequence[float]) -> str:
+    return f"{name:<52}{statistics.median(values):>10.4g}   ({min(values):.4g} to {max(values):.4g})"

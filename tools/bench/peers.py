@@ -2,9 +2,10 @@
 
 Installs each peer from the package index into an environment of its own (under the user's cache folder, once), starts
 it on the weights of the development environment, and sends every server the same single-text requests. Rounds are
-interleaved; ratios are taken within a round.
+interleaved, ratios are taken within a round, and a round in which the host's speed changed does not count (see
+`evenness.py`). A peer that needs another Python looks for one on PATH and where the usual managers keep theirs.
 
-    .venv/bin/python tools/bench/peers.py [--rounds 5] [--texts 240] [--concurrency 16,64] [--only NAME]
+    .venv/bin/python tools/bench/peers.py [--rounds 5] [--texts 120] [--concurrency 16,64] [--only NAME]
 """
 
 import argparse
@@ -13,7 +14,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +23,14 @@ import numpy as np
 from children import Child
 from corpus import MODEL, model_folder
 from environments import installed
-from figures import Figures
+from evenness import Mark, even_rounds
+from figures import Figures, table
 from servers import free_port, native, own_worker, serving
+from sie_protocol.arrays import Array
 
 SMALLEST_COSINE = 0.999
 EMBEDDINGS = "/embeddings"
+OWN = "this worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,62 +74,84 @@ profiles:
 
 
 PEERS = (
-    Peer("sie-server 0.10.1", "python3.12", ("sie-server==0.10.1",), published_sie, "native"),
-    Peer("infinity-emb 0.0.78", "python3.11", ("infinity-emb[server,torch]==0.0.78",), infinity, "openai"),
+    Peer("sie-server 0.10.1", "3.12", ("sie-server==0.10.1",), published_sie, "native"),
+    Peer("infinity-emb 0.0.78", "3.11", ("infinity-emb[server,torch]==0.0.78",), infinity, "openai"),
 )
 
 
 def measure(peers: Sequence[Peer], rounds: int, count: int, concurrencies: Sequence[int], scratch: Path) -> None:
     """Run the rounds and print the tables."""
-    rates, ratios, closest = Figures(), Figures(), 1.0
-    texts = str(count)
+    # Before anything runs: an installation takes minutes.
+    programs = {peer.name: installed(peer.name, peer.python, peer.requirements) for peer in peers}
     with contextlib.ExitStack() as stack:
+
+        def child(*arguments: str) -> Child:
+            made = Child(*arguments)
+            stack.callback(made.close)
+            return made
 
         def start(name: str, command: list[str], port: int, shape: str) -> Child:
             first = native(MODEL) if shape == "native" else (EMBEDDINGS, {"model": MODEL, "input": ["hello"]})
             environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
             seconds = stack.enter_context(serving(command, port, *first, env=environment)).seconds
             print(f"{name}: {seconds:.1f} s from its start to the first vector", flush=True)
-            child = Child("load", texts, str(port), shape)
-            stack.callback(child.close)
-            return child
+            return child("load", str(count), str(port), shape)
 
-        port = free_port()
-        own = start("this worker", own_worker(port), port, "native")
+        limit, port = child("limit", str(count)), free_port()
+        own = start(OWN, own_worker(port), port, "native")
         others: dict[str, Child] = {}
         for peer in peers:
             port = free_port()
-            others[peer.name] = start(
-                peer.name,
-                peer.command(installed(peer.name, peer.python, peer.requirements), scratch / peer.name, port),
-                port,
-                peer.shape,
-            )
-        lengths = own.ask(f"16 {count}")["tokens"]
-        print(f"{count} texts, {sum(lengths)} tokens, {os.cpu_count()} cores")
-        for number in range(rounds):
-            for each in concurrencies:
-                reply = own.ask(f"{each} {count}")
-                ours, reference = sum(lengths) / reply["seconds"], np.asarray(reply["vectors"])
-                rates.add(f"this worker, {each} at a time, tokens/s", ours)
-                for name, child in others.items():
-                    reply = child.ask(f"{each} {count}")
-                    theirs = sum(lengths) / reply["seconds"]
-                    rates.add(f"{name}, {each} at a time, tokens/s", theirs)
-                    ratios.add(f"this worker / {name}, {each} at a time", ours / theirs)
-                    closest = min(closest, float((np.asarray(reply["vectors"]) * reference).sum(1).min()))
-            print(f"round {number + 1}:  {ratios.line()}", flush=True)
-    print(f"\nmedian of {rounds} rounds (range)\n{rates.table()}\n\n{ratios.table()}")
-    print(f"\nsmallest cosine between this worker's vector and a peer's: {closest:.6f}")
-    if closest < SMALLEST_COSINE:
+            command = peer.command(programs[peer.name], scratch / peer.name, port)
+            others[peer.name] = start(peer.name, command, port, peer.shape)
+        servers = Servers(own, others, count, concurrencies)
+        print(f"{count} texts, {servers.tokens} tokens, {os.cpu_count()} cores")
+        done = even_rounds(rounds, lambda: float(limit.ask()["flops_per_s"]), servers.compare)
+    kept = [each.found for each in done.kept]
+    print(f"\nmedian of {len(kept)} rounds (range)\n{table([each.rates for each in kept])}")
+    print(f"\n{table([each.ratios for each in kept])}\n\n{done.verdict()}")
+    print(f"smallest cosine between this worker's vector and a peer's: {servers.closest:.6f}")
+    if servers.closest < SMALLEST_COSINE:
         raise SystemExit("the vectors differ: the servers did not do the same work")
+
+
+class Servers:
+    """This worker and others, each behind a process that asks it."""
+
+    def __init__(self, own: Child, others: Mapping[str, Child], count: int, concurrencies: Sequence[int]) -> None:
+        self._own, self._others = own, others
+        self._count, self._concurrencies = count, concurrencies
+        self.tokens = sum(own.ask(f"16 {count}")["tokens"])
+        self.closest = 1.0
+        for child in others.values():
+            child.ask(f"16 {count}")  # what is slow only once is over before the first round
+
+    def compare(self, mark: Mark) -> Figures:
+        """One round."""
+        found = Figures()
+        mark()
+        for each in self._concurrencies:
+            ours, reference = self._rate(self._own, each)
+            mark()
+            found.rates[f"{OWN}, {each} at a time, tokens/s"] = ours
+            for name, child in self._others.items():
+                theirs, vectors = self._rate(child, each)
+                mark()
+                found.rates[f"{name}, {each} at a time, tokens/s"] = theirs
+                found.ratios[f"{OWN} / {name}, {each} at a time"] = ours / theirs
+                self.closest = min(self.closest, float((vectors * reference).sum(1).min()))
+        return found
+
+    def _rate(self, child: Child, concurrency: int) -> tuple[float, Array]:
+        reply = child.ask(f"{concurrency} {self._count}")
+        return self.tokens / reply["seconds"], np.asarray(reply["vectors"])
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--texts", type=int, default=240)
+    parser.add_argument("--texts", type=int, default=120)
     parser.add_argument("--concurrency", default="16,64")
     parser.add_argument("--only", default="", help="measure the peers whose name holds this")
     asked = parser.parse_args()

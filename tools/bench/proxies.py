@@ -79,7 +79,7 @@ def haproxy(folder: Path, port: int, upstream: int) -> list[str]:
 
 def vllm_router(_: Path, port: int, upstream: int) -> list[str]:
     """The Rust router of the vLLM project."""
-    bin_dir = installed(VLLM_ROUTER, "python3.11", [VLLM_ROUTER.replace(" ", "==")])
+    bin_dir = installed(VLLM_ROUTER, "3.11", [VLLM_ROUTER.replace(" ", "==")])
     flags = ["--host", "127.0.0.1", "--port", str(port), "--worker-urls", f"http://127.0.0.1:{upstream}"]
     quiet = ["--policy", "round_robin", "--log-level", "error", "--prometheus-port", str(free_port())]
     return [str(bin_dir / "vllm-router"), *flags, *quiet]

@@ -1,11 +1,12 @@
 """Measure the worker against the hardware, against itself without HTTP, and against sentence-transformers, in one run.
 
-Each round: the rate of the model's matrix products alone (the limit), every text in one call of the engine (offline),
-the same texts by sentence-transformers, and as single-text HTTP requests at each concurrency; then each text alone,
-over HTTP and through the bare adapter. Ratios are taken within a round, so that a noisy machine is noisy for all.
-Tokens are what the model reads, special tokens included; operations are counted from the model's shape.
+Each round: every text in one call of the engine (offline), the same texts by sentence-transformers, and as single-text
+HTTP requests at each concurrency; then each text alone, over HTTP and through the bare adapter. Between these parts the
+rate of the model's matrix products alone is taken: it is the limit, and a round in which it changes does not count
+(see `evenness.py`). Ratios are taken within a round. Tokens are what the model reads, special tokens included;
+operations are counted from the model's shape.
 
-    .venv/bin/python tools/bench/worker.py [--rounds 5] [--texts 480] [--concurrency 16,64]
+    .venv/bin/python tools/bench/worker.py [--rounds 7] [--texts 240] [--concurrency 16,64]
 """
 
 import argparse
@@ -20,7 +21,8 @@ import numpy as np
 
 from children import Child
 from corpus import MODEL, model_folder, shape_of
-from figures import Figures
+from evenness import Mark, even_rounds
+from figures import Figures, table
 from servers import free_port, native, own_worker, serving
 from sie_protocol.arrays import Array
 
@@ -29,43 +31,69 @@ LATENCY_TEXTS = 120
 
 def measure(rounds: int, count: int, concurrencies: Sequence[int]) -> None:
     """Run the rounds and print the tables."""
-    port, shape = free_port(), shape_of(model_folder())
-    rates, ratios, worst = Figures(), Figures(), 0.0
+    port = free_port()
     with contextlib.ExitStack() as stack:
         cold_s = stack.enter_context(serving(own_worker(port), port, *native(MODEL))).seconds
         print(f"from `sie-server serve` to the first vector: {cold_s:.2f} s")
-        client, oracle, engine, limit = (
+        children = (
             Child("load", str(count), str(port), "native"),
             *(Child(role, str(count)) for role in ("oracle", "engine", "limit")),
         )
-        for child in (client, oracle, engine, limit):
+        for child in children:
             stack.callback(child.close)
+        sides = Sides(*children, count, concurrencies)
+        print(f"{count} texts, {sides.tokens} tokens, {sides.flops / 1e6:.1f} MFLOP each, {os.cpu_count()} cores")
+        done = even_rounds(rounds, sides.most, sides.compare)
+    kept = [each.found for each in done.kept]
+    print(f"\nmedian of {len(kept)} rounds (range)\n{table([each.rates for each in kept])}")
+    print(f"\n{table([each.ratios for each in kept])}\n\n{done.verdict()}")
+    print(f"largest difference of any vector component: {sides.worst:.1e}")
+
+
+class Sides:
+    """The processes that are compared."""
+
+    def __init__(
+        self, client: Child, oracle: Child, engine: Child, limit: Child, count: int, concurrencies: Sequence[int]
+    ) -> None:
+        self._client, self._oracle, self._engine, self._limit = client, oracle, engine, limit
+        self._count, self._concurrencies = count, concurrencies
         lengths = client.ask(f"16 {count}")["tokens"]
-        tokens, flops = sum(lengths), sum(map(shape.flops, lengths))
-        print(f"{count} texts, {tokens} tokens, {flops / tokens / 1e6:.1f} MFLOP each, {os.cpu_count()} cores")
-        for number in range(rounds):
-            most = limit.ask()["flops_per_s"] / (flops / tokens)
-            offline = tokens / engine.ask("all")["seconds"]
-            reference = oracle.ask()
-            theirs = tokens / reference["seconds"]
-            rates.add("limit of the matrix products, tokens/s", most)
-            rates.add("engine offline, tokens/s", offline)
-            rates.add("sentence-transformers offline, tokens/s", theirs)
-            ratios.add("engine offline / limit", offline / most)
-            for each in concurrencies:
-                reply = client.ask(f"{each} {count}")
-                online = tokens / reply["seconds"]
-                rates.add(f"worker, {each} requests at a time, tokens/s", online)
-                ratios.add(f"{each} at a time / engine offline", online / offline)
-                ratios.add(f"{each} at a time / sentence-transformers", online / theirs)
-                worst = max(worst, float(np.abs(_vectors(reply) - _vectors(reference)).max()))
-            alone, bare = client.ask(f"1 {LATENCY_TEXTS}")["p50_ms"], engine.ask("one")["p50_ms"]
-            rates.add("one request at a time, p50 ms", alone)
-            rates.add("bare forward of one text, p50 ms", bare)
-            ratios.add("one request at a time / bare forward", alone / bare)
-            print(f"round {number + 1}:  {ratios.line()}", flush=True)
-    print(f"\nmedian of {rounds} rounds (range)\n{rates.table()}\n\n{ratios.table()}")
-    print(f"\nlargest difference of any vector component: {worst:.1e}")
+        self.tokens = sum(lengths)
+        self.flops = sum(map(shape_of(model_folder()).flops, lengths)) / self.tokens
+        self.worst = 0.0
+
+    def most(self) -> float:
+        """Tokens a second if there were nothing but the model's matrix products, as this machine does them now."""
+        return float(self._limit.ask()["flops_per_s"]) / self.flops
+
+    def compare(self, mark: Mark) -> Figures:
+        """One round."""
+        before = mark()
+        offline = self.tokens / self._engine.ask("all")["seconds"]
+        most = (before + mark()) / 2
+        reference = self._oracle.ask()
+        theirs = self.tokens / reference["seconds"]
+        mark()
+        found = Figures(
+            {"limit of the matrix products, tokens/s": most, "engine offline, tokens/s": offline},
+            {"engine offline / limit": offline / most},
+        )
+        found.rates["sentence-transformers offline, tokens/s"] = theirs
+        for each in self._concurrencies:
+            reply = self._client.ask(f"{each} {self._count}")
+            online = self.tokens / reply["seconds"]
+            mark()
+            found.rates[f"worker, {each} requests at a time, tokens/s"] = online
+            found.ratios[f"{each} at a time / engine offline"] = online / offline
+            found.ratios[f"{each} at a time / sentence-transformers"] = online / theirs
+            self.worst = max(self.worst, float(np.abs(_vectors(reply) - _vectors(reference)).max()))
+        alone, bare = self._client.ask(f"1 {LATENCY_TEXTS}")["p50_ms"], self._engine.ask("one")["p50_ms"]
+        mark()
+        found.rates["one request at a time, p50 ms"] = alone
+        found.rates["bare forward of one text, p50 ms"] = bare
+        found.ratios["one request at a time / bare forward"] = alone / bare
+        return found
 
 
 def _vectors(reply: dict[str, Any]) -> Array:
@@ -75,8 +103,8 @@ def _vectors(reply: dict[str, Any]) -> Array:
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--texts", type=int, default=480)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--texts", type=int, default=240)
     parser.add_argument("--concurrency", default="16,64")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the worker ends with us
