@@ -2,8 +2,8 @@
 
 import json
 import logging
+import random
 import re
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +35,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _asked_id(scope) or uuid.uuid4().hex.encode()
+        request_id = _asked_id(scope) or _new_id()
         scope[REQUEST_ID_KEY] = request_id.decode()
         if is_head := scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
@@ -103,6 +103,11 @@ def _routing_problem(scope: Scope, error: HTTPException) -> Problem:
             return Problem(ErrorCode.INVALID_INPUT, str(error.detail))
         case _:
             return _internal()
+
+
+def _new_id() -> bytes:
+    """One that nobody else has. Nothing depends on its being hard to guess; asking the system for chance is slow."""
+    return b"%032x" % random.getrandbits(128)
 
 
 def _asked_id(scope: Scope) -> bytes | None:

@@ -1,12 +1,14 @@
 """The worker's routes: inference as plain ASGI, the rest through FastAPI, one error shape for all."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import msgspec
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import PlainTextResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sie_protocol import headers
 from sie_protocol.errors import Problem
@@ -38,16 +40,39 @@ DESCRIBED = (
 def build_api(context: TaskContext, feed: StatusFeed) -> Edge:
     """The ASGI app of one worker."""
     app = FastAPI(title="SIE worker", version=VERSION, redirect_slashes=False)
-    app.router.routes[:0] = [_task("encode", TaskEndpoint("encode", context, encode))]
-    app.router.routes.append(_task("score", TaskEndpoint("score", context, score)))
-    app.router.routes.append(_task("extract", TaskEndpoint("extract", context, extract)))
-    app.router.routes.extend(_compat_routes(context))
+    inference = [
+        _task("encode", TaskEndpoint("encode", context, encode)),
+        _task("score", TaskEndpoint("score", context, score)),
+        _task("extract", TaskEndpoint("extract", context, extract)),
+        *_compat_routes(context),
+    ]
+    app.router.routes.extend(inference)
     _add_reads(app, context, feed)
     describe(app, DESCRIBED)
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(Exception, on_bug)
-    return Edge(app)
+    return Edge(Direct(inference, app))
+
+
+class Direct:
+    """Goes straight to an inference route; what FastAPI has around its routes costs more than all else of a request.
+
+    Everything else, and what an inference route does not take, is FastAPI's.
+    """
+
+    def __init__(self, routes: Sequence[Route], app: ASGIApp) -> None:
+        self._routes = routes
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        for route in self._routes:
+            match, found = route.matches(scope)
+            if match is Match.FULL:
+                await route.handle({**scope, **found}, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 def _task(name: str, endpoint: TaskEndpoint) -> Route:
