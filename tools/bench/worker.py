@@ -35,13 +35,15 @@ def measure(rounds: int, count: int, concurrencies: Sequence[int]) -> None:
     with contextlib.ExitStack() as stack:
         cold_s = stack.enter_context(serving(own_worker(port), port, *native(MODEL))).seconds
         print(f"from `sie-server serve` to the first vector: {cold_s:.2f} s")
-        children = (
-            Child("load", str(count), str(port), "native"),
-            *(Child(role, str(count)) for role in ("oracle", "engine", "limit")),
-        )
-        for child in children:
-            stack.callback(child.close)
-        sides = Sides(*children, count, concurrencies)
+
+        def child(*arguments: str) -> Child:
+            made = Child(*arguments)
+            stack.callback(made.close)
+            return made
+
+        client = child("load", str(count), str(port), "native")
+        oracle, engine, limit = (child(role, str(count)) for role in ("oracle", "engine", "limit"))
+        sides = Sides(client, oracle, engine, limit, count, concurrencies)
         print(f"{count} texts, {sides.tokens} tokens, {sides.flops / 1e6:.1f} MFLOP each, {os.cpu_count()} cores")
         done = even_rounds(rounds, sides.most, sides.compare)
     kept = [each.found for each in done.kept]
@@ -58,14 +60,15 @@ class Sides:
     ) -> None:
         self._client, self._oracle, self._engine, self._limit = client, oracle, engine, limit
         self._count, self._concurrencies = count, concurrencies
-        lengths = client.ask(f"16 {count}")["tokens"]
+        lengths: list[int] = client.ask(f"16 {count}")["tokens"]
         self.tokens = sum(lengths)
         self.flops = sum(map(shape_of(model_folder()).flops, lengths)) / self.tokens
         self.worst = 0.0
 
     def most(self) -> float:
         """Tokens a second if there were nothing but the model's matrix products, as this machine does them now."""
-        return float(self._limit.ask()["flops_per_s"]) / self.flops
+        flops_per_s: float = self._limit.ask()["flops_per_s"]
+        return flops_per_s / self.flops
 
     def compare(self, mark: Mark) -> Figures:
         """One round."""
