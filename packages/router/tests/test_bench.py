@@ -5,7 +5,7 @@ import itertools
 import statistics
 from collections.abc import Awaitable, Callable
 
-from bench.open_loop import open_loop
+from open_loop import open_loop
 from router_builders import status
 from router_fakes import Exchange, FakeWorker
 
