@@ -3,7 +3,8 @@
 Installs each peer from the package index into an environment of its own (under the user's cache folder, once), starts
 it on the weights of the development environment, and sends every server the same single-text requests. Rounds are
 interleaved, ratios are taken within a round, and a round in which the host's speed changed does not count (see
-`evenness.py`). A peer that needs another Python looks for one on PATH and where the usual managers keep theirs.
+`evenness.py`); what a server spends of the CPU for a token depends less on the host. A peer that needs another Python
+looks for one on PATH and where the usual managers keep theirs.
 
     .venv/bin/python tools/bench/peers.py [--rounds 5] [--texts 120] [--concurrency 16,64] [--only NAME]
 """
@@ -17,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,7 @@ from environments import installed
 from evenness import Mark, even_rounds
 from figures import Figures, table
 from servers import free_port, native, own_worker, serving
-from sie_protocol.arrays import Array
+from wrk import cpu_seconds
 
 SMALLEST_COSINE = 0.999
 EMBEDDINGS = "/embeddings"
@@ -90,16 +92,16 @@ def measure(peers: Sequence[Peer], rounds: int, count: int, concurrencies: Seque
             stack.callback(made.close)
             return made
 
-        def start(name: str, command: list[str], port: int, shape: str) -> Child:
+        def start(name: str, command: list[str], port: int, shape: str) -> Server:
             first = native(MODEL) if shape == "native" else (EMBEDDINGS, {"model": MODEL, "input": ["hello"]})
             environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-            seconds = stack.enter_context(serving(command, port, *first, env=environment)).seconds
-            print(f"{name}: {seconds:.1f} s from its start to the first vector", flush=True)
-            return child("load", str(count), str(port), shape)
+            started = stack.enter_context(serving(command, port, *first, env=environment))
+            print(f"{name}: {started.seconds:.1f} s from its start to the first vector", flush=True)
+            return Server(child("load", str(count), str(port), shape), started.pid)
 
         limit, port = child("limit", str(count)), free_port()
         own = start(OWN, own_worker(port), port, "native")
-        others: dict[str, Child] = {}
+        others: dict[str, Server] = {}
         for peer in peers:
             port = free_port()
             command = peer.command(programs[peer.name], scratch / peer.name, port)
@@ -115,36 +117,52 @@ def measure(peers: Sequence[Peer], rounds: int, count: int, concurrencies: Seque
         raise SystemExit("the vectors differ: the servers did not do the same work")
 
 
-class Servers:
-    """This worker and others, each behind a process that asks it."""
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server's process, and the one that asks it."""
 
-    def __init__(self, own: Child, others: Mapping[str, Child], count: int, concurrencies: Sequence[int]) -> None:
+    load: Child
+    pid: int
+
+    def passed(self, concurrency: int, count: int) -> dict[str, Any]:
+        """One pass over the texts; also the CPU seconds that the server spent on it."""
+        before = cpu_seconds(self.pid)
+        return self.load.ask(f"{concurrency} {count}") | {"cpu_s": cpu_seconds(self.pid) - before}
+
+
+class Servers:
+    """This worker and others."""
+
+    def __init__(self, own: Server, others: Mapping[str, Server], count: int, concurrencies: Sequence[int]) -> None:
         self._own, self._others = own, others
         self._count, self._concurrencies = count, concurrencies
-        self.tokens = sum(own.ask(f"16 {count}")["tokens"])
+        self.tokens = sum(own.passed(16, count)["tokens"])
         self.closest = 1.0
-        for child in others.values():
-            child.ask(f"16 {count}")  # what is slow only once is over before the first round
+        for server in others.values():
+            server.passed(16, count)  # what is slow only once is over before the first round
 
     def compare(self, mark: Mark) -> Figures:
         """One round."""
         found = Figures()
         mark()
         for each in self._concurrencies:
-            ours, reference = self._rate(self._own, each)
+            ours = self._own.passed(each, self._count)
             mark()
-            found.rates[f"{OWN}, {each} at a time, tokens/s"] = ours
-            for name, child in self._others.items():
-                theirs, vectors = self._rate(child, each)
+            self._rate(found, f"{OWN}, {each} at a time", ours)
+            for name, server in self._others.items():
+                theirs = server.passed(each, self._count)
                 mark()
-                found.rates[f"{name}, {each} at a time, tokens/s"] = theirs
-                found.ratios[f"{OWN} / {name}, {each} at a time"] = ours / theirs
-                self.closest = min(self.closest, float((vectors * reference).sum(1).min()))
+                self._rate(found, f"{name}, {each} at a time", theirs)
+                beside = f"{OWN} / {name}, {each} at a time"
+                found.ratios[beside] = theirs["seconds"] / ours["seconds"]
+                found.ratios[f"{beside}, by CPU"] = theirs["cpu_s"] / ours["cpu_s"]
+                cosines = (np.asarray(theirs["vectors"]) * np.asarray(ours["vectors"])).sum(1)
+                self.closest = min(self.closest, float(cosines.min()))
         return found
 
-    def _rate(self, child: Child, concurrency: int) -> tuple[float, Array]:
-        reply = child.ask(f"{concurrency} {self._count}")
-        return self.tokens / reply["seconds"], np.asarray(reply["vectors"])
+    def _rate(self, found: Figures, name: str, reply: Mapping[str, Any]) -> None:
+        found.rates[f"{name}, tokens/s"] = self.tokens / reply["seconds"]
+        found.rates[f"{name}, tokens/CPU second"] = self.tokens / reply["cpu_s"]
 
 
 def main() -> None:

@@ -19,14 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from children import Child
+from children import LATENCY_TEXTS, Child
 from corpus import MODEL, model_folder, shape_of
 from evenness import Mark, even_rounds
 from figures import Figures, table
 from servers import free_port, native, own_worker, serving
 from sie_protocol.arrays import Array
-
-LATENCY_TEXTS = 120
 
 
 def measure(rounds: int, count: int, concurrencies: Sequence[int]) -> None:
@@ -91,7 +89,8 @@ class Sides:
             found.ratios[f"{each} at a time / engine offline"] = online / offline
             found.ratios[f"{each} at a time / sentence-transformers"] = online / theirs
             self.worst = max(self.worst, float(np.abs(_vectors(reply) - _vectors(reference)).max()))
-        alone, bare = self._client.ask(f"1 {LATENCY_TEXTS}")["p50_ms"], self._engine.ask("one")["p50_ms"]
+        alone = self._client.ask(f"1 {min(LATENCY_TEXTS, self._count)}")["p50_ms"]
+        bare = self._engine.ask("one")["p50_ms"]
         mark()
         found.rates["one request at a time, p50 ms"] = alone
         found.rates["bare forward of one text, p50 ms"] = bare
