@@ -29,9 +29,8 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send the first request."""
+        """Nothing is sent before all connections are there."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without inheriting from it
-        self._next()
 
     def data_received(self, data: bytes) -> None:
         """Collect one answer; there is never more than one on its way."""
@@ -48,14 +47,15 @@ class _Connection(asyncio.Protocol):
         self._passed.bodies[self._at] = body
         self._passed.seconds[self._at] = time.perf_counter() - self._sent_at
         self._buffer.clear()
-        self._next()
+        self.next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The server must not close a connection that still asks."""
         if not self.finished.done():
             self.finished.set_exception(exc or RuntimeError("the server closed the connection"))
 
-    def _next(self) -> None:
+    def next(self) -> None:
+        """Send the next request, or end; not while the connection is made: uvloop may then wait for it for ever."""
         assert self._transport is not None  # noqa: S101 - set when the connection was made
         self._at, request = next(self._requests, (-1, b""))
         if request:
@@ -69,11 +69,13 @@ class _Connection(asyncio.Protocol):
 async def load(port: int, requests: Sequence[bytes], concurrency: int) -> Passed:
     """Send every request once, so many at a time, to a server on this machine."""
     passed, queue, loop = Passed(), enumerate(requests), asyncio.get_running_loop()
-    started = time.perf_counter()
     connections = [
         (await loop.create_connection(lambda: _Connection(queue, passed), "127.0.0.1", port))[1]
         for _ in range(concurrency)
     ]
+    started = time.perf_counter()
+    for each in connections:
+        each.next()
     await asyncio.gather(*(each.finished for each in connections))
     passed.total_s = time.perf_counter() - started
     return passed
