@@ -69,7 +69,7 @@ test-integrations: ## Run the recipes of docs/integrations with the frameworks' 
 	@$(BIN)/python tools/integrations.py
 
 test-node: lab-images ## Run our images and chart on a whole cluster: node, pods, Prometheus, KEDA (root, Debian)
-	@$(BIN)/python tools/lab/inside.py $(BIN)/pytest tests/node
+	@$(BIN)/python tools/lab/inside.py $(BIN)/pytest tests/node $(NODE_OPTIONS)
 
 lab: ## Run a real Kubernetes API on loopback until Ctrl-C
 	@python3 tools/setup.py dev
