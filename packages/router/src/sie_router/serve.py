@@ -17,6 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from sie_protocol.headers import SERVER_VERSION
+from sie_protocol.heap import M_MMAP_THRESHOLD, tell_heap
 from sie_protocol.versions import VERSION
 from sie_router.app import RouterApp
 from sie_router.data.express import Express
@@ -26,6 +27,7 @@ from sie_router.settings import Settings
 
 KEEP_ALIVE_S = 75  # longer than the idle timeout of common load balancers, so that they close first
 AUDIT_DELAY_S = 0.005  # each turn of the loop that has to write takes a twentieth of a request
+LONG_BYTES = 128 << 10  # in memory, what is longer gets a mapping of its own; where the C library begins
 GC_THRESHOLD = 10_000  # objects; about a hundred requests leave that many behind
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ class Server(uvicorn.Server):
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal; when this returns, every request has its record."""
+        keep_bodies_apart()
         try:
             super().run(sockets)
         finally:
@@ -80,6 +83,15 @@ class Server(uvicorn.Server):
         # Clients keep connections: who is not told to leave asks again just when they are closed, and gets no answer.
         self.config.encoded_headers = [*self.config.encoded_headers, (b"connection", b"close")]
         asyncio.get_running_loop().call_later(self._drain_s, setattr, self, "should_exit", True)
+
+
+def keep_bodies_apart() -> None:
+    """Have the memory of a long body go back to the system with it.
+
+    Told nothing, the C library puts blocks of up to 32 MB among the small ones once one of them was freed. Small
+    ones that outlive them pin the holes: with bodies of 4 MiB a router grew by half over 10,000 requests.
+    """
+    tell_heap(M_MMAP_THRESHOLD, LONG_BYTES)
 
 
 def make_server(settings: Settings) -> Server:

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from sie_protocol.heap import M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, tell_heap
 from sie_server.core.memory import Reading
 
 ROOT: Final = Path("/")
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of malloc.h
 MB: Final = 1024 * 1024
 LARGE_BYTES: Final = 1 * MB  # most tensors of weights are larger, most intermediate results of a batch are not
 KEPT_BYTES: Final = 64 * MB  # of free memory at the end of a heap; what the C library itself settles on
@@ -47,12 +47,9 @@ def tidy_heaps() -> None:
     of up to 32 MB into heaps once such a block was freed, so that a model leaves holes behind, into which the kernel
     puts huge pages. What is large gets a mapping of its own instead, which ends when it is freed.
     """
-    if sys.platform == "linux":
-        tell = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc only
-        if tell is not None:
-            tell(M_ARENA_MAX, 1)
-            tell(M_MMAP_THRESHOLD, LARGE_BYTES)
-            tell(M_TRIM_THRESHOLD, KEPT_BYTES)
+    tell_heap(M_ARENA_MAX, 1)
+    tell_heap(M_MMAP_THRESHOLD, LARGE_BYTES)
+    tell_heap(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def return_to_system() -> None:
