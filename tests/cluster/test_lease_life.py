@@ -1,26 +1,17 @@
 """Who lives keeps its pool, who is killed loses it: real routers that keep pools in a real API, and the real client."""
 
 import signal
-import subprocess
-import sys
 import threading
 import time
 
 from kube_cluster import MODEL, Site, Worker
 from lab.daemon import wait_until
+from pool_holder import POOL, pool_holder
 from sie_sdk import SIEClient
 
 LEASE_S = 30.0  # a restart, and the outage below, are shorter, also on a busy machine
 SHORT_LEASE_S = 3.0
 BUSY_MACHINE_S = 5.0
-CLIENT = """
-import sys, threading
-from sie_sdk import SIEClient
-client = SIEClient(sys.argv[1])
-client.create_pool("killed", {"l4": 1})
-print("made", flush=True)
-threading.Event().wait()
-"""
 
 
 def test_a_client_alive_keeps_its_pool_through_two_router_restarts_and_an_outage_of_the_api(
@@ -60,19 +51,16 @@ def test_a_client_alive_keeps_its_pool_through_two_router_restarts_and_an_outage
 def test_a_client_that_is_killed_loses_its_pool_within_one_lease(site: Site) -> None:
     router = site.start_router(lease_s=SHORT_LEASE_S)
     with SIEClient(router.url) as observer:
-        client = subprocess.Popen([sys.executable, "-c", CLIENT, router.url], stdout=subprocess.PIPE)
-        assert client.stdout is not None
-        assert client.stdout.readline() == b"made\n"
+        client = pool_holder(router.url)
         leases = f"/apis/coordination.k8s.io/v1/namespaces/{site.namespace}/leases"
         assert names(site, leases) == ["sie-pool-killed"]
         time_alive = time.monotonic() + SHORT_LEASE_S  # it lives on while its client does
         wait_until(lambda: time.monotonic() > time_alive, SHORT_LEASE_S + BUSY_MACHINE_S)
-        assert observer.get_pool("killed") is not None
+        assert observer.get_pool(POOL) is not None
         client.send_signal(signal.SIGKILL)
         killed = time.monotonic()
         client.wait()
-        client.stdout.close()
-        wait_until(lambda: observer.get_pool("killed") is None, SHORT_LEASE_S + BUSY_MACHINE_S)
+        wait_until(lambda: observer.get_pool(POOL) is None, SHORT_LEASE_S + BUSY_MACHINE_S)
         assert time.monotonic() - killed >= SHORT_LEASE_S / 2  # it was the lease that ended, not the connection
         wait_until(lambda: names(site, leases) == [], SHORT_LEASE_S + BUSY_MACHINE_S)
 

@@ -12,20 +12,13 @@ from pathlib import Path
 import httpx
 
 from local_cluster import eventually, free_port
+from pool_holder import POOL, pool_holder
 from sie_sdk import SIEClient
 
 ROUTER = Path(sys.executable).with_name("sie-router")
 LEASE_S = 20.0  # a restart is shorter, also on a busy machine
 SHORT_LEASE_S = 3.0
 BUSY_MACHINE_S = 5.0
-CLIENT = """
-import sys, threading
-from sie_sdk import SIEClient
-client = SIEClient(sys.argv[1])
-client.create_pool("killed", {"l4": 1})
-print("made", flush=True)
-threading.Event().wait()
-"""
 
 
 @contextmanager
@@ -75,13 +68,10 @@ def test_a_client_that_is_killed_loses_its_pool_within_one_lease(tmp_path: Path)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with router(port, tmp_path, SHORT_LEASE_S), SIEClient(url) as observer:
-        client = subprocess.Popen([sys.executable, "-c", CLIENT, url], stdout=subprocess.PIPE)
-        assert client.stdout is not None
-        assert client.stdout.readline() == b"made\n"
+        client = pool_holder(url)
         client.send_signal(signal.SIGKILL)
         killed = time.monotonic()
         client.wait()
-        client.stdout.close()
-        assert observer.get_pool("killed") is not None
-        eventually(lambda: observer.get_pool("killed") is None, within_s=SHORT_LEASE_S + BUSY_MACHINE_S)
+        assert observer.get_pool(POOL) is not None
+        eventually(lambda: observer.get_pool(POOL) is None, within_s=SHORT_LEASE_S + BUSY_MACHINE_S)
         assert time.monotonic() - killed >= SHORT_LEASE_S / 2  # it was the lease that ended, not the connection

@@ -15,7 +15,7 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError, ModelSpec, Pair, WeightsSource
 from sie_server.adapters.colbert import ColbertAdapter
 from sie_server.adapters.cross_encoder import CrossEncoderAdapter
-from tiny_families import COMMON, TOKENIZERS, WIDTH
+from tiny_families import COMMON, TOKENIZERS, WIDTH, shake
 from tiny_rerankers import pair_logits, set_config, write_pair_model
 
 with warnings.catch_warnings():
@@ -69,9 +69,7 @@ def write_colbert(folder: Path) -> JinaEmbeddingsV3Model:
     config = JinaEmbeddingsV3Config(**numbers, max_position_embeddings=514, rope_parameters=rope)
     config._attn_implementation = "eager"
     model = JinaEmbeddingsV3Model(config, add_pooling_layer=False).eval()
-    for parameter in model.parameters():
-        if parameter.dim() == 1:
-            parameter.data.add_(0.3 * torch.randn_like(parameter))
+    shake(model)
     tensors = {name.replace("layers.", "encoder.layers.", 1): each for name, each in model.state_dict().items()}
     named = {f"roberta.{name}": each.contiguous() for name, each in published(tensors).items()}
     folder.mkdir()

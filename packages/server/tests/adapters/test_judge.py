@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError, ModelSpec, Pair, UnsupportedInputError, WeightsSource
 from sie_server.adapters.judge import JudgeAdapter
-from tiny_families import COMMON, CONFIGS, TOKENIZERS
+from tiny_families import COMMON, CONFIGS, TOKENIZERS, write_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the oracle's own
@@ -28,12 +28,7 @@ def write_judge(folder: Path, *, tied: bool, model_type: str = "qwen3") -> Path:
     own = {"head_dim": 16} if model_type == "qwen3" else {}
     config = CONFIGS[model_type](**shape, **own, vocab_size=tokenizer.get_vocab_size())
     model = AutoModelForCausalLM.from_config(config)
-    for parameter in model.parameters():
-        if parameter.dim() == 1:
-            parameter.data.add_(0.3 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    return write_model(folder, model, tokenizer)
 
 
 def adapter(folder: Path, max_length: int | None = None, **options: Any) -> JudgeAdapter:

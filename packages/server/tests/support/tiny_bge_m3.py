@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from sie_protocol.arrays import Array
-from tiny_families import COMMON, MAX_LENGTH, TOKENIZERS, WIDTH, Family, write_family
+from tiny_families import COMMON, MAX_LENGTH, TOKENIZERS, WIDTH, Family, write_family, write_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the oracle's own
@@ -51,12 +51,7 @@ def write_mgte(folder: Path, *, seed: int = 5) -> Path:
     torch.manual_seed(seed)
     shape = {**COMMON, "num_hidden_layers": 2, "num_labels": 1, "vocab_size": tokenizer.get_vocab_size()}
     model = GteForTokenClassification(GteConfig(**shape, type_vocab_size=1, max_position_embeddings=MAX_LENGTH))
-    for parameter in model.parameters():
-        if parameter.dim() == 1:
-            parameter.data.add_(0.3 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    return write_model(folder, model, tokenizer)
 
 
 def mgte_recipe(folder: Path, text: str) -> tuple[Array, dict[int, float]]:

@@ -131,15 +131,28 @@ def gemma_of_old(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def shake(model: torch.nn.Module) -> None:
+    """Give norms and biases values of their own; new ones are all one and zero, which hides how they are used."""
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            parameter.data.add_(0.3 * torch.randn_like(parameter))
+
+
+def write_model(folder: Path, model: Any, tokenizer: Tokenizer) -> Path:
+    """A shaken model and its tokenizer, as transformers keeps them."""
+    shake(model)
+    model.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
 def write_family(folder: Path, family: Family) -> Path:
     """A sentence-transformers folder with random weights, norms and biases included."""
     torch.manual_seed(family.seed)
     tokenizer = TOKENIZERS[family.model_type]()
     config = CONFIGS[family.model_type](**{**COMMON, "vocab_size": tokenizer.get_vocab_size(), **family.config})
     model = AutoModel.from_config(config)
-    for parameter in model.parameters():
-        if parameter.dim() == 1:
-            parameter.data.add_(0.3 * torch.randn_like(parameter))
+    shake(model)
     model.save_pretrained(folder)
     if family.prefix or family.own_names:
         file = folder / "model.safetensors"

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, processors
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import Pair
-from tiny_families import COMMON, CONFIGS, TOKENIZERS
+from tiny_families import COMMON, CONFIGS, TOKENIZERS, write_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the oracle's own
@@ -35,12 +35,7 @@ def write_pair_model(folder: Path, model_type: str, *, seed: int = 0, **config: 
     tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=used)
     shape = {**COMMON, "num_hidden_layers": 2, "num_labels": 1, "vocab_size": tokenizer.get_vocab_size(), **config}
     model = AutoModelForSequenceClassification.from_config(CONFIGS[model_type](**shape))
-    for parameter in model.parameters():
-        if parameter.dim() == 1:
-            parameter.data.add_(0.3 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    return write_model(folder, model, tokenizer)
 
 
 def pair_logits(folder: Path, pairs: Sequence[Pair], max_length: int) -> Array:
