@@ -43,7 +43,7 @@ class Muvera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     repetitions: Annotated[int, Meta(ge=1, le=1024)]
     simhash_bits: Annotated[int, Meta(ge=1, le=MAX_SIMHASH_BITS)]
     projection_dims: Annotated[int, Meta(ge=1)]
-    seed: Annotated[int, Meta(ge=0, lt=1 << 63)]
+    seed: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
     final_dims: Annotated[int, Meta(ge=1)] | None = None
 
     @property
