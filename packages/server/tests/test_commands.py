@@ -47,7 +47,11 @@ def declared(extra: str) -> list[str]:
 def test_all_models_of_the_bundle_need_what_the_extras_bring() -> None:
     found = run("resolve-deps")
     assert found.exit_code == 0, found.output
-    assert found.output.split("\n")[:-1] == [f"sie-server[onnx,torch]=={VERSION}", *declared("onnx"), *declared("torch")]
+    assert found.output.split("\n")[:-1] == [
+        f"sie-server[onnx,torch]=={VERSION}",
+        *declared("onnx"),
+        *declared("torch"),
+    ]
     assert run("resolve-deps", "--bundle", "DEFAULT", "--cpu").output == found.output
     assert declared("torch")[0].startswith("torch")
 

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -76,8 +76,7 @@ def serve(  # noqa: PLR0913 - one parameter per flag
             log.warning("the worker knows no variable %s; did you mean %s?", name, meant)
         _run(settings)
     except ValueError as error:
-        typer.echo(f"sie-server: {error}", err=True)
-        raise typer.Exit(1) from error
+        _fail(str(error), error)
 
 
 @app.command()
@@ -111,16 +110,15 @@ def resolve_deps(
     from sie_server.requirements import chosen, resolve  # noqa: PLC0415 - as above
 
     del cpu  # no adapter needs more on an accelerator than on a CPU
+    if bundle and models:
+        _fail("--bundle and --models exclude each other; give one of them")
     try:
-        if bundle and models:
-            raise ValueError("--bundle and --models exclude each other; give one of them")
         own = read(environment())
         catalog = read_catalog(models_dir or own.models_dir, bundles_dir or own.bundles_dir)
         named = name_list(models) if models else ()
         found = resolve(chosen(catalog, (bundle or own.bundle).lower(), named))
     except ValueError as error:
-        typer.echo(f"sie-server: {error}", err=True)
-        raise typer.Exit(1) from error
+        _fail(str(error), error)
     typer.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.requirements))
 
 
@@ -131,8 +129,12 @@ def _write(text: str, output: Path | None) -> None:
     try:
         output.write_text(f"{text}\n")
     except OSError as error:
-        typer.echo(f"sie-server: '{output}' cannot be written: {error.strerror}", err=True)
-        raise typer.Exit(1) from error
+        _fail(f"'{output}' cannot be written: {error.strerror}", error)
+
+
+def _fail(message: str, cause: Exception | None = None) -> NoReturn:
+    typer.echo(f"sie-server: {message}", err=True)
+    raise typer.Exit(1) from cause
 
 
 def _settings(flags: dict[str, Any]) -> Settings:

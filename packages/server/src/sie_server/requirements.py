@@ -47,7 +47,7 @@ def chosen(catalog: Catalog, bundle: str, names: Iterable[str]) -> list[ModelCon
 
 
 def resolve(models: Iterable[ModelConfig], declared: Iterable[str] | None = None) -> Needed:
-    """What some models need; `declared` are the requirements that sie-server was built with, by default those installed.
+    """What some models need; `declared` are the requirements of sie-server, by default those of the installed one.
 
     Raises:
         ValueError: a model's adapter is none of this version.
@@ -63,9 +63,7 @@ def resolve(models: Iterable[ModelConfig], declared: Iterable[str] | None = None
     marked = f"[{','.join(extras)}]" if extras else ""
     lines = (metadata.requires(DISTRIBUTION) or []) if declared is None else declared
     brought = [required for extra in extras for required in brought_by(extra, lines)]
-    return Needed(
-        tuple(model.sie_id for model in ordered), adapters, (f"{DISTRIBUTION}{marked}=={VERSION}", *brought)
-    )
+    return Needed(tuple(model.sie_id for model in ordered), adapters, (f"{DISTRIBUTION}{marked}=={VERSION}", *brought))
 
 
 def brought_by(extra: str, declared: Iterable[str]) -> list[str]:

@@ -166,6 +166,6 @@ async def test_encodings_that_no_memory_could_hold_are_refused_before_they_are_c
 
 async def test_a_profile_that_declares_what_cannot_be_stops_the_start_by_name(tmp_path: Path) -> None:
     profiles = {"default": {"adapter": "hash"}, "x": {"extends": "default", "adapter_options": {"muvera": OWN}}}
-    with pytest.raises(ValueError, match="profile 'x' of model 'org/colbert': muvera: .* no output multivector"):
+    with pytest.raises(ValueError, match=r"profile 'x' of model 'org/colbert': muvera: .* no output multivector"):
         async with served(write_catalog(tmp_path, {M: {"profiles": profiles}})):
             pass

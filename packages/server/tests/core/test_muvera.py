@@ -83,9 +83,7 @@ def test_the_expected_estimate_is_that_of_random_planes(angles: tuple[float, flo
     to_one, to_other, between = angles
     asked, one = np.array([1.0, 0, 0]), np.array([math.cos(to_one), math.sin(to_one), 0])
     second = (math.cos(between) - math.cos(to_one) * math.cos(to_other)) / math.sin(to_one)
-    other = np.array(
-        [math.cos(to_other), second, math.sqrt(max(0.0, 1 - math.cos(to_other) ** 2 - second**2))]
-    )
+    other = np.array([math.cos(to_other), second, math.sqrt(max(0.0, 1 - math.cos(to_other) ** 2 - second**2))])
     both = (to_one + to_other - between) / (2 * math.pi)  # a plane that parts the query from both
     first, last = to_one / math.pi - both, to_other / math.pi - both
     chances = {(1, 1): both, (1, 0): first, (0, 1): last, (0, 0): 1 - both - first - last}
@@ -125,9 +123,7 @@ def topics(width: int, kinds: int = 6) -> list[tuple[Array, list[Array]]]:
         draw = np.random.default_rng(seed)
         words = unit(draw.normal(size=(400, width)))
 
-        def say(
-            which: Array, words: Array = words, draw: np.random.Generator = draw
-        ) -> Array:
+        def say(which: Array, words: Array = words, draw: np.random.Generator = draw) -> Array:
             return unit(words[which] + 0.5 * draw.normal(size=(len(which), width)) / math.sqrt(width))
 
         wanted = draw.choice(400, 16, replace=False)
@@ -141,8 +137,8 @@ def topics(width: int, kinds: int = 6) -> list[tuple[Array, list[Array]]]:
 
 
 def rank_correlation(one: Array, other: Array) -> float:
-    ranks = [np.argsort(np.argsort(each)) for each in (one, other)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    ranks = np.argsort(np.argsort(np.stack([one, other]), axis=1), axis=1)
+    return float(np.corrcoef(ranks)[0, 1])
 
 
 def test_the_catalogues_encoding_ranks_as_late_interaction_does() -> None:
@@ -182,7 +178,9 @@ def test_a_document_that_says_everything_twice_is_the_same_document(own: Muvera,
 
 
 @given(SETTINGS, TOKENS, st.randoms(use_true_random=False), st.booleans())
-def test_the_order_of_tokens_does_not_matter(own: Muvera, vectors: Array, chance: random.Random, is_query: bool) -> None:
+def test_the_order_of_tokens_does_not_matter(
+    own: Muvera, vectors: Array, chance: random.Random, is_query: bool
+) -> None:
     order = list(range(len(vectors)))
     chance.shuffle(order)
     encoder = encoder_of(own, WIDTH)
@@ -209,7 +207,8 @@ def test_more_repetitions_leave_the_others_what_they_are() -> None:
 def test_an_encoding_has_the_declared_size_and_no_tokens_are_zeros(own: Muvera) -> None:
     for encode in (query, document):
         found = encode(own, tokens(5, 1))
-        assert (found.shape, found.dtype) == ((own.dims,), np.float32)
+        assert found.shape == (own.dims,)
+        assert found.dtype == np.float32
         assert np.count_nonzero(found)
         assert not encode(own, np.zeros((0, WIDTH), np.float32)).any()
 

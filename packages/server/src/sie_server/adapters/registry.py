@@ -19,6 +19,7 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
         "gliclass": "sie_server.adapters.gliclass:GliclassAdapter",
         "gliner": "sie_server.adapters.gliner:GlinerAdapter",
         "hash": "sie_server.adapters.hash:HashAdapter",
+        "instructed": "sie_server.adapters.instructed:InstructedAdapter",
         "judge": "sie_server.adapters.judge:JudgeAdapter",
         "nli": "sie_server.adapters.nli:NliAdapter",
         "onnx_token_classifier": "sie_server.adapters.onnx_token_classifier:OnnxTokenClassifierAdapter",

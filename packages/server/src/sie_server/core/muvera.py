@@ -4,8 +4,9 @@ MUVERA (Dhulipala et al. 2024, arXiv:2405.19504). The dot product of a query's e
 of their late interaction (`core.similarity.max_sims`), so that an index of single vectors finds the candidates. A
 repetition cuts the space with a few random planes; tokens on the same sides of all of them share a partition, and each
 partition has a block of the encoding. Queries put the sum of their tokens there, documents the mean; where a document
-has none, that of its tokens with the fewest planes between. So each token of a query meets, in its own partition, tokens
-of the document that are probably like it. Repetitions are averaged: each side is divided by the root of their number.
+has none, the mean of its tokens with the fewest planes between. So each token of a query meets, in its own partition,
+tokens of the document that are probably like it. Repetitions are averaged: each side is divided by the root of their
+number.
 
 The random numbers are made here from the raw 64-bit integers of numpy's PCG64, whose sequence for a seed numpy promises
 not to change; it makes no such promise for normal numbers. Vectors in an index outlive a worker, so they must not
