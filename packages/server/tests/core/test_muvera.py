@@ -28,7 +28,8 @@ CATALOGUE = Muvera(repetitions=20, simhash_bits=6, projection_dims=8, seed=42)
 
 def unit(vectors: Array) -> Array:
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    scaled: Array = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return scaled
 
 
 def tokens(count: int, seed: int, width: int = WIDTH) -> Array:
@@ -130,15 +131,15 @@ def topics(width: int, kinds: int = 6) -> list[tuple[Array, list[Array]]]:
         documents = []
         for _ in range(60):
             own = draw.choice(wanted, draw.integers(0, 17), replace=False)
-            others = draw.choice(400, max(1, draw.integers(16, 64) - len(own)))
+            others = draw.choice(400, max(1, int(draw.integers(16, 64)) - len(own)))
             documents.append(say(np.concatenate([own, others])))
         made.append((say(wanted), documents))
     return made
 
 
 def rank_correlation(one: Array, other: Array) -> float:
-    ranks = np.argsort(np.argsort(np.stack([one, other]), axis=1), axis=1)
-    return float(np.corrcoef(ranks)[0, 1])
+    ranks = [np.argsort(np.argsort(each)) for each in (one, other)]
+    return float(np.asarray(np.corrcoef(*ranks))[0, 1])
 
 
 def test_the_catalogues_encoding_ranks_as_late_interaction_does() -> None:

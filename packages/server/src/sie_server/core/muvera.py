@@ -121,7 +121,8 @@ class Encoder:
         """
         own = self.muvera
         blocks, size = own.repetitions * own.partitions, own.projection_dims
-        sums, counts = np.zeros(blocks * size), np.zeros(blocks)
+        sums: Array = np.zeros(blocks * size)
+        counts: Array = np.zeros(blocks)
         at_once = max(1, PROJECTED_AT_ONCE // (own.repetitions * size))
         for start in range(0, len(vectors), at_once):
             some = vectors[start : start + at_once]
