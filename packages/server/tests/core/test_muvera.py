@@ -139,7 +139,7 @@ def topics(width: int, kinds: int = 6) -> list[tuple[Array, list[Array]]]:
 
 def rank_correlation(one: Array, other: Array) -> float:
     ranks = [np.argsort(np.argsort(each)) for each in (one, other)]
-    return float(np.asarray(np.corrcoef(*ranks))[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def test_the_catalogues_encoding_ranks_as_late_interaction_does() -> None:

@@ -108,7 +108,7 @@ class Encoder:
         sums, counts = self._summed(np.asarray(vectors, np.float32))
         if not is_query and len(vectors):
             sums = np.stack([self._means(*own) for own in zip(sums, counts, strict=True)])
-        whole = sums.ravel() / math.sqrt(self.muvera.repetitions)
+        whole: Array = sums.ravel() / math.sqrt(self.muvera.repetitions)
         if self.sketch is not None:
             places, signs = self.sketch
             whole = np.bincount(places, whole * signs, self.muvera.dims)
