@@ -7,11 +7,13 @@ import msgspec
 from starlette.types import Scope
 
 from sie_protocol.arrays import Array
+from sie_protocol.errors import Problem
 from sie_protocol.headers import JSON
 from sie_protocol.items import EncodeParams, Item
 from sie_server.api.compat import about, decoded, written, wrong
 from sie_server.api.tasks import Outcome, Reply, TaskContext, timing_headers
 from sie_server.core.dimensions import check_dimensions, shortened
+from sie_server.core.values import check_count
 from sie_server.engine import encoding
 from sie_server.engine.results import Encoded
 
@@ -48,16 +50,24 @@ async def embeddings(context: TaskContext, _: Scope, body: bytes, outcome: Outco
 async def _texts(context: TaskContext, request: EmbeddingsRequest) -> list[str]:
     """The texts to embed; token ids are turned back into the text that they stand for."""
     asked = [request.input] if isinstance(request.input, str) else request.input
+    if not asked:
+        raise _empty()
+    if not isinstance(asked[0], int):
+        check_count(len(asked), context.engine.limits.queue.max_items)
     texts = [each for each in asked if isinstance(each, str)]
     numbers = [each for each in asked if isinstance(each, int)]
     lists = [each for each in asked if isinstance(each, list)]
-    if not asked or [] in lists:
-        raise wrong("input", "is empty; send a text, a list of token ids, or a list of either")
+    if [] in lists:
+        raise _empty()
     if len(asked) not in (len(texts), len(numbers), len(lists)):
         raise wrong("input", "mixes texts and token ids; send one kind")
     if len(texts) == len(asked):
         return texts
     return await context.engine.texts_of(request.model, [numbers] if numbers else lists)
+
+
+def _empty() -> Problem:
+    return wrong("input", "is empty; send a text, a list of token ids, or a list of either")
 
 
 def _reply(request: EmbeddingsRequest, encoded: Encoded) -> dict[str, Any]:

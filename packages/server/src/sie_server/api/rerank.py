@@ -10,6 +10,7 @@ from sie_protocol.items import Item
 from sie_server.api.compat import about, decoded, written, wrong
 from sie_server.api.edge import REQUEST_ID_KEY
 from sie_server.api.tasks import Outcome, Reply, TaskContext, timing_headers
+from sie_server.core.scoring import check_candidates
 from sie_server.engine import scoring
 from sie_server.engine.results import Scored
 
@@ -39,6 +40,8 @@ async def rerank(context: TaskContext, scope: Scope, body: bytes, outcome: Outco
         raise wrong("top_n", f"is {request.top_n}; expected at least 1")
     if not request.documents:
         raise wrong("documents", "is empty; send at least one document")
+    with about("documents"):
+        check_candidates(len(request.documents))
     texts = [each if isinstance(each, str) else each.text for each in request.documents]
     items = [Item(text=text) for text in texts]
     scored = await scoring.score(context.engine, request.model, Item(text=request.query), items)

@@ -5,24 +5,29 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from sie_protocol import headers
+from sie_protocol.codec import decode_body
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import Usage
 from sie_protocol.target import parse_target
 from sie_server.api.body import Bodies, ClientGoneError, read_body, when_gone
 from sie_server.api.edge import REQUEST_ID_KEY, error_response, header
 from sie_server.api.metrics import Metrics, RequestRecord
+from sie_server.core.values import MAX_VALUES, check_values
 from sie_server.engine.engine import Engine
 from sie_server.engine.pipeline import Pipeline
 from sie_server.engine.results import Cost
 
-# Decoding or encoding this many bytes takes about a millisecond, which is as long as the event loop may be held.
+# Encoding this many bytes takes about a millisecond, which is as long as the event loop may be held.
 OFF_LOOP_BYTES = 1024 * 1024
 CLIENT_GONE = 499  # only in metrics: there is nobody to hear it
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +112,20 @@ class TaskEndpoint:
 
 Reply = tuple[str, bytes, tuple[tuple[str, str], ...]]
 Answer = Callable[[TaskContext, Scope, bytes, Outcome], Awaitable[Reply]]
+
+
+async def decoded(context: TaskContext, body: bytes, content_type: str | None, kind: type[T]) -> T:
+    """The request in a body, which is not decoded at all when it holds too many values.
+
+    Raises:
+        Problem: INPUT_TOO_LONG, or as `decode_body`.
+    """
+
+    def decode() -> T:
+        check_values(body, content_type)
+        return decode_body(body, content_type, kind)
+
+    return decode() if len(body) <= MAX_VALUES else await context.pipeline.run(decode)
 
 
 def timing_headers(cost: Cost) -> tuple[tuple[str, str], ...]:

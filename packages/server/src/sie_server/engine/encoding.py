@@ -11,7 +11,8 @@ from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item
 from sie_server.adapters.base import Prepared, Vector
-from sie_server.core.options import EncodeOptions, invalid, resolve_encode
+from sie_server.core.options import EncodeOptions, resolve_encode
+from sie_server.core.values import check_count
 from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
 from sie_server.engine.fixed import with_fixed
@@ -31,10 +32,9 @@ async def encode(engine: Engine, name: str, items: Sequence[Item], params: Encod
     """
     choice = engine.lookup(name, params.options or {})
     options = resolve_encode(choice.model, params)
+    check_count(len(items), engine.limits.queue.max_items)
     limit = engine.limits.max_text_chars
     inputs = [inputs_of(choice.model, f"item {at}", item, options.prompt, limit) for at, item in enumerate(items)]
-    if not inputs:
-        raise invalid("items is empty; send at least one item")
     counts = [len(of_item) for of_item in inputs]
     wants = Wants(options.computed, options.may_cut, counts)
     all_inputs = [each for of_item in inputs for each in of_item]

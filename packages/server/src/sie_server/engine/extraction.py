@@ -7,7 +7,7 @@ from sie_protocol.errors import Problem
 from sie_protocol.items import ExtractParams, Item
 from sie_server.adapters.base import Findings, Labelled
 from sie_server.core.extraction import check_finite, resolve_extract
-from sie_server.core.options import invalid
+from sie_server.core.values import check_count
 from sie_server.engine.engine import Engine, Ran
 from sie_server.engine.inputs import text_of
 from sie_server.engine.loop import Row
@@ -26,8 +26,7 @@ async def extract(engine: Engine, name: str, items: Sequence[Item], params: Extr
     """
     choice = engine.lookup(name, params.options or {})
     wanted = resolve_extract(choice.model, params)
-    if not items:
-        raise invalid("items is empty; send at least one item")
+    check_count(len(items), engine.limits.queue.max_items)
     read = [_text(choice.model, at, item, engine.limits.max_text_chars) for at, item in enumerate(items)]
     inputs = [Labelled(text, wanted.labels, wanted.options) for text in read if isinstance(text, str)]
     ran = await engine.run(choice, inputs) if inputs else NOTHING_RAN
