@@ -13,7 +13,7 @@ from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import ModelInfo
 from sie_protocol.status import GpuStatus, ModelStatus
-from sie_server.adapters.base import Adapter, Input, LoadError, ModelSpec, ReadsTokens, UnsupportedInputError
+from sie_server.adapters.base import Adapter, Input, LoadError, ModelSpec, Picture, ReadsTokens, UnsupportedInputError
 from sie_server.adapters.registry import find
 from sie_server.core.batching import Limits
 from sie_server.core.lifecycle import ErrorClass, State
@@ -51,6 +51,7 @@ class EngineLimits:
 
     `score_vector_bytes`: token vectors of one score request that exist at a time; a thousand long documents have many
     times as many. `answer_vector_bytes`: those of one encode request, which all exist until they are sent.
+    `max_request_pixels`: of all images of one request; a megapixel may take 40 ms to decode.
     """
 
     max_batch_items: int
@@ -62,6 +63,7 @@ class EngineLimits:
     health: HealthLimits = field(default_factory=HealthLimits)
     score_vector_bytes: int = 256 * 1024 * 1024
     answer_vector_bytes: int = 512 * 1024 * 1024
+    max_request_pixels: int = 512_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,7 @@ class Engine:
             Problem: as `run`.
         """
         loop = self._models.ready(choice.slot)
+        await self._check_pixels(inputs)
         async with admitted(loop, self.pipeline, inputs, wants, is_query=is_query, query=query) as ready:
             yield ready
             self._models.used(choice.slot)
@@ -261,6 +264,17 @@ class Engine:
     async def close(self) -> None:
         """Refuse what waits, finish what runs, drop all weights."""
         await self._models.close()
+
+    async def _check_pixels(self, inputs: Sequence[Input]) -> None:
+        pictures = [each for each in inputs if isinstance(each, Picture)]
+        if not pictures:
+            return
+        from sie_server.adapters.shared.pixels import pixels_of  # noqa: PLC0415 - only who gets images needs Pillow
+
+        pixels, limit = await self.pipeline.run(partial(pixels_of, pictures)), self.limits.max_request_pixels
+        if pixels > limit:
+            message = f"the images of the request have {pixels} pixels, the limit is {limit}; send fewer in one request"
+            raise Problem(ErrorCode.INPUT_TOO_LONG, message)
 
     def _on_batch(self, record: BatchRecord) -> None:
         self.health.computed()

@@ -12,9 +12,9 @@ from PIL import Image
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import Picture, UnsupportedInputError
 from sie_server.adapters.shared.checkpoint import expect, read_numbers
+from sie_server.adapters.shared.pixels import FORMATS, UNREADABLE
 from sie_server.adapters.shared.weights import read_json
 
-FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # 40 megapixels are 120 MB of decoded memory; what a camera of today takes fits, a small file that unfolds does not.
 MAX_PIXELS: Final = 40_000_000
 
@@ -51,7 +51,7 @@ class Preprocessing:
                         f"an image has {width} x {height} pixels, the limit is {MAX_PIXELS}; make it smaller"
                     )
                 return np.asarray(self._fitted(image.convert("RGB")))
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
+        except UNREADABLE as error:
             known = ", ".join(FORMATS)
             raise UnsupportedInputError(f"an image cannot be read ({error}); send one of: {known}") from error
 
