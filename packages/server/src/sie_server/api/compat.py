@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from starlette.responses import Response
 
+from sie_protocol.arrays import hook_for
 from sie_protocol.compat import compat_body
 from sie_protocol.errors import ErrorCode, Problem, envelope
 from sie_protocol.headers import JSON
@@ -57,8 +58,8 @@ async def decoded(context: TaskContext, body: bytes, kind: type[T]) -> T:
 
 
 async def written(context: TaskContext, size: int, build: Callable[[], Any]) -> bytes:
-    """The answer as JSON; `size` is about how many bytes it has."""
-    return await off_loop_if(context, size, lambda: msgspec.json.encode(build()))
+    """The answer as JSON, arrays included; `size` is about how many bytes it has."""
+    return await off_loop_if(context, size, lambda: msgspec.json.encode(build(), enc_hook=hook_for(JSON)))
 
 
 async def off_loop_if(context: TaskContext, size: int, work: Callable[[], T]) -> T:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import msgspec
 from starlette.types import Scope
 
-from sie_protocol.arrays import Array
+from sie_protocol.arrays import JSON_NUMBER_BYTES, Array
 from sie_protocol.errors import Problem
 from sie_protocol.headers import JSON
 from sie_protocol.items import EncodeParams, Item
@@ -18,7 +18,6 @@ from sie_server.engine import encoding
 from sie_server.engine.results import Encoded
 
 DENSE = EncodeParams(output_types=["dense"], output_dtype="float32")
-JSON_BYTES_PER_NUMBER = 12
 
 
 class EmbeddingsRequest(msgspec.Struct, frozen=True):
@@ -43,7 +42,7 @@ async def embeddings(context: TaskContext, _: Scope, body: bytes, outcome: Outco
         texts = await _texts(context, request)
     encoded = await encoding.encode(context.engine, request.model, [Item(text=text) for text in texts], DENSE)
     outcome.spent(encoded.cost)
-    size = JSON_BYTES_PER_NUMBER * sum(row["dense"].values.size for row in encoded.rows)
+    size = JSON_NUMBER_BYTES * sum(row["dense"].values.size for row in encoded.rows)
     return JSON, await written(context, size, lambda: _reply(request, encoded)), timing_headers(encoded.cost)
 
 
@@ -76,7 +75,7 @@ def _reply(request: EmbeddingsRequest, encoded: Encoded) -> dict[str, Any]:
     return {
         "object": "list",
         "data": [
-            {"object": "embedding", "index": at, "embedding": _base64(each) if as_text else each.tolist()}
+            {"object": "embedding", "index": at, "embedding": _base64(each) if as_text else each}
             for at, each in enumerate(vectors)
         ],
         "model": encoded.model,

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import Scope
 
 from sie_protocol import arrays
-from sie_protocol.codec import encode_body
+from sie_protocol.codec import encode_body, wants_msgpack
 from sie_protocol.items import EncodeParams, EncodeRequest
 from sie_server.api.edge import header
 from sie_server.api.tasks import OFF_LOOP_BYTES, Outcome, Reply, TaskContext, decoded, timing_headers, usage
@@ -24,12 +24,15 @@ async def encode(context: TaskContext, scope: Scope, body: bytes, outcome: Outco
     name: str = scope["path_params"]["model"]
     outcome.model = context.engine.lookup(name).model.sie_id
     request = await decoded(context, body, header(scope, b"content-type"), EncodeRequest)
-    encoded = await encoding.encode(context.engine, name, request.items, request.params or NO_PARAMS)
-    outcome.spent(encoded.cost)
     accept = header(scope, b"accept")
+    number_bytes = encoding.FLOAT_BYTES if wants_msgpack(accept) else arrays.JSON_NUMBER_BYTES
+    encoded = await encoding.encode(
+        context.engine, name, request.items, request.params or NO_PARAMS, number_bytes=number_bytes
+    )
+    outcome.spent(encoded.cost)
     value = encode_reply(request, encoded, perf_counter() - started)
     write = partial(encode_body, value, accept, arrays.hook_for(accept))
-    size = sum(each.size_bytes for row in encoded.rows for each in row.values())
+    size = number_bytes // encoding.FLOAT_BYTES * sum(each.size_bytes for row in encoded.rows for each in row.values())
     media, payload = write() if size < OFF_LOOP_BYTES else await context.pipeline.run(write)
     return media, payload, timing_headers(encoded.cost)
 

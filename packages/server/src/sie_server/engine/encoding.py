@@ -24,8 +24,12 @@ from sie_server.engine.results import Encoded
 FLOAT_BYTES: Final = 4
 
 
-async def encode(engine: Engine, name: str, items: Sequence[Item], params: EncodeParams) -> Encoded:
+async def encode(
+    engine: Engine, name: str, items: Sequence[Item], params: EncodeParams, *, number_bytes: int = FLOAT_BYTES
+) -> Encoded:
     """Encode the items of one request; cancelling it drops what has not started.
+
+    `number_bytes`: what a number takes in the form in which the answer will be sent.
 
     Raises:
         Problem: any refusal of an encode call.
@@ -39,7 +43,7 @@ async def encode(engine: Engine, name: str, items: Sequence[Item], params: Encod
     wants = Wants(options.computed, options.may_cut, counts)
     all_inputs = [each for of_item in inputs for each in of_item]
     async with engine.admitted(choice, all_inputs, wants, is_query=options.is_query) as admitted:
-        _check_answer(choice.model, options, admitted.prepared, engine.limits.answer_vector_bytes)
+        _check_answer(choice.model, options, admitted.prepared, number_bytes, engine.limits.answer_vector_bytes)
         own = await admitted.rows(admitted.prepared)
         cost = admitted.cost()
     found = own if len(own) == len(inputs) else _averaged(own, counts)
@@ -50,17 +54,20 @@ async def encode(engine: Engine, name: str, items: Sequence[Item], params: Encod
     return Encoded(choice.model.sie_id, rows, choice.model.dims, options, cost)
 
 
-def _check_answer(model: ModelConfig, options: EncodeOptions, prepared: Sequence[Prepared], limit_bytes: int) -> None:
+def _check_answer(
+    model: ModelConfig, options: EncodeOptions, prepared: Sequence[Prepared], number_bytes: int, limit_bytes: int
+) -> None:
     """Refuse a request whose token vectors would take too much memory; other vectors are one an item."""
     if "multivector" not in options.computed:
         return
     tokens = sum(each.tokens for each in prepared)
     of_items = options.muvera.dims * len(prepared) if options.muvera else 0
-    size = (tokens * model.dims["multivector"] + of_items) * FLOAT_BYTES
+    size = (tokens * model.dims["multivector"] + of_items) * number_bytes
     if size > limit_bytes:
         message = (
             f"the {tokens} tokens of the request have vectors of {size >> 20} MiB, the limit is "
             f"{limit_bytes >> 20} MiB; send fewer items in one request"
+            f"{', or accept msgpack, which takes less' if number_bytes > FLOAT_BYTES else ''}"
         )
         raise Problem(ErrorCode.INPUT_TOO_LONG, message)
 
