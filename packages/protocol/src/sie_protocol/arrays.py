@@ -90,8 +90,10 @@ def _listed(value: Any) -> Any:
 def _in_blocks(array: Array) -> msgspec.Raw:
     """Nested lists, written a few rows at a time: in between, other threads may run."""
     rows = max(1, JSON_AT_ONCE * len(array) // array.size)
-    blocks = [msgspec.json.encode(array[at : at + rows].tolist())[1:-1] for at in range(0, len(array), rows)]
-    return msgspec.Raw(b"[" + b",".join(blocks) + b"]")
+    parts = []
+    for at in range(0, len(array), rows):
+        parts += [b",", msgspec.json.encode(array[at : at + rows].tolist())[1:-1]]
+    return msgspec.Raw(b"".join([b"[", *parts[1:], b"]"]))
 
 
 def _scalar(value: Any) -> Any:
