@@ -13,6 +13,7 @@ from sie_server.core.options import EXTRACT_OPTIONS, invalid, merged_options, no
 
 MAX_LABEL_CHARS: Final = 1000
 AGGREGATIONS: Final = ("first", "average", "max", "simple")
+MAX_COUNT: Final = 1_000_000  # of tokens; no model reads more
 SLOT: Final = "{}"
 
 
@@ -85,7 +86,7 @@ def _is_switch(value: object) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
 
 
 def _is_template(value: object) -> bool:
@@ -105,7 +106,7 @@ CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxy
         "hypothesis_template": (_is_template, f"a text with exactly one {SLOT}, where the label goes"),
         "merge_adjacent_entities": _SWITCH,
         "multi_label": _SWITCH,
-        "stride": (_is_count, "a number of tokens, 0 or more"),
+        "stride": (_is_count, f"a number of tokens, 0 to {MAX_COUNT}"),
         "threshold": (_is_share, "a number from 0 to 1"),
     }
 )

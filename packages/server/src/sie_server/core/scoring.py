@@ -27,6 +27,7 @@ KINDS: Final = ("dense", "sparse", "multivector")
 SCORE_MODES: Final = MappingProxyType({**{kind: kind for kind in KINDS}, "colbert": "multivector", HYBRID: HYBRID})
 # How much each of the kinds counts in a hybrid score: what BGE-M3 was published with.
 HYBRID_WEIGHTS: Final = (0.4, 0.2, 0.4)
+MAX_WEIGHT: Final = 1e9  # only their proportions count, and those of larger numbers are not exact for long
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,8 @@ def _weights(model: ModelConfig, mode: str | None, asked: object) -> Mapping[str
     numbers = asked if isinstance(asked, list | tuple) else ()
     if len(numbers) != len(KINDS) or not all(_is_weight(each) for each in numbers):
         raise invalid(
-            f"options.score_weights is {asked!r}; expected three numbers of at least 0: for dense, sparse, multivector"
+            f"options.score_weights is {asked!r}; expected three numbers from 0 to {MAX_WEIGHT:.0e}: "
+            "for dense, sparse, multivector"
         )
     own = {kind: float(number) for kind, number in zip(KINDS, numbers, strict=True) if kind in model.dims and number}
     total = sum(own.values())
@@ -160,4 +162,4 @@ def _weights(model: ModelConfig, mode: str | None, asked: object) -> Mapping[str
 
 
 def _is_weight(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_WEIGHT
