@@ -9,7 +9,7 @@ from typing import Any, Final
 from sie_protocol.catalog import ExtractTask, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import MAX_LABELS, ExtractParams
-from sie_server.core.options import EXTRACT_OPTIONS, invalid, merged_options, no_such_task
+from sie_server.core.options import EXTRACT_OPTIONS, invalid, merged_options, no_such_task, shown
 
 MAX_LABEL_CHARS: Final = 1000
 AGGREGATIONS: Final = ("first", "average", "max", "simple")
@@ -42,7 +42,7 @@ def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions
     for name, value in options.items():
         is_right, expected = CHECKS[name]
         if not is_right(value):
-            raise invalid(f"options.{name} is {value!r:.200}; expected {expected}")
+            raise invalid(f"options.{name} is {shown(value)}; expected {expected}")
     return ExtractOptions(_labels(model, task, params.labels or []), options)
 
 
@@ -61,7 +61,7 @@ def _labels(model: ModelConfig, task: ExtractTask, labels: list[str]) -> tuple[s
             message = f"label {at} has {len(label)} characters, the limit is {MAX_LABEL_CHARS}"
             raise Problem(ErrorCode.INPUT_TOO_LONG, message)
         if label in seen:
-            raise invalid(f"label {at}, '{label}', is there twice; send every label once")
+            raise invalid(f"label {at}, {shown(label)}, is there twice; send every label once")
         seen.add(label)
     return tuple(labels)
 

@@ -14,7 +14,7 @@ from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, EncodeTask,
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.core.muvera import muvera_of
 from sie_server.core.names import suggestion
-from sie_server.core.options import invalid, load_identity, no_such_profile
+from sie_server.core.options import cut, invalid, load_identity, no_such_profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def check_profile(model: ModelConfig, named: str, options: Mapping[str, Any]) ->
     if not isinstance(wanted, str) or wanted not in model.profiles:
         raise no_such_profile(model, wanted)
     if PROFILE_SEPARATOR in named and named.lower() != f"{model.sie_id}{PROFILE_SEPARATOR}{wanted}".lower():
-        raise invalid(f"the request names '{named}' and options.profile '{wanted}'; name one profile only")
+        raise invalid(f"the request names '{cut(named)}' and options.profile '{wanted}'; name one profile only")
     return wanted
 
 

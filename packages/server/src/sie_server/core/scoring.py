@@ -19,6 +19,7 @@ from sie_server.core.options import (
     no_such_task,
     output_types,
     prompt_of,
+    shown,
 )
 from sie_server.core.similarity import SIMILARITIES
 
@@ -73,7 +74,7 @@ def resolve_score(model: ModelConfig, instruction: str | None, asked: Mapping[st
     muvera = muvera_of(model, options)
     similarity = options.get("similarity", SIMILARITIES[0] if muvera is None else "dot")
     if similarity not in SIMILARITIES:
-        raise invalid(f"options.similarity is {similarity!r}; expected one of: {', '.join(SIMILARITIES)}")
+        raise invalid(f"options.similarity is {shown(similarity)}; expected one of: {', '.join(SIMILARITIES)}")
     mode = _mode(model, options, may_mix=muvera is None)
     weights = _weights(model, mode, options.get("score_weights", HYBRID_WEIGHTS))
     return ScoreOptions(
@@ -132,14 +133,14 @@ def _mode(model: ModelConfig, options: Mapping[str, Any], *, may_mix: bool) -> s
     asked = options.get("score_mode")
     if model.tasks.score is not None:
         if asked is not None:
-            raise invalid(f"options.score_mode is {asked!r}; model '{model.sie_id}' reads pairs and has no modes")
+            raise invalid(f"options.score_mode is {shown(asked)}; model '{model.sie_id}' reads pairs and has no modes")
         return None
     mode = SCORE_MODES.get(asked) if isinstance(asked, str) else None
     if asked is None:
         return output_types(model, options.get("output_types"))[0]
     able = (*model.dims, *([HYBRID] if may_mix and len(model.dims) > 1 else []))
     if mode not in able:
-        raise invalid(f"options.score_mode is {asked!r}; model '{model.sie_id}' has: {', '.join(able)}")
+        raise invalid(f"options.score_mode is {shown(asked)}; model '{model.sie_id}' has: {', '.join(able)}")
     return mode
 
 
@@ -151,13 +152,13 @@ def _weights(model: ModelConfig, mode: str | None, asked: object) -> Mapping[str
     numbers = asked if isinstance(asked, list | tuple) else ()
     if len(numbers) != len(KINDS) or not all(_is_weight(each) for each in numbers):
         raise invalid(
-            f"options.score_weights is {asked!r}; expected three numbers from 0 to {MAX_WEIGHT:.0e}: "
+            f"options.score_weights is {shown(asked)}; expected three numbers from 0 to {MAX_WEIGHT:.0e}: "
             "for dense, sparse, multivector"
         )
     own = {kind: float(number) for kind, number in zip(KINDS, numbers, strict=True) if kind in model.dims and number}
     total = sum(own.values())
     if not total:
-        raise invalid(f"options.score_weights is {asked!r}; an output of model '{model.sie_id}' must count")
+        raise invalid(f"options.score_weights is {shown(asked)}; an output of model '{model.sie_id}' must count")
     return {kind: number / total for kind, number in own.items()}
 
 
