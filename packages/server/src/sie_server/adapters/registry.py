@@ -22,6 +22,7 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
         "judge": "sie_server.adapters.judge:JudgeAdapter",
         "nli": "sie_server.adapters.nli:NliAdapter",
         "onnx_token_classifier": "sie_server.adapters.onnx_token_classifier:OnnxTokenClassifierAdapter",
+        "owlv2": "sie_server.adapters.owlv2:Owlv2Adapter",
         "sparse": "sie_server.adapters.sparse:SparseAdapter",
         "token_classifier": "sie_server.adapters.token_classifier:TokenClassifierAdapter",
         "vision": "sie_server.adapters.vision:VisionAdapter",

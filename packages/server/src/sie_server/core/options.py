@@ -18,8 +18,12 @@ EXTRACT_OPTIONS: Final = frozenset(
         "aggregation_strategy",
         "flat_ner",
         "hypothesis_template",
+        "label_template",
+        "max_objects",
         "merge_adjacent_entities",
         "multi_label",
+        "nms_threshold",
+        "score_threshold",
         "stride",
         "threshold",
     }
