@@ -19,7 +19,7 @@ from sie_server.adapters.base import (
 )
 from sie_server.adapters.owlv2 import Owlv2Adapter
 from sie_server.core.lifecycle import ErrorClass
-from tiny_owlv2 import PATCHES, Boxes, owlv2_oracle, write_owlv2
+from tiny_owlv2 import PATCHES, in_the_image, owlv2_oracle, write_owlv2
 from tiny_vision import TOKENS, picture
 
 LABELS = ("a cat", "red car", "the fast dog runs", "two")
@@ -39,19 +39,6 @@ def asked(image: bytes, labels: tuple[str, ...] = LABELS, **options: Any) -> Lab
 def found(loaded: Owlv2Adapter, inputs: list[Input]) -> list[tuple[DetectedObject, ...]]:
     rows: Any = loaded.run(loaded.prepare(inputs), threads=1)["objects"]
     return list(rows)
-
-
-def in_the_image(boxes: Boxes, width: int, height: int) -> list[tuple[str, float, list[float]]]:
-    """What transformers found, cut at the edges of the image, as [x, y, width, height]; what is outside is none."""
-    cut = [
-        (label, score, max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height))
-        for label, score, (left, top, right, bottom) in boxes
-    ]
-    return [
-        (label, score, [left, top, right - left, bottom - top])
-        for label, score, left, top, right, bottom in cut
-        if right > left and bottom > top
-    ]
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ The gated adapter reads texts, and nothing on this way looks at what an input is
 
 import asyncio
 
+import numpy as np
 import pytest
 
 from gated_adapter import Kit, engine_of, until
@@ -21,7 +22,8 @@ def send(kit: Kit, count: int, text: str = "x") -> asyncio.Task[dict[int, int]]:
     async def read() -> dict[int, int]:
         inputs = {100 + at: text * (1 + at) for at in range(count)}
         found = await kit.engine.run_images(kit.engine.lookup("a"), inputs)
-        return {at: int(each.row["dense"][1]) for at, each in found.items() if isinstance(each, ReadImage)}
+        rows = {at: np.asarray(each.row["dense"]) for at, each in found.items() if isinstance(each, ReadImage)}
+        return {at: int(row[1]) for at, row in rows.items()}
 
     return asyncio.create_task(read())
 

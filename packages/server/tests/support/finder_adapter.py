@@ -1,7 +1,7 @@
 """An adapter that finds labels as words of the text: what extraction means, without a model."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sie_server.adapters.base import (
     Box,
@@ -9,6 +9,7 @@ from sie_server.adapters.base import (
     Classification,
     DetectedObject,
     Entity,
+    Findings,
     Input,
     Labelled,
     LabelledPicture,
@@ -49,8 +50,7 @@ class FinderAdapter:
         return [Prepared(max(1, len(each.text.split())), truncated=False, payload=each) for each in texts]
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:  # noqa: ARG002 - needs none
-        find = {"entities": _entities, "classifications": _shares, "objects": _objects}[self._gives]
-        return {self._gives: [find(each.payload.text, each.payload.labels) for each in batch]}
+        return {self._gives: [FIND[self._gives](each.payload.text, each.payload.labels) for each in batch]}
 
     def unload(self) -> None:
         pass
@@ -80,3 +80,10 @@ def _entities(text: str, labels: Sequence[str]) -> tuple[Entity, ...]:
 def _shares(text: str, labels: Sequence[str]) -> tuple[Classification, ...]:
     shares = [Classification(label, text.count(label) * len(label) / len(text)) for label in labels]
     return tuple(sorted(shares, key=lambda each: -each.score))
+
+
+FIND: Mapping[str, Callable[[str, Sequence[str]], Findings]] = {
+    "entities": _entities,
+    "classifications": _shares,
+    "objects": _objects,
+}

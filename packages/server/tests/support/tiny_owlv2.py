@@ -70,6 +70,19 @@ def owlv2_oracle(folder: Path) -> Owlv2Oracle:
     return Owlv2Oracle(model, processor(side), Tokenizer.from_file(str(folder / "tokenizer.json")))
 
 
+def in_the_image(boxes: Boxes, width: int, height: int) -> Boxes:
+    """What transformers found, cut at the edges of the image, as [x, y, width, height]; what is outside is none."""
+    cut = [
+        (label, score, max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height))
+        for label, score, (left, top, right, bottom) in boxes
+    ]
+    return [
+        (label, score, [left, top, right - left, bottom - top])
+        for label, score, left, top, right, bottom in cut
+        if right > left and bottom > top
+    ]
+
+
 def processor(height: int, width: int | None = None) -> Any:
     """The processor of transformers that needs scipy and no torchvision."""
     return Owlv2ImageProcessorPil(size={"height": height, "width": width or height})

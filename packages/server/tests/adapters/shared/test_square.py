@@ -27,7 +27,7 @@ def noise(height: int, width: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-# The processor takes an image, or a result, of 1 or 3 rows for one whose colours come first; see the next test for those.
+# The processor takes 1 or 3 rows, of an image or a result, for colours that come first: the next test is for those.
 @given(st.integers(4, 90), st.integers(1, 90), st.integers(4, 40), st.integers(1, 40))
 @example(64, 1, 5, 5)
 @example(32, 32, 32, 32)

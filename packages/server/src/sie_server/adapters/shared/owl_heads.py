@@ -53,7 +53,8 @@ def box_bias(rows: int, columns: int) -> torch.Tensor:
     centres = torch.stack([across.repeat(rows), down.repeat_interleave(columns)], dim=1)
     sizes = torch.tensor([1 / columns, 1 / rows]).expand_as(centres)
     shares = torch.cat([centres, sizes], dim=1)
-    return torch.log(shares + _EDGE) - torch.log1p(-shares + _EDGE)
+    bias: torch.Tensor = torch.log(shares + _EDGE) - torch.log1p(-shares + _EDGE)
+    return bias
 
 
 def _chain(layers: list[Affine], states: torch.Tensor) -> torch.Tensor:
@@ -63,4 +64,5 @@ def _chain(layers: list[Affine], states: torch.Tensor) -> torch.Tensor:
 
 
 def _unit(vectors: torch.Tensor, tiny: float = _TINY) -> torch.Tensor:
-    return vectors / (torch.linalg.vector_norm(vectors, dim=-1, keepdim=True) + tiny)
+    lengths: torch.Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / (lengths + tiny)

@@ -150,4 +150,4 @@ def _mirrored(places: Array, length: int) -> Array:
     if length == 1:
         return np.zeros_like(places)
     around = np.mod(places, 2 * (length - 1))
-    return np.minimum(around, 2 * (length - 1) - around)
+    return np.asarray(np.minimum(around, 2 * (length - 1) - around))
