@@ -403,6 +403,17 @@ def test_published_owlv2_models_read_images_and_labels() -> None:
         assert (resolved.labels, resolved.options) == (("a cat",), {"score_threshold": 0.1})
 
 
+def test_published_grounding_dino_models_read_images_and_labels() -> None:
+    own = Settings()
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    models = {model.sie_id: model for model in catalog.models.values() if "grounding_dino" in model.adapters}
+    assert set(models) == {"IDEA-Research/grounding-dino-tiny", "IDEA-Research/grounding-dino-base"}
+    for model in models.values():
+        assert model.inputs == Inputs(text=False, image=True)
+        resolved = resolve_extract(model, ExtractParams(labels=["a cat"]))
+        assert resolved.options == {"box_threshold": 0.25, "text_threshold": 0.25}
+
+
 def test_our_own_catalogue_is_served_by_its_default_bundle() -> None:
     own = Settings()
     catalog = read_catalog(own.models_dir, own.bundles_dir)

@@ -18,6 +18,7 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
         "dense": "sie_server.adapters.dense:DenseAdapter",
         "gliclass": "sie_server.adapters.gliclass:GliclassAdapter",
         "gliner": "sie_server.adapters.gliner:GlinerAdapter",
+        "grounding_dino": "sie_server.adapters.grounding_dino:GroundingDinoAdapter",
         "hash": "sie_server.adapters.hash:HashAdapter",
         "judge": "sie_server.adapters.judge:JudgeAdapter",
         "nli": "sie_server.adapters.nli:NliAdapter",
@@ -29,7 +30,7 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 # What a worker may be installed without, and the extra of sie-server that brings it.
-EXTRAS: Final[Mapping[str, str]] = MappingProxyType({"onnxruntime": "onnx"})
+EXTRAS: Final[Mapping[str, str]] = MappingProxyType({"onnxruntime": "onnx", "transformers": "transformers"})
 DEFAULT_EXTRA: Final = "torch"
 
 
@@ -46,8 +47,13 @@ def find(name: str, adapters: Mapping[str, str] = ADAPTERS) -> AdapterFactory:
     try:
         return cast("AdapterFactory", getattr(importlib.import_module(module), attribute))
     except ImportError as error:
-        extra = EXTRAS.get(error.name or "", DEFAULT_EXTRA)
-        raise LoadError(
-            ErrorClass.DEPENDENCY,
-            f"adapter '{name}' needs the package '{error.name}', which is not installed; install sie-server[{extra}]",
-        ) from error
+        raise missing_package(name, error) from error
+
+
+def missing_package(name: str, error: ImportError) -> LoadError:
+    """The refusal of a model whose adapter needs a package that is not installed."""
+    extra = EXTRAS.get(error.name or "", DEFAULT_EXTRA)
+    return LoadError(
+        ErrorClass.DEPENDENCY,
+        f"adapter '{name}' needs the package '{error.name}', which is not installed; install sie-server[{extra}]",
+    )

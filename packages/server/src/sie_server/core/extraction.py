@@ -107,6 +107,7 @@ _TEMPLATE: Final = (_is_template, f"a text with exactly one {SLOT}, where the la
 CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxyType(
     {
         "aggregation_strategy": (_is_aggregation, f"one of: {', '.join(AGGREGATIONS)}"),
+        "box_threshold": _SHARE,
         "flat_ner": _SWITCH,
         "hypothesis_template": _TEMPLATE,
         "label_template": _TEMPLATE,
@@ -116,6 +117,7 @@ CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxy
         "nms_threshold": _SHARE,
         "score_threshold": _SHARE,
         "stride": (_is_count, "a number of tokens, 0 or more"),
+        "text_threshold": _SHARE,
         "threshold": _SHARE,
     }
 )

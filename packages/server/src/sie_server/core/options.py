@@ -16,6 +16,7 @@ REQUEST_OPTIONS: Final = frozenset({"profile", "is_query"})
 EXTRACT_OPTIONS: Final = frozenset(
     {
         "aggregation_strategy",
+        "box_threshold",
         "flat_ner",
         "hypothesis_template",
         "label_template",
@@ -25,6 +26,7 @@ EXTRACT_OPTIONS: Final = frozenset(
         "nms_threshold",
         "score_threshold",
         "stride",
+        "text_threshold",
         "threshold",
     }
 )

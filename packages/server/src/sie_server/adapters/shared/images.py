@@ -4,9 +4,10 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
 
 from sie_protocol.arrays import Array
@@ -58,6 +59,28 @@ class Preprocessing:
         resized = image.resize((across, down), self.resample)
         left, top = (across - width) // 2, (down - height) // 2
         return resized.crop((left, top, left + width, top + height))
+
+
+class Levels(Protocol):
+    """What is done to the numbers of pixels, by a preprocessor of any kind."""
+
+    @property
+    def rescale(self) -> float:
+        """The factor of every number."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each colour, after that."""
+
+    @property
+    def deviation(self) -> tuple[float, ...]:
+        """The same."""
+
+
+def shifted(pixels: torch.Tensor, how: Levels) -> torch.Tensor:
+    """[images, height, width, 3] of uint8 to [images, 3, height, width] as the model saw them in training."""
+    mean, deviation = (torch.tensor(each, device=pixels.device) for each in (how.mean, how.deviation))
+    return ((pixels.float() * how.rescale - mean) / deviation).permute(0, 3, 1, 2)
 
 
 def read_image(picture: Picture, fit: Callable[[Image.Image], T]) -> T:
