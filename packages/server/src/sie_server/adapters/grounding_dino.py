@@ -36,6 +36,7 @@ from sie_server.adapters.shared.held import Held, fitting, read_model
 from sie_server.adapters.shared.images import shifted
 from sie_server.adapters.shared.scaled import Scaled, Scaling, read_scaling
 from sie_server.adapters.shared.tokenize import open_tokenizer
+from sie_server.adapters.shared.torch_use import sent
 from sie_server.core.lifecycle import ErrorClass
 
 THRESHOLD: Final = 0.25
@@ -120,8 +121,8 @@ class GroundingDinoAdapter:
         self._held.drop()
 
     def _found(self, loaded: Loaded, scenes: Sequence[Scene]) -> list[tuple[DetectedObject, ...]]:
-        pixels = torch.from_numpy(np.stack([each.picture.pixels for each in scenes])).to(self._device)
-        ids = torch.tensor([each.ids for each in scenes], device=self._device)
+        pixels = sent(np.stack([each.picture.pixels for each in scenes]), self._device)
+        ids = sent(np.array([each.ids for each in scenes], np.int64), self._device)
         seen = loaded.model(
             pixel_values=shifted(pixels, loaded.scaling),
             pixel_mask=torch.ones(pixels.shape[:3], dtype=torch.long, device=self._device),

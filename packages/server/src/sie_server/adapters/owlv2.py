@@ -38,7 +38,7 @@ from sie_server.adapters.shared.held import Held, fitting, read_model
 from sie_server.adapters.shared.owl_heads import OwlHeads
 from sie_server.adapters.shared.remembered import Key, Remembered
 from sie_server.adapters.shared.square import Squared, Squaring, read_squaring
-from sie_server.adapters.shared.torch_use import precision
+from sie_server.adapters.shared.torch_use import precision, sent
 from sie_server.core.lifecycle import ErrorClass
 
 SCORE_THRESHOLD: Final = 0.1
@@ -125,8 +125,8 @@ class Owlv2Adapter:
         """The objects of each image, the best first."""
         loaded = self._held.with_threads(threads)
         scenes: list[Scene] = [each.payload for each in batch]
-        frames = torch.from_numpy(loaded.squaring.framed([each.picture for each in scenes])).to(self._device)
-        states = loaded.clip.states(frames)
+        frames = loaded.squaring.framed([each.picture for each in scenes])
+        states = loaded.clip.states(sent(frames, self._device))
         return {"objects": [_found(*each, loaded) for each in zip(scenes, states, strict=True)]}
 
     def unload(self) -> None:
@@ -145,7 +145,7 @@ def _in_pieces(clip: Clip, limit: int) -> Callable[[Sequence[Key]], torch.Tensor
     def compute(keys: Sequence[Key]) -> torch.Tensor:
         pieces = list(chunks([len(key) for key in keys], limit))
         found = torch.cat([clip.texts([np.array(keys[at], np.int64) for at in piece]) for piece in pieces])
-        order = torch.tensor([at for piece in pieces for at in piece], device=found.device)
+        order = sent(np.concatenate(pieces), found.device)
         return torch.empty_like(found).index_copy_(0, order, found)
 
     return compute

@@ -48,7 +48,7 @@ def test_rows_are_read_as_columns_are(height: int, width: int, side: int) -> Non
     image = noise(height, width)
     squaring = Squaring((side, side), 1 / 255, MEAN, DEVIATION)
     upright, lying = (squaring.read(encoded(each)).pixels for each in (image, image.transpose(1, 0, 2)))
-    np.testing.assert_allclose(lying, upright.transpose(0, 2, 1), atol=1e-3)  # of 255
+    np.testing.assert_allclose(lying, upright.transpose(0, 2, 1), atol=1e-5)
 
 
 def test_what_lies_in_the_padding_is_not_stored() -> None:

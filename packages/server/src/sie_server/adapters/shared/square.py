@@ -27,7 +27,7 @@ BLUR_ENDS: Final = 4.0  # standard deviations, as scipy cuts it
 
 @dataclass(frozen=True, slots=True)
 class Squared:
-    """The upper left part of the square, which holds the picture: float32 [3, rows, columns] from 0 to 255.
+    """The upper left part of the square, which holds the picture: float32 [3, rows, columns], scaled and shifted.
 
     `width` and `height` are the picture's own, in pixels.
     """
@@ -44,7 +44,7 @@ class Squared:
 
 @dataclass(frozen=True, slots=True)
 class Squaring:
-    """How an image becomes a square of `size` (height, width), to be scaled and shifted later."""
+    """How an image becomes a square of `size` (height, width), its numbers as the model saw them in training."""
 
     size: tuple[int, int]
     rescale: float
@@ -52,23 +52,26 @@ class Squaring:
     deviation: tuple[float, ...]
 
     def read(self, picture: Picture) -> Squared:
-        """The resized pixels.
+        """The pixels of the picture itself.
 
         Raises:
             UnreadableImageError: as `read_image`, and when a side is too long.
         """
-        return read_image(picture, partial(_squared, size=self.size))
+        return read_image(picture, partial(_squared, how=self))
 
     def framed(self, pictures: Sequence[Squared]) -> Array:
-        """Whole squares of float32 [pictures, 3, height, width] as the model saw them in training."""
-        shifts = np.array(self.mean, np.float32)[:, None, None]
-        scales = np.array(self.deviation, np.float32)[:, None, None]
+        """Whole squares of float32 [pictures, 3, height, width]: black where there is no picture."""
         frames = np.empty((len(pictures), 3, *self.size), np.float32)
-        frames[:] = -shifts / scales
+        frames[:] = self.shifted(np.zeros((3, 1, 1), np.float32))
         for frame, picture in zip(frames, pictures, strict=True):
             _, rows, columns = picture.pixels.shape
-            frame[:, :rows, :columns] = (picture.pixels * np.float32(self.rescale) - shifts) / scales
+            frame[:, :rows, :columns] = picture.pixels
         return frames
+
+    def shifted(self, pixels: Array) -> Array:
+        """Float32 [3, rows, columns] from 0 to 255 to what the model reads."""
+        mean, deviation = (np.array(each, np.float32)[:, None, None] for each in (self.mean, self.deviation))
+        return np.asarray((pixels * np.float32(self.rescale) - mean) / deviation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +125,15 @@ def read_squaring(folder: Path) -> Squaring:
     return read_numbers("detector's preprocessor", read)
 
 
-def _squared(image: Image.Image, size: tuple[int, int]) -> Squared:
+def _squared(image: Image.Image, how: Squaring) -> Squared:
     width, height = image.size
     side = max(width, height)
     if side > MAX_SIDE:
         raise too_narrow(width, height)
-    down, across = (taps(side, wanted) for wanted in size)
+    down, across = (taps(side, wanted) for wanted in how.size)
     rows = _resized(np.asarray(image), down)
     columns = _resized(rows.transpose(1, 0, 2), across)
-    return Squared(np.ascontiguousarray(columns.transpose(2, 1, 0)), width, height)
+    return Squared(how.shifted(columns.transpose(2, 1, 0)), width, height)
 
 
 def _resized(pixels: Array, axis: Taps) -> Array:
