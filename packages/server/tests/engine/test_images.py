@@ -11,7 +11,7 @@ import pytest
 from gated_adapter import Kit, engine_of, until
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.engine.images import AT_ONCE, ReadImage
-from sie_server.engine.loop import MAX_DECODED, ModelLoop, QueueLimits
+from sie_server.engine.loop import ModelLoop, QueueLimits
 
 ROOM = QueueLimits(64, 1000, 60.0)
 
@@ -36,33 +36,34 @@ def loop_of(kit: Kit) -> ModelLoop:
 
 def under_way(kit: Kit) -> int:
     """Inputs that are decoded, or on the way there, and not computed."""
-    return MAX_DECODED - loop_of(kit).decoding._value
+    loop = loop_of(kit)
+    return loop.max_decoded - loop.decoding._value
 
 
-async def test_a_request_has_a_few_under_way_and_all_of_its_places_in_the_queue() -> None:
-    async with engine_of("a", queue=ROOM) as kit:
+@pytest.mark.parametrize(("cores", "most"), [(1, 2), (8, AT_ONCE)])
+async def test_a_request_has_a_few_under_way_and_all_of_its_places_in_the_queue(cores: int, most: int) -> None:
+    async with engine_of("a", queue=ROOM, cores=cores) as kit:
         await kit.load()
         task = send(kit, 20)
+        await until(lambda: under_way(kit) == most)
         await kit.entered()
-        await until(lambda: under_way(kit) == AT_ONCE)
-        assert kit.depth() == 20
+        assert (kit.depth(), under_way(kit)) == (20, most)
         kit.gates["a"].open.set()
         assert await task == {100 + at: 1 + at for at in range(20)}
         assert (kit.depth(), under_way(kit)) == (0, 0)
 
 
 async def test_all_requests_together_have_no_more_under_way_than_fit_and_take_turns() -> None:
-    async with engine_of("a", queue=ROOM) as kit:
+    async with engine_of("a", queue=ROOM, cores=4) as kit:
         await kit.load()
         tasks = [send(kit, 10) for _ in range(5)]
-        await kit.entered()
-        await until(lambda: under_way(kit) == MAX_DECODED)
+        await until(lambda: under_way(kit) == 5)
         late = send(kit, 1)
         await until(lambda: kit.depth() == 51)
         with pytest.raises(Problem, match="takes at most 64") as refused:
             await send(kit, 20)
         assert refused.value.code is ErrorCode.QUEUE_FULL
-        assert kit.waiting() < under_way(kit) == MAX_DECODED
+        assert under_way(kit) == loop_of(kit).max_decoded == 5
         kit.gates["a"].open.set()
         assert [await task for task in tasks] == [{100 + at: 1 + at for at in range(10)}] * 5
         assert await late == {100: 1}
@@ -71,28 +72,28 @@ async def test_all_requests_together_have_no_more_under_way_than_fit_and_take_tu
 async def test_a_cancelled_request_makes_room() -> None:
     async with engine_of("a", queue=ROOM) as kit:
         await kit.load()
-        gone, kept = send(kit, 20), send(kit, 3)
-        await kit.entered()
-        await until(lambda: under_way(kit) == AT_ONCE + 3)
+        gone = send(kit, 20)
+        await until(lambda: under_way(kit) == 2)
+        kept = send(kit, 3)
+        await until(lambda: kit.depth() == 23)
         gone.cancel()
         await until(lambda: kit.depth() == 3)
-        await until(lambda: under_way(kit) == 3)
         kit.gates["a"].open.set()
         assert await kept == {100: 1, 101: 2, 102: 3}
         assert gone.cancelled()
+        assert under_way(kit) == 0
 
 
 async def test_what_finds_no_room_in_time_is_given_up() -> None:
     async with engine_of("a", queue=QueueLimits(64, 1000, timeout_s=0.05)) as kit:
         await kit.load()
-        tasks = [send(kit, AT_ONCE) for _ in range(MAX_DECODED // AT_ONCE)]
-        await kit.entered()
-        await until(lambda: under_way(kit) == MAX_DECODED)
+        first = send(kit, 2)
+        await until(lambda: under_way(kit) == 2)
         with pytest.raises(Problem, match="given up") as refused:
             await send(kit, 1)
         assert refused.value.code is ErrorCode.DEADLINE_EXCEEDED
         kit.gates["a"].open.set()
-        await asyncio.gather(*tasks)
+        assert await first == {100: 1, 101: 2}
 
 
 async def test_one_that_fails_ends_its_request_only_and_says_its_place() -> None:

@@ -1,6 +1,6 @@
 """The images of one request, each on its own way to the device.
 
-A decoded image takes megabytes, so at most `loop.MAX_DECODED` of a model exist at a time, and of one request at most
+A decoded image takes megabytes, so at most `max_decoded` of a model's queue exist at a time, and of one request at most
 `AT_ONCE`: others have theirs in between. An image that cannot be read is refused alone.
 """
 
@@ -45,7 +45,7 @@ async def one_by_one(
     with loop.admit(len(inputs)):
         try:
             async with asyncio.TaskGroup() as lanes:
-                for _ in range(min(AT_ONCE, len(inputs))):
+                for _ in range(min(AT_ONCE, loop.max_decoded, len(inputs))):
                     lanes.create_task(lane())
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None  # the others were cancelled with it, or say the same

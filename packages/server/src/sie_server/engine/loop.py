@@ -18,8 +18,10 @@ from sie_server.engine.signal import Signal
 
 __all__ = ["Answer", "BatchRecord", "Clock", "ModelLoop", "Ports", "QueueLimits", "Row"]
 
-# Images of one model that are decoded and not yet computed. One takes up to 12 MB; batches on accelerators hold a few.
+# Images of one model that are decoded and not yet computed. One takes up to 12 MB; an accelerator batches a few.
+# A CPU computes one a lane, for seconds: more than the next one would only wait, and be given up.
 MAX_DECODED = 32
+NEXT_ON_CPU = 1
 NO_BATCH = Limits(max_tokens=0, max_items=0)  # separates what is late from what may wait, and takes nothing
 
 Clock = Callable[[], float]  # monotonic seconds, from any thread
@@ -93,7 +95,8 @@ class ModelLoop:
         self._asked = False
         self._refusal: Callable[[str], Problem] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.decoding = asyncio.Semaphore(MAX_DECODED)
+        self.max_decoded = device.lanes + NEXT_ON_CPU if device.kind == "cpu" else MAX_DECODED
+        self.decoding = asyncio.Semaphore(self.max_decoded)
 
     @property
     def depth(self) -> int:
