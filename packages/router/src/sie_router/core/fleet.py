@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from sie_protocol.status import ModelFailure
 from sie_router.core.catalog import AnyModel, Models
 from sie_router.core.health import HEALTHY, Health
 from sie_router.core.leases import LEASE_S
@@ -40,8 +41,8 @@ OTHER: Final = Group("other", "other")  # label values of whatever nobody config
 class Worker:
     """One worker as its last status frame told, plus what the router itself noticed.
 
-    `group` holds the labels it is counted under: its configured group, or `OTHER`. `loaded` and `loading` are model
-    ids in lower case; `loaded_models` keeps their spelling. `seen_at` is monotonic time in seconds. `is_connected`
+    `group` holds the labels it is counted under: its configured group, or `OTHER`. `loaded`, `loading` and `failed` are
+    by model id in lower case; `loaded_models` keeps their spelling. `seen_at` is monotonic time in seconds. `is_connected`
     turns false when the status stream or a request found the worker gone, `is_stale` when it fell silent. `ordinal` is
     the number at the end of a pod's name: a StatefulSet removes the highest first. `weight` in (0, 1] is the share of
     requests a worker takes that began to serve at `serving_since`.
@@ -60,7 +61,7 @@ class Worker:
     queue_depth: int = 0
     loaded: frozenset[str] = frozenset()
     loading: frozenset[str] = frozenset()
-    failed: frozenset[str] = frozenset()
+    failed: Mapping[str, ModelFailure] = field(default_factory=dict)
     loaded_models: tuple[str, ...] = ()
     gpu_count: int = 0
     memory_used_bytes: int = 0
@@ -135,15 +136,17 @@ class Index:
 class Want:
     """Requests of one pool that found nobody in a group, since `began`; times are in monotonic seconds.
 
-    It counts until `until`. `count` came since `since`, close together; `most` ever did, and that until `most_until`.
+    It counts until `until`. Since `since`, close together, `new` ones came for the first time and `again` came back;
+    `most` ever did of either, and that until `most_until`.
     """
 
     began: float
     until: float
     since: float
-    count: int
-    most: int
     most_until: float
+    new: int = 0
+    again: int = 0
+    most: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,7 @@ class Proxy:
         match decision:
             case Provision(group, is_configured, _, pool):
                 if is_configured:
-                    self._plane.publish(Missed(group, pool, ttl_s(self._terms.retry_after_s)))
+                    self._plane.publish(Missed(group, pool, ttl_s(self._terms.retry_after_s), call.arrival))
                 call.provisioning = True
                 call.group = group if is_configured else OTHER
                 await self._answer(call, self._come_back(call, decision))

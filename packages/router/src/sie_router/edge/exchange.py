@@ -69,6 +69,7 @@ class Exchange:
         self._head = b""  # until the first piece of the body
         self._is_started = False
         self._is_chunked = False
+        self._is_endless = False
         self._left = 0  # bytes that Content-Length still promises
 
     # What the connection tells
@@ -159,8 +160,11 @@ class Exchange:
                 is_framed, self._left = True, int(value)
             lines.append(b"%b: %b\r\n" % (name, value))
         if not is_framed and status not in _BODILESS and self._scope["method"] != "HEAD":
-            self._is_chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
+            if self._scope["http_version"] == "1.0":  # knows no chunks: the end of the connection ends the body
+                self._stays, self._is_endless = False, True
+            else:
+                self._is_chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
         own = b"".join(lines)
         if not own.count(b"\n") == own.count(b"\r") == len(lines):
             raise RuntimeError("a header of the response holds a line break")
@@ -170,6 +174,8 @@ class Exchange:
     def _pass(self, body: bytes, *, is_last: bool) -> None:
         if self._scope["method"] == "HEAD":
             body, self._left = b"", 0
+        elif self._is_endless:
+            pass
         elif self._is_chunked:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             body += b"0\r\n\r\n" if is_last else b""
