@@ -48,8 +48,11 @@ class Line(Protocol):
         """The answer is complete."""
         ...
 
-    def abort(self) -> None:
-        """Break the connection, so that nobody takes what was sent for a whole answer."""
+    def abort(self, *, by_reset: bool = False) -> None:
+        """Break the connection, so that nobody takes what was sent for a whole answer.
+
+        `by_reset`: the usual end of a connection would be the end of the answer.
+        """
         ...
 
 
@@ -100,14 +103,14 @@ class Exchange:
         try:
             await app(self._scope, self.receive, self.send)
         except asyncio.CancelledError:
-            self._line.abort()  # the server ends and waits no longer
+            self._line.abort(by_reset=self._is_endless)  # the server ends and waits no longer
             raise
         except Exception:
             logger.exception("the application failed")
         if self.is_over or self._gone.is_told:
             return
         if self._is_started:  # cut short, which whoever did it has logged
-            self._line.abort()
+            self._line.abort(by_reset=self._is_endless)
             return
         answer = refusal(Problem(ErrorCode.INTERNAL_ERROR, "the router failed on this request; its log says why"))
         headers = [*answer.headers, (b"connection", b"close")]

@@ -292,11 +292,10 @@ class Protocol(asyncio.Protocol):
             self._idle.set(self._config.timeout_keep_alive)
         self.balance()
 
-    def abort(self) -> None:
-        """Break the connection, by a reset: an end of the usual kind is the end of a body without a length."""
-        socket_of = self._transport.get_extra_info("socket")
-        if socket_of is not None:
-            socket_of.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    def abort(self, *, by_reset: bool = False) -> None:
+        """Break the connection."""
+        if by_reset:
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
 
     # Steps of the above
