@@ -58,6 +58,21 @@ async def test_who_did_not_ask_to_wait_is_told_at_once_and_offered_to(make_worke
         assert "x-sie-wait" not in (await ask(router, None)).headers
 
 
+async def test_once_a_start_was_seen_clients_are_told_how_long_the_next_may_take(make_worker: MakeWorker) -> None:
+    worker = await make_worker(NOBODY)
+    async with served(settings(worker, retry_after_s=120)) as router:
+        first = await ask(router, None)
+        assert (int(first.headers["retry-after"]) >= 120, first.json()["estimated_wait_s"]) == (True, 9)
+        worker.tell(WARM)
+        await eventually(lambda: router.healthy() == 1)
+        worker.tell(NOBODY)
+        await eventually(lambda: router.healthy() == 0)
+        second = await ask(router, None)
+    assert second.status_code == 202
+    assert 1 <= int(second.headers["retry-after"]) < 20
+    assert 1 <= second.json()["estimated_wait_s"] < 20
+
+
 async def test_a_model_that_loads_is_offered_to_be_waited_for(make_worker: MakeWorker) -> None:
     async def loading(exchange: Exchange) -> None:
         exchange.refuse("MODEL_LOADING")

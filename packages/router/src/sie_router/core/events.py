@@ -12,6 +12,7 @@ from sie_router.core.fleet import OTHER, Fleet, Group, Worker
 from sie_router.core.health import HEALTHY, Health, awaited, weight
 from sie_router.core.index import reindexed
 from sie_router.core.pools import Pool
+from sie_router.core.startups import with_startups
 
 MAX_NAME: Final = 128
 MAX_ORDINAL_DIGITS: Final = 6  # more are a hash that happens to have no letters
@@ -139,7 +140,7 @@ def _with_worker(fleet: Fleet, worker: Worker, now: float) -> Fleet:
     after = replace(fleet, workers={**fleet.workers, worker.url: worker})
     if before is not None and before.membership == worker.membership:
         return after
-    return _without_met(reindexed(after))
+    return _without_met(with_startups(reindexed(after), now))
 
 
 def _pools_after(fleet: Fleet, event: PoolEvent) -> Mapping[str, Pool]:

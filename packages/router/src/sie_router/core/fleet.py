@@ -154,7 +154,7 @@ class Fleet:
     """One snapshot. `configured` is ordered: the first group is the default, by convention the cheapest.
 
     `pools` are by name, without the default one, which is whatever they leave; without a renewal they end after
-    `lease_s`. `demand` is by (group, pool).
+    `lease_s`. `demand` is by (group, pool); `startups` are the seconds that it took of late to meet one of a group.
     """
 
     configured: tuple[Group, ...] = ()
@@ -163,6 +163,7 @@ class Fleet:
     workers: Mapping[str, Worker] = field(default_factory=dict)
     pools: Mapping[str, Pool] = field(default_factory=dict)
     demand: Mapping[tuple[Group, str], Want] = field(default_factory=dict)
+    startups: Mapping[Group, tuple[float, ...]] = field(default_factory=dict)
     index: Index = field(default_factory=Index)
     lease_s: float = LEASE_S
 
