@@ -12,7 +12,7 @@ from sdk_virtual_time import Run, Scripted, answer, run
 from sie_sdk import errors, flow
 from sie_sdk.hold import HOLD_S, MAX_STRIKES
 from sie_sdk.messages import Answer, Hold, Loss, Lost, Request, Sleep
-from sie_sdk.retry import SPREAD, Terms
+from sie_sdk.retry import Terms
 
 REQUEST = Request("POST", "/v1/encode/org/m", (("Accept", "application/msgpack"),), b"body")
 START = 1000.0

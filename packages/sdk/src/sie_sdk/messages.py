@@ -137,8 +137,8 @@ class Parallel:
 class Resume:
     """What a driver hands back: the monotonic time, a fresh random number in [0, 1) and what became of the effect.
 
-    `outcome` is that of a Send, or of a Hold that was sent. `results` are those of a Parallel in order: a result, an SIEError, or None for a plan
-    that did not begin.
+    `outcome` is that of a Send, or of a Hold that was sent. `results` are those of a Parallel in order: a result, an
+    SIEError, or None for a plan that did not begin.
     """
 
     now: float

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, ModelConfig
-from sie_protocol.items import ModelInfo
 from sie_protocol.errors import ErrorCode
+from sie_protocol.items import ModelInfo
 from sie_protocol.status import MAX_FAILURE_CHARS, ClusterStatus, ClusterSummary, ModelSummary, WorkerInfo
 from sie_router.api.pool_views import pool_summaries
 from sie_router.core.events import MAX_NAME
@@ -132,9 +132,14 @@ def _last_error(key: str, healthy: list[Worker]) -> dict[str, Any] | None:
     for worker in healthy:
         failure = worker.failed.get(key)
         if failure is not None:
-            message = failure.message[:MAX_FAILURE_CHARS]
-            about = {"error_class": failure.error_class[:MAX_NAME], "message": message, "attempts": failure.attempts}
-            return {"code": str(ErrorCode.MODEL_LOAD_FAILED), **about, "permanent": failure.permanent, "worker": worker.name}
+            return {
+                "code": str(ErrorCode.MODEL_LOAD_FAILED),
+                "error_class": failure.error_class[:MAX_NAME],
+                "message": failure.message[:MAX_FAILURE_CHARS],
+                "attempts": failure.attempts,
+                "permanent": failure.permanent,
+                "worker": worker.name,
+            }
     return None
 
 

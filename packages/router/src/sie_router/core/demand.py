@@ -40,9 +40,7 @@ def ttl_s(retry_after_s: float) -> float:
     return retry_after_s * 1.5 + SLACK_S
 
 
-def missed(
-    fleet: Fleet, group: Group, pool: str, now: float, ttl_s: float, arrival: Arrival
-) -> Mapping[Wish, Want]:
+def missed(fleet: Fleet, group: Group, pool: str, now: float, ttl_s: float, arrival: Arrival) -> Mapping[Wish, Want]:
     """The demand after one request found nobody in a group.
 
     Only what a pool reserves of configured groups counts, whatever callers ask for, and only while the pool has no

@@ -42,10 +42,10 @@ class Worker:
     """One worker as its last status frame told, plus what the router itself noticed.
 
     `group` holds the labels it is counted under: its configured group, or `OTHER`. `loaded`, `loading` and `failed` are
-    by model id in lower case; `loaded_models` keeps their spelling. `seen_at` is monotonic time in seconds. `is_connected`
-    turns false when the status stream or a request found the worker gone, `is_stale` when it fell silent. `ordinal` is
-    the number at the end of a pod's name: a StatefulSet removes the highest first. `weight` in (0, 1] is the share of
-    requests a worker takes that began to serve at `serving_since`.
+    by model id in lower case; `loaded_models` keeps their spelling. `seen_at` is monotonic time in seconds.
+    `is_connected` turns false when the status stream or a request found the worker gone, `is_stale` when it fell
+    silent. `ordinal` is the number at the end of a pod's name: a StatefulSet removes the highest first. `weight` in
+    (0, 1] is the share of requests a worker takes that began to serve at `serving_since`.
     """
 
     url: str

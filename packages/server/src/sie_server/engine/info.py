@@ -55,11 +55,15 @@ def _held(slot: Slot) -> int:
 
 
 def _told(failure: Failure | None) -> ModelFailure | None:
-    return failure and ModelFailure(
-        error_class=str(failure.error_class),
-        message=failure.message[:MAX_FAILURE_CHARS],
-        attempts=failure.attempts,
-        permanent=failure.permanent,
+    return (
+        None
+        if failure is None
+        else ModelFailure(
+            error_class=str(failure.error_class),
+            message=failure.message[:MAX_FAILURE_CHARS],
+            attempts=failure.attempts,
+            permanent=failure.permanent,
+        )
     )
 
 
