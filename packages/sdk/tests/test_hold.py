@@ -151,6 +151,17 @@ def test_after_a_cut_the_next_hold_is_half_as_long(cut: Answer | Lost) -> None:
     assert router.kept[:3] == [50, 15, 15]
 
 
+def test_a_router_that_restarts_as_a_hold_begins_ends_holds_only_if_it_happens_again() -> None:
+    reset = Scripted(Lost(Loss.CONNECTION_LOST, "reset"), 1.0)
+    offer = VirtualRouter()(REQUEST, START)
+    for script, waits in (
+        ([offer, reset, offer], [50, 1, 50]),
+        ([offer, reset, offer, reset, offer], [50, 1, 50, 2, 120]),
+    ):
+        done = run(flow.single(REQUEST, PATIENT, lambda each: each), iter([*script, Scripted(VECTOR)]))
+        assert [event.delay_s for event in done.waits] == waits
+
+
 def test_a_proxy_that_swallows_answers_costs_one_hold() -> None:
     router = VirtualRouter(START + 400, cut_after_s=30, cut=None)
     done = call(router)

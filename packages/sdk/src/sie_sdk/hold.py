@@ -117,5 +117,8 @@ def _after_loss(loss: Loss, took_s: float, trust: Trust) -> Trust:
 
 
 def _shorter(took_s: float, trust: Trust) -> Trust:
-    """Whoever cut the wait may let pass one of half the time."""
-    return replace(trust, most_s=min(trust.most_s, took_s / 2))
+    """Whoever cut the wait may let pass one of half the time; one that hardly began may have met a router's restart."""
+    half_s = took_s / 2
+    if half_s < MIN_HOLD_S:
+        return replace(trust, strikes=trust.strikes + 1)
+    return replace(trust, most_s=min(trust.most_s, half_s))
