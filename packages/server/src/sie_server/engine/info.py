@@ -3,7 +3,7 @@
 from sie_protocol.catalog import DEFAULT_PROFILE
 from sie_protocol.errors import ErrorCode
 from sie_protocol.items import ModelInfo
-from sie_protocol.status import ModelStatus
+from sie_protocol.status import MAX_FAILURE_CHARS, ModelFailure, ModelStatus
 from sie_server.core.lifecycle import Failure, State
 from sie_server.core.profiles import profile_id
 from sie_server.engine.slots import Choice, Slot, Slots
@@ -43,6 +43,7 @@ def model_statuses(slots: Slots) -> tuple[ModelStatus, ...]:
             state=str(slot.state),
             queue_depth=slot.depth,
             memory_bytes=_held(slot),
+            failure=_told(slot.failure) if slot.state is State.FAILED else None,
         )
         for slot in slots
         if slot.state is not State.AVAILABLE
@@ -51,6 +52,19 @@ def model_statuses(slots: Slots) -> tuple[ModelStatus, ...]:
 
 def _held(slot: Slot) -> int:
     return slot.size_bytes if slot.state in (State.LOADED, State.UNLOADING) else 0
+
+
+def _told(failure: Failure | None) -> ModelFailure | None:
+    return (
+        None
+        if failure is None
+        else ModelFailure(
+            error_class=str(failure.error_class),
+            message=failure.message[:MAX_FAILURE_CHARS],
+            attempts=failure.attempts,
+            permanent=failure.permanent,
+        )
+    )
 
 
 def _error(failure: Failure) -> dict[str, object]:
