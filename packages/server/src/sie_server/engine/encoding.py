@@ -2,10 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from typing import Final
-
-import numpy as np
 
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
@@ -16,6 +13,7 @@ from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
 from sie_server.engine.inputs import inputs_of
 from sie_server.engine.loop import Row
+from sie_server.engine.outputs import joined
 from sie_server.engine.quantize import Finished, finish
 from sie_server.engine.results import Encoded
 
@@ -41,8 +39,7 @@ async def encode(engine: Engine, name: str, items: Sequence[Item], params: Encod
         _check_answer(choice.model, options, admitted.prepared, engine.limits.answer_vector_bytes)
         own = await admitted.rows(admitted.prepared)
         cost = admitted.cost()
-    found = own if len(own) == len(inputs) else _averaged(own, counts)
-    work = partial(_finish, found, options)
+    work = partial(_finish, joined(own, counts), options)
     # What adapters compute in already needs no work, and so no thread.
     rows = work() if options.output_dtype == "float32" else await engine.pipeline.run(work)
     return Encoded(choice.model.sie_id, rows, choice.model.dims, options, cost)
@@ -60,12 +57,6 @@ def _check_answer(model: ModelConfig, options: EncodeOptions, prepared: Sequence
             f"{limit_bytes >> 20} MiB; send fewer items in one request"
         )
         raise Problem(ErrorCode.INPUT_TOO_LONG, message)
-
-
-def _averaged(rows: Sequence[Row], counts: Sequence[int]) -> list[Row]:
-    """The mean of the dense vectors of each item's images. It is shorter than 1 where they differ, and stays so."""
-    left = iter(rows)
-    return [{"dense": np.mean([np.asarray(row["dense"]) for row in islice(left, count)], axis=0)} for count in counts]
 
 
 def _finish(rows: Sequence[Row], options: EncodeOptions) -> list[dict[str, Finished]]:
