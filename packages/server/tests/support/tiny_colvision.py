@@ -38,9 +38,13 @@ LEAST, MOST = 16 * 16, 64 * 64  # pixels of ColQwen2's
 QWEN_PATCH = 4
 TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "initializer_range": 0.2}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 1, "max_position_embeddings": 1024}
-# By tensor names: today's, and those of the release the published checkpoints were written with.
-OLD_NAMES = {
-    "colpali": {"vlm.language_model.": "vlm.language_model.model.", "vlm.vision_tower.": "vlm.vision_tower."},
+# How tensors are called in files of today, and how in those of another release.
+OTHER_NAMES = {
+    "colpali": {
+        "vlm.language_model.model.": "vlm.model.language_model.",
+        "vlm.vision_tower.": "vlm.model.vision_tower.vision_model.",
+        "vlm.multi_modal_projector.": "vlm.model.multi_modal_projector.",
+    },
     "colqwen2": {"vlm.language_model.": "vlm.model.", "vlm.visual.": "vlm.visual."},
 }
 
@@ -107,17 +111,18 @@ def write_colqwen2(folder: Path, *, most: int = MOST) -> Path:
     return _save(folder, ColQwen2ForRetrieval(ColQwen2Config(vlm_config=vlm, embedding_dim=DIMS)), processor)
 
 
-def as_published(folder: Path) -> Path:
-    """Rewrite a folder as the release of the published checkpoints wrote it: other names, files of their own."""
+def as_of_old(folder: Path) -> Path:
+    """Rewrite a folder as transformers 4 wrote it: other names of tensors, other keys, other files."""
     config = json.loads((folder / "config.json").read_text())
-    names, whole = OLD_NAMES[config["model_type"]], config["vlm_config"]
+    names, whole = OTHER_NAMES[config["model_type"]], config["vlm_config"]
     tensors = load_file(folder / "model.safetensors")
 
     def old(name: str) -> str:
         now = next((each for each in names if name.startswith(each)), "")
         return names.get(now, "") + name.removeprefix(now)
 
-    save_file({old(name): tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
+    save_file({old(name): tensor for name, tensor in tensors.items()}, folder / "old")
+    (folder / "old").replace(folder / "model.safetensors")  # which is still mapped
     rope = whole["text_config"].pop("rope_parameters")
     whole["text_config"]["rope_theta"] = rope["rope_theta"]
     if "mrope_section" in rope:

@@ -103,7 +103,7 @@ FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
                 pad="<|endoftext|>",
             ),
             _qwen,
-            {"model_type": "qwen2_vl_text", "max_position_embeddings": 32768},
+            {"model_type": "qwen2_vl_text", "max_position_embeddings": 32768, "rms_norm_eps": 1e-5},
             has_axes=True,
         ),
     }
@@ -149,9 +149,9 @@ class ColVisionAdapter:
         bare = {bare_name(name): tensor for name, tensor in tensors.items()}
         named = Checkpoint(bare, lambda name: name, device)
         length = min(self._spec.max_sequence_length or shape.positions, shape.positions)
-        reader = Reader(folder, family.wording, length, len(bare.get("embed_tokens.weight", ())))
         with fitting(device):
             language = PackedPreNorm(shape, decoder.read_weights(bare, text, shape, device, dtype), device)
+            reader = Reader(folder, family.wording, length, language.vocabulary)
             eye = family.open(whole, named, folder, device, dtype, reader.room)
             weight, bias = (named.get(f"embedding_proj_layer.{part}", dtype=dtype) for part in ("weight", "bias"))
         check_dims(self._spec, "multivector", len(weight))

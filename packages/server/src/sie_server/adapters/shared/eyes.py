@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -42,7 +43,6 @@ _QWEN: Final[Mapping[str, Any]] = {
     "hidden_act": "quick_gelu",
 }
 _QWEN_EPS: Final = 1e-6  # written into the model, not into its configuration
-_QWEN_ROPE: Final = Rope(10_000.0)
 
 
 class Eye(Protocol):
@@ -92,7 +92,7 @@ class SiglipEye:
 
     def see(self, images: Sequence[Array]) -> torch.Tensor:
         """See `Eye`."""
-        pixels = torch.stack([torch.from_numpy(each) for each in images]).to(self._device)
+        pixels = torch.from_numpy(np.stack(images)).to(self._device)
         hidden = self._patches.of(shifted(pixels, self._preprocessing.scaling)) + self._patches.positions
         count, length, _ = hidden.shape
         hidden = self._tower.run(hidden.flatten(0, 1), [length] * count)
@@ -124,7 +124,10 @@ class QwenEye:
         )
         self._step = self._patch * self._merged
         self._shape = read_free_shape(folder, self._step, most_tokens * self._step**2)
-        self._head_width = shape.width // shape.heads
+        self._axis_width = shape.width // shape.heads // 2  # one half of a head turns by rows, the other by columns
+        turned = vision.get("rope_parameters") or {}
+        expect(turned, "rope_type", "axial", default="axial")
+        self._rope = Rope(read_numbers("vision model", lambda: float(turned.get("rope_theta", 10_000.0))))
         blocks = tuple(_qwen_block(checkpoint, f"visual.blocks.{at}", shape, dtype) for at in range(shape.layers))
         self._tower = Tower(shape, blocks, EVERYTHING, device)
         # A still image is shown twice, as two moments; what both see of it adds up.
@@ -148,7 +151,7 @@ class QwenEye:
         squares = [blocks_of(each.contiguous(), self._patch, self._merged) for each in scaled]
         sizes = [(each.shape[-2] // self._patch, each.shape[-1] // self._patch) for each in scaled]
         places = torch.cat([places_of(*size, self._merged, self._device) for size in sizes])
-        by = torch.cat([turns(axis, _QWEN_ROPE, self._head_width // 2) for axis in places.unbind(1)], dim=1)
+        by = torch.cat([turns(axis, self._rope, self._axis_width) for axis in places.unbind(1)], dim=1)
         hidden = functional.linear(torch.cat(squares).to(self._dtype), self._project)
         hidden = self._tower.run(hidden, [len(each) for each in squares], by)
         hidden = self._norm.norm(hidden, _QWEN_EPS).view(-1, self._merged**2 * self._tower.shape.width)

@@ -123,7 +123,7 @@ def _pixels(picture: Picture, fit: Callable[[Image.Image], Image.Image]) -> Arra
                 raise UnsupportedInputError(
                     f"an image has {width} x {height} pixels, the limit is {MAX_PIXELS}; make it smaller"
                 )
-            return np.asarray(fit(image.convert("RGB")))
+            return np.array(fit(image.convert("RGB")))  # a copy: Pillow's own memory is read-only, which torch refuses
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         known = ", ".join(FORMATS)
         raise UnsupportedInputError(f"an image cannot be read ({error}); send one of: {known}") from error

@@ -118,6 +118,11 @@ class PackedPreNorm:
         packed = pack(sequences, self._device, seen)
         return self.encode_states(self.embed(packed.ids), packed, first_only=first_only)
 
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+        return len(self._weights.words)
+
     @torch.inference_mode()
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
         """What goes into the first block for token ids [tokens], before any norm: [tokens, width], a tensor of its own."""

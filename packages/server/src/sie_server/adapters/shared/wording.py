@@ -69,16 +69,15 @@ class Reader:
         if image is None:
             raise LoadError(ErrorClass.UNKNOWN, f"'{wording.image}' is no token of the model's tokenizer")
         prompt = said.get("visual_prompt_prefix") or wording.page_prompt
-        self._page = np.array(self.tokenizer.plain_ids(wording.page.format(bos=bos, prompt=prompt)), np.int64)
+        page, self._end = wording.page.format(bos=bos, prompt=prompt), f"{pad * AUGMENTATION}\n"
+        self._front = wording.query.format(bos=bos, prompt=said.get("query_prefix") or wording.query_prompt)
+        if length <= max(self.tokenizer.count_plain(text) for text in (page, self._written(""))):
+            raise LoadError(ErrorClass.UNKNOWN, f"{length} tokens leave no room for an image or a query in its words")
+        self._page, self._tail = (np.array(self.tokenizer.plain_ids(text), np.int64) for text in (page, self._end))
         if np.count_nonzero(self._page == image) != 1:
             raise LoadError(ErrorClass.UNKNOWN, f"the model's prompt for pages has not one '{wording.image}': {prompt!r}")
         self._start = int(np.argmax(self._page == image))
-        self._front = wording.query.format(bos=bos, prompt=said.get("query_prefix") or wording.query_prompt)
-        self._end = f"{pad * AUGMENTATION}\n"
-        self._tail = np.array(self.tokenizer.plain_ids(self._end), np.int64)
         self.room = length - len(self._page) + 1
-        if self.room < 1 or length <= len(self._tail):
-            raise LoadError(ErrorClass.UNKNOWN, f"{length} tokens leave no room for an image or a query in its words")
 
     def queries(self, texts: Sequence[str]) -> list[Prepared]:
         """Token ids of each text in its words, which are kept where a text is cut."""
