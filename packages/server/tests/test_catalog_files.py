@@ -268,7 +268,7 @@ def test_published_models_of_page_images_keep_their_recipe(name: str, batch: int
     assert model is not None
     profile = model.profiles["default"]
     assert (model.dims, model.max_sequence_length, model.inputs.image) == ({"multivector": 128}, 2048, True)
-    assert (model.adapters, profile.max_batch_tokens, profile.compute_precision) == ({"colvision"}, batch, "bfloat16")
+    assert (profile.adapter, profile.max_batch_tokens, profile.compute_precision) == ("colvision", batch, "bfloat16")
 
 
 @pytest.mark.parametrize(("name", "length"), RERANKERS.items())
@@ -347,7 +347,15 @@ def test_every_model_that_encodes_or_scores_text_has_its_recipe_here() -> None:
     catalog = read_catalog(own.models_dir, own.bundles_dir)
     assert {model.sie_id for model in catalog.models.values() if "judge" in model.adapters} == {*JUDGES, *APART}
     listed = {model.sie_id for model in catalog.models.values() if model.adapters & families}
-    assert listed == {*RECIPES, *SPARSE, *COLBERT, *PAGES, *RERANKERS, "BAAI/bge-m3", "Alibaba-NLP/gte-multilingual-base"}
+    assert listed == {
+        *RECIPES,
+        *SPARSE,
+        *COLBERT,
+        *PAGES,
+        *RERANKERS,
+        "BAAI/bge-m3",
+        "Alibaba-NLP/gte-multilingual-base",
+    }
 
 
 # id: whether neighbouring entities become one

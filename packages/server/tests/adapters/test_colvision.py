@@ -93,8 +93,7 @@ def test_no_image_has_more_tokens_than_the_model_reads(folder: Path, width: int,
     loaded = adapter(folder, 160)
     try:
         (prepared,) = loaded.prepare([Picture(picture(width, height, mode=mode))])
-    except UnsupportedInputError as refused:
-        assert "too long and narrow" in str(refused)
+    except UnsupportedInputError:
         assert max(width, height) > 16 * min(width, height)
     else:
         assert prepared.tokens <= 160
@@ -114,8 +113,8 @@ def test_a_query_that_is_cut_keeps_the_words_around_it(folder: Path) -> None:
 def test_a_text_that_names_the_image_token_is_a_text(folder: Path) -> None:
     loaded = adapter(folder)
     texts = ["a <image> b", "a <|image_pad|> b"]
-    together = vectors(loaded, [*texts, Picture(IMAGES[0])])
-    check(together, [vectors(loaded, [each])[0] for each in (*texts, Picture(IMAGES[0]))])
+    inputs: list[Input] = [*texts, Picture(IMAGES[0])]
+    check(vectors(loaded, inputs), [vectors(loaded, [each])[0] for each in inputs])
 
 
 def test_what_is_no_text_or_image_is_refused(folder: Path) -> None:
@@ -143,8 +142,7 @@ def test_larger_images_are_read_at_a_lower_resolution_where_the_model_reads_less
 
 def tokens(folder: Path, width: int, height: int) -> int:
     (prepared,) = adapter(folder).prepare([Picture(picture(width, height))])
-    rows, columns = (side // (2 * QWEN_PATCH) for side in prepared.payload.pixels.shape[:2])
-    return rows * columns
+    return int(np.prod(prepared.payload.pixels.shape[:2])) // (2 * QWEN_PATCH) ** 2
 
 
 @pytest.mark.parametrize(

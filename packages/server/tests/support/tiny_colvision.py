@@ -52,12 +52,8 @@ OTHER_NAMES = {
 def write_colpali(folder: Path) -> Path:
     """A folder as `ColPaliForRetrieval` and its processor have it."""
     torch.manual_seed(3)
-    tokens = PreTrainedTokenizerFast(
-        tokenizer_object=byte_tokenizer("$A", "<pad>", "<eos>", "<bos>", "<unk>"),
-        bos_token="<bos>",
-        eos_token="<eos>",
-        pad_token="<pad>",  # noqa: S106 - a token of a text
-    )
+    named = {f"{name}_token": f"<{name}>" for name in ("pad", "eos", "bos", "unk")}
+    tokens = PreTrainedTokenizerFast(tokenizer_object=byte_tokenizer("$A", *named.values()), **named)
     size = {"height": SIDE, "width": SIDE}
     images = SiglipImageProcessorPil(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     images.image_seq_length = (SIDE // PATCH) ** 2
@@ -165,8 +161,8 @@ class Oracle:
 
     def _vectors(self, inputs: Any) -> Array:
         if "image_grid_thw" in inputs:
-            # The release the model was published with counted positions along three axes, and so did its training; later
-            # ones lose these on the way to the language model, which then counts one by one.
+            # The release the model was published with counted positions along three axes, and so did its training;
+            # later ones lose these on the way to the language model, which then counts one by one.
             image = inputs["input_ids"] == self._processor.image_token_id
             positions, _ = self._model.vlm.get_rope_index(
                 inputs["input_ids"], image.int(), inputs["image_grid_thw"], attention_mask=inputs["attention_mask"]

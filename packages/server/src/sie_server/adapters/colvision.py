@@ -1,8 +1,8 @@
 """Page images and queries as one vector for each token, to be compared token by token: ColPali and its kin.
 
 A language model reads a page as image tokens among a few words, or a query, and every token's last state becomes a unit
-vector. Texts are read as queries whoever asks: the models know no other way to read one. Published as ColPali and ColQwen2
-(Faysse et al. 2024, arXiv 2407.01449), in the layout of `ColPaliForRetrieval` and `ColQwen2ForRetrieval`.
+vector. Texts are read as queries whoever asks: the models know no other way to read one. Published as ColPali and
+ColQwen2 (Faysse et al. 2024, arXiv 2407.01449), in the layout of `ColPaliForRetrieval` and `ColQwen2ForRetrieval`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -159,7 +159,7 @@ class ColVisionAdapter:
         self._held.fill(Loaded(reader, eye, language, Dense(weight, bias), family.has_axes), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
-        """Token ids of texts as queries, cut at the model's length; resized pixels of images and the ids around them."""
+        """Token ids of texts as queries, cut at the model's length; of images the resized pixels too."""
         loaded = self._held.parts()
         queries = iter(loaded.reader.queries([each for each in inputs if isinstance(each, str)]))
         return [next(queries) if isinstance(each, str) else _page(loaded, each) for each in inputs]
@@ -192,7 +192,7 @@ class ColVisionAdapter:
 
 
 def bare_name(name: str) -> str:
-    """A tensor's name without the names of what is around it, which differ from one release of transformers to the next."""
+    """A tensor's name without the names of what is around it: they differ between releases of transformers."""
     for around in ("vlm.", "model.", "language_model.", "model."):
         name = name.removeprefix(around)
     if name.startswith("vision_tower."):

@@ -45,7 +45,7 @@ class VisionAdapter:
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
         self._normalize = bool(spec.options.get("normalize", True))
-        self._held = Held["tuple[_Texts, Preprocessing, Dual, int]"]()
+        self._held = Held[tuple[_Texts, Preprocessing, Dual, int]]()
         self._device = "cpu"
 
     @property

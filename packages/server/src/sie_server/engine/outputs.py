@@ -39,8 +39,8 @@ def _is_finite(row: Output) -> bool:
 def joined(rows: Sequence[Row], counts: Sequence[int]) -> Sequence[Row]:
     """One row for each item from those of its parts; `counts` says how many parts each item has.
 
-    A dense vector is the mean of the parts', shorter than 1 where they differ; token vectors stand one behind the other,
-    so that an item of several pages is as good as the best of them, token by token.
+    A dense vector is the mean of the parts', shorter than 1 where they differ; token vectors stand one behind the
+    other, so that an item of several pages is as good as the best of them, token by token.
     """
     if all(count == 1 for count in counts):
         return rows

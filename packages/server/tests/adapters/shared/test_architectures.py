@@ -80,6 +80,7 @@ TINY: dict[str, Family] = {
     "deberta, one term": Family(
         "deberta-v2", {"num_hidden_layers": 2, "pos_att_type": ["p2c"], "norm_rel_ebd": "none"}, "last", seed=16
     ),
+    "gemma": Family("gemma", {"num_hidden_layers": 3, "num_key_value_heads": 1, "head_dim": 16}, "last", seed=33),
     "gemma3": Family(
         "gemma3_text",
         {

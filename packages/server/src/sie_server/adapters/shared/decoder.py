@@ -20,9 +20,9 @@ class Traits:
     """What a family of decoders has of its own.
 
     `activation` is the key of its configuration, the name that must stand there, and what it means. `bare_norms` store
-    what their weights are above 1. `long_words`: embeddings go in longer than they are stored. `inner_norm` and the two of `after` are names of norms: before the inner layer, and
-    of what comes out of attention and of the inner layer. `is_causal`: its tokens see what is before them only, unless
-    its configuration says otherwise.
+    what their weights are above 1. `long_words`: embeddings go in longer than they are stored. `inner_norm` and
+    the two of `after` are names of norms: before the inner layer, and of what comes out of attention and of the inner
+    layer. `is_causal`: its tokens see what is before them only, unless its configuration says otherwise.
     """
 
     head_norm: bool = False

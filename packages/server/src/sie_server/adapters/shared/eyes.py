@@ -1,7 +1,7 @@
 """What a language model is shown of an image: one vector of its own width for each image token.
 
-PaliGemma (Beyer et al. 2024) looks through SigLIP at a square of one size, Qwen2-VL (Wang et al. 2024) at an image in its
-own shape. Tensor names and defaults are those of the published checkpoints, without the names of what is around them.
+PaliGemma (Beyer et al. 2024) looks through SigLIP at a square of one size, Qwen2-VL (Wang et al. 2024) at an image in
+its own shape. Tensor names and defaults are those of the published checkpoints, without the names of what is around.
 """
 
 import math
@@ -68,13 +68,15 @@ class SiglipEye:
     def __init__(
         self, vision: Mapping[str, Any], checkpoint: Checkpoint, folder: Path, device: str, dtype: torch.dtype
     ) -> None:
-        vision = DEFAULTS["siglip"]["vision_config"] | dict(vision)
+        vision = {**DEFAULTS["siglip"]["vision_config"], **vision}
         self._device = device
         self._preprocessing = read_preprocessing(folder)
         shape = read_tower_shape(vision)
         side, patch = read_numbers("vision model", lambda: (int(vision["image_size"]), int(vision["patch_size"])))
         if self._preprocessing.size != (side, side):
-            message = f"the preprocessor makes images of {self._preprocessing.size} pixels, the model reads {side} x {side}"
+            message = (
+                f"the preprocessor makes images of {self._preprocessing.size} pixels, the model reads {side} x {side}"
+            )
             raise LoadError(ErrorClass.UNKNOWN, message)
         self.side = side // patch
         self._tower = Tower(shape, read_blocks(checkpoint, "vision_model", shape, dtype), EVERYTHING, device)

@@ -125,7 +125,7 @@ class PackedPreNorm:
 
     @torch.inference_mode()
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
-        """What goes into the first block for token ids [tokens], before any norm: [tokens, width], a tensor of its own."""
+        """What goes into the first block for token ids [tokens], before any norm: [tokens, width], a new tensor."""
         return functional.embedding(ids, self._weights.words)
 
     @torch.inference_mode()

@@ -80,7 +80,9 @@ def _sections(sizes: Sequence[int] | None, head_width: int) -> tuple[int, ...]:
     if sizes is None:
         return ()
     if len(sizes) != AXES or sum(sizes) * 2 != head_width or min(sizes) < 1:
-        message = f"config.json has mrope_section {sizes!r}, which does not share out the pairs of a head of {head_width}"
+        message = (
+            f"config.json has mrope_section {sizes!r}, which does not share out the pairs of a head of {head_width}"
+        )
         raise LoadError(ErrorClass.UNKNOWN, message)
     return tuple(sizes)
 

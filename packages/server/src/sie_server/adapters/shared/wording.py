@@ -75,7 +75,9 @@ class Reader:
             raise LoadError(ErrorClass.UNKNOWN, f"{length} tokens leave no room for an image or a query in its words")
         self._page, self._tail = (np.array(self.tokenizer.plain_ids(text), np.int64) for text in (page, self._end))
         if np.count_nonzero(self._page == image) != 1:
-            raise LoadError(ErrorClass.UNKNOWN, f"the model's prompt for pages has not one '{wording.image}': {prompt!r}")
+            raise LoadError(
+                ErrorClass.UNKNOWN, f"the model's prompt for pages has not one '{wording.image}': {prompt!r}"
+            )
         self._start = int(np.argmax(self._page == image))
         self.room = length - len(self._page) + 1
 
