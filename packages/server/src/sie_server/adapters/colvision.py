@@ -33,7 +33,7 @@ from sie_server.adapters.shared.linear import Dense
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.prenorm import PackedPreNorm
 from sie_server.adapters.shared.rope import AXES
-from sie_server.adapters.shared.torch_use import precision
+from sie_server.adapters.shared.torch_use import precision, sent
 from sie_server.adapters.shared.varlen import pack
 from sie_server.adapters.shared.wording import Page, Reader, Wording
 from sie_server.core.lifecycle import ErrorClass
@@ -178,10 +178,9 @@ class ColVisionAdapter:
         hidden = loaded.language.embed(packed.ids)
         images = [each.pixels for each in pages if each.pixels is not None]
         if images:
-            places = torch.from_numpy(_image_places(pages)).to(self._device)
-            hidden[places] = loaded.eye.see(images).to(hidden.dtype)
+            hidden[sent(_image_places(pages), self._device)] = loaded.eye.see(images).to(hidden.dtype)
         if images and loaded.has_axes:
-            packed = replace(packed, positions=torch.from_numpy(_positions(pages)).to(self._device))
+            packed = replace(packed, positions=sent(_positions(pages), self._device))
         hidden, lengths = loaded.language.encode_states(hidden, packed)
         vectors = unit(loaded.projection(hidden).float()).cpu().numpy()
         return {"multivector": np.split(vectors, np.cumsum(lengths)[:-1])}

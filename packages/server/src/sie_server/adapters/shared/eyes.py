@@ -21,6 +21,7 @@ from sie_server.adapters.shared.dual import DEFAULTS
 from sie_server.adapters.shared.images import read_free_shape, read_preprocessing
 from sie_server.adapters.shared.patches import Patches, blocks_of, places_of, shifted
 from sie_server.adapters.shared.rope import Rope, side_by_side, turns
+from sie_server.adapters.shared.torch_use import sent
 from sie_server.adapters.shared.tower import (
     Affine,
     Block,
@@ -94,7 +95,7 @@ class SiglipEye:
 
     def see(self, images: Sequence[Array]) -> torch.Tensor:
         """See `Eye`."""
-        pixels = torch.from_numpy(np.stack(images)).to(self._device)
+        pixels = sent(np.stack(images), self._device)
         hidden = self._patches.of(shifted(pixels, self._preprocessing.scaling)) + self._patches.positions
         count, length, _ = hidden.shape
         hidden = self._tower.run(hidden.flatten(0, 1), [length] * count)
@@ -149,7 +150,7 @@ class QwenEye:
 
     def see(self, images: Sequence[Array]) -> torch.Tensor:
         """See `Eye`."""
-        scaled = [shifted(torch.from_numpy(each).to(self._device), self._shape.scaling) for each in images]
+        scaled = [shifted(sent(each, self._device), self._shape.scaling) for each in images]
         squares = [blocks_of(each.contiguous(), self._patch, self._merged) for each in scaled]
         sizes = [(each.shape[-2] // self._patch, each.shape[-1] // self._patch) for each in scaled]
         places = torch.cat([places_of(*size, self._merged, self._device) for size in sizes])
