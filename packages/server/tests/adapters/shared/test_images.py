@@ -48,6 +48,7 @@ def test_bounds_are_read_however_they_were_written(tmp_path: Path, said: dict[st
     (tmp_path / name).write_text(json.dumps({"image_processor": config} if nested else config))
     assert read_free_shape(tmp_path, 8, 5000) == FreeShape(8, 64, 4096, Image.Resampling.BILINEAR, SCALING)
     assert read_free_shape(tmp_path, 8, 1000).most == 1000
+    assert read_free_shape(tmp_path, 8, 10).least == 10
 
 
 def test_a_folder_that_does_not_say_how_images_are_read_is_refused(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def read_free_shape(folder: Path, step: int, most: int) -> FreeShape:
             int(config.get(f"{name}_pixels") or size.get(edge) or size[f"{name}_pixels"])
             for name, edge in (("min", "shortest_edge"), ("max", "longest_edge"))
         )
-        return FreeShape(step, smallest, min(largest, most), _resampling(config), _scaling(config))
+        return FreeShape(step, min(smallest, most), min(largest, most), _resampling(config), _scaling(config))
 
     return read_numbers("vision model's preprocessor", read)
 
