@@ -16,6 +16,7 @@ from sie_server.core.scoring import ScoreOptions, check_candidates, pieces, rank
 from sie_server.core.similarity import Words, compare, max_sims, sparse_products
 from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
+from sie_server.engine.fixed import with_fixed
 from sie_server.engine.inputs import inputs_of, text_of
 from sie_server.engine.loop import Row
 from sie_server.engine.outputs import joined
@@ -23,6 +24,7 @@ from sie_server.engine.results import Cost, Scored
 from sie_server.engine.slots import Choice
 
 FLOAT_BYTES: Final = 4
+ENCODING_COPIES: Final = 3  # what a fixed-dimensional encoding takes while it is compared: itself, and in double width
 
 
 async def score(
@@ -70,16 +72,17 @@ async def _by_vectors(
     prompt = wanted.document_prompt
     inputs = [inputs_of(model, f"item {at}", item, prompt, limit) for at, item in enumerate(items)]
     counts = [len(of_item) for of_item in inputs]
-    wants = Wants(frozenset(wanted.weights), wanted.may_cut, counts)
-    width = model.dims["multivector"] if "multivector" in wanted.weights else 1
+    wants = Wants(wanted.computed, wanted.may_cut, counts)
+    width = model.dims["multivector"] if "multivector" in wanted.computed else 1
+    of_item = ENCODING_COPIES * wanted.muvera.dims if wanted.muvera else 0
     first: Row | None = None
     scores: list[float] = []
     async with engine.admitted(choice, list(chain.from_iterable(inputs)), wants, query=asked[0]) as admitted:
         parts = [1, *counts]  # of the query and of each item
         ends = list(accumulate(parts, initial=0))
-        sizes = [each.tokens for each in admitted.prepared]
-        totals = [sum(sizes[start:end]) for start, end in pairwise(ends)]
-        for piece in pieces(totals, engine.limits.score_vector_bytes // (FLOAT_BYTES * width)):
+        tokens = [each.tokens for each in admitted.prepared]
+        sizes = [FLOAT_BYTES * (sum(tokens[start:end]) * width + of_item) for start, end in pairwise(ends)]
+        for piece in pieces(sizes, engine.limits.score_vector_bytes):
             own = await admitted.rows(admitted.prepared[ends[piece.start] : ends[piece.stop]])
             rows = joined(own, parts[piece])
             if first is None:
@@ -91,6 +94,8 @@ async def _by_vectors(
 
 def similarities(query: Row, documents: Sequence[Row], wanted: ScoreOptions) -> list[float]:
     """How alike the query and each document are, over all outputs that count."""
+    (query,) = with_fixed([query], wanted.muvera, is_query=True)
+    documents = with_fixed(documents, wanted.muvera, is_query=False)
     total = np.zeros(len(documents))
     for kind, weight in wanted.weights.items():
         total += weight * _similarities(kind, query, documents, wanted)
