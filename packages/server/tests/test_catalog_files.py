@@ -173,8 +173,9 @@ def test_every_model_of_one_vector_a_token_has_a_profile_of_one_vector_a_text() 
     own = Settings()
     catalog = read_catalog(own.models_dir, own.bundles_dir)
     served = Slots(select(catalog, "default", ()))
-    found = {model.sie_id for model in catalog.models.values() if model.profiles["default"].adapter == "colbert"}
-    assert len(found) == 7
+    by_token = ("colbert", "colvision")
+    found = {model.sie_id for model in catalog.models.values() if model.profiles["default"].adapter in by_token}
+    assert len(found) == len(COLBERT) + len(PAGES)
     for name in found:
         choice = served.find(f"{name}:muvera", {})
         assert choice.slot.name == name

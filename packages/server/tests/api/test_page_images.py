@@ -13,12 +13,14 @@ import pytest
 from served_worker import BOUND_S, Served, served, write_catalog
 from sie_protocol.arrays import Array, decode_reply
 from sie_protocol.headers import MSGPACK
+from sie_server.core.muvera import Muvera, encoder_of
 from tiny_colvision import DIMS, Oracle, write_colqwen2
 from tiny_cross_encoder import write_reranker
 from tiny_vision import WIDTH, oracle_images, oracle_texts, picture, write_clip
 from wire_answers import error_of, patiently
 
 PAGES, CLIP, RERANKER = "org/pages", "org/clip", "org/reranker"
+MUVERA = {"repetitions": 4, "simhash_bits": 3, "projection_dims": 8, "seed": 1}
 IMAGES = [picture(40, 40, 1), picture(60, 35, 2, "JPEG"), picture(30, 90, 3)]
 QUERY = "what is the revenue?"
 
@@ -36,7 +38,10 @@ def catalog(folder: Path) -> dict[str, dict[str, Any]]:
     sees = {"text": True, "image": True}
     return {
         PAGES: {
-            "adapter": "colvision",
+            "profiles": {
+                "default": {"adapter": "colvision"},
+                "one": {"extends": "default", "adapter_options": {"muvera": MUVERA}},
+            },
             "weights_path": str(folder / "pages"),
             "inputs": sees,
             "tasks": {"encode": {"multivector": {"dim": DIMS}}},
@@ -88,6 +93,15 @@ async def test_an_item_of_several_pages_has_the_vectors_of_all_of_them(worker: S
     for own, other in zip(found, [np.concatenate([first, second]), query, third], strict=True):
         np.testing.assert_allclose(own, other, atol=1e-5)
     assert answer["usage"]["input_tokens"] == sum(map(len, found))
+
+
+async def test_pages_of_an_item_become_one_vector_where_the_profile_says_so(worker: Served, folder: Path) -> None:
+    reply = await post(worker, "encode", f"{PAGES}:one", {"items": [item(*IMAGES[:2]), item(IMAGES[2])]})
+    assert reply.status_code == 200, reply.text
+    first, second, third = Oracle(folder / "pages").images(IMAGES)
+    encoder = encoder_of(Muvera(**MUVERA), DIMS)
+    for own, tokens in zip(decode_reply(reply.content)["items"], (np.concatenate([first, second]), third), strict=True):
+        np.testing.assert_allclose(own["dense"]["values"], encoder.encode(tokens, is_query=False), atol=1e-4)
 
 
 async def test_pages_are_scored_by_the_best_match_of_each_token(worker: Served, folder: Path) -> None:
