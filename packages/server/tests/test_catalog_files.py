@@ -174,8 +174,9 @@ def test_every_model_of_one_vector_a_token_has_a_profile_of_one_vector_a_text() 
     own = Settings()
     catalog = read_catalog(own.models_dir, own.bundles_dir)
     served = Slots(select(catalog, "default", ()))
-    found = {model.sie_id for model in catalog.models.values() if model.profiles["default"].adapter == "colbert"}
-    assert len(found) == 7
+    by_token = ("colbert", "colvision")
+    found = {model.sie_id for model in catalog.models.values() if model.profiles["default"].adapter in by_token}
+    assert len(found) == len(COLBERT) + len(PAGES)
     for name in found:
         choice = served.find(f"{name}:muvera", {})
         assert choice.slot.name == name
@@ -306,6 +307,20 @@ def test_published_late_interaction_models_keep_their_recipe(name: str, facts: t
     assert options.get("expansion_seen", False) == is_jina
 
 
+# id: tokens of one batch
+PAGES = {"vidore/colpali-v1.3-hf": 8192, "vidore/colqwen2-v1.0-hf": 4096}
+
+
+@pytest.mark.parametrize(("name", "batch"), PAGES.items())
+def test_published_models_of_page_images_keep_their_recipe(name: str, batch: int) -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
+    assert model is not None
+    profile = model.profiles["default"]
+    assert (model.dims, model.max_sequence_length, model.inputs.image) == ({"multivector": 128}, 2048, True)
+    assert (profile.adapter, profile.max_batch_tokens, profile.compute_precision) == ("colvision", batch, "bfloat16")
+
+
 @pytest.mark.parametrize(("name", "length"), RERANKERS.items())
 def test_published_rerankers_keep_their_length_and_have_no_other_task(name: str, length: int) -> None:
     own = Settings()
@@ -378,11 +393,19 @@ def test_mgte_has_two_outputs_and_a_profile_for_each() -> None:
 
 def test_every_model_that_encodes_or_scores_text_has_its_recipe_here() -> None:
     own = Settings()
-    families = {"dense", "sparse", "colbert", "cross_encoder", "bge_m3"}
+    families = {"dense", "sparse", "colbert", "colvision", "cross_encoder", "bge_m3"}
     catalog = read_catalog(own.models_dir, own.bundles_dir)
     assert {model.sie_id for model in catalog.models.values() if "judge" in model.adapters} == {*JUDGES, *APART}
     listed = {model.sie_id for model in catalog.models.values() if model.adapters & families}
-    assert listed == {*RECIPES, *SPARSE, *COLBERT, *RERANKERS, "BAAI/bge-m3", "Alibaba-NLP/gte-multilingual-base"}
+    assert listed == {
+        *RECIPES,
+        *SPARSE,
+        *COLBERT,
+        *PAGES,
+        *RERANKERS,
+        "BAAI/bge-m3",
+        "Alibaba-NLP/gte-multilingual-base",
+    }
 
 
 # id: whether neighbouring entities become one

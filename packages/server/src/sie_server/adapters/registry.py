@@ -14,6 +14,7 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "bge_m3": "sie_server.adapters.bge_m3:BgeM3Adapter",
         "colbert": "sie_server.adapters.colbert:ColbertAdapter",
+        "colvision": "sie_server.adapters.colvision:ColVisionAdapter",
         "cross_encoder": "sie_server.adapters.cross_encoder:CrossEncoderAdapter",
         "dense": "sie_server.adapters.dense:DenseAdapter",
         "gliclass": "sie_server.adapters.gliclass:GliclassAdapter",

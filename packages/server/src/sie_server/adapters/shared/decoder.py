@@ -20,15 +20,16 @@ class Traits:
     """What a family of decoders has of its own.
 
     `activation` is the key of its configuration, the name that must stand there, and what it means. `bare_norms` store
-    what their weights are above 1. `inner_norm` and the two of `after` are names of norms: before the inner layer, and
-    of what comes out of attention and of the inner layer. `is_causal`: its tokens see what is before them only, unless
-    its configuration says otherwise.
+    what their weights are above 1. `long_words`: embeddings go in longer than they are stored. `inner_norm` and
+    the two of `after` are names of norms: before the inner layer, and of what comes out of attention and of the inner
+    layer. `is_causal`: its tokens see what is before them only, unless its configuration says otherwise.
     """
 
     head_norm: bool = False
     bias: bool = False
     activation: tuple[str, str, InPlace] = ("hidden_act", "silu", silu_)
     bare_norms: bool = False
+    long_words: bool = False
     inner_norm: str = "post_attention_layernorm"
     after: tuple[str, str] | None = None
     theta: float = 10_000.0
@@ -37,10 +38,12 @@ class Traits:
 
 TRAITS: Final[Mapping[str, Traits]] = MappingProxyType(
     {
+        "gemma": Traits(activation=("hidden_act", "gelu_pytorch_tanh", gelu_tanh_), bare_norms=True, long_words=True),
         "gemma3_text": Traits(
             head_norm=True,
             activation=("hidden_activation", "gelu_pytorch_tanh", gelu_tanh_),
             bare_norms=True,
+            long_words=True,
             inner_norm="pre_feedforward_layernorm",
             after=("post_attention_layernorm", "post_feedforward_layernorm"),
             theta=1_000_000.0,
@@ -49,6 +52,7 @@ TRAITS: Final[Mapping[str, Traits]] = MappingProxyType(
         "llama_bidirec": Traits(is_causal=False),
         "mistral": Traits(),
         "qwen2": Traits(bias=True),
+        "qwen2_vl_text": Traits(bias=True, theta=1_000_000.0),
         "qwen3": Traits(head_norm=True),
     }
 )
@@ -190,6 +194,6 @@ def read_weights(
 
 def _words(words: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
     """The embeddings as they go in; Gemma makes them longer, by a factor that it rounds to their precision."""
-    if not _is_gemma(config):
+    if not TRAITS[config["model_type"]].long_words:
         return words
     return words * torch.tensor(math.sqrt(words.shape[1])).to(words.dtype)

@@ -115,8 +115,28 @@ class PackedPreNorm:
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
         assert types is None, "an encoder without token types gets none"  # noqa: S101 - a bug of the caller
-        weights, packed = self._weights, pack(sequences, self._device, seen)
-        hidden = functional.embedding(packed.ids, weights.words)
+        packed = pack(sequences, self._device, seen)
+        return self.encode_states(self.embed(packed.ids), packed, first_only=first_only)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+        return len(self._weights.words)
+
+    @torch.inference_mode()
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """What goes into the first block for token ids [tokens], before any norm: [tokens, width], a new tensor."""
+        return functional.embedding(ids, self._weights.words)
+
+    @torch.inference_mode()
+    def encode_states(
+        self, hidden: torch.Tensor, packed: Packed, *, first_only: bool = False
+    ) -> tuple[torch.Tensor, list[int]]:
+        """`encode` for who has changed what goes in: `hidden` is of `embed`, and is written over.
+
+        Positions of `packed` may have several axes, see `rope.turns`; its ids are not read.
+        """
+        weights = self._weights
         if weights.embedding_norm is not None:
             hidden = self._norm(hidden, weights.embedding_norm)
         batch = _Batch(
