@@ -1,7 +1,7 @@
 """Which profiles of a model share its weights, and what a model looks like under one of them. Knows no worker.
 
 Profiles whose adapter, precision and load options are equal run on one set of weights, however their other options
-differ. `org/model` names the default profile of a model, `org/model:name` another one.
+and their LoRAs differ. `org/model` names the default profile of a model, `org/model:name` another one.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import msgspec
 from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.core.names import suggestion
-from sie_server.core.options import invalid, load_identity, no_such_profile
+from sie_server.core.options import LORA_OPTIONS, invalid, load_identity, no_such_profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +63,40 @@ def under(model: ModelConfig, profile: str) -> ModelConfig:
 
 
 def check_profile(model: ModelConfig, named: str, options: Mapping[str, Any]) -> str | None:
-    """The profile that `options.profile` asks for, if any; `named` is how the request calls the model.
+    """The profile that `options.profile` or `options.lora` asks for, if any; `named` is how the request calls the model.
 
     Raises:
-        Problem: INVALID_INPUT when there is no such profile, or the name of the model has another one.
+        Problem: INVALID_INPUT when there is no such profile, or two of the three ask for different ones.
     """
-    wanted = options.get("profile")
-    if wanted is None:
+    wanted, lora = options.get("profile"), _profile_of_lora(model, options)
+    if wanted is None and lora is None:
         return None
-    if not isinstance(wanted, str) or wanted not in model.profiles:
+    if wanted is not None and (not isinstance(wanted, str) or wanted not in model.profiles):
         raise no_such_profile(model, wanted)
+    if lora is not None and wanted not in (None, lora):
+        raise invalid(f"options.profile is '{wanted}', but the LoRA asked for is that of profile '{lora}'; name one only")
+    wanted = wanted or lora
     if PROFILE_SEPARATOR in named and named.lower() != f"{model.sie_id}{PROFILE_SEPARATOR}{wanted}".lower():
         raise invalid(f"the request names '{named}' and options.profile '{wanted}'; name one profile only")
     return wanted
+
+
+def _profile_of_lora(model: ModelConfig, options: Mapping[str, Any]) -> str | None:
+    """The profile with the LoRA that a request names by its profile or its hub id; nothing else is a LoRA."""
+    asked = {option: options[option] for option in LORA_OPTIONS if options.get(option) is not None}
+    if not asked:
+        return None
+    loras = {name: profile.lora for name, profile in sorted(model.profiles.items()) if profile.lora is not None}
+    found = set[str]()
+    for option, wanted in asked.items():
+        meant = [name for name, lora in loras.items() if isinstance(wanted, str) and wanted in (name, lora.hf_id)]
+        if not meant:
+            known = f"it has: {', '.join(loras)}" if loras else "it has none"
+            raise invalid(f"model '{model.sie_id}' has no LoRA {wanted!r:.200} (options.{option}); {known}")
+        found.add(wanted if wanted in meant else meant[0])
+    if len(found) > 1:
+        raise invalid(f"options.lora and options.lora_id ask for two LoRAs, {' and '.join(sorted(found))}; name one")
+    return found.pop()
 
 
 def unknown(models: Mapping[str, ModelConfig], name: str) -> Problem:
