@@ -6,11 +6,12 @@ and their LoRAs differ. `org/model` names the default profile of a model, `org/m
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, ModelConfig
+from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, LoraConfig, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.core.names import suggestion
 from sie_server.core.options import LORA_OPTIONS, invalid, load_identity, no_such_profile
@@ -18,12 +19,16 @@ from sie_server.core.options import LORA_OPTIONS, invalid, load_identity, no_suc
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """One set of weights: the model under the profile that owns them. `aliases`: other profiles that run on them."""
+    """One set of weights: the model under the profile that owns them.
+
+    `aliases` are other profiles that run on them as they are, `loras` those that have something on top of them.
+    """
 
     name: str
     model: ModelConfig
     max_batch_tokens: int
     aliases: tuple[str, ...] = ()
+    loras: Mapping[str, LoraConfig] = MappingProxyType({})
 
 
 def sets_of(model: ModelConfig) -> list[Weights]:
@@ -35,7 +40,10 @@ def sets_of(model: ModelConfig) -> list[Weights]:
             profile_id(model, owner),
             under(model, owner),
             max_batch_tokens=min(model.profiles[name].max_batch_tokens for name in names),
-            aliases=tuple(profile_id(model, name) for name in names if name != owner),
+            aliases=tuple(
+                profile_id(model, name) for name in names if name != owner and model.profiles[name].lora is None
+            ),
+            loras={profile_id(model, name): lora for name in names if (lora := model.profiles[name].lora) is not None},
         )
         for owner, names in sharing.items()
     ]
