@@ -67,7 +67,7 @@ class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LoraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a LoRA comes from, in PEFT's layout: the directory `weights_path`, else the hub's `hf_id` at `hf_revision`."""
+    """Where a LoRA in PEFT's layout comes from: the directory `weights_path`, else `hf_id` of the hub at a revision."""
 
     hf_id: str | None = None
     hf_revision: str | None = None
@@ -82,9 +82,9 @@ class LoraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ProfileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One way to run a model. `adapter` is a name of the worker's adapter registry, never code.
 
-    `max_batch_tokens` bounds one batch. `adapter_options` are the family's own options (pooling, templates, ...). `lora`
-    is added to the model's weights for requests of this profile. In a file a profile may say `extends: other` and then
-    only what differs; here it is complete.
+    `max_batch_tokens` bounds one batch. `adapter_options` are the family's own options (pooling, templates, ...).
+    `lora` goes on top of the model's weights for requests of this profile. In a file a profile may say `extends: other`
+    and then only what differs; here it is complete.
     """
 
     adapter: str

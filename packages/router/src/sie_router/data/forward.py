@@ -2,8 +2,8 @@
 
 Our three operations are idempotent, so anything may be sent again as long as the client was told nothing. A try is
 repeated on another worker when no connection could be made, when the connection broke, and when the worker itself
-said "not me": it is shutting down, its queue is full, or it has yet to load the model or its LoRA. A worker that answers with an
-internal error may be broken, so another one is asked too.
+said "not me": it is shutting down, its queue is full, or it has yet to load the model or its LoRA. A worker that
+answers with an internal error may be broken, so another one is asked too.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -5,8 +5,7 @@ and their LoRAs differ. `org/model` names the default profile of a model, `org/m
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -28,7 +27,7 @@ class Weights:
     model: ModelConfig
     max_batch_tokens: int
     aliases: tuple[str, ...] = ()
-    loras: Mapping[str, LoraConfig] = MappingProxyType({})
+    loras: Mapping[str, LoraConfig] = field(default_factory=dict)
 
 
 def sets_of(model: ModelConfig) -> list[Weights]:
@@ -71,7 +70,7 @@ def under(model: ModelConfig, profile: str) -> ModelConfig:
 
 
 def check_profile(model: ModelConfig, named: str, options: Mapping[str, Any]) -> str | None:
-    """The profile that `options.profile` or `options.lora` asks for, if any; `named` is how the request calls the model.
+    """The profile that `options.profile` or `options.lora` asks for, if any; `named` is how the request names it.
 
     Raises:
         Problem: INVALID_INPUT when there is no such profile, or two of the three ask for different ones.
@@ -82,7 +81,9 @@ def check_profile(model: ModelConfig, named: str, options: Mapping[str, Any]) ->
     if wanted is not None and (not isinstance(wanted, str) or wanted not in model.profiles):
         raise no_such_profile(model, wanted)
     if lora is not None and wanted not in (None, lora):
-        raise invalid(f"options.profile is '{wanted}', but the LoRA asked for is that of profile '{lora}'; name one only")
+        raise invalid(
+            f"options.profile is '{wanted}', but the LoRA asked for is that of profile '{lora}'; name one only"
+        )
     wanted = wanted or lora
     if PROFILE_SEPARATOR in named and named.lower() != f"{model.sie_id}{PROFILE_SEPARATOR}{wanted}".lower():
         raise invalid(f"the request names '{named}' and options.profile '{wanted}'; name one profile only")

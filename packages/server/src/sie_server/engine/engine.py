@@ -24,8 +24,8 @@ from sie_server.engine.device import Device
 from sie_server.engine.health import DeviceHealth, HealthLimits
 from sie_server.engine.info import model_info, model_statuses
 from sie_server.engine.loading import Fetched, build
-from sie_server.engine.loras import LoraLimits, Loras
 from sie_server.engine.loop import BatchRecord, Clock, ModelLoop, Ports, QueueLimits, Row
+from sie_server.engine.loras import LoraLimits, Loras
 from sie_server.engine.models import LoadPorts, Models, Stay
 from sie_server.engine.pipeline import Pipeline
 from sie_server.engine.recovery import OomEvent, RescuePorts
@@ -49,10 +49,10 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
     """Bounds that hold for every model. `cpu_batch_tokens` keeps a batch's activations inside the CPU's cache.
-    `max_loras` are those of one model.
 
-    `score_vector_bytes`: token vectors of one score request that exist at a time; a thousand long documents have many
-    times as many. `answer_vector_bytes`: those of one encode request, which all exist until they are sent.
+    `max_loras` are those of one model. `score_vector_bytes`: token vectors of one score request that exist at a time; a
+    thousand long documents have many times as many. `answer_vector_bytes`: those of one encode request, which all exist
+    until they are sent.
     """
 
     max_batch_items: int
@@ -142,8 +142,8 @@ class Engine:
         """One request's inputs through tokenizer and device; cancelling it drops what has not started.
 
         Raises:
-            Problem: INVALID_INPUT, INPUT_TOO_LONG, MODEL_LOADING, LORA_LOADING, MODEL_LOAD_FAILED, or any refusal of the
-                queue.
+            Problem: INVALID_INPUT, INPUT_TOO_LONG, MODEL_LOADING, LORA_LOADING, MODEL_LOAD_FAILED, or any refusal of
+                the queue.
         """
         async with self.admitted(choice, inputs, wants, is_query=is_query) as ready:
             rows = await ready.rows(ready.prepared)

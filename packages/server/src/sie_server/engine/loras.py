@@ -61,8 +61,8 @@ class Loras:
         """The LoRA of a request whose model is loaded, which stays until it is answered; None for one without.
 
         Raises:
-            Problem: LORA_LOADING while it loads, MODEL_LOAD_FAILED when it cannot, QUEUE_FULL when all that the model may
-                hold are in use.
+            Problem: LORA_LOADING while it loads, MODEL_LOAD_FAILED when it cannot, QUEUE_FULL when all that the model
+                may hold are in use.
         """
         if choice.lora is None:
             yield None

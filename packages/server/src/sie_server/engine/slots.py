@@ -146,8 +146,7 @@ class Slots:
     def profiles_of(self, model: ModelConfig) -> dict[str, Choice]:
         """For each profile of a model what it means."""
         return {
-            name: self._choices[f"{model.sie_id}{PROFILE_SEPARATOR}{name}".lower()]
-            for name in sorted(model.profiles)
+            name: self._choices[f"{model.sie_id}{PROFILE_SEPARATOR}{name}".lower()] for name in sorted(model.profiles)
         }
 
     def _name(self, model: ModelConfig) -> None:

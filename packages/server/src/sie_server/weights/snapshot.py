@@ -21,7 +21,10 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}|git-sha1:[0-9a-f]{40}")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A model of the hub at a revision, with its pickles or without, or with an ONNX graph for its weights; or a LoRA."""
+    """A model of the hub at a revision, with its pickles or without, or with an ONNX graph for its weights.
+
+    Or no model but a LoRA for one.
+    """
 
     repo: str
     revision: str = UNPINNED

@@ -202,7 +202,9 @@ def places(config: Mapping[str, Any], shape: PreNormShape) -> dict[str, Place]:
 
     def block(at: int) -> dict[str, Place]:
         return {
-            "self_attn.q_proj": Place(at, "qkv", 0, queries, width, lambda rows: side_by_side(rows, head_width) * scale),
+            "self_attn.q_proj": Place(
+                at, "qkv", 0, queries, width, lambda rows: side_by_side(rows, head_width) * scale
+            ),
             "self_attn.k_proj": Place(at, "qkv", queries, shared, width, lambda rows: side_by_side(rows, head_width)),
             "self_attn.v_proj": Place(at, "qkv", queries + shared, shared, width),
             "self_attn.o_proj": Place(at, "out", 0, width, queries),

@@ -1,7 +1,7 @@
 """LoRAs in PEFT's layout: read, checked, and added to the products of a packed batch.
 
 A LoRA gives a linear layer `x W^T` one more term, `scale * (x A^T) B^T` with small A and B (Hu et al. 2021, arXiv
-2106.09685); `scale` is alpha / rank, or alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732). Nothing is merged, so
+2106.09685); `scale` is alpha / rank, or alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732). Nothing is merged:
 the weights stay one for all, and texts of one batch may have different LoRAs or none.
 """
 
@@ -27,8 +27,8 @@ Tensors = Mapping[str, torch.Tensor]
 Add = Callable[[str, torch.Tensor, torch.Tensor], None]
 
 _HALF: Final = re.compile(r"(?:base_model\.model\.)?(?P<layer>.+)\.lora_(?P<half>[AB])\.weight")
-# What of PEFT's configuration changes no number once the matrices are known. Whatever else is set is refused: it may be a
-# way to compute that is not the one above.
+# What of PEFT's configuration changes no number once the matrices are known. Whatever else is set is refused: it may be
+# a way to compute that is not the one above.
 _HARMLESS: Final = frozenset(
     {
         "auto_mapping",
@@ -181,8 +181,8 @@ def _scale(config: Mapping[str, Any]) -> float:
         raise _not_computed(f"bias {config['bias']!r}; biases must be left alone")
     if config.get("init_lora_weights", True) not in _BEGINNINGS:
         raise _not_computed(
-            f"init_lora_weights {config['init_lora_weights']!r}, which changes the model's own weights; save it again with "
-            "PEFT's path_initial_model_for_weight_conversion"
+            f"init_lora_weights {config['init_lora_weights']!r}, which changes the model's own weights; save it again "
+            "with PEFT's path_initial_model_for_weight_conversion"
         )
     strange = sorted(key for key, value in config.items() if value and key not in _HARMLESS)
     if strange:
@@ -208,7 +208,8 @@ def _halves(tensors: Tensors, rank: int) -> list[tuple[str, torch.Tensor, torch.
             raise LoadError(ErrorClass.UNKNOWN, f"the LoRA's matrices of '{layer}' are {shapes}, its rank is {rank}")
     if not halves:
         raise LoadError(ErrorClass.UNKNOWN, f"{LORA_WEIGHTS} has no matrices")
-    return [(layer, pair["A"], pair["B"]) for layer, pair in halves.items()]
+    # What training never reached is still zero: a pooler, for vectors that are made without it. It changes nothing.
+    return [(layer, pair["A"], pair["B"]) for layer, pair in halves.items() if pair["B"].any()]
 
 
 def _placed(layer: str, down: torch.Tensor, up: torch.Tensor, targets: Targets) -> list[tuple[Place, torch.Tensor]]:
@@ -221,8 +222,8 @@ def _placed(layer: str, down: torch.Tensor, up: torch.Tensor, targets: Targets) 
     for place, rows in found:
         if (len(rows), down.shape[1]) != (place.outputs, place.inputs):
             message = (
-                f"the LoRA's matrices of '{layer}' make {len(rows)} numbers of {down.shape[1]}, the model's layer makes "
-                f"{place.outputs} of {place.inputs}; it was made for another model"
+                f"the LoRA's matrices of '{layer}' make {len(rows)} numbers of {down.shape[1]}, the model's layer "
+                f"makes {place.outputs} of {place.inputs}; it was made for another model"
             )
             raise LoadError(ErrorClass.UNKNOWN, message)
     return found

@@ -13,7 +13,6 @@ from sie_server.adapters.shared.lora import Place
 from sie_server.adapters.shared.prenorm import Layer, PreNormShape, PreNormWeights, layer_norm
 from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side
 
-
 _FUSED: Final = "attn.Wqkv."
 
 
