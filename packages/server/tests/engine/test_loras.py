@@ -1,6 +1,7 @@
 """LoRAs on top of loaded models: when they load, who goes, what callers hear; no request runs without its own."""
 
 import asyncio
+from functools import partial
 
 import msgspec
 import pytest
@@ -20,6 +21,10 @@ def first(encoded: Encoded) -> float:
     return float(encoded.rows[0]["dense"].values[0])
 
 
+def is_loaded(kit: Kit, name: str) -> bool:
+    return kit.state(f"a:{name}") == "loaded"
+
+
 async def ready(kit: Kit, *names: str) -> None:
     """Have these LoRAs of model `a` loaded, batches running freely."""
     for gate in kit.gates.values():
@@ -29,7 +34,7 @@ async def ready(kit: Kit, *names: str) -> None:
         await kit.load()
     for name in names:
         assert (await kit.refused("x", model=f"a:{name}")).code is ErrorCode.LORA_LOADING
-        await until(lambda name=name: kit.state(f"a:{name}") == "loaded")
+        await until(partial(is_loaded, kit, name))
 
 
 def held(kit: Kit) -> list[str]:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from sie_protocol.arrays import Array
+from warnings_of_others import ignoring
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the oracle's own
+with ignoring():
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoConfig, AutoModel
 
@@ -25,11 +24,13 @@ def write_lora(base: Path, folder: Path, targets: list[str] | str = "all-linear"
     torch.manual_seed(seed)
     model = AutoModel.from_pretrained(base, config=_config(base))
     random = LoraConfig(**{"r": 4, "lora_alpha": 6, "target_modules": targets, "init_lora_weights": False, **config})
-    made = get_peft_model(model, random)
+    with ignoring():  # PEFT asks transformers for what that calls deprecated
+        made = get_peft_model(model, random)
     for name, parameter in made.named_parameters():
         if "lora_" in name:
             parameter.data.normal_(0.0, 0.0 if "pooler" in name else 0.3)  # which no training of vectors reaches
-    made.save_pretrained(folder)
+    with ignoring():
+        made.save_pretrained(folder)
     return folder
 
 
@@ -37,7 +38,8 @@ def lora_oracle(base: Path, lora: Path | None, texts: Sequence[str], pooling: st
     """What PEFT gives for each text alone, at unit length; without a LoRA what transformers gives."""
     model = AutoModel.from_pretrained(base, config=_config(base), attn_implementation="eager")
     if lora is not None:
-        model = PeftModel.from_pretrained(model, lora)
+        with ignoring():
+            model = PeftModel.from_pretrained(model, lora)
     model = model.eval()
     tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
     tokenizer.enable_truncation(max_length)

@@ -125,7 +125,7 @@ def test_a_batch_without_loras_is_told_of_none(tmp_path: Path) -> None:
 
 def test_a_lora_takes_its_own_bytes_only_and_outlives_its_files(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model")
-    file = write_lora(folder, tmp_path / "lora", ["query", "dense"])
+    file = write_lora(folder, tmp_path / "lora", ["query", "output.dense"])
     loaded = adapter(folder)
     lora = loaded.read_lora(str(file))
     before = encode(loaded, TEXTS, [lora] * 4)

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -221,14 +222,14 @@ def places(shape: BertShape, weights: BertWeights) -> dict[str, Place]:
     """Where the linear layers of the blocks stand, by their names in a checkpoint under BERT's names."""
     width, inner, found = shape.width, shape.inner, dict[str, Place]()
 
-    def turned(rows: torch.Tensor) -> torch.Tensor:
-        return rows if shape.rope is None else side_by_side(rows, shape.head_width)
+    def turned(rows: torch.Tensor, by: float = 1.0) -> torch.Tensor:
+        return by * (rows if shape.rope is None else side_by_side(rows, shape.head_width))
 
     for at, layer in enumerate(weights.layers):
         scale = 1.0 if layer.extra_norms is not None else 1.0 / math.sqrt(shape.head_width)
         prefix, gated = f"encoder.layer.{at}", 0 if layer.gate is None else inner
         own = {
-            "attention.self.query": Place(at, "qkv", 0, width, width, lambda rows, by=scale: turned(rows) * by),
+            "attention.self.query": Place(at, "qkv", 0, width, width, partial(turned, by=scale)),
             "attention.self.key": Place(at, "qkv", width, width, width, turned),
             "attention.self.value": Place(at, "qkv", 2 * width, width, width),
             "attention.output.dense": Place(at, "out", 0, width, width),
