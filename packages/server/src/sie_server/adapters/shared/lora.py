@@ -18,6 +18,7 @@ import torch
 
 from sie_server.adapters.base import LoadError, Prepared
 from sie_server.adapters.shared.held import fitting
+from sie_server.adapters.shared.torch_use import sent
 from sie_server.adapters.shared.weight_files import LORA_CONFIG, LORA_WEIGHTS
 from sie_server.adapters.shared.weights import read_json, read_safetensors
 from sie_server.core.lifecycle import ErrorClass
@@ -143,7 +144,7 @@ def mix(loras: Sequence[Lora | None] | None, lengths: Sequence[int], device: str
             parts.append((lora, slice(int(ends[first] - lengths[first]), int(ends[last]))))
             continue
         rows = np.concatenate([np.arange(ends[at] - lengths[at], ends[at]) for at in places])
-        parts.append((lora, torch.from_numpy(rows).to(device)))
+        parts.append((lora, sent(rows, device)))
     return Mixture(parts)
 
 
