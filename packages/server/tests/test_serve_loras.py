@@ -104,6 +104,16 @@ def test_published_ways_to_ask_for_a_lora_give_its_vectors(site: Site, options: 
     np.testing.assert_allclose(site.vectors("org/m", **options), site.oracle("b"), atol=1e-5)
 
 
+def test_every_route_that_names_a_lora_runs_with_it(site: Site) -> None:
+    site.vectors("org/m:a")
+    expected = site.oracle("a")
+    embedded = site.http.post("/v1/embeddings", json={"model": "org/m:a", "input": TEXTS}).json()["data"]
+    np.testing.assert_allclose([each["embedding"] for each in embedded], expected, atol=1e-5)
+    ranked = site.http.post("/v1/rerank", json={"model": "org/m:a", "query": TEXTS[0], "documents": TEXTS[1:]}).json()
+    found = {each["index"]: each["relevance_score"] for each in ranked["results"]}
+    np.testing.assert_allclose([found[0], found[1]], expected[1:] @ expected[0], atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["org/any", "/etc", "../a"])
 def test_what_the_catalogue_does_not_list_is_refused_with_what_it_does(site: Site, name: str) -> None:
     refused = site.ask("org/m", lora=name)
