@@ -13,6 +13,7 @@ from sie_protocol.items import EncodeParams, Item
 from sie_server.adapters.base import LoadError
 from sie_server.core.lifecycle import COOL_DOWN_S, ErrorClass, State
 from sie_server.engine import encoding
+from sie_server.engine.models import Stay
 from sie_server.engine.results import Encoded
 
 
@@ -255,3 +256,26 @@ async def test_what_routers_and_callers_are_told() -> None:
         }
         assert {each["weights"] for each in info["profiles"].values()} == {"a"}
         assert (kit.engine.info_of("a:1")["loaded"], kit.engine.info_of("a:2")["loaded"]) == (True, False)
+
+
+async def test_readiness_waits_for_a_preloaded_lora_behind_its_model() -> None:
+    async with engine_of("a", loras=2, stay=Stay(preload=("a:1", "a:2"))) as kit:
+        assert kit.engine.unready == "loading a, a:1, a:2"
+        kit.engine.preload()
+        kit.gates["a"].open.set()
+        kit.gates["a"].may_load.set()
+        await until(lambda: kit.engine.unready == "loading a:1, a:2")
+        kit.gates["a"].may_read.set()
+        await until(lambda: kit.engine.unready is None)
+        assert [first(await kit.encode("x", model=f"a:{name}")) for name in (1, 2)] == [101, 201]
+
+
+@pytest.mark.parametrize("which", ["read_error", "load_error"])
+async def test_a_preloaded_lora_that_fails_keeps_nobody_waiting(which: str) -> None:
+    async with engine_of("a", loras=1, stay=Stay(preload=("a:1",))) as kit:
+        setattr(kit.gates["a"], which, LoadError(ErrorClass.DEPENDENCY, "no"))
+        kit.gates["a"].may_load.set()
+        kit.gates["a"].may_read.set()
+        kit.engine.preload()
+        await until(lambda: kit.engine.unready is None)
+        assert (await kit.refused("x", model="a:1")).code is ErrorCode.MODEL_LOAD_FAILED

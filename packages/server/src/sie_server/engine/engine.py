@@ -128,6 +128,7 @@ class Engine:
             ports.fetch,
             residency,
             LoraLimits(limits.max_loras, limits.stay.load_timeout_s),
+            [slots.find(name, {}) for name in limits.stay.preload],
             clock=clock,
             changed=self.changed,
         )
@@ -202,7 +203,8 @@ class Engine:
             return "shutting down"
         if self.health.problem is not None:
             return f"the device does not work: {self.health.problem}"
-        return f"loading {', '.join(self._models.preloading)}" if self._models.preloading else None
+        waits_for = [*self._models.preloading, *self._loras.preloading]
+        return f"loading {', '.join(waits_for)}" if waits_for else None
 
     def info(self) -> list[ModelInfo]:
         """Every model of this worker, with its profiles."""
@@ -240,6 +242,7 @@ class Engine:
     def preload(self) -> None:
         """Start the loads that readiness waits for."""
         self._models.preload()
+        self._loras.preload(lambda slot: slot.name in self._models.preloading)
 
     async def unload(self, name: str) -> None:
         """Have a model finish what it accepted and drop its weights; nothing when it is not loaded.

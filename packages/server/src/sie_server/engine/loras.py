@@ -5,8 +5,8 @@ What a LoRA is, only the adapter knows that read it. Everything here runs on the
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -44,6 +44,7 @@ class Loras:
         fetch: Callable[[ModelSpec], Fetched],
         residency: Residency,
         limits: LoraLimits,
+        preload: Iterable[Choice] = (),
         *,
         clock: Clock,
         changed: Signal,
@@ -55,6 +56,17 @@ class Loras:
         self._changed = changed
         self._may_load = asyncio.Semaphore(MAX_PARALLEL_LOADS)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._preloading = {choice.name: choice for choice in preload if choice.lora is not None}
+
+    @property
+    def preloading(self) -> Sequence[str]:
+        """Those that are still to be loaded before the worker is ready; a load that failed counts as over."""
+        return sorted(self._preloading)
+
+    def preload(self, is_coming: Callable[[Slot], bool]) -> None:
+        """Load those that readiness waits for, each once its model `is_coming` no more."""
+        for choice in self._preloading.values():
+            self._go_on(self._preload(choice, is_coming), f"preload the LoRA of {choice.name}")
 
     @contextmanager
     def held(self, choice: Choice) -> Iterator[Any]:
@@ -119,10 +131,24 @@ class Loras:
         loop = choice.slot.loop
         assert loop is not None, "a LoRA goes on top of a loaded model"  # noqa: S101 - a bug of the caller
         own.state, own.attempts = advance(own.state, Step.LOAD), own.attempts + 1
-        name = f"load the LoRA of {choice.name}"
-        task = asyncio.get_running_loop().create_task(self._run(choice, own, loop), name=name)
+        self._go_on(self._run(choice, own, loop), f"load the LoRA of {choice.name}")
+        self._changed.notify()
+
+    def _go_on(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _preload(self, choice: Choice, is_coming: Callable[[Slot], bool]) -> None:
+        while is_coming(choice.slot):
+            await self._changed.changed(self._changed.version)
+        if choice.lora is not None and choice.slot.state is State.LOADED:
+            with suppress(Problem):  # that it is loading now
+                self._ready(choice, choice.lora)
+            own = choice.slot.loras.get(choice.lora)
+            while own is not None and own.state is State.LOADING:
+                await self._changed.changed(self._changed.version)
+        del self._preloading[choice.name]
         self._changed.notify()
 
     async def _run(self, choice: Choice, own: LoraSlot, loop: ModelLoop) -> None:
