@@ -168,7 +168,7 @@ def read_lora(folder: str, targets: Targets | None) -> Lora:
             for place, own in _placed(layer, down, up, targets):
                 columns = slice(place.start, place.start + place.outputs)
                 ready = place.into(own * scale).t().contiguous().to(targets.device, targets.dtype)
-                entry = torch.empty_like(down.t(), dtype=targets.dtype, device=targets.device)
+                entry = torch.empty(down.shape[::-1], dtype=targets.dtype, device=targets.device)
                 entry.copy_(down.t())  # never the mapped file itself, which may go
                 terms.setdefault((place.block, place.product), []).append(Term(columns, entry, ready))
     return Lora(terms)
