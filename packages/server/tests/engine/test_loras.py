@@ -93,10 +93,10 @@ async def test_a_lora_is_asked_for_among_the_options_as_well(options: dict[str, 
         ("a", {"lora": ""}, "no LoRA"),
         ("a", {"lora": "default"}, "no LoRA 'default'"),
         ("b", {"lora": "1"}, "it has none"),
-        ("a", {"lora": "1", "profile": "2"}, "name one only"),
-        ("a", {"lora": "1", "profile": "default"}, "name one only"),
+        ("a", {"lora": "1", "profile": "2"}, "another LoRA"),
+        ("a", {"lora": "1", "profile": "default"}, "or none"),
         ("a", {"lora": "1", "lora_id": "2"}, "two LoRAs"),
-        ("a:2", {"lora": "1"}, "name one profile only"),
+        ("a:2", {"lora": "1"}, "another LoRA"),
     ],
 )
 async def test_what_the_catalogue_does_not_list_is_no_lora_whatever_it_is(

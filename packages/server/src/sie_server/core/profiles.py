@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, LoraConfig, ModelConfig
+from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, EncodeTask, LoraConfig, ModelConfig, VectorTask
 from sie_protocol.errors import ErrorCode, Problem
+from sie_server.core.muvera import muvera_of
 from sie_server.core.names import suggestion
 from sie_server.core.options import LORA_OPTIONS, invalid, load_identity, no_such_profile
 
@@ -65,8 +66,25 @@ def profile_id(model: ModelConfig, profile: str) -> str:
 
 
 def under(model: ModelConfig, profile: str) -> ModelConfig:
-    """The model as callers of this profile see it: their default is the profile."""
+    """The model with this profile as its default; its outputs are those of the weights."""
     return msgspec.structs.replace(model, profiles={**model.profiles, DEFAULT_PROFILE: model.profiles[profile]})
+
+
+def offered(model: ModelConfig, profile: str) -> ModelConfig:
+    """The model as callers of this profile see it: their default is the profile, with the outputs it makes.
+
+    Raises:
+        ValueError: it declares an output that cannot be made; the message names it.
+    """
+    own = under(model, profile)
+    try:
+        muvera = muvera_of(model, model.profiles[profile].adapter_options)
+    except ValueError as error:
+        raise ValueError(f"profile '{profile}' of model '{model.sie_id}': {error}") from error
+    if muvera is None:
+        return own
+    encode = msgspec.structs.replace(own.tasks.encode or EncodeTask(), dense=VectorTask(muvera.dims))
+    return msgspec.structs.replace(own, tasks=msgspec.structs.replace(own.tasks, encode=encode))
 
 
 def check_profile(model: ModelConfig, named: str, options: Mapping[str, Any]) -> str | None:
@@ -75,37 +93,46 @@ def check_profile(model: ModelConfig, named: str, options: Mapping[str, Any]) ->
     Raises:
         Problem: INVALID_INPUT when there is no such profile, or two of the three ask for different ones.
     """
-    wanted, lora = options.get("profile"), _profile_of_lora(model, options)
-    if wanted is None and lora is None:
-        return None
+    wanted = options.get("profile")
     if wanted is not None and (not isinstance(wanted, str) or wanted not in model.profiles):
         raise no_such_profile(model, wanted)
-    if lora is not None and wanted not in (None, lora):
-        raise invalid(
-            f"options.profile is '{wanted}', but the LoRA asked for is that of profile '{lora}'; name one only"
-        )
-    wanted = wanted or lora
-    if PROFILE_SEPARATOR in named and named.lower() != f"{model.sie_id}{PROFILE_SEPARATOR}{wanted}".lower():
+    loras = _profiles_with_lora(model, options)
+    if loras:
+        wanted = wanted or _named(model, named) or loras[0]
+        if wanted not in loras:
+            raise invalid(f"profile '{wanted}' has another LoRA than the request asks for, or none; name one only")
+    if wanted is None:
+        return None
+    if PROFILE_SEPARATOR in named and wanted != _named(model, named):
         raise invalid(f"the request names '{named}' and options.profile '{wanted}'; name one profile only")
     return wanted
 
 
-def _profile_of_lora(model: ModelConfig, options: Mapping[str, Any]) -> str | None:
-    """The profile with the LoRA that a request names by its profile or its hub id; nothing else is a LoRA."""
-    asked = {option: options[option] for option in LORA_OPTIONS if options.get(option) is not None}
-    if not asked:
-        return None
+def _named(model: ModelConfig, named: str) -> str | None:
+    """The profile in the name by which a request calls a model."""
+    return next((name for name in model.profiles if named.lower() == f"{model.sie_id}:{name}".lower()), None)
+
+
+def _profiles_with_lora(model: ModelConfig, options: Mapping[str, Any]) -> list[str]:
+    """The profiles with the LoRA that a request names by a profile or by its hub id; empty when it names none.
+
+    Nothing else is a LoRA: no path and no id that the catalogue does not list.
+    """
     loras = {name: profile.lora for name, profile in sorted(model.profiles.items()) if profile.lora is not None}
-    found = set[str]()
-    for option, wanted in asked.items():
-        meant = [name for name, lora in loras.items() if isinstance(wanted, str) and wanted in (name, lora.hf_id)]
+    found: list[str] | None = None
+    for option in LORA_OPTIONS:
+        wanted = options.get(option)
+        if wanted is None:
+            continue
+        meant = {lora for name, lora in loras.items() if isinstance(wanted, str) and wanted in (name, lora.hf_id)}
         if not meant:
             known = f"it has: {', '.join(loras)}" if loras else "it has none"
             raise invalid(f"model '{model.sie_id}' has no LoRA {wanted!r:.200} (options.{option}); {known}")
-        found.add(wanted if wanted in meant else meant[0])
-    if len(found) > 1:
-        raise invalid(f"options.lora and options.lora_id ask for two LoRAs, {' and '.join(sorted(found))}; name one")
-    return found.pop()
+        own = sorted((name for name, lora in loras.items() if lora in meant), key=lambda name: (name != wanted, name))
+        found = own if found is None else [name for name in found if name in own]
+    if found == []:
+        raise invalid("options.lora and options.lora_id ask for two LoRAs; name one")
+    return found or []
 
 
 def unknown(models: Mapping[str, ModelConfig], name: str) -> Problem:
