@@ -13,13 +13,14 @@ from sie_server.adapters.base import Adapter, Input, ModelSpec, Pair, SparseVect
 from sie_server.adapters.registry import find
 from tiny_bge_m3 import TOKEN_DIMS, write_bge_m3
 from tiny_cross_encoder import write_reranker
-from tiny_families import WIDTH
+from tiny_families import WIDTH, Family, write_family
 from tiny_heads import VOCABULARY, write_colbert, write_mlm
 from tiny_judge import write_judge
 from tiny_loras import merged, write_lora
 
 TEXTS = ["the cat sat on a mat", "two dogs", "the cat saw two dogs running far away"]
 PAIRS = [Pair("the cat", "sat on a mat"), Pair("two dogs", "run"), Pair("a mat", "the cat saw two dogs running")]
+GRIT = Family("mistral", {"num_hidden_layers": 2, "num_key_value_heads": 2, "head_dim": 8}, seed=3)
 ATTENTION = ["query", "key", "value"]
 
 
@@ -47,6 +48,7 @@ CASES = [
     Case("sparse", write_mlm, {"sparse": len(VOCABULARY)}, {}, TEXTS, [*ATTENTION, "output.dense"]),
     Case("colbert", write_colbert, {"multivector": 24}, {"query_length": 12}, TEXTS, ATTENTION),
     Case("cross_encoder", write_reranker, {}, {}, PAIRS, [*ATTENTION, "intermediate.dense"]),
+    Case("instructed", lambda folder: write_family(folder, GRIT), {"dense": WIDTH}, {}, TEXTS, ["q_proj", "up_proj"]),
     Case(
         "judge",
         lambda folder: write_judge(folder, tied=True),
