@@ -205,7 +205,8 @@ class ModelInfo(TypedDict, total=False):
     """One model of `GET /v1/models`: the union of what published routers and workers tell.
 
     `dims` maps an output type to its dimension. `state` is available, loading, loaded, unloading or failed.
-    `memory_bytes` is what its weights take, 0 unless they are loaded. A profile names the weights that it runs on.
+    `memory_bytes` is what its weights take, 0 unless they are loaded. A profile names the weights that it runs on, and
+    tells of the LoRA on top of them, if it has one, `hf_id`, `state` and `memory_bytes`.
     `bundles`, `worker_count` and `workers` are known to routers only.
     """
 

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from sie_server.adapters.base import LoadError
 from sie_server.core.lifecycle import ErrorClass
-from sie_server.weights.selection import is_needed, select
+from sie_server.weights.selection import is_needed, select, select_lora
+from sie_server.weights.snapshot import Snapshot
 
 CODE = (
     "modeling.py",
@@ -96,3 +97,17 @@ def test_no_needed_file_leaves_its_folder(path: str) -> None:
         assert ".." not in path.split("/")
         assert not path.startswith(("/", "."))
         assert path.count("/") <= 1
+
+
+def test_a_lora_is_its_two_files_and_never_a_pickle() -> None:
+    published = ["README.md", "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "tokenizer.json"]
+    assert select_lora(published) == ["adapter_config.json", "adapter_model.safetensors"]
+    with pytest.raises(LoadError, match=r"no adapter_model\.safetensors, so it is no LoRA") as refused:
+        select_lora(["adapter_config.json", "adapter_model.bin"])
+    assert refused.value.error_class is ErrorClass.NOT_FOUND
+    lora = Snapshot("org/m", lora=True)
+    assert [path for path in (*published, "../adapter_config.json", "config.json") if lora.has(path)] == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert lora.entry != Snapshot("org/m").entry

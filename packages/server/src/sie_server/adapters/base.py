@@ -33,7 +33,7 @@ class WeightsSource:
 
     An adapter is always given a `path`: whoever loads it has fetched the files before. `allow_pickle`: may the model's
     `.bin` and `.pt` files be read, with torch's reader that builds tensors only. `graph` is the file of an ONNX graph,
-    for models that are read from one instead of from tensors.
+    for models that are read from one instead of from tensors. `lora`: it is no model but a LoRA in PEFT's layout.
     """
 
     path: str | None = None
@@ -42,6 +42,7 @@ class WeightsSource:
     hf_revision: str | None = None
     allow_pickle: bool = False
     graph: str | None = None
+    lora: bool = False
 
     @property
     def is_named(self) -> bool:
@@ -166,13 +167,15 @@ Outputs = Mapping[str, Array | Sequence[Output | None]]
 class Prepared:
     """One input, ready for the device. `tokens` is what the model will read, special tokens included.
 
-    `wanted` are the outputs that the caller asked for, None: all; an adapter may leave the others out.
+    `wanted` are the outputs that the caller asked for, None: all; an adapter may leave the others out. `lora` is what
+    the adapter's own `read_lora` gave, for inputs that run with one; inputs of one batch may have different ones.
     """
 
     tokens: int
     truncated: bool
     payload: Any
     wanted: frozenset[str] | None = None
+    lora: Any = None
 
 
 class Adapter(Protocol):
@@ -218,6 +221,18 @@ class ReadsTokens(Protocol):
 
         Raises:
             UnsupportedInputError: an id that the tokenizer does not have.
+        """
+
+
+@runtime_checkable
+class TakesLoras(Protocol):
+    """An adapter that can compute with LoRAs on top of its weights: see `Prepared.lora`."""
+
+    def read_lora(self, folder: str) -> Any:
+        """A LoRA in PEFT's layout, on the device. May run beside `run`.
+
+        Raises:
+            LoadError: what is missing or wrong, or cannot be computed.
         """
 
 
