@@ -1,15 +1,19 @@
 """An adapter that finds labels as words of the text: what extraction means, without a model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
 
 from sie_server.adapters.base import (
     Capabilities,
     Classification,
     Entity,
     Input,
+    Labelled,
     ModelSpec,
     Outputs,
     Prepared,
+    Relation,
     UnsupportedInputError,
     labelled_texts,
 )
@@ -18,7 +22,8 @@ ADAPTERS = {"finder": "finder_adapter:FinderAdapter"}
 
 
 class FinderAdapter:
-    """Option `gives`: entities (each place of a label in the text) or classifications (the share of its characters).
+    """Option `gives`: entities (each place of a label in the text), classifications (the share of its characters), or
+    relations (each label between every two entities in their order, the farther apart the weaker).
 
     A token is a word; the label "unknown" is none of this model's; the text "broken" has a score that is no number.
     """
@@ -40,19 +45,37 @@ class FinderAdapter:
         return [Prepared(max(1, len(each.text.split())), truncated=False, payload=each) for each in texts]
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:  # noqa: ARG002 - needs none
-        find = _entities if self._gives == "entities" else _shares
-        return {self._gives: [find(each.payload.text, each.payload.labels) for each in batch]}
+        return {self._gives: [FINDS[self._gives](each.payload) for each in batch]}
 
     def unload(self) -> None:
         pass
 
 
-def _entities(text: str, labels: Sequence[str]) -> tuple[Entity, ...]:
-    found = [(at, label) for label in labels for at in range(len(text)) if text.startswith(label, at)]
+def _entities(asked: Labelled) -> tuple[Entity, ...]:
+    text = asked.text
+    found = [(at, label) for label in asked.labels for at in range(len(text)) if text.startswith(label, at)]
     score = float("nan") if text == "broken" else 1.0
     return tuple(Entity(label, label, score, at, at + len(label)) for at, label in sorted(found))
 
 
-def _shares(text: str, labels: Sequence[str]) -> tuple[Classification, ...]:
-    shares = [Classification(label, text.count(label) * len(label) / len(text)) for label in labels]
+def _shares(asked: Labelled) -> tuple[Classification, ...]:
+    text = asked.text
+    shares = [Classification(label, text.count(label) * len(label) / len(text)) for label in asked.labels]
     return tuple(sorted(shares, key=lambda each: -each.score))
+
+
+def _relations(asked: Labelled) -> tuple[Relation, ...]:
+    pieces = [(asked.text[start:end], start) for start, end in asked.mentions]
+    found = [
+        Relation(head, tail, label, 1 / (1 + abs(at - other)))
+        for (head, at), (tail, other) in combinations(pieces, 2)
+        for label in asked.labels
+    ]
+    return tuple(sorted(found, key=lambda each: -each.score))
+
+
+FINDS: Mapping[str, Callable[[Labelled], tuple[Any, ...]]] = {
+    "entities": _entities,
+    "classifications": _shares,
+    "relations": _relations,
+}

@@ -18,10 +18,14 @@ SLOT: Final = "{}"
 
 @dataclass(frozen=True, slots=True)
 class ExtractOptions:
-    """One extract request, resolved: labels in the caller's order, and those options that the caller or profile set."""
+    """One extract request, resolved: labels in the caller's order, and those options that the caller or profile set.
+
+    `reads_entities`: every item says which entities are in its text.
+    """
 
     labels: tuple[str, ...]
     options: Mapping[str, Any]
+    reads_entities: bool = False
 
 
 def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions:
@@ -42,7 +46,7 @@ def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions
         is_right, expected = CHECKS[name]
         if not is_right(value):
             raise invalid(f"options.{name} is {value!r:.200}; expected {expected}")
-    return ExtractOptions(_labels(model, task, params.labels or []), options)
+    return ExtractOptions(_labels(model, task, params.labels or []), options, task.entities == "required")
 
 
 def _labels(model: ModelConfig, task: ExtractTask, labels: list[str]) -> tuple[str, ...]:
@@ -88,6 +92,10 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_positive(value: object) -> bool:
+    return _is_count(value) and value != 0
+
+
 def _is_template(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MAX_LABEL_CHARS and value.count(SLOT) == 1
 
@@ -106,6 +114,7 @@ CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxy
         "merge_adjacent_entities": _SWITCH,
         "multi_label": _SWITCH,
         "stride": (_is_count, "a number of tokens, 0 or more"),
+        "top_k": (_is_positive, "a number of findings, 1 or more"),
         "threshold": (_is_share, "a number from 0 to 1"),
     }
 )

@@ -22,6 +22,7 @@ EXTRACT_OPTIONS: Final = frozenset(
         "multi_label",
         "stride",
         "threshold",
+        "top_k",
     }
 )
 # Runtime options: a profile may set them, and a request may override them. One set for all tasks, because clients have

@@ -6,7 +6,8 @@ from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import Problem
 from sie_protocol.items import ExtractParams, Item
 from sie_server.adapters.base import Findings, Labelled
-from sie_server.core.extraction import check_finite, resolve_extract
+from sie_server.core.extraction import ExtractOptions, check_finite, resolve_extract
+from sie_server.core.mentions import mentions_of
 from sie_server.core.options import invalid
 from sie_server.engine.engine import Engine, Ran
 from sie_server.engine.inputs import text_of
@@ -28,19 +29,22 @@ async def extract(engine: Engine, name: str, items: Sequence[Item], params: Extr
     wanted = resolve_extract(choice.model, params)
     if not items:
         raise invalid("items is empty; send at least one item")
-    read = [_text(choice.model, at, item, engine.limits.max_text_chars) for at, item in enumerate(items)]
-    inputs = [Labelled(text, wanted.labels, wanted.options) for text in read if isinstance(text, str)]
+    read = [_input(choice.model, at, item, wanted, engine.limits.max_text_chars) for at, item in enumerate(items)]
+    inputs = [each for each in read if isinstance(each, Labelled)]
     ran = await engine.run(choice, inputs) if inputs else NOTHING_RAN
     rows = iter(ran.rows)
     found = [each if isinstance(each, Problem) else _findings(next(rows), at) for at, each in enumerate(read)]
     return Extracted(choice.model.sie_id, found, ran.cost)
 
 
-def _text(model: ModelConfig, at: int, item: Item, max_chars: int) -> str | Problem:
+def _input(model: ModelConfig, at: int, item: Item, wanted: ExtractOptions, max_chars: int) -> Labelled | Problem:
+    place = f"item {at}"
     try:
-        return text_of(model, f"item {at}", item, max_chars)
+        text = text_of(model, place, item, max_chars)
+        mentions = mentions_of(model, place, text, item.get("metadata")) if wanted.reads_entities else ()
     except Problem as problem:
         return problem
+    return Labelled(text, wanted.labels, wanted.options, mentions)
 
 
 def _findings(row: Row, at: int) -> Mapping[str, Findings]:
