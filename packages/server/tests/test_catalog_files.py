@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 
 from sie_protocol.catalog import ExtractTask, VectorTask
-from sie_protocol.items import EncodeParams
+from sie_protocol.items import EncodeParams, ExtractParams
 from sie_server.adapters.gliner import Choice, read_choice
 from sie_server.catalog_files import read_catalog, select
+from sie_server.core.extraction import resolve_extract
 from sie_server.core.options import resolve_encode
 from sie_server.core.scoring import resolve_score
 from sie_server.settings import Settings
@@ -377,6 +378,17 @@ def test_the_published_glirel_model_asks_for_entities_and_keeps_its_recipe() -> 
     assert model.tasks.extract == ExtractTask(labels="required", entities="required")
     profile = model.profiles["default"]
     assert (profile.adapter, profile.adapter_options) == ("glirel", {"threshold": 0.1, "top_k": 10})
+
+
+def test_published_gliner2_models_find_entities_and_classes() -> None:
+    own = Settings()
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    models = [model for model in catalog.models.values() if "gliner2" in model.adapters]
+    assert {model.sie_id for model in models} == {"fastino/gliner2-base-v1", "fastino/gliner2-large-v1"}
+    for model in models:
+        for profile, findings in (("default", {}), ("classify", {"findings": "classifications"})):
+            params = ExtractParams(labels=["a"], options={"profile": profile})
+            assert resolve_extract(model, params).options == findings
 
 
 # id: longest text with its labels

@@ -88,6 +88,8 @@ def test_the_request_beats_its_profile_which_beats_the_family() -> None:
         ),
         ("aggregation_strategy", ["first", "average", "max", "simple"], ["none", 1, ["first"]]),
         ("stride", [0, 64], [-1, 1.5, True, "64"]),
+        ("findings", ["entities", "classifications"], ["relations", True, ["entities"]]),
+        ("task", ["topic", "x" * 1000], ["", " ", "x" * 1001, 5]),
         ("top_k", [1, 10], [0, -1, 1.5, True, "10"]),
     ],
 )

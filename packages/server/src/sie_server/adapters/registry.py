@@ -18,6 +18,7 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
         "dense": "sie_server.adapters.dense:DenseAdapter",
         "gliclass": "sie_server.adapters.gliclass:GliclassAdapter",
         "gliner": "sie_server.adapters.gliner:GlinerAdapter",
+        "gliner2": "sie_server.adapters.gliner2:Gliner2Adapter",
         "glirel": "sie_server.adapters.glirel:GlirelAdapter",
         "hash": "sie_server.adapters.hash:HashAdapter",
         "judge": "sie_server.adapters.judge:JudgeAdapter",

@@ -13,6 +13,7 @@ from sie_server.core.options import EXTRACT_OPTIONS, invalid, merged_options, no
 
 MAX_LABEL_CHARS: Final = 1000
 AGGREGATIONS: Final = ("first", "average", "max", "simple")
+FINDINGS: Final = ("entities", "classifications")
 SLOT: Final = "{}"
 
 
@@ -100,6 +101,14 @@ def _is_template(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MAX_LABEL_CHARS and value.count(SLOT) == 1
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_LABEL_CHARS and bool(value.strip())
+
+
+def _is_findings(value: object) -> bool:
+    return value in FINDINGS
+
+
 def _is_aggregation(value: object) -> bool:
     return value in AGGREGATIONS
 
@@ -109,11 +118,13 @@ _SWITCH: Final = (_is_switch, "true or false")
 CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxyType(
     {
         "aggregation_strategy": (_is_aggregation, f"one of: {', '.join(AGGREGATIONS)}"),
+        "findings": (_is_findings, f"one of: {', '.join(FINDINGS)}"),
         "flat_ner": _SWITCH,
         "hypothesis_template": (_is_template, f"a text with exactly one {SLOT}, where the label goes"),
         "merge_adjacent_entities": _SWITCH,
         "multi_label": _SWITCH,
         "stride": (_is_count, "a number of tokens, 0 or more"),
+        "task": (_is_name, f"a text of at most {MAX_LABEL_CHARS} characters that is not empty"),
         "top_k": (_is_positive, "a number of findings, 1 or more"),
         "threshold": (_is_share, "a number from 0 to 1"),
     }

@@ -16,11 +16,13 @@ REQUEST_OPTIONS: Final = frozenset({"profile", "is_query"})
 EXTRACT_OPTIONS: Final = frozenset(
     {
         "aggregation_strategy",
+        "findings",
         "flat_ner",
         "hypothesis_template",
         "merge_adjacent_entities",
         "multi_label",
         "stride",
+        "task",
         "threshold",
         "top_k",
     }

@@ -10,7 +10,8 @@ from sie_server.core.lifecycle import ErrorClass
 # A module of a sentence-transformers model: `1_Pooling`, `2_Dense`, `query_0_StaticEmbedding`.
 _MODULE: Final = r"(?P<folder>(\w+_)?\d+_[A-Z]\w*/)?"
 _DATA: Final = re.compile(
-    _MODULE + r"(\w[\w-]*\.json|vocab\.txt|merges\.txt|\w[\w.-]*\.model)|labels_tokenizer/tokenizer\.json"
+    _MODULE + r"(\w[\w-]*\.json|vocab\.txt|merges\.txt|\w[\w.-]*\.model)"
+    r"|labels_tokenizer/tokenizer\.json|encoder_config/config\.json"
 )
 _SAFETENSORS: Final = re.compile(_MODULE + r"model(?P<rest>-\d+-of-\d+\.safetensors|\.safetensors(\.index\.json)?)")
 _PICKLE: Final = re.compile(_MODULE + r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")

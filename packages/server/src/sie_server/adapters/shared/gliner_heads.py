@@ -4,7 +4,7 @@ SPANS (Zaratiana et al., arXiv:2311.08526): a piece is told by its first and las
 TOKENS (NuNER Zero, arXiv:2402.15343): each word may be the first of a label's piece, the last, and inside one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Protocol
@@ -63,13 +63,14 @@ class SpanHead:
     """Published models join the vectors of both ends and send every piece through an MLP of that double width.
 
     That MLP's first layer is a sum of one product for each end, so both are done once a word. Its second layer and the
-    comparison with labels are two products in a row, so the small one, with the labels, is done first.
+    comparison with labels are two products in a row, so the small one, with the labels, is done first. `label` makes of
+    a label's vector what pieces are compared with.
     """
 
     start: Mlp
     end: Mlp
     pair: Mlp
-    label: Mlp
+    label: Callable[[torch.Tensor], torch.Tensor]
     max_width: int
 
     def logits(self, words: torch.Tensor, labels: torch.Tensor, shares: Shares) -> Iterator[torch.Tensor]:
@@ -203,18 +204,29 @@ def read_head(tensors: Mapping[str, torch.Tensor], config: GlinerConfig, device:
     """
     get, width = Checkpoint(tensors, str, device).get, config.width
     if config.mode == SPANS:
-        prefix = "span_rep_layer.span_rep_layer"
-        return SpanHead(
-            start=mlp(get, f"{prefix}.project_start", width, width),
-            end=mlp(get, f"{prefix}.project_end", width, width),
-            pair=mlp(get, f"{prefix}.out_project", 2 * width, width),
-            label=mlp(get, "prompt_rep_layer", width, width),
-            max_width=config.max_width,
-        )
+        told = mlp(get, "prompt_rep_layer", width, width)
+        return read_span_head(get, "span_rep_layer.span_rep_layer", width, told, config.max_width)
     return TokenHead(
         word=linear(get, "scorer.proj_token", width, 2 * width),
         label=linear(get, "scorer.proj_label", width, 2 * width),
         out=Mlp(linear(get, "scorer.out_mlp.0", 3 * width, 4 * width), linear(get, "scorer.out_mlp.3", 4 * width, 3)),
+    )
+
+
+def read_span_head(
+    get: Get, prefix: str, width: int, label: Callable[[torch.Tensor], torch.Tensor], max_width: int
+) -> SpanHead:
+    """The layers under a prefix.
+
+    Raises:
+        LoadError: UNKNOWN naming a tensor that is missing or has another shape.
+    """
+    return SpanHead(
+        start=mlp(get, f"{prefix}.project_start", width, width),
+        end=mlp(get, f"{prefix}.project_end", width, width),
+        pair=mlp(get, f"{prefix}.out_project", 2 * width, width),
+        label=label,
+        max_width=max_width,
     )
 
 

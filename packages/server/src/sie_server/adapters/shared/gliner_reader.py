@@ -36,6 +36,15 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token ids of a text's words [tokens], and where each word's tokens begin and how many they are, each [words]."""
+
+    ids: Array
+    starts: Array
+    counts: Array
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """What the model reads at once: token ids, the place of each word's first token, the number of the first word."""
 
@@ -122,27 +131,12 @@ class GlinerReader:
         if not asked.labels:
             raise UnsupportedInputError("the model finds what it is asked for; give it at least one label")
         prompt = self._prompt(asked.labels)
-        room = self._bounds.window - len(prompt.ids) - len(self._end)
-        if room < 1:
-            raise UnsupportedInputError(
-                f"the {len(asked.labels)} labels take {len(prompt.ids)} tokens, and the model reads "
-                f"{self._bounds.window} at once, text included; ask for fewer labels at a time"
-            )
         # Words of which the tokenizer leaves nothing, control characters for one, are none for the model.
         of_word = np.array(encoding.word_ids, np.int64)
         kept, starts, counts = np.unique(of_word, return_index=True, return_counts=True)
-        ids = np.array(encoding.ids, np.int64)
-        windows: list[Window] = []
-        total, truncated = 0, len(places) > self._bounds.text or bool((counts > room).any())
-        for first, last in _parts(counts, self._layout.max_words, room, self._layout.overlap):
-            tokens = ids[starts[first] : starts[last - 1] + counts[last - 1]][:room]
-            total += len(prompt.ids) + len(tokens) + len(self._end)
-            if windows and total > self._bounds.text:
-                truncated = True
-                break
-            whole = np.concatenate([prompt.ids, tokens, self._end])
-            windows.append(Window(whole, starts[first:last] - starts[first] + len(prompt.ids), first))
-        return Reading(places[kept], prompt.labels, tuple(windows), truncated)
+        tokens = Tokens(np.array(encoding.ids, np.int64), starts, counts)
+        windows, truncated = windows_of(tokens, prompt, self._end, self._layout, self._bounds, len(asked.labels))
+        return Reading(places[kept], prompt.labels, windows, truncated or len(places) > self._bounds.text)
 
     def _tokenized_prompt(self, labels: tuple[str, ...]) -> tuple[Prompt, Array]:
         """The prompt, and the tokens that stand behind the text."""
@@ -154,6 +148,34 @@ class GlinerReader:
         markers = [int(np.flatnonzero(of_word == 2 * number)[0]) for number in range(len(labels))]
         shift = 0 if self._layout.reads_label_token else 1
         return Prompt(ids[:end], np.array(markers, np.int64) + shift), ids[end:]
+
+
+def windows_of(
+    tokens: Tokens, prompt: Prompt, end: Array, layout: Layout, bounds: Bounds, labels: int
+) -> tuple[tuple[Window, ...], bool]:
+    """The windows of a text behind a prompt with so many labels, and whether something of the text is in none.
+
+    Raises:
+        UnsupportedInputError: the prompt leaves no room for a text.
+    """
+    room = bounds.window - len(prompt.ids) - len(end)
+    if room < 1:
+        raise UnsupportedInputError(
+            f"the {labels} labels take {len(prompt.ids)} tokens, and the model reads {bounds.window} at once, text "
+            "included; ask for fewer labels at a time"
+        )
+    windows: list[Window] = []
+    total, truncated = 0, bool((tokens.counts > room).any())
+    for first, last in _parts(tokens.counts, layout.max_words, room, layout.overlap):
+        start = tokens.starts[first]
+        ids = tokens.ids[start : tokens.starts[last - 1] + tokens.counts[last - 1]][:room]
+        total += len(prompt.ids) + len(ids) + len(end)
+        if windows and total > bounds.text:
+            truncated = True
+            break
+        whole = np.concatenate([prompt.ids, ids, end])
+        windows.append(Window(whole, tokens.starts[first:last] - start + len(prompt.ids), first))
+    return tuple(windows), truncated
 
 
 def _parts(counts: Array, max_words: int, max_tokens: int, overlap: int) -> Iterator[tuple[int, int]]:
