@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
+from sie_protocol.arrays import Array
 from sie_server.adapters.base import (
     Capabilities,
     Classification,
@@ -33,7 +34,7 @@ from sie_server.adapters.shared.gliner_reader import CONTEXT_WORDS, Bounds, Layo
 from sie_server.adapters.shared.held import Held, fitting
 from sie_server.adapters.shared.ranking import ranked
 from sie_server.adapters.shared.spans import Spans, choose, join
-from sie_server.adapters.shared.torch_use import precision
+from sie_server.adapters.shared.torch_use import precision, sent
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 
 # As for GLiNER: tokens of one window, and of all windows of a text where the catalogue does not say.
@@ -161,8 +162,8 @@ def _states(loaded: Loaded, tasks: Sequence[Task]) -> list[torch.Tensor]:
     return [each.float() for each in torch.split_with_sizes(hidden, lengths)]
 
 
-def _at(states: torch.Tensor, places: Any) -> torch.Tensor:
-    return states[torch.from_numpy(places).to(states.device)]
+def _at(states: torch.Tensor, places: Array) -> torch.Tensor:
+    return states[sent(places, states.device)]
 
 
 def _classes(head: Gliner2Head, task: Task, states: torch.Tensor) -> tuple[Classification, ...]:
