@@ -109,6 +109,15 @@ def test_words_are_those_of_gliner2(text: str) -> None:
     assert [match.span() for match in WORD.finditer(text)] == [each[1:] for each in WhitespaceTokenSplitter()(text)]
 
 
+@pytest.mark.parametrize("piece", ["a.", "a@a.", "a-", "@a"])
+def test_words_are_found_in_time_that_grows_with_the_text(piece: str) -> None:
+    text = piece * 100_000
+    found = [match.span() for match in WORD.finditer(text)]
+    assert found[0][0] == 0
+    assert found[-1][1] == len(text)
+    assert all(one[1] == other[0] for one, other in pairwise(found))
+
+
 @pytest.fixture(scope="module", params=["plain", "attentive, bert"])
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Gliner2Adapter:
     return adapter(write_gliner2(tmp_path_factory.mktemp("tiny") / "model", TINY[request.param]))

@@ -35,9 +35,10 @@ _ENDS: Final = (".", "!", "?")
 _MARKS: Final = "".join(chr(at) for at in range(sys.maxunicode + 1) if unicodedata.category(chr(at)).startswith("M"))
 # A letter with its marks, and what joins letters of some scripts.
 _LETTER: Final = rf"[\w{_MARKS}\u200c\u200d]"
+# Addresses are no longer than mail allows: a long run of letters and dots would be looked through at each of them.
 WORD: Final = re.compile(
     r"https?://\S+|www\.\S+"
-    r"|[a-z0-9._%+-]+@[a-z0-9.-]+\.[a-z]{2,}|@[a-z0-9_]+"
+    r"|[a-z0-9._%+-]{1,64}+@[a-z0-9.-]{1,255}\.[a-z]{2,}|@[a-z0-9_]+"
     rf"|{_LETTER}+(?:[-_]{_LETTER}+)*|\S",
     re.IGNORECASE,
 )
