@@ -1,20 +1,26 @@
 """An adapter that finds labels as words of the text: what extraction means, without a model."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 from sie_server.adapters.base import (
+    Box,
     Capabilities,
     Classification,
+    DetectedObject,
     Entity,
+    Findings,
     Input,
     Labelled,
+    LabelledPicture,
     ModelSpec,
     Outputs,
     Prepared,
     Relation,
+    UnreadableImageError,
     UnsupportedInputError,
+    labelled_pictures,
     labelled_texts,
 )
 
@@ -26,6 +32,8 @@ class FinderAdapter:
     relations (each label between every two entities in their order, the farther apart the weaker).
 
     A token is a word; the label "unknown" is none of this model's; the text "broken" has a score that is no number.
+    Of `objects` the texts are the bytes of images: each place of a label is as far to the right, one pixel high, and
+    bytes that are no UTF-8 are no image; "endless" has no end.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -39,16 +47,31 @@ class FinderAdapter:
         pass
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - the same
-        texts = labelled_texts(inputs)
+        texts = [*map(_told, labelled_pictures(inputs))] if self._gives == "objects" else labelled_texts(inputs)
         if any("unknown" in each.labels for each in texts):
             raise UnsupportedInputError("label 'unknown' is none of its labels")
         return [Prepared(max(1, len(each.text.split())), truncated=False, payload=each) for each in texts]
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:  # noqa: ARG002 - needs none
-        return {self._gives: [FINDS[self._gives](each.payload) for each in batch]}
+        return {self._gives: [FIND[self._gives](each.payload) for each in batch]}
 
     def unload(self) -> None:
         pass
+
+
+def _told(given: LabelledPicture) -> Labelled:
+    try:
+        return Labelled(given.picture.data.decode(), given.labels, given.options)
+    except UnicodeDecodeError as error:
+        raise UnreadableImageError("an image cannot be read") from error
+
+
+def _objects(asked: Labelled) -> tuple[DetectedObject, ...]:
+    width = math.inf if asked.text == "endless" else 0.0
+    return tuple(
+        DetectedObject(each.label, each.score, Box(each.start, 0.0, width or len(each.text), 1.0))
+        for each in _entities(asked)
+    )
 
 
 def _entities(asked: Labelled) -> tuple[Entity, ...]:
@@ -74,8 +97,9 @@ def _relations(asked: Labelled) -> tuple[Relation, ...]:
     return tuple(sorted(found, key=lambda each: -each.score))
 
 
-FINDS: Mapping[str, Callable[[Labelled], tuple[Any, ...]]] = {
+FIND: Mapping[str, Callable[[Labelled], Findings]] = {
     "entities": _entities,
     "classifications": _shares,
+    "objects": _objects,
     "relations": _relations,
 }

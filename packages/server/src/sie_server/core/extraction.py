@@ -113,19 +113,27 @@ def _is_aggregation(value: object) -> bool:
     return value in AGGREGATIONS
 
 
+_SHARE: Final = (_is_share, "a number from 0 to 1")
 _SWITCH: Final = (_is_switch, "true or false")
+_TEMPLATE: Final = (_is_template, f"a text with exactly one {SLOT}, where the label goes")
 # What each option may be; the models' own defaults are with their families.
 CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxyType(
     {
         "aggregation_strategy": (_is_aggregation, f"one of: {', '.join(AGGREGATIONS)}"),
+        "box_threshold": _SHARE,
         "findings": (_is_findings, f"one of: {', '.join(FINDINGS)}"),
         "flat_ner": _SWITCH,
-        "hypothesis_template": (_is_template, f"a text with exactly one {SLOT}, where the label goes"),
+        "hypothesis_template": _TEMPLATE,
+        "label_template": _TEMPLATE,
+        "max_objects": (_is_positive, "a number of objects, 1 or more"),
         "merge_adjacent_entities": _SWITCH,
         "multi_label": _SWITCH,
+        "nms_threshold": _SHARE,
+        "score_threshold": _SHARE,
         "stride": (_is_count, "a number of tokens, 0 or more"),
         "task": (_is_name, f"a text of at most {MAX_LABEL_CHARS} characters that is not empty"),
+        "text_threshold": _SHARE,
+        "threshold": _SHARE,
         "top_k": (_is_positive, "a number of findings, 1 or more"),
-        "threshold": (_is_share, "a number from 0 to 1"),
     }
 )
