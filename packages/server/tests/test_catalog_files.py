@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from sie_protocol.catalog import Inputs, VectorTask
+from sie_protocol.catalog import ExtractTask, Inputs, VectorTask
 from sie_protocol.items import EncodeParams, ExtractParams
 from sie_server.adapters.gliner import Choice, read_choice
 from sie_server.catalog_files import read_catalog, select
@@ -416,6 +416,11 @@ GLINER = {
     "gliner-community/gliner_large-v2.5": False,
     "gliner-community/gliner_medium-v2.5": False,
     "gliner-community/gliner_small-v2.5": False,
+    "knowledgator/gliner-bi-base-v2.0": False,
+    "knowledgator/gliner-bi-edge-v2.0": False,
+    "knowledgator/gliner-bi-large-v2.0": False,
+    "knowledgator/gliner-bi-small-v2.0": False,
+    "knowledgator/modern-gliner-bi-base-v1.0": False,
     "numind/NuNER_Zero": True,
     "numind/NuNER_Zero-span": False,
     "urchade/gliner_large-v2.1": False,
@@ -435,6 +440,26 @@ def test_published_gliner_models_keep_their_recipe(name: str, merges: bool) -> N
     assert (model.hf_id, model.outputs, profile.adapter) == (name, ("json",), "gliner")
     choice = read_choice(profile.adapter_options)
     assert choice == Choice(threshold=0.5, flat_ner=True, multi_label=False, merge_adjacent_entities=merges)
+
+
+def test_the_published_glirel_model_asks_for_entities_and_keeps_its_recipe() -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find("jackboyla/glirel-large-v0")
+    assert model is not None
+    assert model.tasks.extract == ExtractTask(labels="required", entities="required")
+    profile = model.profiles["default"]
+    assert (profile.adapter, profile.adapter_options) == ("glirel", {"threshold": 0.1, "top_k": 10})
+
+
+def test_published_gliner2_models_find_entities_and_classes() -> None:
+    own = Settings()
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    models = [model for model in catalog.models.values() if "gliner2" in model.adapters]
+    assert {model.sie_id for model in models} == {"fastino/gliner2-base-v1", "fastino/gliner2-large-v1"}
+    for model in models:
+        for profile, findings in (("default", {}), ("classify", {"findings": "classifications"})):
+            params = ExtractParams(labels=["a"], options={"profile": profile})
+            assert resolve_extract(model, params).options == findings
 
 
 # id: longest text with its labels

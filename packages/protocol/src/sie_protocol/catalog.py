@@ -45,13 +45,15 @@ class EncodeTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExtractTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What callers of an extracting model say about labels.
+    """What callers of an extracting model say about labels, and about entities that they know already.
 
-    `required`: the model looks for what the caller names. `optional`: it has labels of its own, and the caller may name
-    those that matter. `none`: it reads no labels.
+    `labels`: `required`: the model looks for what the caller names. `optional`: it has labels of its own, and the
+    caller may name those that matter. `none`: it reads no labels. `entities`: `required`: every item names the entities
+    of its text in `metadata.entities`.
     """
 
     labels: Literal["required", "optional", "none"] = "required"
+    entities: Literal["required", "none"] = "none"
 
 
 class EmptyTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -22,7 +22,11 @@ class Image(TypedDict):
 
 
 class Item(TypedDict, total=False):
-    """One thing to embed, score or extract from. Unknown keys are ignored by the worker."""
+    """One thing to embed, score or extract from. Unknown keys are ignored by the worker.
+
+    Models that find relations read `metadata["entities"]`: a list of dicts with `start` and `end`, and `text` and
+    `label` if known, as an `ExtractResult` holds them.
+    """
 
     id: str | None
     text: str | None
@@ -146,9 +150,9 @@ class ItemError(TypedDict):
 class ExtractResult(TypedDict):
     """What was found in one item; what a model does not look for is an empty list.
 
-    `id` is the item's own, or `item-N` by its place in the request. `entities` stand by their start, `classifications`
-    and `objects` from the best to the worst. `data` holds what has none of these forms. An item with an `error` has
-    nothing else.
+    `id` is the item's own, or `item-N` by its place in the request. `entities` stand by their start, `classifications`,
+    `relations` and `objects` from the best to the worst. `data` holds what has none of these forms. An item with an
+    `error` has nothing else.
     """
 
     id: str

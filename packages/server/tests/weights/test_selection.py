@@ -28,6 +28,12 @@ PATHS = st.lists(st.sampled_from([*CODE, *BERT, *SHARDS, "model.safetensors", "p
         ([*BERT, "model.safetensors", "pytorch_model.bin"], [*BERT, "model.safetensors"]),
         ([*BERT, *SHARDS, "consolidated.safetensors"], [*BERT, *SHARDS]),
         ([*BERT, *SHARDS, "model.safetensors"], [*BERT, "model.safetensors"]),
+        (["gliner_config.json", "tokenizer.json", "model.safetensors", "labels_tokenizer/tokenizer.json"], None),
+        (
+            ["model.safetensors", "labels_tokenizer/tokenizer.json", "labels_tokenizer/vocab.txt", "x/tokenizer.json"],
+            ["model.safetensors", "labels_tokenizer/tokenizer.json"],
+        ),
+        (["config.json", "encoder_config/config.json", "tokenizer.json", "model.safetensors"], None),
         (["config.json", "spiece.model", "sentencepiece.bpe.model", "model.safetensors"], None),
         (["0_StaticEmbedding/model.safetensors", "0_StaticEmbedding/tokenizer.json", "modules.json"], None),
         (["config.json", "model.safetensors", "2_Dense/model.safetensors", "query_0_Router/config.json"], None),

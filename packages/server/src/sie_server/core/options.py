@@ -21,6 +21,7 @@ EXTRACT_OPTIONS: Final = frozenset(
     {
         "aggregation_strategy",
         "box_threshold",
+        "findings",
         "flat_ner",
         "hypothesis_template",
         "label_template",
@@ -30,8 +31,10 @@ EXTRACT_OPTIONS: Final = frozenset(
         "nms_threshold",
         "score_threshold",
         "stride",
+        "task",
         "text_threshold",
         "threshold",
+        "top_k",
     }
 )
 # Runtime options: a profile may set them, and a request may override them. One set for all tasks, because clients have

@@ -47,7 +47,10 @@ from sie_server.engine.slots import Choice, Slot, Slots
 PATIENCE_S = 0.05
 # Outputs of an adapter, one of which each of these tasks needs; encode is checked by the dimensions of its vectors.
 TASK_OUTPUTS: Final = MappingProxyType(
-    {"score": frozenset({"score"}), "extract": frozenset({"entities", "classifications", "objects"})}
+    {
+        "score": frozenset({"score"}),
+        "extract": frozenset({"entities", "classifications", "relations", "objects"}),
+    }
 )
 
 EVERYTHING: Final = Wants()

@@ -12,7 +12,10 @@ from sie_server.core.lifecycle import ErrorClass
 _MODULE: Final = r"(?P<folder>(\w+_)?\d+_[A-Z]\w*/)?"
 # A LoRA as PEFT writes it: how it is computed, and its matrices.
 LORA_FILES: Final = (LORA_CONFIG, LORA_WEIGHTS)
-_DATA: Final = re.compile(_MODULE + r"(\w[\w-]*\.json|vocab\.txt|merges\.txt|\w[\w.-]*\.model)")
+_DATA: Final = re.compile(
+    _MODULE + r"(\w[\w-]*\.json|vocab\.txt|merges\.txt|\w[\w.-]*\.model)"
+    r"|labels_tokenizer/tokenizer\.json|encoder_config/config\.json"
+)
 _SAFETENSORS: Final = re.compile(_MODULE + r"model(?P<rest>-\d+-of-\d+\.safetensors|\.safetensors(\.index\.json)?)")
 _PICKLE: Final = re.compile(_MODULE + r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
 _GRAPH: Final = re.compile(r"([\w-]+/)*[\w-][\w.-]*\.onnx")

@@ -123,7 +123,7 @@ class PackedPreNorm:
         """
         assert types is None, "an encoder without token types gets none"  # noqa: S101 - a bug of the caller
         packed = pack(sequences, self._device, seen)
-        return self.encode_states(self.embed(packed.ids), packed, first_only=first_only)
+        return self.encode_states(self.embed(packed.ids), packed, first_only=first_only, loras=loras)
 
     @property
     def vocabulary(self) -> int:
@@ -137,7 +137,12 @@ class PackedPreNorm:
 
     @torch.inference_mode()
     def encode_states(
-        self, hidden: torch.Tensor, packed: Packed, *, first_only: bool = False
+        self,
+        hidden: torch.Tensor,
+        packed: Packed,
+        *,
+        first_only: bool = False,
+        loras: Sequence[Lora | None] | None = None,
     ) -> tuple[torch.Tensor, list[int]]:
         """`encode` for who has changed what goes in: `hidden` is of `embed`, and is written over.
 
