@@ -9,7 +9,7 @@ from typing import Any, Final
 from sie_protocol.catalog import ExtractTask, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import MAX_LABELS, ExtractParams
-from sie_server.core.options import EXTRACT_OPTIONS, invalid, merged_options, no_such_task, shown
+from sie_server.core.options import EXTRACT_OPTIONS, invalid, may_cut, merged_options, no_such_task, shown
 
 MAX_LABEL_CHARS: Final = 1000
 AGGREGATIONS: Final = ("first", "average", "max", "simple")
@@ -22,12 +22,14 @@ SLOT: Final = "{}"
 class ExtractOptions:
     """One extract request, resolved: labels in the caller's order, and those options that the caller or profile set.
 
-    `reads_entities`: every item says which entities are in its text.
+    `reads_entities`: every item says which entities are in its text. `may_cut`: an item that is too long loses its end,
+    else it is refused.
     """
 
     labels: tuple[str, ...]
     options: Mapping[str, Any]
     reads_entities: bool = False
+    may_cut: bool = True
 
 
 def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions:
@@ -48,7 +50,8 @@ def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions
         is_right, expected = CHECKS[name]
         if not is_right(value):
             raise invalid(f"options.{name} is {shown(value)}; expected {expected}")
-    return ExtractOptions(_labels(model, task, params.labels or []), options, task.entities == "required")
+    labels = _labels(model, task, params.labels or [])
+    return ExtractOptions(labels, options, task.entities == "required", may_cut(merged))
 
 
 def _labels(model: ModelConfig, task: ExtractTask, labels: list[str]) -> tuple[str, ...]:
