@@ -89,3 +89,24 @@ async def test_requests_are_counted_under_the_models_of_the_catalogue(worker: Se
     assert f'sie_requests_total{{endpoint="rerank",model="{HASH}",status="200"}} 2.0' in metrics
     assert 'sie_requests_total{endpoint="rerank",model="other",status="404"} 2.0' in metrics
     assert "evil" not in metrics
+
+
+async def test_options_of_a_rerank_request_are_those_of_a_score_request(worker: Served) -> None:
+    long = "word " * 15
+    asked = {"query": long, "documents": [long, "b"]}
+    dot = await ask(worker, "/v1/rerank", **asked, options={"similarity": "dot", "overflow_policy": None})
+    assert dot.status_code == 200, dot.text
+    for options in ({"nonsense": 1}, {"similarity": "euclid"}, {"overflow_policy": "explode"}, {"profile": "none"}):
+        error = error_of(await ask(worker, "/v1/rerank", **asked, options=options))
+        assert (error["code"], error["param"]) == ("INVALID_INPUT", "options")
+
+
+async def test_what_no_worker_does_to_documents_is_refused_and_not_dropped(worker: Served) -> None:
+    error = error_of(await ask(worker, "/v2/rerank", max_tokens_per_doc=1))
+    assert (error["code"], error["param"]) == ("INVALID_INPUT", "max_tokens_per_doc")
+    assert (await ask(worker, "/v2/rerank", max_tokens_per_doc=None)).status_code == 200
+
+
+async def test_a_format_that_is_null_was_not_said(worker: Served) -> None:
+    replies = [await ask(worker, "/v1/embeddings", **own) for own in ({}, {"encoding_format": None})]
+    assert replies[0].json() == replies[1].json()

@@ -117,6 +117,22 @@ def test_adapters_are_told_only_what_is_fixed_at_load_time() -> None:
     assert load_options(profile) == {"pooling": "cls"}
 
 
+@pytest.mark.parametrize("name", sorted(REQUEST_OPTIONS | RUNTIME_OPTIONS))
+def test_an_option_that_is_null_was_not_said(name: str) -> None:
+    tasks = Tasks(encode=EncodeTask(dense=VectorTask(8)), extract=ExtractTask(labels="optional"))
+    own, null = model(tasks=tasks, **E5), {name: None}
+    assert resolve_encode(own, EncodeParams(options=null)) == resolve_encode(own, EncodeParams())
+    assert resolve_score(own, None, null) == resolve_score(own, None, {})
+    assert resolve_extract(own, ExtractParams(options=null)) == resolve_extract(own, ExtractParams())
+    assert check_profile(own, "org/m", null) is None
+
+
+@pytest.mark.parametrize("name", ["short", "SHORT", "Short"])
+def test_the_case_of_a_profile_does_not_matter(name: str) -> None:
+    assert check_profile(model(), "org/m", {"profile": name}) == "short"
+    assert prompt(model(), options={"profile": name}) == "short: T"
+
+
 LONG = "x" * 100_000
 ANYTHING = st.sampled_from([LONG, [LONG], {LONG: LONG}, {LONG}, [[1] * 50_000], 10**5000, -(10**5000)])
 

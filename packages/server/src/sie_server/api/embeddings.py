@@ -25,7 +25,7 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True):
 
     model: str
     input: str | list[str | int | list[int]]
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
 
 

@@ -150,12 +150,18 @@ def merged_options(model: ModelConfig, asked: Mapping[str, Any]) -> dict[str, An
     Raises:
         Problem: INVALID_INPUT for an unknown profile or option.
     """
+    asked = said(asked)
     profile = _profile(model, asked.get("profile", DEFAULT_PROFILE))
     unknown = sorted(set(asked) - REQUEST_OPTIONS - RUNTIME_OPTIONS)
     if unknown:
         known = ", ".join(sorted(REQUEST_OPTIONS | RUNTIME_OPTIONS))
         raise invalid(f"options {cut(', '.join(unknown))} cannot be set per request; known options: {known}")
-    return {**profile.adapter_options, **asked}
+    return said({**profile.adapter_options, **asked})
+
+
+def said(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without those that are null, which is how some clients spell what they do not say."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def prompt_of(options: Mapping[str, Any], own_instruction: str | None, *, is_query: bool) -> Prompt:
@@ -209,15 +215,26 @@ def cut(text: str) -> str:
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
 
 
+def profile_named(model: ModelConfig, name: object) -> str:
+    """The profile that a caller means; as in the name of a model, case does not matter.
+
+    Raises:
+        Problem: INVALID_INPUT.
+    """
+    lowered = name.lower() if isinstance(name, str) else None
+    found = next((each for each in model.profiles if each.lower() == lowered), None)
+    if found is None:
+        raise no_such_profile(model, name)
+    return found
+
+
 def invalid(message: str) -> Problem:
     """A refusal of what the caller sent."""
     return Problem(ErrorCode.INVALID_INPUT, message)
 
 
 def _profile(model: ModelConfig, name: object) -> ProfileConfig:
-    profile = model.profiles.get(name) if isinstance(name, str) else None
-    if profile is None:
-        raise no_such_profile(model, name)
+    profile = model.profiles[profile_named(model, name)]
     if load_identity(profile) != load_identity(model.profiles[DEFAULT_PROFILE]):
         raise invalid(f"profile '{name}' has weights of its own; ask for model '{model.sie_id}:{name}'")
     return profile

@@ -14,7 +14,7 @@ from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, EncodeTask,
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.core.muvera import muvera_of
 from sie_server.core.names import suggestion
-from sie_server.core.options import LORA_OPTIONS, cut, invalid, load_identity, no_such_profile, shown
+from sie_server.core.options import LORA_OPTIONS, cut, invalid, load_identity, profile_named, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,9 @@ def check_profile(model: ModelConfig, named: str, options: Mapping[str, Any]) ->
     Raises:
         Problem: INVALID_INPUT when there is no such profile, or two of the three ask for different ones.
     """
-    wanted = options.get("profile")
-    if wanted is not None and (not isinstance(wanted, str) or wanted not in model.profiles):
-        raise no_such_profile(model, wanted)
+    wanted: str | None = options.get("profile")
+    if wanted is not None:
+        wanted = profile_named(model, wanted)
     loras = _profiles_with_lora(model, options)
     if loras:
         wanted = wanted or _named(model, named) or loras[0]
