@@ -7,7 +7,7 @@ from typing import Final
 
 from sie_server.adapters.base import Adapter, ModelSpec, WeightsSource
 from sie_server.adapters.registry import AdapterFactory
-from sie_server.adapters.shared.weight_files import tensor_bytes
+from sie_server.adapters.shared.weight_files import graph_bytes, tensor_bytes
 from sie_server.weights.store import Hold, local_only
 
 CPU_FLOAT_BYTES: Final = 4  # a CPU computes in float32, whatever the files hold
@@ -36,7 +36,10 @@ def fetch(spec: ModelSpec, device: str, hold: Callable[[WeightsSource], Hold] = 
     held = hold(spec.source)
     float_bytes = CPU_FLOAT_BYTES if device == "cpu" else FLOAT_BYTES.get(spec.precision or "float16", 2)
     try:
-        size = tensor_bytes(held.folder, allow_pickle=spec.source.allow_pickle, float_bytes=float_bytes)
+        if spec.source.graph is None:
+            size = tensor_bytes(held.folder, allow_pickle=spec.source.allow_pickle, float_bytes=float_bytes)
+        else:
+            size = graph_bytes(held.folder / spec.source.graph)
     except BaseException:
         held.release()
         raise

@@ -150,6 +150,8 @@ class Residency:
         try:
             await slot.loop.drain(self._limits.drain_s)
             await in_thread(_dropping(slot.loop.adapter, self._ports.release))
+        except Exception:  # whoever made room with it goes on, and finds out whether there is some
+            log.exception("model %s did not unload in order", slot.name)
         finally:
             slot.loop, slot.size_bytes = None, 0
             slot.state = advance(slot.state, Step.UNLOADED)
