@@ -80,7 +80,9 @@ class Story:
         self.reach(f"client told: {wait.reason}")
         status = f"{PROVISIONING_STATUS} " if wait.reason == ErrorCode.PROVISIONING else ""
         why = f" ({wait.message})" if is_new else ""
-        again = f"asks again in {wait.delay_s:.1f} s"
+        again = (
+            f"the router keeps it, {wait.delay_s:.0f} s at most" if wait.held else f"asks again in {wait.delay_s:.1f} s"
+        )
         self.reporter.line(f"client: attempt {wait.attempt}: {status}{wait.reason}{why}; {again}", "blue")
 
 

@@ -11,8 +11,9 @@ AUTHORIZATION: Final = "Authorization"
 PREFER: Final = "Prefer"
 WAIT: Final = "X-SIE-Wait"
 TIMEOUT: Final = "X-SIE-Timeout"
+ATTEMPT: Final = "X-SIE-Attempt"
 
-# Response
+# Response; WAIT is one too: how long a router that could not serve would keep the next attempt
 SERVER_VERSION: Final = "X-SIE-Server-Version"
 ERROR_CODE: Final = "X-SIE-Error-Code"
 WORKER: Final = "X-SIE-Worker"

@@ -19,11 +19,24 @@ class GpuStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     memory_total_bytes: int = 0
 
 
+MAX_FAILURE_CHARS = 500  # of the message of a failed load; every frame repeats it
+
+
+class ModelFailure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a model could not be loaded; `permanent`: this worker will not try again by itself."""
+
+    error_class: str = ""
+    message: str = ""
+    attempts: int = 0
+    permanent: bool = False
+
+
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One model that is not merely available: loading, loaded, unloading or failed.
 
-    `aliases` are further names (`model:profile`) that its weights answer to. `queue_depth` counts items that were
-    accepted for it and are not answered yet. `memory_bytes` is what its weights take.
+    `aliases` are further names (`model:profile`) that its weights answer to; a LoRA on top of them has a row of its own
+    under the name of its profile, and no queue. `queue_depth` counts items that were accepted for it and are not
+    answered yet. `memory_bytes` is what its weights take. `failure` is there while it is failed.
     """
 
     name: str
@@ -31,6 +44,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     state: str = "loaded"
     queue_depth: int = 0
     memory_bytes: int = 0
+    failure: ModelFailure | None = None
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -71,8 +71,9 @@ def test_no_request_that_fits_the_openapi_document_is_answered_with_a_bug(
 visible = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=30)
 values = st.binary(max_size=30).map(lambda text: bytes(each for each in text if each >= 0x20 and each != 0x7F).strip())
 prefixes = ["/", "/v1/encode/", "/v1/score/", "/v1/pools/", "/v1/models/", "/v1/embeddings", "/v2/rerank", "/health"]
-names = ["x-sie-machine-profile", "x-sie-pool", "x-sie-timeout", "x-sie-wait", "prefer", "x-request-id",
-         "x-sie-sdk-version", "authorization", "content-type", "accept", "connection", "traceparent"]  # fmt: skip
+names = ["x-sie-machine-profile", "x-sie-pool", "x-sie-timeout", "x-sie-wait", "x-sie-attempt", "prefer",
+         "x-request-id", "x-sie-sdk-version", "authorization", "content-type", "accept", "connection",
+         "traceparent"]  # fmt: skip
 
 
 @given(

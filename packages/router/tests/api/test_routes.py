@@ -4,12 +4,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from websockets.asyncio.client import connect
 
 from router_builders import MODEL, status
 from router_fakes import FakeWorker, eventually, served, settings
 from sie_protocol.errors import ErrorCode
+from sie_protocol.status import MAX_FAILURE_CHARS, ModelFailure, ModelStatus
 from sie_router.core.fleet import Group
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
@@ -174,6 +176,21 @@ async def test_models_join_the_catalogue_with_the_workers(make_worker: MakeWorke
         "worker_count": 1,
         "workers": [worker.url],
     }
+
+
+async def test_a_model_that_failed_to_load_says_why(make_worker: MakeWorker, catalogue: dict[str, Path]) -> None:
+    failure = ModelFailure(error_class="OOM", message="x" * 10_000, attempts=2)
+    failed = ModelStatus(name=MODEL, aliases=(f"{MODEL}:short",), state="failed", failure=failure)
+    of_old = ModelStatus(name="org/other", state="failed")  # a worker that does not say why
+    worker = await make_worker(msgspec.structs.replace(status("one"), models=(failed, of_old)))
+    async with served(settings(worker, **catalogue)) as router, httpx.AsyncClient(base_url=router.url) as client:
+        await eventually(lambda: router.healthy() == 1)
+        one, other = (await client.get("/v1/models")).json()["models"]
+    assert (one["state"], other["state"]) == ("failed", "failed")
+    message = "x" * MAX_FAILURE_CHARS
+    facts = {"error_class": "OOM", "message": message, "attempts": 2, "permanent": False, "worker": "one"}
+    assert one["last_error"] == {"code": "MODEL_LOAD_FAILED", **facts}
+    assert other["last_error"]["code"] == "MODEL_LOAD_FAILED"
 
 
 async def test_without_a_catalogue_models_are_those_that_are_loaded(make_worker: MakeWorker) -> None:

@@ -2,7 +2,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_builders import L4, fleet, pool, seen, url
-from sie_router.core.demand import BURST_S, SLACK_S, jittered, reserved, ttl_s, unserved, waited_s, wanted, warm
+from sie_router.core.demand import (
+    BURST_S,
+    SLACK_S,
+    Arrival,
+    jittered,
+    reserved,
+    ttl_s,
+    unserved,
+    waited_s,
+    wanted,
+    warm,
+)
 from sie_router.core.events import Missed, PoolGone, PoolPut, Tick, WorkerGone, WorkerLost, apply
 from sie_router.core.fleet import Group
 from sie_router.core.leases import LEASE_S, MAX_SKEW_S
@@ -73,6 +84,33 @@ def test_requests_that_come_at_once_count_each_and_clients_that_come_again_do_no
         assert unserved(state, moment) == {L4: clients, A100: 0}
         now += max(pause_s, 2 * BURST_S)
     assert unserved(state, moment + 61) == {L4: 0, A100: 0}
+
+
+arrivals = st.lists(st.tuples(st.floats(0, 30), st.sampled_from(Arrival)), max_size=40)
+
+
+@given(arrivals)
+def test_however_clients_come_back_they_are_never_more_than_came(moments: list[tuple[float, Arrival]]) -> None:
+    state, new, again = fleet(), 0, 0
+    for now, arrival in sorted(moments, key=lambda each: each[0]):
+        state = apply(state, Missed(L4, DEFAULT_POOL, 60, arrival), now)
+        new, again = new + (arrival is Arrival.NEW), again + (arrival is Arrival.AGAIN)
+        assert wanted(state, now)[KEY] == 1
+        assert 0 <= unserved(state, now)[L4] <= max(new, again)
+
+
+@given(st.integers(1, 50), st.floats(0, 0.9))
+def test_who_is_told_and_comes_back_at_once_is_one_client(clients: int, pause_s: float) -> None:
+    state = fleet()
+    for arrival in (Arrival.NEW, Arrival.AGAIN, Arrival.STILL):
+        for _ in range(clients):
+            state = apply(state, Missed(L4, DEFAULT_POOL, 60, arrival), pause_s * (arrival is not Arrival.NEW))
+    assert unserved(state, pause_s)[L4] == clients
+
+
+def test_who_still_waits_keeps_the_demand_up_and_counts_nowhere() -> None:
+    state = fleet(Missed(L4, DEFAULT_POOL, 60), Missed(L4, DEFAULT_POOL, 90, Arrival.STILL))
+    assert (wanted(state, 80)[KEY], unserved(state, 80)[L4]) == (1, 1)
 
 
 def test_a_burst_is_forgotten_while_one_client_still_asks() -> None:

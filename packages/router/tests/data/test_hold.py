@@ -7,7 +7,7 @@ import msgspec
 from router_builders import L4, MODEL, status
 from router_fakes import Exchange, FakeWorker, Served, eventually, served, settings
 from sie_protocol.status import ModelStatus
-from sie_router.core.demand import wanted
+from sie_router.core.demand import unserved, wanted
 from sie_router.core.hold import START, due_s
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
@@ -46,18 +46,72 @@ async def test_a_request_waits_for_a_worker_and_demand_is_visible_meanwhile(make
         assert (router.app.waiting.requests, router.app.waiting.held_bytes) == (0, 0)
 
 
-async def test_who_did_not_ask_to_wait_is_told_at_once(make_worker: MakeWorker) -> None:
+async def test_who_did_not_ask_to_wait_is_told_at_once_and_offered_to(make_worker: MakeWorker) -> None:
     worker = await make_worker(NOBODY)
     async with served(settings(worker)) as router:
         for wait in (None, "0", "soon"):
             answer = await ask(router, wait)
             assert (answer.status_code, "preference-applied" in answer.headers) == (202, False)
+            assert answer.headers["x-sie-wait"] == "120"
+        worker.tell(WARM)
+        await eventually(lambda: router.healthy() == 1)
+        assert "x-sie-wait" not in (await ask(router, None)).headers
+
+
+async def test_once_a_start_was_seen_clients_are_told_how_long_the_next_may_take(make_worker: MakeWorker) -> None:
+    worker = await make_worker(NOBODY)
+    async with served(settings(worker, retry_after_s=120)) as router:
+        first = await ask(router, None)
+        assert (int(first.headers["retry-after"]) >= 120, first.json()["estimated_wait_s"]) == (True, 9)
+        worker.tell(WARM)
+        await eventually(lambda: router.healthy() == 1)
+        worker.tell(NOBODY)
+        await eventually(lambda: router.healthy() == 0)
+        second = await ask(router, None)
+    assert second.status_code == 202
+    assert 1 <= int(second.headers["retry-after"]) < 20
+    assert 1 <= second.json()["estimated_wait_s"] < 20
+
+
+async def test_a_model_that_loads_is_offered_to_be_waited_for(make_worker: MakeWorker) -> None:
+    async def loading(exchange: Exchange) -> None:
+        exchange.refuse("MODEL_LOADING")
+
+    worker = await make_worker(status("w"), loading)
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        answer = await ask(router, None)
+    assert (answer.status_code, answer.headers["x-sie-wait"]) == (503, "120")
+
+
+async def test_nobody_is_offered_what_there_is_not() -> None:
+    async with served(settings(max_wait_s=0)) as router:
+        assert "x-sie-wait" not in (await ask(router, None)).headers
+    async with served(settings(max_waiting_bytes=100)) as router:
+        assert "x-sie-wait" not in (await ask(router, None, body=b"x" * 101)).headers
+        router.app.drain()
+        assert "x-sie-wait" not in (await ask(router, None)).headers
+
+
+async def test_a_client_that_was_told_and_then_waits_counts_as_one() -> None:
+    async with served(settings(max_wait_s=1)) as router, httpx.AsyncClient(base_url=router.url, timeout=20) as client:
+
+        async def told_and_kept() -> None:
+            await client.post(PATH, content=b"{}")
+            for attempt in ("2", "3"):
+                kept = {"x-sie-wait": "1", "x-sie-attempt": attempt}
+                assert (await client.post(PATH, content=b"{}", headers=kept)).status_code == 202
+
+        await asyncio.gather(*(told_and_kept() for _ in range(5)))
+        now = asyncio.get_running_loop().time()
+        assert unserved(router.app.store.snapshot(), now) == {L4: 5}
 
 
 async def test_when_the_time_is_over_the_answer_is_the_usual_one() -> None:
     async with served(settings(max_wait_s=1)) as router:
         answer = await ask(router, "30")
         assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=1")
+        assert answer.headers["x-sie-wait"] == "1"  # its own place is free again
         assert demand(router, asyncio.get_running_loop().time()) == 1
         assert router.app.waiting.ended["expired"] == 1
     assert router.outcomes[0].held_s >= 1
@@ -85,6 +139,26 @@ async def test_a_request_waits_until_its_model_is_loaded(make_worker: MakeWorker
         worker.tell(status("other", loading=[MODEL]))
         assert len(worker.seen) == 1
         worker.tell(WARM)
+        assert (await asked).status_code == 200
+    assert len(worker.seen) == 2
+
+
+async def test_a_request_waits_until_its_lora_is_loaded_on_top_of_the_model(make_worker: MakeWorker) -> None:
+    name = f"{MODEL}:law"
+
+    async def loading_at_first(exchange: Exchange) -> None:
+        if name in worker.frame.loaded_models:
+            exchange.reply()
+        else:
+            exchange.refuse("LORA_LOADING")
+            worker.tell(status("w", loaded=[MODEL], loading=[name]))
+
+    worker = await make_worker(WARM, loading_at_first)
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        asked = asyncio.create_task(ask(router, path=f"/v1/encode/{name}"))
+        await eventually(lambda: waiting(router) == 1)
+        worker.tell(status("w", loaded=[MODEL, name]))
         assert (await asked).status_code == 200
     assert len(worker.seen) == 2
 

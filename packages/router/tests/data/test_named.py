@@ -90,6 +90,12 @@ async def test_without_a_worker_the_answer_is_always_a_503_and_creates_demand(ve
     assert router.outcomes[0].provisioning
 
 
+async def test_no_delay_is_longer_than_clients_of_openai_obey() -> None:
+    async with served(settings(retry_after_s=120)) as router:
+        delays = [int((await post(router, {"model": MODEL, "input": "a"})).headers["retry-after"]) for _ in range(20)]
+    assert 48 <= min(delays) <= max(delays) <= 60
+
+
 @pytest.mark.parametrize(
     ("body", "code", "param"),
     [

@@ -1,8 +1,11 @@
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sie_router.data.preference import wait_s
+from router_builders import MODEL
+from router_fakes import served, settings
+from sie_router.data.preference import preferred_s
 
 
 @pytest.mark.parametrize(
@@ -15,18 +18,30 @@ from sie_router.data.preference import wait_s
         (b"prefer", b"wait=-1", 0),
         (b"prefer", b"await=3", 0),
         (b"prefer", b"", 0),
-        (b"prefer", b"wait=999", 60),
-        (b"x-sie-wait", b"30", 30),
-        (b"x-sie-wait", b"soon", 0),
         (b"wait", b"30", 0),
     ],
 )
-def test_a_wish_is_read_or_ignored(name: bytes, value: bytes, seconds: int) -> None:
-    assert wait_s([(b"accept", b"*/*"), (name, value)], 60) == seconds
+def test_a_preference_is_read_or_ignored(name: bytes, value: bytes, seconds: int) -> None:
+    assert preferred_s([(b"accept", b"*/*"), (name, value)]) == seconds
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from([b"prefer", b"x-sie-wait", b"a"]), st.binary(max_size=30))), st.integers(0, 99)
+@given(st.lists(st.tuples(st.sampled_from([b"prefer", b"a"]), st.binary(max_size=30))))
+def test_no_preference_is_an_error(headers: list[tuple[bytes, bytes]]) -> None:
+    assert preferred_s(headers) >= 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        *(("X-SIE-Wait", value, "whole seconds") for value in ("soon", "-1", "2.5", "30s", "", "9" * 10, "nan")),
+        *(("X-SIE-Attempt", value, "1 for the first") for value in ("first", "-1", "0", "")),
+        *(("X-SIE-Timeout", value, "a number of seconds above 0") for value in ("soon", "-1", "0", "inf", "nan", "")),
+    ],
 )
-def test_no_header_makes_a_request_wait_longer_than_allowed(headers: list[tuple[bytes, bytes]], most: int) -> None:
-    assert 0 <= wait_s(headers, most) <= most
+async def test_a_header_of_ours_that_makes_no_sense_is_refused_in_words_that_say_what_does(
+    name: str, value: str, expected: str
+) -> None:
+    async with served(settings()) as router, httpx.AsyncClient(base_url=router.url) as client:
+        answer = await client.post(f"/v1/encode/{MODEL}", headers={name: value, "prefer": "wait=-1"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "INVALID_INPUT")
+    assert f"{name} is '{value}'; expected {expected}" in answer.json()["error"]["message"]

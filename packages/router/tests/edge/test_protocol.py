@@ -2,6 +2,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 
+import pytest
 from starlette.types import Receive, Scope, Send
 
 from router_builders import MODEL, status
@@ -47,6 +48,27 @@ async def test_an_old_client_gets_its_answer_and_a_closed_connection(make_worker
     assert answer.startswith(b"HTTP/1.1 200")
     assert b"connection: close\r\n" in answer
     assert answer.endswith(b"\r\n\r\nhi")
+
+
+async def test_an_old_client_gets_no_chunks_but_the_end_of_the_connection() -> None:
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await answer_lifespan(receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for piece in (b"one ", b"two"):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        if scope["path"] != "/cut":
+            await send({"type": "http.response.body", "body": b""})
+
+    async with listening(stream) as port:
+        head, _, body = (await said(port, "GET / HTTP/1.0\r\nexpect: 100-continue\r\n\r\n")).partition(b"\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            await said(port, "GET /cut HTTP/1.0\r\n\r\n")
+    assert body == b"one two"
+    assert head.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in head
+    assert b"chunked" not in head
 
 
 async def test_a_line_break_in_a_value_cannot_make_a_header() -> None:

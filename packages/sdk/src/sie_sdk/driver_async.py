@@ -9,7 +9,8 @@ from sie_sdk import leases
 from sie_sdk.drivers import AsyncClock, Clock, SkewWarning, closed_while, tell, tell_lease
 from sie_sdk.errors import SIEError
 from sie_sdk.leases import LeaseBook
-from sie_sdk.messages import Effect, OnWait, Parallel, Pause, Plan, Resume, Send, Sleep, T
+from sie_sdk.messages import Effect, Hold, OnWait, Parallel, Pause, Plan, Resume, Send, Sleep, T
+from sie_sdk.places import Places
 from sie_sdk.settings import Settings
 from sie_sdk.types import StatusFrame
 
@@ -40,6 +41,7 @@ class AsyncLink:
         self._on_wait = on_wait
         self._skew = SkewWarning()
         self._closed = asyncio.Event()
+        self._places = Places(settings.max_connections // 2, asyncio.Event)
         self._keeper: asyncio.Task[None] | None = None
         self.book = LeaseBook(self._begin_keeping, tell_lease)
 
@@ -66,6 +68,7 @@ class AsyncLink:
     async def close(self) -> None:
         """End waits and requests of all tasks with SIEConnectionError, and close all connections."""
         self._closed.set()
+        self._places.close()
         await self._transport.close()
         if self._keeper is not None:
             self._keeper.cancel()
@@ -78,10 +81,27 @@ class AsyncLink:
             case Sleep(event):
                 tell(self._on_wait, event)
                 await self._wait(event.delay_s, f"a call waited because of {event.reason}")
+            case Hold():
+                return await self._hold(effect)
             case Pause(delay_s):
                 await self._wait(delay_s, "it kept its pools")
             case Parallel():
                 return self.clock.resume(results=await self._all(effect))
+        return self.clock.resume()
+
+    async def _hold(self, effect: Hold) -> Resume:
+        with self._places.take(effect.key) as place:
+            if place.is_kept:
+                tell(self._on_wait, effect.event)
+                outcome = self._skew.seen(await self._transport.send(effect.send.request, effect.send.timeout_s))
+                place.came(outcome)
+                return self.clock.resume(outcome)
+            event = effect.instead.event
+            tell(self._on_wait, event)
+            if not self._closed.is_set():
+                await self.clock.wait(place.bell, event.delay_s)  # which closing the client rings as well
+        if self._closed.is_set():
+            raise closed_while(f"a call waited because of {event.reason}")
         return self.clock.resume()
 
     async def _wait(self, delay_s: float, what: str) -> None:

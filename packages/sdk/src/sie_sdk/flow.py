@@ -1,4 +1,4 @@
-"""One call as a generator: yields `Send` and `Sleep`, is resumed with what happened, returns the result.
+"""One call as a generator: yields `Send`, `Hold` and `Sleep`, is resumed with what happened, returns the result.
 
 Knows nothing of sockets, threads, event loops or clocks; `drivers` runs it, tests run it under virtual time.
 """
@@ -9,9 +9,26 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, assert_never
 
 from sie_protocol.errors import ErrorCode
-from sie_sdk import retry
+from sie_protocol.headers import ATTEMPT, WAIT
+from sie_sdk import hold, retry
 from sie_sdk.errors import ProvisioningError, SIEError
-from sie_sdk.messages import Answer, Flow, OnProgress, Parallel, Plan, Request, Send, Sleep, T, WaitEvent
+from sie_sdk.hold import NO_TRUST, Lesson, Trust
+from sie_sdk.messages import (
+    Answer,
+    Effect,
+    Flow,
+    Hold,
+    OnProgress,
+    Outcome,
+    Parallel,
+    Plan,
+    Request,
+    Resume,
+    Send,
+    Sleep,
+    T,
+    WaitEvent,
+)
 from sie_sdk.retry import Raise, Return, Terms, Wait
 
 LAST_ATTEMPT_S: Final = 5.0  # of the budget are kept for the attempt after the last wait
@@ -25,40 +42,99 @@ def reserve_s(terms: Terms) -> float:
 def exchange(request: Request, terms: Terms, start: float) -> Flow[tuple[Answer, float]]:
     """Send the request until it brings a result; returns the answer and when it came.
 
-    Ends within `terms.budget_s` of `start`; every wait is followed by an attempt.
+    Ends within `terms.budget_s` of `start`; every wait is followed by an attempt. For who waits for capacity the router
+    keeps the request where it offers that; elsewhere the wait is a sleep.
 
     Raises:
         SIEError: as `retry` decides.
     """
-    end, reserved_s = start + terms.budget_s, reserve_s(terms)
-    seen: Counter[str] = Counter()
-    now = start
-    attempts = 0
+    tries = _Tries(request, terms, start)
+    effect: Effect = tries.attempt(start)
     while True:
+        happened = yield effect
+        if happened.outcome is None:  # a wait is over
+            effect = tries.attempt(happened.now)
+            continue
+        decided = tries.after(effect, happened.outcome, happened)
+        if isinstance(decided, Return):
+            return decided.answer, happened.now
+        effect = decided
+
+
+class _Tries:
+    """The attempts of one call: what was seen so far, and what to do next."""
+
+    def __init__(self, request: Request, terms: Terms, start: float) -> None:
+        self._request = request
+        self._terms = terms
+        self._start = start
+        self._reserved_s = reserve_s(terms)
+        self._deadline = start + terms.budget_s - self._reserved_s  # no attempt begins later
+        self._trust = Trust() if terms.wait_for_capacity else NO_TRUST
+        self._seen: Counter[str] = Counter()
+        self._count = 0
+        self._began = start  # the effect under way
+
+    def attempt(self, now: float) -> Send:
+        """The next attempt, to be answered at once."""
+        self._began = now
         # A laptop that slept through the budget still gets its last attempt, hence the lower bound.
-        happened = yield Send(request, min(terms.timeout_s, max(end - now, reserved_s)))
-        assert happened.outcome is not None  # noqa: S101 - a driver without an outcome is a bug
-        attempts += 1
+        left_s = max(self._deadline - now, 0.0) + self._reserved_s
+        return Send(self._marked(), min(self._terms.timeout_s, left_s))
+
+    def after(self, effect: Effect, outcome: Outcome, happened: Resume) -> Return | Sleep | Hold:
+        """What to do about the outcome of an attempt.
+
+        Raises:
+            SIEError: as `retry` decides.
+        """
+        now = happened.now
+        self._count += 1
+        learnt = Lesson(outcome, self._trust)
+        if isinstance(effect, Hold):
+            learnt = hold.lesson(outcome, effect.event.delay_s, now - self._began, self._trust)
+            self._trust = learnt.trust
         decision = retry.decide(
-            happened.outcome,
-            asked=str(request),
-            seen=seen,
-            now=happened.now,
-            deadline=end - reserved_s,
-            terms=terms,
+            learnt.outcome,
+            asked=str(self._request),
+            seen=self._seen,
+            now=now,
+            deadline=self._deadline,
+            terms=self._terms,
             draw=happened.draw,
         )
         match decision:
-            case Return(answer):
-                return answer, happened.now
+            case Return():
+                return decision
             case Raise(error):
                 raise error
-            case Wait(delay_s, refusal):
-                seen[refusal.name] += 1
-                event = WaitEvent(refusal.name, refusal.message, delay_s, attempts, happened.now - start)
-                now = (yield Sleep(event)).now
+            case Wait():
+                return self._wait(decision, learnt, now)
             case _:
                 assert_never(decision)
+
+    def _wait(self, told: Wait, learnt: Lesson, now: float) -> Sleep | Hold:
+        refusal = told.refusal
+        self._seen[refusal.name] += 1
+        self._began = now
+        delay_s = told.delay_s if learnt.most_delay_s is None else min(told.delay_s, learnt.most_delay_s)
+        event = WaitEvent(refusal.name, refusal.message, delay_s, self._count, now - self._start)
+        # Should silence come instead of an answer, there is still to be time for an attempt.
+        left_s = self._deadline - now
+        wish_s = hold.wish_s(learnt.outcome, refusal, self._trust, left_s - self._reserved_s) if learnt.again else 0
+        if not wish_s:
+            return Sleep(event)
+        kept = Send(_with(self._marked(), WAIT, wish_s), min(wish_s + self._terms.timeout_s, left_s))
+        key = (self._terms.gpu or "", self._terms.model or "")
+        return Hold(kept, replace(event, delay_s=float(wish_s), held=True), Sleep(event), key)
+
+    def _marked(self) -> Request:
+        """The request; routers count clients and not attempts, so all but the first say what they are."""
+        return _with(self._request, ATTEMPT, self._count + 1) if self._count else self._request
+
+
+def _with(request: Request, name: str, value: int) -> Request:
+    return replace(request, headers=(*request.headers, (name, str(value))))
 
 
 def single(request: Request, terms: Terms, parse: Callable[[Answer], T]) -> Plan[T]:

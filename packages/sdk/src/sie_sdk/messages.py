@@ -72,7 +72,8 @@ class WaitEvent:
     """Told to `on_wait` before each wait.
 
     `reason` is a code (PROVISIONING, MODEL_LOADING, CONNECT_FAILED, ...), `message` what the server or the system said,
-    `attempt` the number of requests sent so far and `elapsed_s` the time since the call began.
+    `attempt` the number of requests sent so far and `elapsed_s` the time since the call began. `held`: the router keeps
+    the request, so that the wait ends before `delay_s` if a worker can serve it earlier.
     """
 
     reason: str
@@ -80,6 +81,7 @@ class WaitEvent:
     delay_s: float
     attempt: int
     elapsed_s: float
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,20 @@ class Sleep:
     """Tell `event` to whoever listens, then resume after `event.delay_s`."""
 
     event: WaitEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Tell `event` and send `send`, which the router keeps until somebody can serve it; resume with its outcome.
+
+    If this client has another request for the same `key` kept already, or enough of them, nothing is sent: `instead`
+    happens, which ends early when the one for this key brought news; resume without an outcome.
+    """
+
+    send: Send
+    event: WaitEvent
+    instead: Sleep
+    key: "HoldKey"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +137,8 @@ class Parallel:
 class Resume:
     """What a driver hands back: the monotonic time, a fresh random number in [0, 1) and what became of the effect.
 
-    `outcome` is that of a Send. `results` are those of a Parallel in order: a result, an SIEError, or None for a plan
-    that did not begin.
+    `outcome` is that of a Send, or of a Hold that was sent. `results` are those of a Parallel in order: a result, an
+    SIEError, or None for a plan that did not begin.
     """
 
     now: float
@@ -131,7 +147,8 @@ class Resume:
     results: tuple[Any, ...] = ()
 
 
-Effect = Send | Sleep | Pause | Parallel
+HoldKey = tuple[str, str]  # target and model: who has the same waits for the same
+Effect = Send | Sleep | Hold | Pause | Parallel
 Flow = Generator[Effect, Resume, T]
 Plan = Callable[[float], Flow[T]]  # a call ready to begin at a monotonic time
 OnWait = Callable[[WaitEvent], None]

@@ -2,14 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from sdk_server import Reply
 from sie_sdk.drivers import AsyncClock, Clock, SyncClock
 from sie_sdk.errors import SIEError
-from sie_sdk.messages import Answer, Effect, Loss, Lost, Outcome, Plan, Resume, Send, Sleep, WaitEvent
+from sie_sdk.messages import Answer, Effect, Hold, Loss, Lost, Outcome, Plan, Request, Resume, Send, Sleep, WaitEvent
 
 T = TypeVar("T")
 
@@ -67,11 +67,19 @@ class Run(Generic[T]):
 
     @property
     def waits(self) -> list[WaitEvent]:
-        return [effect.event for effect in self.effects if isinstance(effect, Sleep)]
+        return [effect.event for effect in self.effects if isinstance(effect, Sleep | Hold)]
+
+    @property
+    def sends(self) -> list[Send]:
+        found = (effect.send if isinstance(effect, Hold) else effect for effect in self.effects)
+        return [effect for effect in found if isinstance(effect, Send)]
 
 
-def run(plan: Plan[T], script: Iterator[Scripted], *, start: float = 1000.0, draw: float = 0.0) -> Run[T]:
-    """Drive the plan until it ends."""
+Script = Iterator[Scripted] | Callable[[Request, float], Scripted]
+
+
+def run(plan: Plan[T], script: Script, *, start: float = 1000.0, draw: float = 0.0) -> Run[T]:
+    """Drive the plan until it ends; the script says what comes of each request, by turns or by request and time."""
     done: Run[T] = Run()
     flow, now = plan(start), start
     try:
@@ -82,10 +90,11 @@ def run(plan: Plan[T], script: Iterator[Scripted], *, start: float = 1000.0, dra
                 now += effect.event.delay_s
                 effect = flow.send(Resume(now, draw))
                 continue
-            assert isinstance(effect, Send), "calls of one request neither pause nor part"
-            step = next(script)
-            now += min(step.takes_s, effect.timeout_s)
-            late = step.takes_s > effect.timeout_s
+            sent = effect.send if isinstance(effect, Hold) else effect
+            assert isinstance(sent, Send), "calls of one request neither pause nor part"
+            step = script(sent.request, now) if callable(script) else next(script)
+            now += min(step.takes_s, sent.timeout_s)
+            late = step.takes_s > sent.timeout_s
             effect = flow.send(Resume(now, draw, Lost(Loss.TIMED_OUT, "late") if late else step.outcome))
     except StopIteration as stop:
         done.result = stop.value

@@ -4,6 +4,7 @@ import pytest
 
 from gated_adapter import Kit, engine_of, until
 from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.status import MAX_FAILURE_CHARS
 from sie_server.adapters.base import LoadError
 from sie_server.core.lifecycle import ErrorClass
 from sie_server.core.memory import MIN_STAY_S
@@ -150,10 +151,17 @@ async def test_readiness_waits_for_preloads_and_a_failed_one_does_not_hold_it_ba
         kit.gates["a"].may_load.set()
         await until(lambda: kit.state("a") == "loaded")
         assert kit.engine.unready == "loading b"
-        kit.gates["b"].load_error = LoadError(ErrorClass.NOT_FOUND, "no such folder")
+        kit.gates["b"].load_error = LoadError(ErrorClass.NOT_FOUND, "no such folder " + "x" * 1000)
         kit.gates["b"].may_load.set()
         await until(lambda: kit.engine.unready is None)
         assert kit.engine.info_of("b")["last_error"] is not None
+        told = {status.name: status.failure for status in kit.engine.statuses()}
+        failure = told["b"]
+        assert told["a"] is None
+        assert failure is not None
+        assert (failure.error_class, failure.attempts, failure.permanent) == ("NOT_FOUND", 1, True)
+        assert failure.message.startswith("no such folder")
+        assert len(failure.message) == MAX_FAILURE_CHARS
 
 
 async def test_a_load_that_takes_too_long_fails_and_what_it_brings_later_is_dropped() -> None:

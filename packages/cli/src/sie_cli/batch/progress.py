@@ -64,7 +64,8 @@ class Progress:
         if not self._has_heard:
             unless_nobody_listens(wait)
         self._has_heard = True
-        self.note(f"{wait.reason.lower().replace('_', ' ')}: again in {wait.delay_s:.0f} s")
+        when = f"the router keeps it up to {wait.delay_s:.0f} s" if wait.held else f"again in {wait.delay_s:.0f} s"
+        self.note(f"{wait.reason.lower().replace('_', ' ')}: {when}")
 
     def __enter__(self) -> Self:
         self._bar.start()

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, ModelConfig
+from sie_protocol.errors import ErrorCode
 from sie_protocol.items import ModelInfo
-from sie_protocol.status import ClusterStatus, ClusterSummary, ModelSummary, WorkerInfo
+from sie_protocol.status import MAX_FAILURE_CHARS, ClusterStatus, ClusterSummary, ModelSummary, WorkerInfo
 from sie_router.api.pool_views import pool_summaries
+from sie_router.core.events import MAX_NAME
 from sie_router.core.fleet import Fleet, Worker
 from sie_router.core.pools import Caller
 
@@ -116,13 +118,29 @@ def _described(model: ModelConfig, bundles: tuple[str, ...], healthy: list[Worke
         dims=model.dims,
         loaded=bool(holders),
         state=_state(key, healthy),
-        last_error=None,
+        last_error=_last_error(key, healthy),
         max_sequence_length=model.max_sequence_length,
         profiles=profiles,
         bundles=list(bundles),
         worker_count=len(holders),
         workers=[worker.url for worker in holders],
     )
+
+
+def _last_error(key: str, healthy: list[Worker]) -> dict[str, Any] | None:
+    """Why the first worker that could not load it could not, as the worker itself tells it, cut short."""
+    for worker in healthy:
+        failure = worker.failed.get(key)
+        if failure is not None:
+            return {
+                "code": str(ErrorCode.MODEL_LOAD_FAILED),
+                "error_class": failure.error_class[:MAX_NAME],
+                "message": failure.message[:MAX_FAILURE_CHARS],
+                "attempts": failure.attempts,
+                "permanent": failure.permanent,
+                "worker": worker.name,
+            }
+    return None
 
 
 def _seen(name: str, holders: list[Worker]) -> ModelInfo:

@@ -6,6 +6,7 @@ autoscaler that polls slowly would see the wish vanish between two attempts.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from enum import Enum, auto
 from typing import Final
 
 from sie_router.core.assign import shares
@@ -16,6 +17,14 @@ from sie_router.core.pools import DEFAULT_POOL, Pool
 SLACK_S: Final = 30.0  # scrape plus poll of a typical autoscaler
 BURST_S: Final = 1.0  # the shortest Retry-After: requests closer together are different ones
 Wish = tuple[Group, str]
+
+
+class Arrival(Enum):
+    """How a request that found nobody came: for the first time, once more, or not at all, it has been waiting here."""
+
+    NEW = auto()
+    AGAIN = auto()
+    STILL = auto()
 
 
 def jittered(retry_after_s: int, draw: float) -> int:
@@ -31,7 +40,7 @@ def ttl_s(retry_after_s: float) -> float:
     return retry_after_s * 1.5 + SLACK_S
 
 
-def missed(fleet: Fleet, group: Group, pool: str, now: float, ttl_s: float) -> Mapping[Wish, Want]:
+def missed(fleet: Fleet, group: Group, pool: str, now: float, ttl_s: float, arrival: Arrival) -> Mapping[Wish, Want]:
     """The demand after one request found nobody in a group.
 
     Only what a pool reserves of configured groups counts, whatever callers ask for, and only while the pool has no
@@ -40,17 +49,20 @@ def missed(fleet: Fleet, group: Group, pool: str, now: float, ttl_s: float) -> M
     wish = (group, pool)
     if not _is_possible(fleet, wish) or fleet.has_healthy(group, pool):
         return fleet.demand
-    return {**fleet.demand, wish: _once_more(fleet.demand.get(wish), now, now + ttl_s)}
+    before = fleet.demand.get(wish, Want(now, now + ttl_s, since=now, most_until=now + ttl_s))
+    return {**fleet.demand, wish: _once_more(before, now, now + ttl_s, arrival)}
 
 
-def _once_more(before: Want | None, now: float, until: float) -> Want:
-    if before is None:
-        return Want(now, until, since=now, count=1, most=1, most_until=until)
-    is_same_burst = now - before.since < BURST_S
-    want = replace(before, until=max(until, before.until), count=before.count + 1 if is_same_burst else 1)
-    want = want if is_same_burst else replace(want, since=now)
-    is_most = want.count >= want.most or now > want.most_until
-    return replace(want, most=want.count, most_until=until) if is_most else want
+def _once_more(before: Want, now: float, until: float, arrival: Arrival) -> Want:
+    want = replace(before, until=max(until, before.until))
+    if arrival is Arrival.STILL:
+        return want
+    if now - want.since >= BURST_S:
+        want = replace(want, since=now, new=0, again=0)
+    # Who was told a moment ago to come back may be here already: such a client is one, not two.
+    new, again = want.new + (arrival is Arrival.NEW), want.again + (arrival is Arrival.AGAIN)
+    want, most = replace(want, new=new, again=again), max(new, again)
+    return replace(want, most=most, most_until=until) if most >= want.most or now > want.most_until else want
 
 
 def pruned(fleet: Fleet, now: float) -> Mapping[Wish, Want]:

@@ -1,17 +1,18 @@
 """What can happen to a cluster, and what it makes of the fleet. A log of events replays to the same fleet."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from sie_protocol.catalog import Catalog
-from sie_protocol.status import STALE_AFTER_S, ModelStatus, WorkerStatus
+from sie_protocol.status import STALE_AFTER_S, ModelFailure, ModelStatus, WorkerStatus
 from sie_router.core.catalog import known_models
-from sie_router.core.demand import missed, pruned, unmet
+from sie_router.core.demand import Arrival, missed, pruned, unmet
 from sie_router.core.fleet import OTHER, Fleet, Group, Worker
 from sie_router.core.health import HEALTHY, Health, awaited, weight
 from sie_router.core.index import reindexed
 from sie_router.core.pools import Pool
+from sie_router.core.startups import with_startups
 
 MAX_NAME: Final = 128
 MAX_ORDINAL_DIGITS: Final = 6  # more are a hash that happens to have no letters
@@ -54,6 +55,7 @@ class Missed:
     group: Group
     pool: str
     ttl_s: float
+    arrival: Arrival = Arrival.NEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,8 @@ def apply(fleet: Fleet, event: Event, now: float) -> Fleet:
             return _after_worker(fleet, event, now)
         case PoolPut() | PoolGone() | PoolsListed():
             return _with_pools(fleet, _pools_after(fleet, event))
-        case Missed(group, pool, ttl_s):
-            return replace(fleet, demand=missed(fleet, group, pool, now, ttl_s))
+        case Missed(group, pool, ttl_s, arrival):
+            return replace(fleet, demand=missed(fleet, group, pool, now, ttl_s, arrival))
         case CatalogPut(catalog):
             return replace(fleet, models=known_models(catalog))
         case Tick():
@@ -138,7 +140,7 @@ def _with_worker(fleet: Fleet, worker: Worker, now: float) -> Fleet:
     after = replace(fleet, workers={**fleet.workers, worker.url: worker})
     if before is not None and before.membership == worker.membership:
         return after
-    return _without_met(reindexed(after))
+    return _without_met(with_startups(reindexed(after), now))
 
 
 def _pools_after(fleet: Fleet, event: PoolEvent) -> Mapping[str, Pool]:
@@ -208,7 +210,7 @@ def _worker(fleet: Fleet, url: str, status: WorkerStatus, now: float) -> Worker:
         queue_depth=max(0, status.queue_depth),
         loaded=frozenset(loaded),
         loading=_in_state(status.models, "loading"),
-        failed=_in_state(status.models, "failed"),
+        failed={name: model.failure or ModelFailure() for model, name in _names(status.models, "failed")},
         loaded_models=status.loaded_models,
         gpu_count=status.gpu_count,
         memory_used_bytes=sum(gpu.memory_used_bytes for gpu in status.gpus),
@@ -236,5 +238,9 @@ def _plain(text: str) -> str:
 
 def _in_state(models: tuple[ModelStatus, ...], state: str) -> frozenset[str]:
     """Names of the models in a state, and of the profiles that run on their weights."""
+    return frozenset(name for _, name in _names(models, state))
+
+
+def _names(models: tuple[ModelStatus, ...], state: str) -> Iterator[tuple[ModelStatus, str]]:
     found = (model for model in models if model.state == state)
-    return frozenset(name.lower() for model in found for name in (model.name, *model.aliases))
+    return ((model, name.lower()) for model in found for name in (model.name, *model.aliases))

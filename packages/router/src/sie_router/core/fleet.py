@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from sie_protocol.status import ModelFailure
 from sie_router.core.catalog import AnyModel, Models
 from sie_router.core.health import HEALTHY, Health
 from sie_router.core.leases import LEASE_S
@@ -40,11 +41,11 @@ OTHER: Final = Group("other", "other")  # label values of whatever nobody config
 class Worker:
     """One worker as its last status frame told, plus what the router itself noticed.
 
-    `group` holds the labels it is counted under: its configured group, or `OTHER`. `loaded` and `loading` are model
-    ids in lower case; `loaded_models` keeps their spelling. `seen_at` is monotonic time in seconds. `is_connected`
-    turns false when the status stream or a request found the worker gone, `is_stale` when it fell silent. `ordinal` is
-    the number at the end of a pod's name: a StatefulSet removes the highest first. `weight` in (0, 1] is the share of
-    requests a worker takes that began to serve at `serving_since`.
+    `group` holds the labels it is counted under: its configured group, or `OTHER`. `loaded`, `loading` and `failed` are
+    by model id in lower case; `loaded_models` keeps their spelling. `seen_at` is monotonic time in seconds.
+    `is_connected` turns false when the status stream or a request found the worker gone, `is_stale` when it fell
+    silent. `ordinal` is the number at the end of a pod's name: a StatefulSet removes the highest first. `weight` in
+    (0, 1] is the share of requests a worker takes that began to serve at `serving_since`.
     """
 
     url: str
@@ -60,7 +61,7 @@ class Worker:
     queue_depth: int = 0
     loaded: frozenset[str] = frozenset()
     loading: frozenset[str] = frozenset()
-    failed: frozenset[str] = frozenset()
+    failed: Mapping[str, ModelFailure] = field(default_factory=dict)
     loaded_models: tuple[str, ...] = ()
     gpu_count: int = 0
     memory_used_bytes: int = 0
@@ -135,15 +136,17 @@ class Index:
 class Want:
     """Requests of one pool that found nobody in a group, since `began`; times are in monotonic seconds.
 
-    It counts until `until`. `count` came since `since`, close together; `most` ever did, and that until `most_until`.
+    It counts until `until`. Since `since`, close together, `new` ones came for the first time and `again` came back;
+    `most` ever did of either, and that until `most_until`.
     """
 
     began: float
     until: float
     since: float
-    count: int
-    most: int
     most_until: float
+    new: int = 0
+    again: int = 0
+    most: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,7 @@ class Fleet:
     """One snapshot. `configured` is ordered: the first group is the default, by convention the cheapest.
 
     `pools` are by name, without the default one, which is whatever they leave; without a renewal they end after
-    `lease_s`. `demand` is by (group, pool).
+    `lease_s`. `demand` is by (group, pool); `startups` are the seconds that it took of late to meet one of a group.
     """
 
     configured: tuple[Group, ...] = ()
@@ -160,6 +163,7 @@ class Fleet:
     workers: Mapping[str, Worker] = field(default_factory=dict)
     pools: Mapping[str, Pool] = field(default_factory=dict)
     demand: Mapping[tuple[Group, str], Want] = field(default_factory=dict)
+    startups: Mapping[Group, tuple[float, ...]] = field(default_factory=dict)
     index: Index = field(default_factory=Index)
     lease_s: float = LEASE_S
 

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from sie_protocol.target import ModelRef
+from sie_router.core.demand import Arrival
 from sie_router.core.fleet import OTHER, Group
 from sie_router.core.route import Ask, Forward
 from sie_router.data.body import Body
@@ -72,8 +73,8 @@ class Call:
     """
 
     __slots__ = ("_holding", "_inflight", "applied_wait_s", "body", "group", "held_s", "incoming", "is_named", "model",
-                 "provisioning", "request_id", "retries", "scope", "send", "started", "status", "watch",
-                 "worker")  # fmt: skip
+                 "offered_wait_s", "provisioning", "request_id", "retries", "scope", "send", "started", "status",
+                 "watch", "worker")  # fmt: skip
 
     send: Send
     watch: Watch
@@ -93,6 +94,7 @@ class Call:
         self.retries = 0
         self.held_s = 0.0
         self.applied_wait_s = 0
+        self.offered_wait_s = 0
         self._inflight = inflight
         self._holding: Forward | None = None
 
@@ -115,6 +117,13 @@ class Call:
         if self._holding is not None:
             self._inflight.leave(self._holding.worker, self._holding.pool)
             self._holding = None
+
+    @property
+    def arrival(self) -> Arrival:
+        """How its client came."""
+        if self.applied_wait_s:
+            return Arrival.STILL
+        return Arrival.AGAIN if self.incoming is not None and self.incoming.attempt > 1 else Arrival.NEW
 
     def outcome(self, now: float) -> Outcome:
         """The record of this request."""

@@ -2,20 +2,17 @@
 
 from msgspec.structs import replace
 
-from sie_protocol.errors import ErrorCode
-from sie_router.core.demand import SLACK_S, ttl_s
+from sie_router.core.demand import SLACK_S, Arrival, ttl_s
 from sie_router.core.events import Missed
 from sie_router.core.fleet import Index
 from sie_router.core.route import Decision, Forward, Provision
-from sie_router.data.body import Body
+from sie_router.data.body import REPLAY_BYTES, Body
 from sie_router.data.call import Call
 from sie_router.data.connection import Reply
-from sie_router.data.forward import Forwarder, Plane, code_of
+from sie_router.data.forward import LOADING, Forwarder, Plane, code_of
 from sie_router.data.incoming import Incoming
-from sie_router.data.preference import wait_s
+from sie_router.data.preference import preferred_s
 from sie_router.data.waiting import WaitingRoom
-
-_LOADING = ErrorCode.MODEL_LOADING.encode()
 
 
 class Hold:
@@ -35,14 +32,31 @@ class Hold:
     ) -> Reply | Decision:
         """A better result than this one, or this one where the client does not want to wait or cannot.
 
-        `seen` is the index in whose light the result came about.
+        `seen` is the index in whose light the result came about. Who is sent away is offered to wait the next time.
 
         Raises:
             Problem, ClientGone: as for any other try.
         """
-        wish_s = wait_s(call.scope["headers"], self._max_wait_s) if _is_early(result) else 0
-        if not wish_s:
+        if not _is_early(result):
             return result
+        wish_s = self._wish_s(call, incoming)
+        if wish_s:
+            result = await self._kept(call, incoming, body, result, seen, wish_s)
+        if _is_early(result):
+            call.offered_wait_s = self._offer_s(incoming)
+        return result
+
+    def _wish_s(self, call: Call, incoming: Incoming) -> int:
+        asked_s = preferred_s(call.scope["headers"]) if incoming.wait_s is None else incoming.wait_s
+        return min(asked_s, self._max_wait_s)
+
+    def _offer_s(self, incoming: Incoming) -> int:
+        size_bytes = incoming.content_length or 0  # a chunked body may turn out to be too long
+        return self._max_wait_s if size_bytes <= REPLAY_BYTES and self._room.has_room(size_bytes) else 0
+
+    async def _kept(
+        self, call: Call, incoming: Incoming, body: Body, result: Reply | Decision, seen: Index, wish_s: int
+    ) -> Reply | Decision:
         await body.fill()
         if not body.is_whole:
             return result
@@ -53,12 +67,12 @@ class Hold:
     async def _served(
         self, call: Call, incoming: Incoming, body: Body, result: Reply | Decision, seen: Index, wish_s: int
     ) -> Reply | Decision:
-        call.applied_wait_s = wish_s
+        arrival, call.applied_wait_s = call.arrival, wish_s
         began = self._plane.clock()
         until = min(began + wish_s, self._forwarder.deadline(call, incoming))
         while _is_early(result):
             call.release()
-            self._want(result, until - self._plane.clock())
+            self._want(result, until - self._plane.clock(), arrival)
             ask = replace(incoming.ask, loaded_only=isinstance(result, Reply))
             is_my_turn = await self._room.turn(ask, seen, until)
             call.held_s = self._plane.clock() - began
@@ -77,11 +91,11 @@ class Hold:
         call.model = decision.model_id
         return await self._forwarder.forward(call, incoming, body, decision), seen
 
-    def _want(self, result: Reply | Decision, left_s: float) -> None:
+    def _want(self, result: Reply | Decision, left_s: float, arrival: Arrival) -> None:
         if isinstance(result, Provision) and result.is_configured:
             lasts_s = max(ttl_s(self._retry_after_s), left_s + SLACK_S)
-            self._plane.publish(Missed(result.group, result.pool, lasts_s))
+            self._plane.publish(Missed(result.group, result.pool, lasts_s, arrival))
 
 
 def _is_early(result: Reply | Decision) -> bool:
-    return code_of(result) == _LOADING if isinstance(result, Reply) else isinstance(result, Provision)
+    return code_of(result) in LOADING if isinstance(result, Reply) else isinstance(result, Provision)

@@ -1,5 +1,6 @@
 """What a client sent, read once: the ask, and the headers that go on to a worker."""
 
+import re
 from collections.abc import Callable, MutableMapping
 from functools import lru_cache
 from typing import Any, Final
@@ -9,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from sie_protocol.errors import ErrorCode, Problem
-from sie_protocol.headers import MACHINE_PROFILE, POOL, REQUEST_ID, SDK_VERSION, TIMEOUT, operation_path
+from sie_protocol.headers import ATTEMPT, MACHINE_PROFILE, POOL, REQUEST_ID, SDK_VERSION, TIMEOUT, WAIT, operation_path
 from sie_protocol.target import ModelRef, parse_model, parse_target
 from sie_router.core.fleet import Worker
 from sie_router.core.pools import Caller
@@ -27,9 +28,14 @@ _POOL: Final = POOL.lower().encode()
 _REQUEST_ID: Final = REQUEST_ID.lower().encode()
 _SDK_VERSION: Final = SDK_VERSION.lower().encode()
 _TIMEOUT: Final = TIMEOUT.lower().encode()
+_WAIT: Final = WAIT.lower().encode()
+_ATTEMPT: Final = ATTEMPT.lower().encode()
 _READ: Final = frozenset(
-    {_PROFILE, _POOL, _REQUEST_ID, _TIMEOUT, b"content-length", b"connection", b"transfer-encoding"}
-)
+    {
+        _PROFILE, _POOL, _REQUEST_ID, _TIMEOUT, _WAIT, _ATTEMPT, b"content-length", b"connection",
+        b"transfer-encoding",
+    }
+)  # fmt: skip
 # Also those that authenticating proxies in front of us add.
 _CREDENTIALS: Final = frozenset(
     {
@@ -44,6 +50,8 @@ _DROPPED: Final = HOP_BY_HOP | _READ | _CREDENTIALS | {b"host", b"expect"}
 _LASTING: Final = frozenset({b"keep-alive", b"close"})
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _MAX_ID_BYTES: Final = 128
+_SECONDS: Final = re.compile(rb"\d{1,9}")
+_COUNT: Final = re.compile(rb"[1-9]\d{0,8}")
 _PATH_SAFE: Final = "/:@!$&'()*+,;=~"
 
 Scope = MutableMapping[str, Any]
@@ -54,7 +62,8 @@ class Incoming(msgspec.Struct, frozen=True):
     """One request as the router needs it. `lines` are the header lines that go on, ready to be written.
 
     `content_length` is None for a chunked body. `path` is where it goes on a worker; empty: the operation on the model.
-    `timeout_s` is how long the client will wait for the answer; None: it did not say.
+    `timeout_s` is how long the client will wait for the answer, `wait_s` how long it would wait for somebody to serve
+    it; None: it did not say. `attempt` counts from 1 the requests of one call.
     """
 
     operation: str
@@ -65,6 +74,8 @@ class Incoming(msgspec.Struct, frozen=True):
     query: bytes
     path: str = ""
     timeout_s: float | None = None
+    wait_s: int | None = None
+    attempt: int = 1
 
 
 def read_incoming(scope: Scope, new_id: Callable[[], str], *, is_named: bool = False) -> Incoming:
@@ -102,6 +113,8 @@ def read_incoming(scope: Scope, new_id: Callable[[], str], *, is_named: bool = F
         scope["query_string"],
         path,
         _timeout_s(read[_TIMEOUT]) if _TIMEOUT in read else None,
+        _number(WAIT, read[_WAIT], _SECONDS, "whole seconds, 0 or more") if _WAIT in read else None,
+        _number(ATTEMPT, read[_ATTEMPT], _COUNT, "1 for the first request of a call") if _ATTEMPT in read else 1,
     )
 
 
@@ -167,6 +180,12 @@ def _timeout_s(text: bytes) -> float:
         message = f"{TIMEOUT} is '{text[:20].decode('latin-1')}'; expected a number of seconds above 0"
         raise Problem(ErrorCode.INVALID_INPUT, message)
     return seconds
+
+
+def _number(name: str, text: bytes, allowed: re.Pattern[bytes], expected: str) -> int:
+    if not allowed.fullmatch(text.strip()):
+        raise Problem(ErrorCode.INVALID_INPUT, f"{name} is '{text[:20].decode('latin-1')}'; expected {expected}")
+    return int(text)
 
 
 def _request_id(given: bytes | None, new_id: Callable[[], str]) -> bytes:

@@ -15,6 +15,7 @@ from sie_router.core.fleet import OTHER, Index
 from sie_router.core.health import Verdict
 from sie_router.core.pools import pool_key
 from sie_router.core.route import Decision, Forward, Provision, Reject
+from sie_router.core.startups import expected_s
 from sie_router.data.admission import Admission
 from sie_router.data.answers import Answer, compat_provisioning, compat_refusal, provisioning, refusal
 from sie_router.data.body import Body, ClientGone, Receive
@@ -31,6 +32,8 @@ from sie_router.data.outgoing import own, passed_on
 
 _RETRY_AFTER: Final = RETRY_AFTER.lower().encode()
 _UNAVAILABLE: Final = 503
+# With a quarter more 60 s: of a longer delay OpenAI's clients make their own, of seconds, or give up at once.
+COMPAT_RETRY_AFTER_S: Final = 48
 _ABOUT_MODEL: Final = frozenset({ErrorCode.MODEL_NOT_FOUND, ErrorCode.BUNDLE_CONFLICT})
 
 logger = logging.getLogger(__name__)
@@ -173,7 +176,7 @@ class Proxy:
         match decision:
             case Provision(group, is_configured, _, pool):
                 if is_configured:
-                    self._plane.publish(Missed(group, pool, ttl_s(self._terms.retry_after_s)))
+                    self._plane.publish(Missed(group, pool, ttl_s(self._terms.retry_after_s), call.arrival))
                 call.provisioning = True
                 call.group = group if is_configured else OTHER
                 await self._answer(call, self._come_back(call, decision))
@@ -186,12 +189,16 @@ class Proxy:
                 assert_never(decision)
 
     def _come_back(self, call: Call, decision: Provision) -> Answer:
-        terms, version = self._terms, sdk_version(call.scope)
-        retry_after_s = jittered(terms.retry_after_s, self._plane.draw())
-        waited = waited_s(self._plane.snapshot(), (decision.group, decision.pool), self._plane.clock())
+        terms, version, fleet = self._terms, sdk_version(call.scope), self._plane.snapshot()
+        waited = waited_s(fleet, (decision.group, decision.pool), self._plane.clock())
+        left_s = expected_s(fleet.startups, decision.group, waited)
+        delay_s = terms.retry_after_s if left_s is None else min(left_s, terms.retry_after_s)
+        if call.is_named:
+            delay_s = min(delay_s, COMPAT_RETRY_AFTER_S)
+        retry_after_s = jittered(delay_s, self._plane.draw())
         if call.is_named:
             return compat_provisioning(decision, retry_after_s, waited)
-        return provisioning(decision, version, retry_after_s, terms.estimated_wait_s, waited)
+        return provisioning(decision, version, retry_after_s, left_s or terms.estimated_wait_s, waited)
 
     async def _answer(self, call: Call, answer: Answer) -> None:
         call.status = answer.status

@@ -40,10 +40,15 @@ class WaitingRoom:
         self.held_bytes = 0
         self.ended = {"served": 0, "expired": 0, "full": 0, "gone": 0}
 
+    def has_room(self, size_bytes: int) -> bool:
+        """True when one more request of this size would be let in."""
+        has_bytes = self.held_bytes + size_bytes <= self._max_bytes
+        return not self._is_closed and self.requests < self._max_requests and has_bytes
+
     @contextmanager
     def place(self, size_bytes: int) -> Iterator[bool]:
         """A place for one request of this size; False when there is none."""
-        if self._is_closed or self.requests >= self._max_requests or self.held_bytes + size_bytes > self._max_bytes:
+        if not self.has_room(size_bytes):
             self.ended["full"] += 1
             yield False
             return

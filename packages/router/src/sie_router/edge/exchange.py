@@ -48,8 +48,11 @@ class Line(Protocol):
         """The answer is complete."""
         ...
 
-    def abort(self) -> None:
-        """Break the connection, so that nobody takes what was sent for a whole answer."""
+    def abort(self, *, by_reset: bool = False) -> None:
+        """Break the connection, so that nobody takes what was sent for a whole answer.
+
+        `by_reset`: the usual end of a connection would be the end of the answer.
+        """
         ...
 
 
@@ -69,6 +72,7 @@ class Exchange:
         self._head = b""  # until the first piece of the body
         self._is_started = False
         self._is_chunked = False
+        self._is_endless = False
         self._left = 0  # bytes that Content-Length still promises
 
     # What the connection tells
@@ -99,14 +103,14 @@ class Exchange:
         try:
             await app(self._scope, self.receive, self.send)
         except asyncio.CancelledError:
-            self._line.abort()  # the server ends and waits no longer
+            self._line.abort(by_reset=self._is_endless)  # the server ends and waits no longer
             raise
         except Exception:
             logger.exception("the application failed")
         if self.is_over or self._gone.is_told:
             return
         if self._is_started:  # cut short, which whoever did it has logged
-            self._line.abort()
+            self._line.abort(by_reset=self._is_endless)
             return
         answer = refusal(Problem(ErrorCode.INTERNAL_ERROR, "the router failed on this request; its log says why"))
         headers = [*answer.headers, (b"connection", b"close")]
@@ -159,8 +163,11 @@ class Exchange:
                 is_framed, self._left = True, int(value)
             lines.append(b"%b: %b\r\n" % (name, value))
         if not is_framed and status not in _BODILESS and self._scope["method"] != "HEAD":
-            self._is_chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
+            if self._scope["http_version"] == "1.0":  # knows no chunks: the end of the connection ends the body
+                self._stays, self._is_endless = False, True
+            else:
+                self._is_chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
         own = b"".join(lines)
         if not own.count(b"\n") == own.count(b"\r") == len(lines):
             raise RuntimeError("a header of the response holds a line break")
@@ -170,6 +177,8 @@ class Exchange:
     def _pass(self, body: bytes, *, is_last: bool) -> None:
         if self._scope["method"] == "HEAD":
             body, self._left = b"", 0
+        elif self._is_endless:
+            pass
         elif self._is_chunked:
             body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             body += b"0\r\n\r\n" if is_last else b""

@@ -6,6 +6,8 @@ connection, and knows of it only that it is in `connections` and has `shutdown`.
 
 import asyncio
 import logging
+import socket
+import struct
 import sys
 from collections import deque
 from typing import Any, Final, cast
@@ -23,6 +25,7 @@ from sie_router.edge.malformed import MAX_HEAD_BYTES, malformed
 from sie_router.edge.request import address, head_again, offers_websocket, target_of
 
 PAUSE_AT: Final = 16  # pipelined requests wait: read no more, which also means not to notice that the client is gone
+_RESET: Final = struct.pack("ii", 1, 0)  # linger no time
 MAX_WAITING: Final = 100  # what came in one piece may be more; requests after these are not accepted
 
 logger = logging.getLogger(__name__)
@@ -172,7 +175,9 @@ class Protocol(asyncio.Protocol):
             return
         parser = self._parser
         version = parser.get_http_version()
-        stays = version != "1.0" and parser.should_keep_alive()
+        is_old = version == "1.0"
+        stays = not is_old and parser.should_keep_alive()
+        self._expects = self._expects and not is_old
         target, headers = target_of(self._url), self._headers
         self._scope = scope = {
             "type": "http",
@@ -287,8 +292,10 @@ class Protocol(asyncio.Protocol):
             self._idle.set(self._config.timeout_keep_alive)
         self.balance()
 
-    def abort(self) -> None:
+    def abort(self, *, by_reset: bool = False) -> None:
         """Break the connection."""
+        if by_reset:
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._transport.abort()
 
     # Steps of the above
