@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from sie_protocol.codec import MAX_BODY_BYTES
 from sie_protocol.items import MAX_ITEMS
+from sie_server.former import FORMER
 
 OWN_CATALOG: Final = Path(__file__).parent / "catalog"
 # Quota and period, as a container sees its control group of version 2 and 1.
