@@ -4,7 +4,9 @@ from typing import Any
 import httpx
 import pytest
 
+import buggy_adapter
 from served_worker import Served, served, write_catalog
+from sie_server.adapters.registry import ADAPTERS
 from wire_answers import code_of, patiently
 
 HASH = "org/hash"
@@ -17,9 +19,14 @@ CALLS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 async def worker(tmp_path: Path) -> Any:
-    models = {HASH: {}, "org/missing": {"adapter": "dense", "weights_path": "/nowhere/at/all"}}
-    settings = write_catalog(tmp_path, models)
-    async with served(settings, machine_profile="l4", max_body_bytes=4000, max_text_chars=100) as each:
+    models = {
+        HASH: {},
+        "org/buggy": {"adapter": "buggy"},
+        "org/missing": {"adapter": "dense", "weights_path": "/nowhere/at/all"},
+    }
+    adapters = {**ADAPTERS, **buggy_adapter.ADAPTERS}
+    settings = write_catalog(tmp_path, models, adapters)
+    async with served(settings, adapters, machine_profile="l4", max_body_bytes=4000, max_text_chars=100) as each:
         yield each
 
 
@@ -52,6 +59,17 @@ async def test_what_is_wrong_with_the_worker_is_a_server_error(worker: Served, p
     worker.worker.engine.drain()
     draining = error_of(await ask(worker, path))
     assert (draining["code"], draining["type"], draining["param"]) == ("SHUTTING_DOWN", "server_error", None)
+
+
+@pytest.mark.parametrize("path", CALLS)
+async def test_a_bug_has_the_shape_of_the_route_too_and_is_in_the_log(
+    worker: Served, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reply = await ask(worker, path, model="org/buggy")
+    error = error_of(reply)
+    assert (reply.status_code, error["code"], error["type"]) == (500, "INTERNAL_ERROR", "server_error")
+    assert reply.headers["x-request-id"] in caplog.text
+    assert "ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.parametrize("path", CALLS)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from time import perf_counter
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import Usage
 from sie_protocol.target import parse_target
 from sie_server.api.body import Bodies, ClientGoneError, read_body, when_gone
-from sie_server.api.edge import REQUEST_ID_KEY, error_response, header
+from sie_server.api.edge import REQUEST_ID_KEY, error_response, header, unexpected
 from sie_server.api.metrics import Metrics, RequestRecord
 from sie_server.core.values import MAX_VALUES, check_values
 from sie_server.engine.engine import Engine
@@ -89,7 +90,7 @@ class TaskEndpoint:
             media, payload, extra = await self._answer(self._context, scope, body, outcome)
             outcome.phases["total"] = perf_counter() - started
             watcher.cancel()
-            outcome.status = 200
+            outcome.status = HTTPStatus.OK
             await _send(send, media, payload, (*extra, (headers.TOTAL_TIME, milliseconds(outcome.phases["total"]))))
         except Problem as problem:
             outcome.status = problem.status
@@ -101,6 +102,11 @@ class TaskEndpoint:
             if not gone:
                 raise
             outcome.status = CLIENT_GONE
+        except Exception:
+            if outcome.status == HTTPStatus.OK:  # it is on its way, and can only be broken off
+                raise
+            log.exception("request %s to %s failed", scope[REQUEST_ID_KEY], scope["path"])
+            await self._refuse(unexpected())(scope, receive, send)
         finally:
             if watcher is not None:
                 watcher.cancel()
