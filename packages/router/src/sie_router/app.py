@@ -173,7 +173,7 @@ class RouterApp:
         hold = Hold(
             plane, forwarder, self.waiting, max_wait_s=settings.max_wait_s, retry_after_s=settings.retry_after_s
         )
-        admission = Admission(settings.max_concurrency, settings.max_held_bytes)
+        admission = Admission(settings.max_concurrency, settings.max_held_bytes, settings.rate)
         proxy = Proxy(
             plane=plane,
             forwarder=forwarder,

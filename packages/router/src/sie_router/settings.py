@@ -1,5 +1,6 @@
 """What an operator can set. The only reader of the environment; flags win over it, and nothing is written to it."""
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from sie_protocol.codec import MAX_BODY_BYTES
 from sie_router.core.catalog import DEFAULT_BUNDLE
 from sie_router.core.fleet import Group
 from sie_router.core.leases import LEASE_S
+from sie_router.core.rate import Rate
 
 LEVELS: Final = ("critical", "error", "warning", "info", "debug")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
@@ -92,6 +94,7 @@ class Settings:
     connect_timeout_s: float = 2.0
     request_timeout_s: float = 300.0
     drain_s: float = 0.0
+    rate: Rate | None = None
     max_concurrency: int = 4096
     max_connections_per_worker: int = 1024
     max_body_bytes: int = MAX_BODY_BYTES
@@ -142,6 +145,7 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
         connect_timeout_s=env.number("SIE_ROUTER_CONNECT_TIMEOUT_S", default.connect_timeout_s),
         request_timeout_s=env.number("SIE_ROUTER_REQUEST_TIMEOUT_S", default.request_timeout_s),
         drain_s=env.number("SIE_ROUTER_DRAIN_S", default.drain_s, least=0),
+        rate=_rate(env),
         max_concurrency=env.number("SIE_ROUTER_MAX_CONCURRENCY", default.max_concurrency),
         max_connections_per_worker=env.number(
             "SIE_ROUTER_MAX_CONNECTIONS_PER_WORKER", default.max_connections_per_worker
@@ -218,6 +222,16 @@ def _auth(env: _Environment) -> AuthSettings:
     if admin in tokens:
         raise ValueError("SIE_ADMIN_TOKEN is one of SIE_AUTH_TOKENS as well; every holder of it would be an admin")
     return AuthSettings(tokens, admin, env.flag("SIE_AUTH_EXEMPT_OPERATIONAL"))
+
+
+def _rate(env: _Environment) -> Rate | None:
+    """What one caller may ask a second; as much may come at once as comes in a second, where nothing else is said."""
+    per_s, burst = env.number("SIE_ROUTER_RATE_LIMIT", 0.0, least=0), env.number("SIE_ROUTER_RATE_BURST", 0)
+    if per_s == 0:
+        if burst:
+            raise ValueError("SIE_ROUTER_RATE_BURST is set, but SIE_ROUTER_RATE_LIMIT is not; set both or neither")
+        return None
+    return Rate(per_s, burst or math.ceil(per_s))
 
 
 def _profiles(env: _Environment) -> tuple[str, ...]:

@@ -1,32 +1,41 @@
-"""How much the proxy takes on at a time. What does not fit is refused, never queued."""
+"""How much the proxy takes on at a time, and of whom. What does not fit is refused, never queued."""
 
 from sie_protocol.errors import ErrorCode, Problem
+from sie_router.core.pools import Caller
+from sie_router.core.rate import Rate, taken, wait_s
 
 
 class Admission:
-    """Counts requests and the body bytes held for them; one event loop, so plain numbers will do."""
+    """Counts requests, the body bytes held for them and, with a `rate`, how often each caller asks.
 
-    def __init__(self, max_requests: int, max_held_bytes: int) -> None:
+    One event loop, so plain numbers will do. As many callers are remembered as there are tokens.
+    """
+
+    def __init__(self, max_requests: int, max_held_bytes: int, rate: Rate | None = None) -> None:
         self._max_requests = max_requests
         self._max_held_bytes = max_held_bytes
+        self._rate = rate
+        self._due: dict[str, float] = {}
         self.requests = 0
         self.held_bytes = 0
 
-    def has_room(self, size_bytes: int) -> bool:
-        """True when a request with a body of this size may come in."""
-        return self.requests < self._max_requests and self.held_bytes + size_bytes <= self._max_held_bytes
+    def has_room(self, size_bytes: int, caller: Caller, now: float) -> bool:
+        """True when a request of this caller with a body of this size may come in."""
+        fits = self.requests < self._max_requests and self.held_bytes + size_bytes <= self._max_held_bytes
+        return fits and self._wait_s(caller, now) == 0
 
-    def enter(self) -> None:
+    def enter(self, caller: Caller, now: float) -> None:
         """Take one request on.
 
         Raises:
-            Problem: QUEUE_FULL.
+            Problem: RATE_LIMITED, QUEUE_FULL.
         """
         if self.requests >= self._max_requests:
             raise Problem(
                 ErrorCode.QUEUE_FULL,
                 f"this router already carries {self.requests} requests, its limit; try again, or add a router",
             )
+        self._count(caller, now)
         self.requests += 1
 
     def hold(self, size_bytes: int) -> None:
@@ -50,3 +59,19 @@ class Admission:
     def leave(self) -> None:
         """One request is over."""
         self.requests -= 1
+
+    def _wait_s(self, caller: Caller, now: float) -> float:
+        return 0.0 if self._rate is None else wait_s(self._due.get(caller.id, now), now, self._rate)
+
+    def _count(self, caller: Caller, now: float) -> None:
+        rate, left_s = self._rate, self._wait_s(caller, now)
+        if rate is None:
+            return
+        if left_s > 0:
+            raise Problem(
+                ErrorCode.RATE_LIMITED,
+                f"this router takes {rate.per_s:g} requests a second of one caller, and {rate.burst} at once; "
+                f"ask again in {left_s:.3g} s, or send more items in one request",
+                retry_after_s=left_s,
+            )
+        self._due[caller.id] = taken(self._due.get(caller.id, now), now, rate)

@@ -125,8 +125,8 @@ class Express:
                 incoming = with_model(incoming, model_named(data))
         except Problem:
             return None
-        decision = self._forwarder.decide(incoming.ask)
-        if not isinstance(decision, Forward) or not self._admission.has_room(len(data)):
+        caller, decision = incoming.ask.caller, self._forwarder.decide(incoming.ask)
+        if not isinstance(decision, Forward) or not self._admission.has_room(len(data), caller, call.started):
             return None
         body = Body.whole(data, self._admission)
         begun = Begun(client, self._end, self._resume, call, incoming, body, decision, self._plane.snapshot().index)
@@ -134,7 +134,7 @@ class Express:
         if begun.connection is None:
             self._admission.release(body.held_bytes)
             return None
-        self._admission.enter()
+        self._admission.enter(caller, call.started)
         call.incoming, call.body = incoming, body
         call.request_id, call.model = incoming.request_id, decision.model_id
         return begun

@@ -114,7 +114,7 @@ class Proxy:
     async def _serve(self, call: Call, receive: Receive) -> None:
         incoming = call.incoming = read_incoming(call.scope, self._plane.new_id, is_named=call.is_named)
         call.request_id = incoming.request_id
-        self._admission.enter()
+        self._admission.enter(incoming.ask.caller, self._plane.clock())
         body = call.body = Body(receive, incoming.content_length, self._terms.max_body_bytes, self._admission)
         try:
             if call.is_named:

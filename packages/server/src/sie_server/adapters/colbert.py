@@ -20,7 +20,7 @@ from sie_server.adapters.shared.held import Held, check_dims, fitting, read_mode
 from sie_server.adapters.shared.marked import Side, read_documents, read_queries
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.projection import Chain, read_projection
-from sie_server.adapters.shared.torch_use import precision
+from sie_server.adapters.shared.torch_use import precision, sent
 
 QUERY_TOKENS: Final = 32
 
@@ -82,7 +82,7 @@ class ColbertAdapter:
         hidden, _ = loaded.encoder.encode([each.ids for each in inputs], seen=[each.seen for each in inputs])
         kept = np.concatenate([each.kept for each in inputs])
         if not kept.all():
-            hidden = hidden[torch.from_numpy(kept).to(hidden.device)]
+            hidden = hidden[sent(kept, hidden.device)]
         for layer in loaded.projection:
             hidden = layer(hidden)
         vectors = unit(hidden.float()).cpu().numpy()

@@ -32,7 +32,7 @@ from sie_server.adapters.shared.gliclass_head import GliclassHead, read_gliclass
 from sie_server.adapters.shared.held import Held, fitting, read_model
 from sie_server.adapters.shared.ranking import ranked
 from sie_server.adapters.shared.tokenize import open_tokenizer
-from sie_server.adapters.shared.torch_use import precision
+from sie_server.adapters.shared.torch_use import precision, sent
 
 LABEL: Final = "<<LABEL>>"
 END: Final = "<<SEP>>"
@@ -156,7 +156,7 @@ def _vectors(question: Question, states: torch.Tensor, config: GliclassConfig) -
     text = states[start:].sum(0) / len(states) if config.text_mean else states[start]
     first = question.places + (0 if config.reads_label_token else 1)
     if not config.averages:
-        return text, states[torch.from_numpy(first).to(states.device)]
+        return text, states[sent(first, states.device)]
     behind = [*question.places[1:], start if config.reads_text_only else len(states)]
     spans = [states[low:high] for low, high in zip(first, behind, strict=True)]
     return text, torch.stack([each.mean(0) if len(each) else each.new_zeros(each.shape[1]) for each in spans])

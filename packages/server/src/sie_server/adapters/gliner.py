@@ -27,7 +27,7 @@ from sie_server.adapters.shared.gliner_heads import Head, WordLayers, read_head,
 from sie_server.adapters.shared.gliner_reader import Bounds, GlinerReader, Reading
 from sie_server.adapters.shared.held import Held, fitting
 from sie_server.adapters.shared.spans import Spans, choose, join
-from sie_server.adapters.shared.torch_use import precision
+from sie_server.adapters.shared.torch_use import precision, sent
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 
 # Relative positions have no end, but attention costs the square: enough for a window of words that are long ones.
@@ -139,7 +139,7 @@ def _proposals(loaded: Loaded, tasks: Sequence[Task]) -> list[Spans]:
     labels = [start + task.reading.labels for start, (task, _) in placed]
 
     def vectors(places: list[Any]) -> torch.Tensor:
-        return loaded.layers.project(hidden[torch.from_numpy(np.concatenate(places)).to(hidden.device)])
+        return loaded.layers.project(hidden[sent(np.concatenate(places), hidden.device)])
 
     of_words = loaded.layers.in_order(vectors(words), [len(each) for each in words])
     counts = [(len(some), len(others)) for some, others in zip(words, labels, strict=True)]

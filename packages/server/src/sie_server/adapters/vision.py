@@ -29,7 +29,7 @@ from sie_server.adapters.shared.held import Held, check_dims, fitting, read_mode
 from sie_server.adapters.shared.images import Preprocessing, read_preprocessing
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.tokenize import TextTokenizer
-from sie_server.adapters.shared.torch_use import precision
+from sie_server.adapters.shared.torch_use import precision, sent
 from sie_server.core.lifecycle import ErrorClass
 
 Build = Callable[[Mapping[str, Any], Checkpoint, str, torch.dtype], Dual]
@@ -108,7 +108,7 @@ class VisionAdapter:
         if words:
             vectors[words] = dual.texts([payloads[at] for at in words]).float().cpu()
         if pictures:
-            pixels = torch.from_numpy(np.stack([payloads[at] for at in pictures])).to(self._device)
+            pixels = sent(np.stack([payloads[at] for at in pictures]), self._device)
             vectors[pictures] = dual.images(_shifted(pixels, preprocessing)).float().cpu()
         return {"dense": (unit(vectors) if self._normalize else vectors).numpy()}
 

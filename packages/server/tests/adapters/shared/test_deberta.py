@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from sie_server.adapters.shared.deberta import attend_each, attend_padded
 from sie_server.adapters.shared.deberta_weights import Distances
+from sie_server.adapters.shared.padding import Paddings
 
 HEADS, HEAD_WIDTH = 3, 4
 
@@ -33,7 +34,8 @@ def test_both_ways_of_attention_equal_its_definition(lengths: list[int], c2p: bo
     distances = Distances(keys if c2p else None, queries if p2c else None)
     parts = zip(torch.split_with_sizes(heads, lengths, 2), lengths, strict=True)
     expected = torch.cat([by_the_book(part, distances, tokens) for part, tokens in parts])
-    for attend in (attend_each, attend_padded):
-        out = torch.empty(sum(lengths), HEADS, HEAD_WIDTH)
-        attend(heads, distances, out, lengths)
+    each, padded = (torch.empty(sum(lengths), HEADS, HEAD_WIDTH) for _ in range(2))
+    attend_each(heads, distances, each, lengths)
+    attend_padded(heads, distances, padded, Paddings().of(lengths, padded.device))
+    for out in (each, padded):
         torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sie_server.adapters.shared import distance_bias
-from sie_server.adapters.shared.distance_bias import alibi, attend_biased, attend_padded, bias_of
+from sie_server.adapters.shared.distance_bias import BiasedAttention, alibi, attend_padded, bias_of
+from sie_server.adapters.shared.padding import Paddings
 
 HEADS, WIDTH = 3, 4
 
@@ -33,9 +34,10 @@ def test_scores_are_biased_by_distance_in_blocks_of_any_size(
         seen = [max(1, length // 2) for length in lengths] if expanded else lengths
         bias, out = bias_of(rows, max(lengths)), torch.empty(sum(lengths), HEADS, WIDTH)
         if padded:
-            attend_padded(heads[0], heads[1], heads[2], out, lengths, bias, seen)
+            padding = Paddings().of(lengths, out.device, seen if expanded else None)
+            attend_padded(heads[0], heads[1], heads[2], out, padding, bias)
         else:
-            attend_biased(heads[0], heads[1], heads[2], out, lengths, bias, seen if expanded else None)
+            BiasedAttention("cpu")(heads[0], heads[1], heads[2], out, lengths, bias, seen if expanded else None)
         torch.testing.assert_close(out, by_hand(heads, lengths, seen, rows), atol=1e-5, rtol=1e-5)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import torch
 from torch.nn import functional
+
+from sie_server.adapters.shared.padding import Paddings
 
 # Up to here one product per head with all scores in memory is as fast as the fused kernel, and starts sooner.
 PLAIN_ATTENTION_TOKENS = 128
@@ -60,23 +61,11 @@ def attend_each(
         target.copy_(context.transpose(0, 1))
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Where the tokens of a packed batch lie in a padded one: `real` [sequences, longest], `places` [tokens]."""
-
-    lengths: list[int]
-    real: torch.Tensor
-    places: torch.Tensor
-
-
 class PaddedAttention:
-    """The same over a padded copy: for devices on which a call costs more than padding. See `Attend`.
-
-    Where tokens lie is worked out on the host, once for all layers of a batch, so that nothing waits for the device.
-    """
+    """The same over a padded copy. See `Attend`."""
 
     def __init__(self) -> None:
-        self._last: _Layout | None = None  # replaced as a whole: a thread that sees another's computes its own
+        self._paddings = Paddings()
 
     def __call__(
         self,
@@ -88,31 +77,15 @@ class PaddedAttention:
         sight: Sight = EVERYTHING,
     ) -> None:
         """See `Attend`."""
-        layout = self._layout(lengths, out.device)
-        count, longest = layout.real.shape
-
-        def padded(part: torch.Tensor) -> torch.Tensor:
-            copy = part.new_zeros(count * longest, part.shape[0], part.shape[2])
-            copy.index_copy_(0, layout.places, part.transpose(0, 1))
-            return copy.view(count, longest, part.shape[0], part.shape[2]).transpose(1, 2)
-
-        query, key, value = padded(queries), padded(keys), padded(values)
-        if sight.window is not None and sight.window < longest - 1:
-            context = _blocks(query, key, value, sight, layout.real)
+        padding = self._paddings.of(lengths, out.device)
+        query, key, value = map(padding.spread, (queries, keys, values))
+        if sight.window is not None and sight.window < query.shape[2] - 1:
+            context = _blocks(query, key, value, sight, padding.real)
         elif sight.causal:
             context = _fused(query, key, value, causal=True)  # padding comes after every real token: none sees it
         else:
-            context = _fused(query, key, value, layout.real[:, None, None, :])
-        out.copy_(context.transpose(1, 2).flatten(0, 1)[layout.places])
-
-    def _layout(self, lengths: list[int], device: torch.device) -> _Layout:
-        last = self._last
-        if last is not None and last.lengths is lengths and last.real.device == device:
-            return last
-        real = np.arange(max(lengths)) < np.array(lengths)[:, None]
-        places = torch.from_numpy(np.flatnonzero(real)).to(device)
-        self._last = _Layout(lengths, torch.from_numpy(real).to(device), places)
-        return self._last
+            context = _fused(query, key, value, padding.real[:, None, None, :])
+        out.copy_(padding.gather(context))
 
 
 def _plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:

@@ -174,7 +174,7 @@ def _read_distances(checkpoint: Checkpoint, shape: BertShape) -> torch.Tensor | 
     if shape.alibi:
         return distance_bias.alibi(shape.heads, shape.positions).to(checkpoint.device)
     table = checkpoint.find(mpnet.TABLE, distance_bias.BUCKETS, shape.heads)
-    return None if table is None else distance_bias.learned(table.cpu(), shape.positions).to(checkpoint.device)
+    return None if table is None else distance_bias.learned(table, shape.positions)
 
 
 def read_norm(get: Get, name: str, width: int, dtype: torch.dtype = torch.float32) -> Norm:

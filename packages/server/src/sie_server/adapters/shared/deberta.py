@@ -16,6 +16,7 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.shared.bert_weights import Layer
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
 from sie_server.adapters.shared.deberta_weights import DebertaShape, DebertaWeights, Distances
+from sie_server.adapters.shared.padding import Padding, Paddings
 from sie_server.adapters.shared.varlen import Packed, finish_block, pack
 
 # Scores of so many pairs, all heads of a group together, stay in a core's cache while three products add up to them.
@@ -29,7 +30,7 @@ class PackedDeberta:
         self._shape = shape
         self._weights = weights
         self._device = device
-        self._attend = attend_each if device == "cpu" else attend_padded
+        self._paddings = None if device == "cpu" else Paddings()
         self._buffers = ThreadBuffers(device, qkv=3 * shape.width, context=shape.width, inner=shape.inner)
 
     @torch.inference_mode()
@@ -69,7 +70,11 @@ class PackedDeberta:
         qkv = torch.addmm(layer.qkv_bias, hidden, layer.qkv, out=buffers.qkv[:tokens])
         heads = qkv.view(tokens, 3, shape.heads, shape.head_width).permute(1, 2, 0, 3)
         context = buffers.context[:tokens]
-        self._attend(heads, distances, context.view(tokens, shape.heads, shape.head_width), batch.lengths)
+        out = context.view(tokens, shape.heads, shape.head_width)
+        if self._paddings is None:
+            attend_each(heads, distances, out, batch.lengths)
+        else:
+            attend_padded(heads, distances, out, self._paddings.of(batch.lengths, out.device))
         return context
 
 
@@ -104,15 +109,11 @@ def attend_each(heads: torch.Tensor, distances: Distances, out: torch.Tensor, le
             target[:, chosen] = context.transpose(0, 1)
 
 
-def attend_padded(heads: torch.Tensor, distances: Distances, out: torch.Tensor, lengths: list[int]) -> None:
-    """The same over a padded copy: for devices on which a call costs more than padding."""
-    places = torch.arange(max(lengths), device=heads.device)[None, :]
-    real = places < torch.tensor(lengths, device=heads.device)[:, None]
-    padded = heads.new_zeros(3, heads.shape[1], *real.shape, heads.shape[3])
-    padded[:, :, real] = heads
-    query, key, value = padded
-    scores = _scores(query, key, distances).masked_fill_(~real[None, :, None, :], -torch.inf)
-    out.copy_(torch.matmul(scores.softmax(-1), value)[:, real].transpose(0, 1))
+def attend_padded(heads: torch.Tensor, distances: Distances, out: torch.Tensor, padding: Padding) -> None:
+    """The same over a padded copy."""
+    query, key, value = (padding.spread(part).transpose(0, 1) for part in heads)
+    scores = _scores(query, key, distances).masked_fill_(~padding.real[None, :, None, :], -torch.inf)
+    out.copy_(padding.gather(torch.matmul(scores.softmax(-1), value).transpose(0, 1)))
 
 
 def _scores(query: torch.Tensor, key: torch.Tensor, distances: Distances) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional
 
 from sie_server.adapters.shared.attention import PLAIN_ATTENTION_TOKENS
+from sie_server.adapters.shared.padding import Padding, Paddings
 
 # Queries of one block: 12 heads and 8192 keys take 200 MB of float32 in it.
 BLOCK_TOKENS = 512
@@ -64,21 +65,30 @@ def learned(table: torch.Tensor, positions: int) -> torch.Tensor:
     # In float32 and step by step as the model was trained: where a step ends, rounding decides.
     steps = torch.log(far.clamp(min=near).float() / near) / math.log(MAX_DISTANCE / near) * (half - near)
     buckets = torch.where(far < near, far, (near + steps.long()).clamp(max=half - 1))
-    return table[buckets + half * (distances > 0)].t().contiguous()
+    return table[(buckets + half * (distances > 0)).to(table.device)].t().contiguous()
 
 
-def attend_biased(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    out: torch.Tensor,
-    lengths: list[int],
-    bias: Bias,
-    seen: list[int] | None = None,
-) -> None:
+class BiasedAttention:
     """As `attention.Attend`, with a bias; with `seen`, only so many tokens of each sequence are keys."""
-    attend = attend_each if queries.device.type == "cpu" else attend_padded
-    attend(queries, keys, values, out, lengths, bias, seen or lengths)
+
+    def __init__(self, device: str) -> None:
+        self._paddings = None if device == "cpu" else Paddings()
+
+    def __call__(
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        out: torch.Tensor,
+        lengths: list[int],
+        bias: Bias,
+        seen: list[int] | None = None,
+    ) -> None:
+        """See above."""
+        if self._paddings is None:
+            attend_each(queries, keys, values, out, lengths, bias, seen or lengths)
+        else:
+            attend_padded(queries, keys, values, out, self._paddings.of(lengths, out.device, seen), bias)
 
 
 def attend_each(
@@ -110,25 +120,18 @@ def attend_padded(
     keys: torch.Tensor,
     values: torch.Tensor,
     out: torch.Tensor,
-    lengths: list[int],
+    padding: Padding,
     bias: Bias,
-    seen: list[int],
 ) -> None:
-    """The same over a padded copy: for devices on which a call costs more than padding."""
-    longest, device = max(lengths), queries.device
-    places = torch.arange(longest, device=device)[None, :]
-    real = places < torch.tensor(lengths, device=device)[:, None]
-    hidden = places >= torch.tensor(seen, device=device)[:, None]
-    heads = torch.stack((queries, keys, values))
-    padded = heads.new_zeros(3, heads.shape[1], *real.shape, heads.shape[3])
-    padded[:, :, real] = heads
-    query, key, value = padded.transpose(1, 2)
+    """The same over a padded copy."""
+    query, key, value = map(padding.spread, (queries, keys, values))
+    longest, hidden = query.shape[2], ~padding.visible
     context = torch.empty_like(query)
     for first in range(0, longest, BLOCK_TOKENS):
         last = min(first + BLOCK_TOKENS, longest)
         added = bias.block(first, last, longest)[None].masked_fill(hidden[:, None, None, :], -torch.inf)
         context[:, :, first:last] = _fused(query[:, :, first:last], key, value, added)
-    out.copy_(context.transpose(1, 2)[real])
+    out.copy_(padding.gather(context))
 
 
 def _fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, added: torch.Tensor) -> torch.Tensor:

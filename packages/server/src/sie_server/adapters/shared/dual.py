@@ -14,6 +14,7 @@ from torch.nn import functional
 from sie_protocol.arrays import Array
 from sie_server.adapters.shared.attention import EVERYTHING, Sight
 from sie_server.adapters.shared.checkpoint import Checkpoint
+from sie_server.adapters.shared.torch_use import sent
 from sie_server.adapters.shared.tower import ACTIVATIONS, Affine, Tower, read_affine, read_blocks, read_tower_shape
 from sie_server.adapters.shared.varlen import pack
 
@@ -86,7 +87,7 @@ class Clip:
         hidden = self._text.run(hidden, lengths)
         ends = [ids.argmax() if self._end == _WRONG_END else (ids == self._end).argmax() for ids in sequences]
         starts = np.cumsum(lengths) - lengths
-        at = torch.from_numpy(starts + np.asarray(ends)).to(hidden.device)
+        at = sent(starts + np.asarray(ends), hidden.device)
         return functional.linear(self._text_norm.norm(hidden[at], self._text.shape.norm_eps), self._from_text)
 
     def images(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -122,7 +123,7 @@ class Siglip:
         """See `Dual`."""
         hidden, lengths = self._words.of(sequences)
         hidden = self._text.run(hidden, lengths)
-        last = torch.from_numpy(np.cumsum(lengths) - 1).to(hidden.device)
+        last = sent(np.cumsum(lengths) - 1, hidden.device)
         return self._from_text.linear(self._text_norm.norm(hidden[last], self._text.shape.norm_eps))
 
     def images(self, pixels: torch.Tensor) -> torch.Tensor:

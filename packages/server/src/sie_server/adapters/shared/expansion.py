@@ -8,23 +8,33 @@ import torch
 from torch.nn import functional
 
 from sie_server.adapters.shared.attention import EVERYTHING, Sight, band
+from sie_server.adapters.shared.padding import Padding, Paddings
 
 
-def attend_seen(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    out: torch.Tensor,
-    lengths: list[int],
-    seen: list[int],
-    sight: Sight = EVERYTHING,
-) -> None:
+class SeenAttention:
     """As `attention.Attend`, but inside each sequence only its first `seen` tokens are keys."""
-    attend = _each if queries.device.type == "cpu" else _padded
-    attend(queries, keys, values, out, lengths, seen, sight)
+
+    def __init__(self, device: str) -> None:
+        self._paddings = None if device == "cpu" else Paddings()
+
+    def __call__(
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        out: torch.Tensor,
+        lengths: list[int],
+        seen: list[int],
+        sight: Sight = EVERYTHING,
+    ) -> None:
+        """See above."""
+        if self._paddings is None:
+            attend_each(queries, keys, values, out, lengths, seen, sight)
+        else:
+            attend_padded(queries, keys, values, out, self._paddings.of(lengths, out.device, seen), sight)
 
 
-def _each(
+def attend_each(
     queries: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
@@ -41,29 +51,19 @@ def _each(
         target.copy_(context[0].transpose(0, 1))
 
 
-def _padded(
+def attend_padded(
     queries: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
     out: torch.Tensor,
-    lengths: list[int],
-    seen: list[int],
+    padding: Padding,
     sight: Sight,
 ) -> None:
-    """One masked call over a padded copy: for devices on which a call costs more than padding."""
-    longest = max(lengths)
-    places = torch.arange(longest, device=out.device)[None, :]
-    real = places < torch.tensor(lengths, device=out.device)[:, None]
-    visible = (places < torch.tensor(seen, device=out.device)[:, None])[:, None, None, :]
+    """One masked call over a padded copy."""
+    query, key, value = map(padding.spread, (queries, keys, values))
+    visible, longest = padding.visible[:, None, None, :], query.shape[2]
     mask = visible if sight == EVERYTHING else visible & band(longest, longest, 0, sight, out.device)
-
-    def padded(part: torch.Tensor) -> torch.Tensor:
-        copy = part.new_zeros(len(lengths), longest, part.shape[0], part.shape[2])
-        copy[real] = part.transpose(0, 1)
-        return copy.transpose(1, 2)
-
-    context = _masked(padded(queries), padded(keys), padded(values), mask)
-    out.copy_(context.transpose(1, 2)[real])
+    out.copy_(padding.gather(_masked(query, key, value, mask)))
 
 
 def _masked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

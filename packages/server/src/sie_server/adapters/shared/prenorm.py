@@ -13,7 +13,7 @@ from torch.nn import functional
 from sie_protocol.arrays import Array
 from sie_server.adapters.shared.attention import Sight, attend_on
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
-from sie_server.adapters.shared.expansion import attend_seen
+from sie_server.adapters.shared.expansion import SeenAttention
 from sie_server.adapters.shared.linear import InPlace
 from sie_server.adapters.shared.rope import Rope, turn, turns
 from sie_server.adapters.shared.varlen import Packed, pack
@@ -91,7 +91,7 @@ class PackedPreNorm:
         self._weights = weights
         self._device = device
         self._ropes = {layer.rope for layer in weights.layers}
-        self._attend = attend_on(device)
+        self._attend, self._attend_seen = attend_on(device), SeenAttention(device)
         self._buffers = ThreadBuffers(
             device,
             qkv=(shape.turned_heads + shape.shared_heads) * shape.head_width,
@@ -152,7 +152,7 @@ class PackedPreNorm:
         if batch.packed.seen is None:
             self._attend(queries, keys, values, out, batch.packed.lengths, layer.sight)
         else:
-            attend_seen(queries, keys, values, out, batch.packed.lengths, batch.packed.seen, layer.sight)
+            self._attend_seen(queries, keys, values, out, batch.packed.lengths, batch.packed.seen, layer.sight)
         return context
 
     def _rest(self, layer: Layer, hidden: torch.Tensor, context: torch.Tensor, buffers: Buffers) -> torch.Tensor:

@@ -1,10 +1,11 @@
-"""How adapters use torch: which dtype on which device, and how many threads."""
+"""How adapters use torch: which dtype on which device, how many threads, and how arrays get onto the device."""
 
 import threading
 from typing import Final
 
 import torch
 
+from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError
 from sie_server.core.lifecycle import ErrorClass
 
@@ -31,3 +32,15 @@ def use_threads(memory: threading.local, threads: int) -> None:
     if getattr(memory, "count", None) != threads:
         torch.set_num_threads(threads)  # of the calling thread only
         memory.count = threads
+
+
+def sent(array: Array, device: str | torch.device) -> torch.Tensor:
+    """The array on a device; a CPU shares its memory.
+
+    To a GPU it goes by way of pinned memory, which the copy reads while the host goes on: a copy of ordinary memory
+    waits for everything that the device was given before.
+    """
+    tensor = torch.from_numpy(array)
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

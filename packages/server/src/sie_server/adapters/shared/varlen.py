@@ -16,10 +16,11 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.shared.attention import EVERYTHING, attend_on
 from sie_server.adapters.shared.bert_weights import BertShape, BertWeights, Layer, Norm
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
-from sie_server.adapters.shared.distance_bias import Bias, attend_biased, bias_of
-from sie_server.adapters.shared.expansion import attend_seen
+from sie_server.adapters.shared.distance_bias import Bias, BiasedAttention, bias_of
+from sie_server.adapters.shared.expansion import SeenAttention
 from sie_server.adapters.shared.linear import gelu_
 from sie_server.adapters.shared.rope import turn, turns
+from sie_server.adapters.shared.torch_use import sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,7 @@ def pack(sequences: Sequence[Array], device: str, seen: list[int] | None = None)
         seen = None  # where everything is seen, the plain way is the faster one
     starts = np.cumsum(lengths) - lengths
     positions = np.arange(lengths.sum()) - np.repeat(starts, lengths)
-    ids = torch.from_numpy(np.concatenate(sequences)).to(device)
-    places = torch.from_numpy(positions).to(device), torch.from_numpy(starts).to(device)
+    ids, places = sent(np.concatenate(sequences), device), (sent(positions, device), sent(starts, device))
     return Packed(ids, *places, lengths.tolist(), seen)
 
 
@@ -64,6 +64,7 @@ class PackedBert:
         self._weights = weights
         self._device = device
         self._attend = attend_on(device)
+        self._attend_biased, self._attend_seen = BiasedAttention(device), SeenAttention(device)
         inner = shape.inner if shape.gate is None else 2 * shape.inner
         self._buffers = ThreadBuffers(device, qkv=3 * shape.width, context=shape.width, inner=inner)
 
@@ -87,7 +88,7 @@ class PackedBert:
         if weights.positions is not None:
             hidden.add_(functional.embedding(packed.positions, weights.positions))
         if types is not None:
-            hidden.add_(functional.embedding(torch.from_numpy(np.concatenate(types)).to(self._device), weights.types))
+            hidden.add_(functional.embedding(sent(np.concatenate(types), self._device), weights.types))
         hidden = normalize(hidden, weights.norm, shape.norm_eps)
         by = None if shape.rope is None else turns(packed.positions, shape.rope, shape.head_width)
         bias = None if weights.distances is None else bias_of(weights.distances, max(packed.lengths))
@@ -117,11 +118,11 @@ class PackedBert:
         context = batch.buffers.context[:tokens]
         out = context.view(tokens, shape.heads, shape.head_width)
         if batch.bias is not None:
-            attend_biased(heads[0], heads[1], heads[2], out, packed.lengths, batch.bias, packed.seen)
+            self._attend_biased(heads[0], heads[1], heads[2], out, packed.lengths, batch.bias, packed.seen)
         elif packed.seen is None:
             self._attend(heads[0], heads[1], heads[2], out, packed.lengths, EVERYTHING)
         else:
-            attend_seen(heads[0], heads[1], heads[2], out, packed.lengths, packed.seen, EVERYTHING)
+            self._attend_seen(heads[0], heads[1], heads[2], out, packed.lengths, packed.seen, EVERYTHING)
         return context
 
 

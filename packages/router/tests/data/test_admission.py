@@ -1,0 +1,64 @@
+from collections.abc import Awaitable, Callable
+
+import httpx
+import pytest
+
+from router_builders import MODEL, status
+from router_fakes import FakeWorker, eventually, served, settings
+from sie_protocol.headers import ERROR_CODE, RETRY_AFTER
+from sie_router.core.rate import Rate
+from sie_router.data.express import MAX_BODY_BYTES
+from sie_router.settings import AuthSettings, Flags, read_settings
+
+MakeWorker = Callable[..., Awaitable[FakeWorker]]
+PATH = f"/v1/encode/{MODEL}"
+RARELY = Rate(per_s=0.001, burst=3)  # so that no test sees the second burst
+
+
+def as_caller(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+@pytest.mark.parametrize("size", [2, MAX_BODY_BYTES + 1])  # both ways through the router
+async def test_each_caller_has_a_rate_of_its_own(make_worker: MakeWorker, size: int) -> None:
+    worker = await make_worker(status("w", loaded=[MODEL]))
+    auth = AuthSettings(tokens=("one", "other"))
+    async with (
+        served(settings(worker, rate=RARELY, auth=auth)) as router,
+        httpx.AsyncClient(base_url=router.url) as client,
+    ):
+        await eventually(lambda: router.healthy() == 1)
+        answers = [await client.post(PATH, content=b"x" * size, headers=as_caller("one")) for _ in range(5)]
+        assert [each.status_code for each in answers] == [200, 200, 200, 429, 429]
+        assert answers[3].headers[ERROR_CODE] == "RATE_LIMITED"
+        assert int(answers[3].headers[RETRY_AFTER]) > 100
+        assert (await client.post(PATH, content=b"x" * size, headers=as_caller("other"))).status_code == 200
+        assert (await client.post(PATH, content=b"x", headers=as_caller("nobody"))).status_code == 401
+        assert len(worker.seen) == 4
+        assert [each.status for each in router.outcomes].count(429) == 2
+
+
+async def test_other_services_clients_are_refused_in_their_own_words(make_worker: MakeWorker) -> None:
+    worker = await make_worker(status("w", loaded=[MODEL]))
+    async with served(settings(worker, rate=RARELY)) as router, httpx.AsyncClient(base_url=router.url) as client:
+        await eventually(lambda: router.healthy() == 1)
+        asked = {"model": MODEL, "input": "x"}
+        answers = [await client.post("/v1/embeddings", json=asked) for _ in range(4)]
+        assert [each.status_code for each in answers] == [200, 200, 200, 429]
+        assert answers[3].json()["error"]["type"] == "rate_limit_error"
+
+
+def test_a_burst_is_what_comes_in_a_second_unless_it_is_said() -> None:
+    assert read_settings(Flags(), {}).rate is None
+    assert read_settings(Flags(), {"SIE_ROUTER_RATE_LIMIT": "0"}).rate is None
+    assert read_settings(Flags(), {"SIE_ROUTER_RATE_LIMIT": "2.5"}).rate == Rate(2.5, 3)
+    both = {"SIE_ROUTER_RATE_LIMIT": "2.5", "SIE_ROUTER_RATE_BURST": "20"}
+    assert read_settings(Flags(), both).rate == Rate(2.5, 20)
+
+
+@pytest.mark.parametrize(
+    "given", [{"SIE_ROUTER_RATE_LIMIT": "-1"}, {"SIE_ROUTER_RATE_LIMIT": "many"}, {"SIE_ROUTER_RATE_BURST": "5"}]
+)
+def test_a_rate_that_makes_no_sense_is_refused_at_the_start(given: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="SIE_ROUTER_RATE"):
+        read_settings(Flags(), given)
