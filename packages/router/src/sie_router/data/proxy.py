@@ -118,7 +118,7 @@ class Proxy:
         body = call.body = Body(receive, incoming.content_length, self._terms.max_body_bytes, self._admission)
         try:
             if call.is_named:
-                await body.fill(self._terms.max_body_bytes)
+                await body.fill(self._forwarder.left_s(call, incoming), self._terms.max_body_bytes)
                 incoming = call.incoming = with_model(incoming, await model_found(body))
             seen = self._plane.snapshot().index
             result = await self._first(call, incoming, body)
@@ -163,7 +163,7 @@ class Proxy:
             return decision
         call.model = decision.model_id
         seen = self._plane.snapshot()
-        await body.fill()
+        await body.fill(self._forwarder.left_s(call, incoming))
         if body.is_whole:
             call.watch.start()
         if self._plane.snapshot() is not seen:
