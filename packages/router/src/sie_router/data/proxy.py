@@ -9,6 +9,7 @@ from typing import Final, assert_never
 from sie_protocol.codec import MAX_BODY_BYTES
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import RETRY_AFTER
+from sie_router.core.comeback import delay_s
 from sie_router.core.demand import jittered, ttl_s, waited_s
 from sie_router.core.events import Missed
 from sie_router.core.fleet import OTHER, Index
@@ -189,16 +190,15 @@ class Proxy:
                 assert_never(decision)
 
     def _come_back(self, call: Call, decision: Provision) -> Answer:
-        terms, version, fleet = self._terms, sdk_version(call.scope), self._plane.snapshot()
-        waited = waited_s(fleet, (decision.group, decision.pool), self._plane.clock())
-        left_s = expected_s(fleet.startups, decision.group, waited)
-        delay_s = terms.retry_after_s if left_s is None else min(left_s, terms.retry_after_s)
-        if call.is_named:
-            delay_s = min(delay_s, COMPAT_RETRY_AFTER_S)
-        retry_after_s = jittered(delay_s, self._plane.draw())
+        terms, fleet, now = self._terms, self._plane.snapshot(), self._plane.clock()
+        wish = (decision.group, decision.pool)
+        most_s = min(terms.retry_after_s, COMPAT_RETRY_AFTER_S) if call.is_named else terms.retry_after_s
+        retry_after_s = delay_s(fleet, wish, now, most_s, self._plane.draw())
+        waited = waited_s(fleet, wish, now)
         if call.is_named:
             return compat_provisioning(decision, retry_after_s, waited)
-        return provisioning(decision, version, retry_after_s, left_s or terms.estimated_wait_s, waited)
+        left_s = expected_s(fleet.startups, decision.group, waited) or terms.estimated_wait_s
+        return provisioning(decision, sdk_version(call.scope), retry_after_s, left_s, waited)
 
     async def _answer(self, call: Call, answer: Answer) -> None:
         call.status = answer.status
