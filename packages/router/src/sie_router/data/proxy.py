@@ -15,7 +15,7 @@ from sie_router.core.events import Missed
 from sie_router.core.fleet import OTHER, Index
 from sie_router.core.health import Verdict
 from sie_router.core.pools import pool_key
-from sie_router.core.route import Decision, Forward, Provision, Reject
+from sie_router.core.route import Ask, Decision, Forward, Provision, Reject
 from sie_router.core.startups import expected_s
 from sie_router.data.admission import Admission
 from sie_router.data.answers import Answer, compat_provisioning, compat_refusal, provisioning, refusal
@@ -151,7 +151,7 @@ class Proxy:
         if isinstance(result, Reply):
             await self._deliver(call, result)
         else:
-            await self._decline(call, result)
+            await self._decline(call, incoming, result)
 
     async def _first(self, call: Call, incoming: Incoming, body: Body) -> Reply | Decision:
         """What comes of the request now. Its body is read only if there is somebody to send it to."""
@@ -173,14 +173,14 @@ class Proxy:
                 return decision
         return await self._forwarder.forward(call, incoming, body, decision)
 
-    async def _decline(self, call: Call, decision: Forward | Provision | Reject) -> None:
+    async def _decline(self, call: Call, incoming: Incoming, decision: Decision) -> None:
         match decision:
             case Provision(group, is_configured, _, pool):
                 if is_configured:
                     self._plane.publish(Missed(group, pool, ttl_s(self._terms.retry_after_s), call.arrival))
                 call.provisioning = True
                 call.group = group if is_configured else OTHER
-                await self._answer(call, self._come_back(call, decision))
+                await self._answer(call, self._come_back(call, incoming.ask, decision))
             case Reject(code, message, details):
                 about = {"param": "model"} if code in _ABOUT_MODEL else {}
                 raise Problem(code, message, details={**details, **about} if call.is_named else details)
@@ -189,11 +189,11 @@ class Proxy:
             case _:
                 assert_never(decision)
 
-    def _come_back(self, call: Call, decision: Provision) -> Answer:
+    def _come_back(self, call: Call, ask: Ask, decision: Provision) -> Answer:
         terms, fleet, now = self._terms, self._plane.snapshot(), self._plane.clock()
         wish = (decision.group, decision.pool)
         most_s = min(terms.retry_after_s, COMPAT_RETRY_AFTER_S) if call.is_named else terms.retry_after_s
-        retry_after_s = delay_s(fleet, wish, now, most_s, self._plane.draw())
+        retry_after_s = delay_s(fleet, ask, wish, now, most_s, self._plane.draw())
         waited = waited_s(fleet, wish, now)
         if call.is_named:
             return compat_provisioning(decision, retry_after_s, waited)
