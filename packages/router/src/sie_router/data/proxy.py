@@ -95,7 +95,8 @@ class Proxy:
         except Problem as problem:
             if problem.retry_after_s is not None:
                 problem.retry_after_s = jittered(problem.retry_after_s, self._plane.draw())
-            answer = compat_refusal(problem) if call.is_named else refusal(problem)
+            version = sdk_version(call.scope)
+            answer = compat_refusal(problem) if call.is_named else refusal(problem, sdk_version=version)
             if problem.code is ErrorCode.METHOD_NOT_ALLOWED:
                 answer.headers.append((b"allow", b"POST"))
             await self._answer(call, answer)
