@@ -14,10 +14,13 @@ class Pipe:
     """What a client has yet to take."""
 
     def __init__(self, left_bytes: int) -> None:
-        self.left_bytes, self.is_closing, self.is_aborted = left_bytes, lambda: False, False
+        self.left_bytes, self.closes, self.is_aborted = left_bytes, False, False
 
     def get_write_buffer_size(self) -> int:
         return self.left_bytes
+
+    def is_closing(self) -> bool:
+        return self.closes
 
     def abort(self) -> None:
         self.is_aborted = True
@@ -45,7 +48,7 @@ def test_who_takes_something_in_time_keeps_its_connection_and_who_stops_loses_it
 def test_who_caught_up_is_watched_no_more_unless_the_connection_is_to_close() -> None:
     for is_closing in (False, True):
         loop, pipe, unread = watched(1)
-        pipe.is_closing = lambda is_closing=is_closing: is_closing
+        pipe.closes = is_closing
         unread.end()
         loop.pass_to(3 * PAUSE_S)
         assert pipe.is_aborted is is_closing
