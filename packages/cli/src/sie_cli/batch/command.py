@@ -81,10 +81,12 @@ def execute(job: Job, given: Given) -> None:
     records = sources.records(given.inputs, given.columns, texts=texts)
     started_at = time.monotonic()
 
+    connections = given.concurrency + 1  # also of one request at a time, a router may keep one
+
     async def work() -> Summary:
         with Progress(console, total) as progress:
             async with SIEAsyncClient(
-                given.url, api_key=given.api_key, max_connections=given.concurrency, on_wait=progress.waiting
+                given.url, api_key=given.api_key, max_connections=connections, on_wait=progress.waiting
             ) as client:
                 return await run(job, records, plan, client, progress)
 
