@@ -3,10 +3,11 @@ from typing import Any
 
 import pytest
 
-from sie_protocol.catalog import VectorTask
-from sie_protocol.items import EncodeParams
+from sie_protocol.catalog import Inputs, VectorTask
+from sie_protocol.items import EncodeParams, ExtractParams
 from sie_server.adapters.gliner import Choice, read_choice
 from sie_server.catalog_files import read_catalog, select
+from sie_server.core.extraction import resolve_extract
 from sie_server.core.options import resolve_encode
 from sie_server.core.scoring import resolve_score
 from sie_server.engine.slots import Slots
@@ -434,6 +435,31 @@ def test_published_gliclass_models_need_labels_and_give_every_one_a_score() -> N
     for model in models:
         assert model.tasks.extract is not None
         assert (model.tasks.extract.labels, model.profiles["default"].adapter_options) == ("required", {})
+
+
+def test_published_owlv2_models_read_images_and_labels() -> None:
+    own = Settings()
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    models = [model for model in catalog.models.values() if "owlv2" in model.adapters]
+    assert {model.sie_id for model in models} == {
+        "google/owlv2-base-patch16-ensemble",
+        "google/owlv2-large-patch14-ensemble",
+    }
+    for model in models:
+        assert model.inputs == Inputs(text=False, image=True)
+        resolved = resolve_extract(model, ExtractParams(labels=["a cat"]))
+        assert (resolved.labels, resolved.options) == (("a cat",), {"score_threshold": 0.1})
+
+
+def test_published_grounding_dino_models_read_images_and_labels() -> None:
+    own = Settings()
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    models = {model.sie_id: model for model in catalog.models.values() if "grounding_dino" in model.adapters}
+    assert set(models) == {"IDEA-Research/grounding-dino-tiny", "IDEA-Research/grounding-dino-base"}
+    for model in models.values():
+        assert model.inputs == Inputs(text=False, image=True)
+        resolved = resolve_extract(model, ExtractParams(labels=["a cat"]))
+        assert resolved.options == {"box_threshold": 0.25, "text_threshold": 0.25}
 
 
 def test_our_own_catalogue_is_served_by_its_default_bundle() -> None:

@@ -129,7 +129,7 @@ class Classification(TypedDict):
 
 
 class DetectedObject(TypedDict):
-    """A thing in an image, at `bbox` [x, y, width, height] in pixels."""
+    """A thing in an image, at `bbox` [x, y, width, height] in pixels of the image as its file stores it."""
 
     label: str
     score: float
@@ -147,7 +147,8 @@ class ExtractResult(TypedDict):
     """What was found in one item; what a model does not look for is an empty list.
 
     `id` is the item's own, or `item-N` by its place in the request. `entities` stand by their start, `classifications`
-    from the best to the worst. `data` holds what has none of these forms. An item with an `error` has nothing else.
+    and `objects` from the best to the worst. `data` holds what has none of these forms. An item with an `error` has
+    nothing else.
     """
 
     id: str

@@ -86,7 +86,7 @@ async def test_one_bad_item_of_a_thousand_is_refused_in_its_place(worker: Served
     answer = (await extract(worker, FINDER, items, "cat"))["items"]
     assert answer[700].pop("error") == {
         "code": "INVALID_INPUT",
-        "message": f"item 700 has images, but model '{FINDER}' reads text only here",
+        "message": f"item 700 has images, but model '{FINDER}' reads text only",
     }
     assert answer[700] == {**NOTHING, "id": "bad"}
     assert all(len(each["entities"]) == 1 for at, each in enumerate(answer) if at != 700)

@@ -1,16 +1,24 @@
 """An adapter that finds labels as words of the text: what extraction means, without a model."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 from sie_server.adapters.base import (
+    Box,
     Capabilities,
     Classification,
+    DetectedObject,
     Entity,
+    Findings,
     Input,
+    Labelled,
+    LabelledPicture,
     ModelSpec,
     Outputs,
     Prepared,
+    UnreadableImageError,
     UnsupportedInputError,
+    labelled_pictures,
     labelled_texts,
 )
 
@@ -21,6 +29,8 @@ class FinderAdapter:
     """Option `gives`: entities (each place of a label in the text) or classifications (the share of its characters).
 
     A token is a word; the label "unknown" is none of this model's; the text "broken" has a score that is no number.
+    Of `objects` the texts are the bytes of images: each place of a label is as far to the right, one pixel high, and
+    bytes that are no UTF-8 are no image; "endless" has no end.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -34,17 +44,31 @@ class FinderAdapter:
         pass
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - the same
-        texts = labelled_texts(inputs)
+        texts = [*map(_told, labelled_pictures(inputs))] if self._gives == "objects" else labelled_texts(inputs)
         if any("unknown" in each.labels for each in texts):
             raise UnsupportedInputError("label 'unknown' is none of its labels")
         return [Prepared(max(1, len(each.text.split())), truncated=False, payload=each) for each in texts]
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:  # noqa: ARG002 - needs none
-        find = _entities if self._gives == "entities" else _shares
-        return {self._gives: [find(each.payload.text, each.payload.labels) for each in batch]}
+        return {self._gives: [FIND[self._gives](each.payload.text, each.payload.labels) for each in batch]}
 
     def unload(self) -> None:
         pass
+
+
+def _told(given: LabelledPicture) -> Labelled:
+    try:
+        return Labelled(given.picture.data.decode(), given.labels, given.options)
+    except UnicodeDecodeError as error:
+        raise UnreadableImageError("an image cannot be read") from error
+
+
+def _objects(text: str, labels: Sequence[str]) -> tuple[DetectedObject, ...]:
+    width = math.inf if text == "endless" else 0.0
+    return tuple(
+        DetectedObject(each.label, each.score, Box(each.start, 0.0, width or len(each.text), 1.0))
+        for each in _entities(text, labels)
+    )
 
 
 def _entities(text: str, labels: Sequence[str]) -> tuple[Entity, ...]:
@@ -56,3 +80,10 @@ def _entities(text: str, labels: Sequence[str]) -> tuple[Entity, ...]:
 def _shares(text: str, labels: Sequence[str]) -> tuple[Classification, ...]:
     shares = [Classification(label, text.count(label) * len(label) / len(text)) for label in labels]
     return tuple(sorted(shares, key=lambda each: -each.score))
+
+
+FIND: Mapping[str, Callable[[str, Sequence[str]], Findings]] = {
+    "entities": _entities,
+    "classifications": _shares,
+    "objects": _objects,
+}

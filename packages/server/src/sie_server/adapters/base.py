@@ -23,6 +23,10 @@ class UnsupportedInputError(Exception):
     """One input that this model cannot read; the message is meant for the caller."""
 
 
+class UnreadableImageError(UnsupportedInputError):
+    """Encoded bytes that are no image, a broken one, or one that is too large: the fault of this input alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class WeightsSource:
     """Where weights may be found; the first that is set and present wins.
@@ -94,7 +98,16 @@ class Labelled:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-Input = str | Pair | Picture | Labelled
+@dataclass(frozen=True, slots=True)
+class LabelledPicture:
+    """An image to find things in; `labels` and `options` as those of `Labelled`."""
+
+    picture: Picture
+    labels: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+Input = str | Pair | Picture | Labelled | LabelledPicture
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +137,26 @@ class Classification:
     score: float
 
 
+class Box(NamedTuple):
+    """A rectangle of an image in pixels, from its upper left corner; it lies inside the image."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedObject:
+    """A thing in an image: its label, a score from 0 to 1, and where it is."""
+
+    label: str
+    score: float
+    bbox: Box
+
+
 Vector = Array | SparseVector  # of one input, as are all outputs
-Findings = tuple[Entity, ...] | tuple[Classification, ...]
+Findings = tuple[Entity, ...] | tuple[Classification, ...] | tuple[DetectedObject, ...]
 Output = Vector | Findings
 # Of a batch: by name, one entry for each input; None in the place of an input that does not want this output.
 Outputs = Mapping[str, Array | Sequence[Output | None]]
@@ -170,8 +201,8 @@ class Adapter(Protocol):
 
         Returns each output on the CPU, one entry for each input in order: `dense` is a float32 array of shape
         [batch, dims], `score` one of shape [batch], `sparse` a list of SparseVector, `multivector` a list of float32
-        arrays of shape [tokens, dims], `entities` a list of tuples of Entity by start, `classifications` a list of
-        tuples of Classification, the best first.
+        arrays of shape [tokens, dims], `entities` a list of tuples of Entity by start, `classifications` and `objects`
+        lists of tuples of Classification and DetectedObject, the best first.
         """
 
     def unload(self) -> None:
@@ -224,6 +255,18 @@ def labelled_texts(inputs: Sequence[Input]) -> list[Labelled]:
     if len(texts) < len(inputs):
         raise UnsupportedInputError("the model extracts from texts and does nothing else")
     return texts
+
+
+def labelled_pictures(inputs: Sequence[Input]) -> list[LabelledPicture]:
+    """The inputs of a model that finds things in images.
+
+    Raises:
+        UnsupportedInputError: one of them is something else.
+    """
+    pictures = [each for each in inputs if isinstance(each, LabelledPicture)]
+    if len(pictures) < len(inputs):
+        raise UnsupportedInputError("the model finds things in images and does nothing else")
+    return pictures
 
 
 def text_pairs(inputs: Sequence[Input]) -> list[Pair]:

@@ -7,7 +7,15 @@ from starlette.types import Scope
 
 from sie_protocol.codec import decode_body, encode_body
 from sie_protocol.errors import Problem
-from sie_protocol.items import Classification, Entity, ExtractParams, ExtractRequest, ExtractResult, id_of
+from sie_protocol.items import (
+    Classification,
+    DetectedObject,
+    Entity,
+    ExtractParams,
+    ExtractRequest,
+    ExtractResult,
+    id_of,
+)
 from sie_server.adapters import base
 from sie_server.api.edge import header
 from sie_server.api.tasks import OFF_LOOP_BYTES, Outcome, Reply, TaskContext, timing_headers, usage
@@ -73,4 +81,6 @@ def _result(name: str, found: Found) -> ExtractResult:
                 result["entities"].append(entity)
             case base.Classification(label, score):
                 result["classifications"].append(Classification(label=label, score=score))
+            case base.DetectedObject(label, score, bbox):
+                result["objects"].append(DetectedObject(label=label, score=score, bbox=list(bbox)))
     return result

@@ -88,6 +88,10 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_positive(value: object) -> bool:
+    return _is_count(value) and value != 0
+
+
 def _is_template(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MAX_LABEL_CHARS and value.count(SLOT) == 1
 
@@ -96,16 +100,24 @@ def _is_aggregation(value: object) -> bool:
     return value in AGGREGATIONS
 
 
+_SHARE: Final = (_is_share, "a number from 0 to 1")
 _SWITCH: Final = (_is_switch, "true or false")
+_TEMPLATE: Final = (_is_template, f"a text with exactly one {SLOT}, where the label goes")
 # What each option may be; the models' own defaults are with their families.
 CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxyType(
     {
         "aggregation_strategy": (_is_aggregation, f"one of: {', '.join(AGGREGATIONS)}"),
+        "box_threshold": _SHARE,
         "flat_ner": _SWITCH,
-        "hypothesis_template": (_is_template, f"a text with exactly one {SLOT}, where the label goes"),
+        "hypothesis_template": _TEMPLATE,
+        "label_template": _TEMPLATE,
+        "max_objects": (_is_positive, "a number of objects, 1 or more"),
         "merge_adjacent_entities": _SWITCH,
         "multi_label": _SWITCH,
+        "nms_threshold": _SHARE,
+        "score_threshold": _SHARE,
         "stride": (_is_count, "a number of tokens, 0 or more"),
-        "threshold": (_is_share, "a number from 0 to 1"),
+        "text_threshold": _SHARE,
+        "threshold": _SHARE,
     }
 )

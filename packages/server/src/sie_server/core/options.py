@@ -18,11 +18,17 @@ REQUEST_OPTIONS: Final = frozenset({"profile", "is_query"})
 EXTRACT_OPTIONS: Final = frozenset(
     {
         "aggregation_strategy",
+        "box_threshold",
         "flat_ner",
         "hypothesis_template",
+        "label_template",
+        "max_objects",
         "merge_adjacent_entities",
         "multi_label",
+        "nms_threshold",
+        "score_threshold",
         "stride",
+        "text_threshold",
         "threshold",
     }
 )

@@ -64,6 +64,27 @@ class Admitted:
         )
 
 
+async def prepare_in_time(
+    loop: ModelLoop, pipeline: Pipeline, inputs: Sequence[Input], *, is_query: bool = False
+) -> tuple[list[Prepared], float]:
+    """Inputs ready for the device, and the seconds it took.
+
+    Raises:
+        UnsupportedInputError: the model cannot read one of them.
+        Problem: DEADLINE_EXCEEDED when the CPU pool has more to do than fits the time.
+    """
+    try:
+        async with asyncio.timeout(loop.timeout_s):
+            return await pipeline.prepare(loop.adapter, inputs, is_query=is_query)
+    except TimeoutError as error:
+        raise too_late(loop.name, loop.timeout_s) from error
+
+
+def unsupported(loop: ModelLoop, error: UnsupportedInputError) -> Problem:
+    """The refusal of a request with an input that its model cannot read."""
+    return invalid(f"model '{loop.name}': {error}")
+
+
 @asynccontextmanager
 async def admitted(
     loop: ModelLoop,
@@ -88,12 +109,9 @@ async def admitted(
         tokenization_s = 0.0
         for place, some, as_query in groups:
             try:
-                async with asyncio.timeout(loop.timeout_s):
-                    ready, spent_s = await pipeline.prepare(loop.adapter, some, is_query=as_query)
-            except TimeoutError as error:
-                raise too_late(loop.name, loop.timeout_s) from error
+                ready, spent_s = await prepare_in_time(loop, pipeline, some, is_query=as_query)
             except UnsupportedInputError as error:
-                raise invalid(f"model '{loop.name}': {error}") from error
+                raise unsupported(loop, error) from error
             if not wants.may_cut:
                 await _check_lengths(loop, pipeline, place, wants, some, ready, is_query=as_query)
             prepared += ready

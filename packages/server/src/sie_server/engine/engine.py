@@ -13,7 +13,15 @@ from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import ModelInfo
 from sie_protocol.status import GpuStatus, ModelStatus
-from sie_server.adapters.base import Adapter, Input, LoadError, ModelSpec, ReadsTokens, UnsupportedInputError
+from sie_server.adapters.base import (
+    Adapter,
+    Input,
+    LoadError,
+    ModelSpec,
+    ReadsTokens,
+    UnreadableImageError,
+    UnsupportedInputError,
+)
 from sie_server.adapters.registry import find
 from sie_server.core.batching import Limits
 from sie_server.core.lifecycle import ErrorClass, State
@@ -22,6 +30,7 @@ from sie_server.core.options import invalid
 from sie_server.engine.admission import Admitted, Wants, admitted
 from sie_server.engine.device import Device
 from sie_server.engine.health import DeviceHealth, HealthLimits
+from sie_server.engine.images import ReadImage, one_by_one
 from sie_server.engine.info import model_info, model_statuses
 from sie_server.engine.loading import Fetched, build
 from sie_server.engine.loop import BatchRecord, Clock, ModelLoop, Ports, QueueLimits, Row
@@ -37,7 +46,7 @@ from sie_server.engine.slots import Choice, Slot, Slots
 PATIENCE_S = 0.05
 # Outputs of an adapter, one of which each of these tasks needs; encode is checked by the dimensions of its vectors.
 TASK_OUTPUTS: Final = MappingProxyType(
-    {"score": frozenset({"score"}), "extract": frozenset({"entities", "classifications"})}
+    {"score": frozenset({"score"}), "extract": frozenset({"entities", "classifications", "objects"})}
 )
 
 EVERYTHING: Final = Wants()
@@ -137,6 +146,19 @@ class Engine:
         async with self.admitted(choice, inputs, wants, is_query=is_query) as ready:
             rows = await ready.rows(ready.prepared)
             return Ran(rows, ready.cost())
+
+    async def run_images(
+        self, choice: Choice, inputs: Mapping[int, Input]
+    ) -> Mapping[int, ReadImage | UnreadableImageError]:
+        """What one request's images came to, by their places: a few are decoded at a time, however many there are.
+
+        Raises:
+            Problem: as `run`; but an image that cannot be read has its refusal in its place.
+        """
+        loop = self._models.ready(choice.slot)
+        read = await one_by_one(loop, self.pipeline, inputs)
+        self._models.used(choice.slot)
+        return read
 
     @asynccontextmanager
     async def admitted(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sie_server.adapters.base import Output, Outputs, SparseVector
+from sie_server.adapters.base import DetectedObject, Output, Outputs, SparseVector
 
 
 def broken_rows(outputs: Outputs, count: int) -> frozenset[int]:
@@ -30,5 +30,6 @@ def _is_finite(row: Output) -> bool:
     if isinstance(row, SparseVector):
         return bool(np.isfinite(row.values).all())
     if isinstance(row, Sequence):
-        return all(math.isfinite(each.score) for each in row)
+        boxes = (side for each in row if isinstance(each, DetectedObject) for side in each.bbox)
+        return all(map(math.isfinite, (*(each.score for each in row), *boxes)))
     return bool(np.isfinite(row).all())

@@ -1,22 +1,25 @@
 """Encoded images to the pixels that a vision model reads, as its `preprocessor_config.json` says. Runs on the CPU."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.base import Picture, UnsupportedInputError
+from sie_server.adapters.base import Picture, UnreadableImageError
 from sie_server.adapters.shared.checkpoint import expect, read_numbers
 from sie_server.adapters.shared.weights import read_json
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # 40 megapixels are 120 MB of decoded memory; what a camera of today takes fits, a small file that unfolds does not.
 MAX_PIXELS: Final = 40_000_000
+
+T = TypeVar("T")
 
 # Pillow's own bound warns on standard error and knows no request; ours is checked before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -41,19 +44,9 @@ class Preprocessing:
         """Pixels [height, width, 3] as uint8.
 
         Raises:
-            UnsupportedInputError: it is no image of a known format, is broken, or has too many pixels.
+            UnreadableImageError: as `read_image`, and when it is too long and narrow.
         """
-        try:
-            with Image.open(io.BytesIO(picture.data), formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise UnsupportedInputError(
-                        f"an image has {width} x {height} pixels, the limit is {MAX_PIXELS}; make it smaller"
-                    )
-                return np.asarray(self._fitted(image.convert("RGB")))
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            known = ", ".join(FORMATS)
-            raise UnsupportedInputError(f"an image cannot be read ({error}); send one of: {known}") from error
+        return read_image(picture, lambda image: np.asarray(self._fitted(image)))
 
     def _fitted(self, image: Image.Image) -> Image.Image:
         height, width = self.size
@@ -62,11 +55,56 @@ class Preprocessing:
         shorter = min(image.size)
         across, down = (self.resize if side == shorter else int(self.resize * side / shorter) for side in image.size)
         if across * down > MAX_PIXELS:
-            width, height = image.size
-            raise UnsupportedInputError(f"an image of {width} x {height} pixels is too long and narrow; cut it")
+            raise too_narrow(*image.size)
         resized = image.resize((across, down), self.resample)
         left, top = (across - width) // 2, (down - height) // 2
         return resized.crop((left, top, left + width, top + height))
+
+
+class Levels(Protocol):
+    """What is done to the numbers of pixels, by a preprocessor of any kind."""
+
+    @property
+    def rescale(self) -> float:
+        """The factor of every number."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each colour, after that."""
+
+    @property
+    def deviation(self) -> tuple[float, ...]:
+        """The same."""
+
+
+def shifted(pixels: torch.Tensor, how: Levels) -> torch.Tensor:
+    """[images, height, width, 3] of uint8 to [images, 3, height, width] as the model saw them in training."""
+    mean, deviation = (torch.tensor(each, device=pixels.device) for each in (how.mean, how.deviation))
+    return ((pixels.float() * how.rescale - mean) / deviation).permute(0, 3, 1, 2)
+
+
+def read_image(picture: Picture, fit: Callable[[Image.Image], T]) -> T:
+    """What `fit` makes of the decoded image, in RGB, as its file stores it: a rotation in EXIF changes nothing.
+
+    Raises:
+        UnreadableImageError: it is no image of a known format, is broken, or has too many pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(picture.data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise UnreadableImageError(
+                    f"an image has {width} x {height} pixels, the limit is {MAX_PIXELS}; make it smaller"
+                )
+            return fit(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        known = ", ".join(FORMATS)
+        raise UnreadableImageError(f"an image cannot be read ({error}); send one of: {known}") from error
+
+
+def too_narrow(width: int, height: int) -> UnreadableImageError:
+    """The refusal of an image that would take too much memory in the shape that a model reads."""
+    return UnreadableImageError(f"an image of {width} x {height} pixels is too long and narrow; cut it")
 
 
 def read_preprocessing(folder: Path) -> Preprocessing:
@@ -83,7 +121,7 @@ def read_preprocessing(folder: Path) -> Preprocessing:
         crop = bool(config.get("do_center_crop", "crop_size" in config))
         size = config["crop_size"] if crop else config["size"]
         return Preprocessing(
-            size=_sides(size),
+            size=read_sides(size),
             crop=crop,
             resize=_shorter(config["size"]),
             resample=Image.Resampling(int(config.get("resample", Image.Resampling.BICUBIC))),
@@ -95,7 +133,12 @@ def read_preprocessing(folder: Path) -> Preprocessing:
     return read_numbers("vision model's preprocessor", read)
 
 
-def _sides(size: Mapping[str, Any] | int) -> tuple[int, int]:
+def read_sides(size: Mapping[str, Any] | int) -> tuple[int, int]:
+    """(height, width) of a `size` in a preprocessor's configuration.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none.
+    """
     if isinstance(size, int):
         return size, size
     return int(size["height"]), int(size["width"])
@@ -104,4 +147,4 @@ def _sides(size: Mapping[str, Any] | int) -> tuple[int, int]:
 def _shorter(size: Mapping[str, Any] | int) -> int:
     if isinstance(size, int):
         return size
-    return int(size["shortest_edge"]) if "shortest_edge" in size else min(_sides(size))
+    return int(size["shortest_edge"]) if "shortest_edge" in size else min(read_sides(size))
