@@ -28,7 +28,8 @@ def delay_s(fleet: Fleet, ask: Ask, wish: Wish, now: float, most_s: int, draw: f
 def is_coming(fleet: Fleet, ask: Ask) -> bool:
     """True when such a request could be served if the workers that are likely to be ready in seconds were now."""
     coming = {url: _ready(worker) for url, worker in fleet.workers.items() if worker.is_coming}
-    return bool(coming) and able(reindexed(replace(fleet, workers={**fleet.workers, **coming})), ask) > 0
+    others = fleet.workers if fleet.pools else {}  # they do not serve it, but decide what is left for which pool
+    return bool(coming) and able(reindexed(replace(fleet, workers={**others, **coming})), ask) > 0
 
 
 def _ready(worker: Worker) -> Worker:

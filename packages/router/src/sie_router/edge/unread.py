@@ -2,6 +2,10 @@
 
 import asyncio
 import logging
+from array import array
+from contextlib import suppress
+from fcntl import ioctl
+from termios import TIOCOUTQ
 
 from sie_router.data.deadline import Deadline
 
@@ -21,8 +25,8 @@ class Unread:
 
     def begin(self) -> None:
         """The client has more to take than it should."""
-        self._left_bytes = self._transport.get_write_buffer_size()
-        if self._left_bytes:
+        if self._transport.get_write_buffer_size():
+            self._left_bytes = left_bytes(self._transport)
             self._deadline.set(self._pause_s)
 
     def end(self) -> None:
@@ -35,8 +39,20 @@ class Unread:
         self._deadline.close()
 
     def _look(self) -> None:
-        if self._transport.get_write_buffer_size() < self._left_bytes:
+        if left_bytes(self._transport) < self._left_bytes:
             self.begin()
         else:
             logger.warning("a client took nothing of its answer for %g s: gave it up", self._pause_s)
             self._transport.abort()
+
+
+def left_bytes(transport: asyncio.WriteTransport) -> int:
+    """What was written and has not reached the client.
+
+    The system takes no more from us until a third of its own buffer, megabytes, is free: our buffer alone would not
+    change for minutes while a slow client reads.
+    """
+    sent = array("i", [0])
+    with suppress(OSError):  # it is closed, or a system that does not tell
+        ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, sent)
+    return transport.get_write_buffer_size() + sent[0]
