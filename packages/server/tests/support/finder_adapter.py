@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 
 from sie_server.adapters.base import (
     Box,
@@ -16,6 +17,7 @@ from sie_server.adapters.base import (
     ModelSpec,
     Outputs,
     Prepared,
+    Relation,
     UnreadableImageError,
     UnsupportedInputError,
     labelled_pictures,
@@ -26,7 +28,8 @@ ADAPTERS = {"finder": "finder_adapter:FinderAdapter"}
 
 
 class FinderAdapter:
-    """Option `gives`: entities (each place of a label in the text) or classifications (the share of its characters).
+    """Option `gives`: entities (each place of a label in the text), classifications (the share of its characters), or
+    relations (each label between every two entities in their order, the farther apart the weaker).
 
     A token is a word; the label "unknown" is none of this model's; the text "broken" has a score that is no number.
     Of `objects` the texts are the bytes of images: each place of a label is as far to the right, one pixel high, and
@@ -50,7 +53,7 @@ class FinderAdapter:
         return [Prepared(max(1, len(each.text.split())), truncated=False, payload=each) for each in texts]
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:  # noqa: ARG002 - needs none
-        return {self._gives: [FIND[self._gives](each.payload.text, each.payload.labels) for each in batch]}
+        return {self._gives: [FIND[self._gives](each.payload) for each in batch]}
 
     def unload(self) -> None:
         pass
@@ -63,27 +66,40 @@ def _told(given: LabelledPicture) -> Labelled:
         raise UnreadableImageError("an image cannot be read") from error
 
 
-def _objects(text: str, labels: Sequence[str]) -> tuple[DetectedObject, ...]:
-    width = math.inf if text == "endless" else 0.0
+def _objects(asked: Labelled) -> tuple[DetectedObject, ...]:
+    width = math.inf if asked.text == "endless" else 0.0
     return tuple(
         DetectedObject(each.label, each.score, Box(each.start, 0.0, width or len(each.text), 1.0))
-        for each in _entities(text, labels)
+        for each in _entities(asked)
     )
 
 
-def _entities(text: str, labels: Sequence[str]) -> tuple[Entity, ...]:
-    found = [(at, label) for label in labels for at in range(len(text)) if text.startswith(label, at)]
+def _entities(asked: Labelled) -> tuple[Entity, ...]:
+    text = asked.text
+    found = [(at, label) for label in asked.labels for at in range(len(text)) if text.startswith(label, at)]
     score = float("nan") if text == "broken" else 1.0
     return tuple(Entity(label, label, score, at, at + len(label)) for at, label in sorted(found))
 
 
-def _shares(text: str, labels: Sequence[str]) -> tuple[Classification, ...]:
-    shares = [Classification(label, text.count(label) * len(label) / len(text)) for label in labels]
+def _shares(asked: Labelled) -> tuple[Classification, ...]:
+    text = asked.text
+    shares = [Classification(label, text.count(label) * len(label) / len(text)) for label in asked.labels]
     return tuple(sorted(shares, key=lambda each: -each.score))
 
 
-FIND: Mapping[str, Callable[[str, Sequence[str]], Findings]] = {
+def _relations(asked: Labelled) -> tuple[Relation, ...]:
+    pieces = [(asked.text[start:end], start) for start, end in asked.mentions]
+    found = [
+        Relation(head, tail, label, 1 / (1 + abs(at - other)))
+        for (head, at), (tail, other) in combinations(pieces, 2)
+        for label in asked.labels
+    ]
+    return tuple(sorted(found, key=lambda each: -each.score))
+
+
+FIND: Mapping[str, Callable[[Labelled], Findings]] = {
     "entities": _entities,
     "classifications": _shares,
     "objects": _objects,
+    "relations": _relations,
 }

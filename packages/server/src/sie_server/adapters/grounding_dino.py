@@ -33,7 +33,7 @@ from sie_server.adapters.registry import missing_package
 from sie_server.adapters.shared.boxes import Seen, corners_of, objects
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.held import Held, fitting, read_model
-from sie_server.adapters.shared.images import shifted
+from sie_server.adapters.shared.patches import shifted
 from sie_server.adapters.shared.scaled import Scaled, Scaling, read_scaling
 from sie_server.adapters.shared.tokenize import open_tokenizer
 from sie_server.adapters.shared.torch_use import sent

@@ -14,10 +14,13 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "bge_m3": "sie_server.adapters.bge_m3:BgeM3Adapter",
         "colbert": "sie_server.adapters.colbert:ColbertAdapter",
+        "colvision": "sie_server.adapters.colvision:ColVisionAdapter",
         "cross_encoder": "sie_server.adapters.cross_encoder:CrossEncoderAdapter",
         "dense": "sie_server.adapters.dense:DenseAdapter",
         "gliclass": "sie_server.adapters.gliclass:GliclassAdapter",
         "gliner": "sie_server.adapters.gliner:GlinerAdapter",
+        "gliner2": "sie_server.adapters.gliner2:Gliner2Adapter",
+        "glirel": "sie_server.adapters.glirel:GlirelAdapter",
         "grounding_dino": "sie_server.adapters.grounding_dino:GroundingDinoAdapter",
         "hash": "sie_server.adapters.hash:HashAdapter",
         "instructed": "sie_server.adapters.instructed:InstructedAdapter",

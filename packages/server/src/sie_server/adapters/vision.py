@@ -26,7 +26,8 @@ from sie_server.adapters.base import (
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
 from sie_server.adapters.shared.dual import DEFAULTS, Clip, Dual, Siglip
 from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
-from sie_server.adapters.shared.images import Preprocessing, read_preprocessing, shifted
+from sie_server.adapters.shared.images import Preprocessing, read_preprocessing
+from sie_server.adapters.shared.patches import shifted
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision, sent
@@ -109,7 +110,7 @@ class VisionAdapter:
             vectors[words] = dual.texts([payloads[at] for at in words]).float().cpu()
         if pictures:
             pixels = sent(np.stack([payloads[at] for at in pictures]), self._device)
-            vectors[pictures] = dual.images(shifted(pixels, preprocessing)).float().cpu()
+            vectors[pictures] = dual.images(shifted(pixels, preprocessing.scaling)).float().cpu()
         return {"dense": (unit(vectors) if self._normalize else vectors).numpy()}
 
     def unload(self) -> None:

@@ -14,6 +14,7 @@ from sie_protocol.items import (
     ExtractParams,
     ExtractRequest,
     ExtractResult,
+    Relation,
     id_of,
 )
 from sie_server.adapters import base
@@ -81,6 +82,9 @@ def _result(name: str, found: Found) -> ExtractResult:
                 result["entities"].append(entity)
             case base.Classification(label, score):
                 result["classifications"].append(Classification(label=label, score=score))
+            case base.Relation(head, tail, relation, score):
+                found_one = Relation(head=head, tail=tail, relation=relation, score=score)
+                result["relations"].append(found_one)
             case base.DetectedObject(label, score, bbox):
                 result["objects"].append(DetectedObject(label=label, score=score, bbox=list(bbox)))
     return result

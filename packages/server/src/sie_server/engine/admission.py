@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
+from typing import Any
 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.adapters.base import CountsTokens, Input, Pair, Prepared, UnsupportedInputError
@@ -94,8 +95,9 @@ async def admitted(
     *,
     is_query: bool = False,
     query: Input | None = None,
+    lora: Any = None,
 ) -> AsyncIterator[Admitted]:
-    """Hold room for the inputs of one request; `query` is one more, in front, and read as one.
+    """Hold room for the inputs of one request; `query` is one more, in front, and read as one. All run with `lora`.
 
     Raises:
         Problem: INVALID_INPUT for what the model cannot read, INPUT_TOO_LONG, QUEUE_FULL, or DEADLINE_EXCEEDED when
@@ -118,6 +120,8 @@ async def admitted(
             tokenization_s += spent_s
         if wants.outputs is not None and len(loop.adapter.capabilities.outputs) > 1:
             prepared = [replace(each, wanted=wants.outputs) for each in prepared]
+        if lora is not None:
+            prepared = [replace(each, lora=lora) for each in prepared]
         yield Admitted(prepared, tokenization_s, loop)
 
 

@@ -7,6 +7,7 @@ from sie_protocol.errors import Problem
 from sie_protocol.items import ExtractParams, Item
 from sie_server.adapters.base import Findings, Labelled, LabelledPicture, Picture, UnreadableImageError
 from sie_server.core.extraction import ExtractOptions, check_finite, resolve_extract
+from sie_server.core.mentions import mentions_of
 from sie_server.core.options import invalid
 from sie_server.engine.engine import Engine
 from sie_server.engine.inputs import content_of
@@ -27,22 +28,23 @@ async def extract(engine: Engine, name: str, items: Sequence[Item], params: Extr
     wanted = resolve_extract(choice.model, params)
     if not items:
         raise invalid("items is empty; send at least one item")
-    contents = [_content(choice.model, at, item, engine.limits.max_text_chars) for at, item in enumerate(items)]
+    max_chars = engine.limits.max_text_chars
+    contents = [_content(choice.model, at, item, wanted, max_chars) for at, item in enumerate(items)]
     found: dict[int, Found] = {at: each for at, each in enumerate(contents) if isinstance(each, Problem)}
-    texts = {at: each for at, each in enumerate(contents) if isinstance(each, str)}
+    texts = {at: each for at, each in enumerate(contents) if isinstance(each, Labelled)}
     pictures = {at: each for at, each in enumerate(contents) if isinstance(each, Picture)}
     costs = [
-        *(await _from_texts(engine, choice, wanted, texts, found) if texts else ()),
+        *(await _from_texts(engine, choice, texts, found) if texts else ()),
         *(await _from_images(engine, choice, wanted, pictures, found) if pictures else ()),
     ]
     return Extracted(choice.model.sie_id, [found[at] for at in range(len(items))], total(costs))
 
 
 async def _from_texts(
-    engine: Engine, choice: Choice, wanted: ExtractOptions, texts: Mapping[int, str], found: dict[int, Found]
+    engine: Engine, choice: Choice, texts: Mapping[int, Labelled], found: dict[int, Found]
 ) -> Sequence[Cost]:
     """Put what is in the texts at their places."""
-    ran = await engine.run(choice, [Labelled(text, wanted.labels, wanted.options) for text in texts.values()])
+    ran = await engine.run(choice, list(texts.values()))
     found.update({at: _findings(row, at) for at, row in zip(texts, ran.rows, strict=True)})
     return [ran.cost]
 
@@ -61,11 +63,18 @@ async def _from_images(
     return [each.cost for each in read.values() if not isinstance(each, UnreadableImageError)]
 
 
-def _content(model: ModelConfig, at: int, item: Item, max_chars: int) -> str | Picture | Problem:
+def _content(
+    model: ModelConfig, at: int, item: Item, wanted: ExtractOptions, max_chars: int
+) -> Labelled | Picture | Problem:
+    place = f"item {at}"
     try:
-        return content_of(model, f"item {at}", item, max_chars)
+        content = content_of(model, place, item, max_chars)
+        if isinstance(content, Picture):
+            return content
+        mentions = mentions_of(model, place, content, item.get("metadata")) if wanted.reads_entities else ()
     except Problem as problem:
         return problem
+    return Labelled(content, wanted.labels, wanted.options, mentions)
 
 
 def _findings(row: Row, at: int) -> Mapping[str, Findings]:

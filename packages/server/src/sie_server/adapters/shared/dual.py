@@ -14,6 +14,7 @@ from torch.nn import functional
 from sie_protocol.arrays import Array
 from sie_server.adapters.shared.attention import EVERYTHING, Sight
 from sie_server.adapters.shared.checkpoint import Checkpoint
+from sie_server.adapters.shared.patches import Patches
 from sie_server.adapters.shared.torch_use import sent
 from sie_server.adapters.shared.tower import ACTIVATIONS, Affine, Tower, read_affine, read_blocks, read_tower_shape
 from sie_server.adapters.shared.varlen import pack
@@ -79,7 +80,7 @@ class Clip:
         self._text = _tower(checkpoint, "text_model", text, Sight(causal=True), device, dtype)
         self._vision = _tower(checkpoint, "vision_model", vision, EVERYTHING, device, dtype)
         self._words = _TextEmbeddings(checkpoint, device, dtype)
-        self._patches = _Patches(checkpoint, vision, dtype)
+        self._patches = Patches(checkpoint, vision, dtype)
         self._own_token = checkpoint.get("vision_model.embeddings.class_embedding", dtype=dtype)
         self._first_norm = read_affine(checkpoint, "vision_model.pre_layrnorm", dtype)
         self._text_norm = read_affine(checkpoint, "text_model.final_layer_norm", dtype)
@@ -129,7 +130,7 @@ class Siglip:
         self._text = _tower(checkpoint, "text_model", text, EVERYTHING, device, dtype)
         self._vision = _tower(checkpoint, "vision_model", vision, EVERYTHING, device, dtype)
         self._words = _TextEmbeddings(checkpoint, device, dtype)
-        self._patches = _Patches(checkpoint, vision, dtype)
+        self._patches = Patches(checkpoint, vision, dtype)
         self._text_norm = read_affine(checkpoint, "text_model.final_layer_norm", dtype)
         self._vision_norm = read_affine(checkpoint, "vision_model.post_layernorm", dtype)
         self._from_text = read_affine(checkpoint, "text_model.head", dtype)
@@ -167,24 +168,6 @@ class _TextEmbeddings:
         packed = pack(sequences, self._device)
         hidden = functional.embedding(packed.ids, self._words)
         return hidden.add_(functional.embedding(packed.positions, self._positions)), packed.lengths
-
-
-class _Patches:
-    """An image as a row of squares, each projected to the tower's width."""
-
-    def __init__(self, checkpoint: Checkpoint, vision: Mapping[str, Any], dtype: torch.dtype) -> None:
-        name = "vision_model.embeddings"
-        self._size = int(vision["patch_size"])
-        self._weight = checkpoint.get(f"{name}.patch_embedding.weight", dtype=dtype)
-        has_bias = checkpoint.has(f"{name}.patch_embedding.bias")
-        self._bias = checkpoint.get(f"{name}.patch_embedding.bias", dtype=dtype) if has_bias else None
-        self.positions = checkpoint.get(f"{name}.position_embedding.weight", dtype=dtype)
-
-    def of(self, pixels: torch.Tensor) -> torch.Tensor:
-        """[images, 3, height, width] to [images, patches, tower's width]."""
-        pixels = pixels.to(self._weight.dtype)
-        grid = functional.conv2d(pixels, self._weight, self._bias, stride=self._size)
-        return grid.flatten(2).transpose(1, 2)
 
 
 class _AttentionPool:

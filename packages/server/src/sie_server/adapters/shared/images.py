@@ -1,13 +1,13 @@
 """Encoded images to the pixels that a vision model reads, as its `preprocessor_config.json` says. Runs on the CPU."""
 
 import io
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
-import torch
 from PIL import Image
 
 from sie_protocol.arrays import Array
@@ -18,6 +18,8 @@ from sie_server.adapters.shared.weights import read_json
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # 40 megapixels are 120 MB of decoded memory; what a camera of today takes fits, a small file that unfolds does not.
 MAX_PIXELS: Final = 40_000_000
+# An image that keeps its shape is at most so many times as long as it is wide: Qwen2-VL's own rule.
+LONGEST_SHAPE: Final = 200
 
 T = TypeVar("T")
 
@@ -26,8 +28,17 @@ Image.MAX_IMAGE_PIXELS = None
 
 
 @dataclass(frozen=True, slots=True)
+class Scaling:
+    """What becomes of a pixel's number: multiplied, then shifted and scaled by what its colour has in the mean."""
+
+    rescale: float
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How an image becomes pixels: resized (shorter side, or both sides), perhaps cropped, later shifted and scaled.
+    """How an image becomes pixels: resized (shorter side, or both sides), perhaps cropped, later scaled.
 
     `size` is (height, width); with `crop` the shorter side becomes `resize` and the centre of that size is cut out.
     """
@@ -36,9 +47,7 @@ class Preprocessing:
     crop: bool
     resize: int
     resample: Image.Resampling
-    rescale: float
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    scaling: Scaling
 
     def read(self, picture: Picture) -> Array:
         """Pixels [height, width, 3] as uint8.
@@ -46,7 +55,7 @@ class Preprocessing:
         Raises:
             UnreadableImageError: as `read_image`, and when it is too long and narrow.
         """
-        return read_image(picture, lambda image: np.asarray(self._fitted(image)))
+        return _pixels(picture, self._fitted)
 
     def _fitted(self, image: Image.Image) -> Image.Image:
         height, width = self.size
@@ -77,10 +86,50 @@ class Levels(Protocol):
         """The same."""
 
 
-def shifted(pixels: torch.Tensor, how: Levels) -> torch.Tensor:
-    """[images, height, width, 3] of uint8 to [images, 3, height, width] as the model saw them in training."""
-    mean, deviation = (torch.tensor(each, device=pixels.device) for each in (how.mean, how.deviation))
-    return ((pixels.float() * how.rescale - mean) / deviation).permute(0, 3, 1, 2)
+@dataclass(frozen=True, slots=True)
+class FreeShape:
+    """How an image becomes pixels and keeps its shape: both sides are multiples of `step`, its area has bounds.
+
+    `least` and `most` are pixels; an image between them is resized to the nearest multiples only. Published with
+    Qwen2-VL (Wang et al. 2024).
+    """
+
+    step: int
+    least: int
+    most: int
+    resample: Image.Resampling
+    scaling: Scaling
+
+    def read(self, picture: Picture) -> Array:
+        """Pixels [height, width, 3] as uint8, at most `most` of them.
+
+        Raises:
+            UnreadableImageError: as `read_image`, and when it is too long and narrow to keep its shape.
+        """
+        return _pixels(picture, self._fitted)
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that an image of this height and width gets."""
+        fitted = [round(side / self.step) * self.step for side in (height, width)]
+        area = fitted[0] * fitted[1]
+        if area > self.most:
+            smaller = math.sqrt(height * width / self.most)
+            fitted = [max(1, math.floor(side / smaller / self.step)) * self.step for side in (height, width)]
+        elif area < self.least:
+            larger = math.sqrt(self.least / (height * width))
+            fitted = [math.ceil(side * larger / self.step) * self.step for side in (height, width)]
+        return fitted[0], fitted[1]
+
+    def _fitted(self, image: Image.Image) -> Image.Image:
+        width, height = image.size
+        down, across = self.size(height, width)
+        if max(image.size) > LONGEST_SHAPE * min(image.size) or down * across > self.most:
+            raise too_narrow(*image.size)
+        return image.resize((across, down), self.resample)
+
+
+def _pixels(picture: Picture, fit: Callable[[Image.Image], Image.Image]) -> Array:
+    return read_image(picture, lambda image: np.array(fit(image)))  # a copy: torch refuses Pillow's read-only memory
 
 
 def read_image(picture: Picture, fit: Callable[[Image.Image], T]) -> T:
@@ -108,29 +157,56 @@ def too_narrow(width: int, height: int) -> UnreadableImageError:
 
 
 def read_preprocessing(folder: Path) -> Preprocessing:
-    """From `preprocessor_config.json`.
+    """From `preprocessor_config.json`, or `image_processor` of `processor_config.json`, where newer folders have it.
 
     Raises:
         LoadError: it is missing, incomplete, or asks for steps that are not done here.
     """
-    config = read_json(folder / "preprocessor_config.json")
-    for step in ("do_resize", "do_rescale", "do_normalize"):
-        expect(config, step, True, default=True)
+    config = _read_config(folder)
 
     def read() -> Preprocessing:
         crop = bool(config.get("do_center_crop", "crop_size" in config))
         size = config["crop_size"] if crop else config["size"]
-        return Preprocessing(
-            size=read_sides(size),
-            crop=crop,
-            resize=_shorter(config["size"]),
-            resample=Image.Resampling(int(config.get("resample", Image.Resampling.BICUBIC))),
-            rescale=float(config.get("rescale_factor", 1 / 255)),
-            mean=tuple(map(float, config["image_mean"])),
-            deviation=tuple(map(float, config["image_std"])),
-        )
+        return Preprocessing(read_sides(size), crop, _shorter(config["size"]), _resampling(config), _scaling(config))
 
     return read_numbers("vision model's preprocessor", read)
+
+
+def read_free_shape(folder: Path, step: int, most: int) -> FreeShape:
+    """The same for images that keep their shape; no image gets more than `most` pixels, whatever the file says.
+
+    Raises:
+        LoadError: as `read_preprocessing`.
+    """
+    config = _read_config(folder)
+
+    def read() -> FreeShape:
+        size = config.get("size") or {}
+        smallest, largest = (
+            int(config.get(f"{name}_pixels") or size.get(edge) or size[f"{name}_pixels"])
+            for name, edge in (("min", "shortest_edge"), ("max", "longest_edge"))
+        )
+        return FreeShape(step, min(smallest, most), min(largest, most), _resampling(config), _scaling(config))
+
+    return read_numbers("vision model's preprocessor", read)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    own, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
+    nested = read_json(whole).get("image_processor") if whole.is_file() and not own.is_file() else None
+    config = nested if isinstance(nested, dict) else read_json(own)
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        expect(config, step, True, default=True)
+    return config
+
+
+def _resampling(config: Mapping[str, Any]) -> Image.Resampling:
+    return Image.Resampling(int(config.get("resample", Image.Resampling.BICUBIC)))
+
+
+def _scaling(config: Mapping[str, Any]) -> Scaling:
+    mean, deviation = (tuple(map(float, config[key])) for key in ("image_mean", "image_std"))
+    return Scaling(float(config.get("rescale_factor", 1 / 255)), mean, deviation)
 
 
 def read_sides(size: Mapping[str, Any] | int) -> tuple[int, int]:

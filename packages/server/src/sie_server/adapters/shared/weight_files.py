@@ -1,5 +1,6 @@
 """Which files of a model folder hold its tensors, and how large those are. Reads headers only, and needs no torch."""
 
+import glob
 import json
 import math
 from pathlib import Path
@@ -10,6 +11,8 @@ from sie_server.core.lifecycle import ErrorClass
 
 SAFETENSORS: Final = "model.safetensors"
 PICKLE: Final = "pytorch_model.bin"
+LORA_CONFIG: Final = "adapter_config.json"
+LORA_WEIGHTS: Final = "adapter_model.safetensors"
 MAX_HEADER_BYTES: Final = 100 * 1024 * 1024  # as the safetensors library
 
 
@@ -51,6 +54,24 @@ def tensor_bytes(folder: Path, *, allow_pickle: bool = False, float_bytes: int |
         for file in weight_files(each, allow_pickle=allow_pickle)
     ]
     return sum(_tensors_of(file, float_bytes) for file in files)
+
+
+def graph_bytes(graph: Path) -> int:
+    """Bytes of an ONNX graph and of the weights that lie beside it (`NAME_data`, `NAME.data`); 0 when there is none."""
+    files = graph.parent.glob(f"{glob.escape(graph.name)}*")
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def lora_bytes(folder: Path, float_bytes: int) -> int:
+    """Bytes of a LoRA's matrices when each number takes so many.
+
+    Raises:
+        LoadError: NOT_FOUND when the folder has none, UNKNOWN for a header that is none.
+    """
+    file = folder / LORA_WEIGHTS
+    if not file.is_file():
+        raise LoadError(ErrorClass.NOT_FOUND, f"the folder of the LoRA has no {LORA_WEIGHTS}")
+    return _tensors_of(file, float_bytes)
 
 
 def _stored(folder: Path, name: str) -> list[Path]:
