@@ -40,6 +40,7 @@ from sie_router.control.pools_kube import KubePools
 from sie_router.control.pools_memory import MemoryPools
 from sie_router.control.reaper import Reaper
 from sie_router.control.store import FleetStore
+from sie_router.control.strangers import Strangers
 from sie_router.control.ticker import tick
 from sie_router.core.catalog import AnyModel, Models, UnreadCatalog
 from sie_router.core.events import CatalogPut, Tick
@@ -85,6 +86,7 @@ class RouterApp:
             max_per_worker=settings.max_connections_per_worker,
             clock=time.monotonic,
         )
+        self._strangers = Strangers(self.store.snapshot)
         self._silence = Silence(self.store.snapshot, self.upstream, time.monotonic)
         self.counters = Counters()
         self.retries = RetryBudget(time.monotonic())
@@ -205,6 +207,7 @@ class RouterApp:
     def _pass_time(self) -> None:
         self.store.publish(Tick())
         self._silence.look()
+        self._strangers.look()
         fleet = self.store.snapshot()
         self.health.forget(fleet.workers)
         self.inflight.forget(fleet.pools)

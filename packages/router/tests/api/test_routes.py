@@ -83,6 +83,23 @@ async def test_every_error_has_the_one_envelope(
         assert not router.app.store.snapshot().demand
 
 
+async def test_clients_that_would_retry_a_typo_for_long_hear_it_as_one() -> None:
+    async with served(settings()) as router, httpx.AsyncClient(base_url=router.url) as client:
+        heard = {
+            version: await client.post(
+                f"/v1/encode/{MODEL}", headers={"X-SIE-MACHINE-PROFILE": "h100", "X-SIE-SDK-Version": version}
+            )
+            for version in ("0.1.10", "0.6.4", "0.6.5", "unknown")
+        }
+    assert {version: answer.status_code for version, answer in heard.items()} == {
+        "0.1.10": 400,
+        "0.6.4": 400,
+        "0.6.5": 503,
+        "unknown": 503,
+    }
+    assert {answer.headers["x-sie-error-code"] for answer in heard.values()} == {"GPU_NOT_CONFIGURED"}
+
+
 async def test_a_route_is_explained_and_nothing_comes_of_it(
     make_worker: MakeWorker, catalogue: dict[str, Path]
 ) -> None:

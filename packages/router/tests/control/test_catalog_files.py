@@ -89,6 +89,8 @@ async def test_a_router_without_its_catalogue_is_unready_and_asks_for_no_worker(
         unready = await client.get("/readyz")
         early = await client.post("/v1/encode/org/a")
         assert (unready.status_code, early.headers["x-sie-error-code"]) == (503, "STORE_UNAVAILABLE")
+        published = await client.post("/v1/encode/org/a", headers={"x-sie-sdk-version": "0.10.1"})
+        assert published.headers["x-sie-error-code"] == "QUEUE_UNAVAILABLE"
         assert not any(wanted(router.app.store.snapshot(), 0).values())
         swap(models, "..1", {"a.yaml": model("org/a")})
         swap(bundles, "..1", {"default.yaml": BUNDLE})

@@ -83,6 +83,14 @@ class Worker:
         return self.is_healthy and not self.health.is_ejected
 
     @property
+    def is_coming(self) -> bool:
+        """True when the worker is likely to take requests within seconds: it gets ready, or was lost a moment ago.
+
+        One that is lost for longer is stale.
+        """
+        return not (self.is_healthy or self.is_draining or self.is_stale)
+
+    @property
     def is_assignable(self) -> bool:
         """True when the worker may belong to a pool.
 
