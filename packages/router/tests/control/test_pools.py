@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,11 @@ from router_pool_contract import PoolStoreContract, following, make
 from sie_protocol.errors import ErrorCode, Problem
 from sie_router.control.kube import KubeApi, Pace
 from sie_router.control.kube_objects import CONFIG_MAPS, LEASES
-from sie_router.control.pools import PoolStore, changes
+from sie_router.control.pools import PoolFinder, PoolStore, changes
 from sie_router.control.pools_file import FilePools
 from sie_router.control.pools_kube import RELEASE, RELEASE_LABEL, TYPE_LABEL, KubePools, prefix
 from sie_router.control.pools_memory import MemoryPools
+from sie_router.core.events import Event, PoolPut
 from sie_router.core.pools import ANYONE, renew
 
 QUICK = Pace(first_pause_s=0.01, longest_pause_s=0.02)
@@ -140,6 +142,27 @@ class TestKubePools(PoolStoreContract):
             await kube.start()
             await make(stores[1], pool("b"))
             await eventually(lambda: set(fleet.snapshot().pools) == {"a", "b"})
+
+
+async def test_everybody_who_shares_a_look_up_hears_that_it_failed(tmp_path: Path) -> None:
+    path = tmp_path / "pools.json"
+    path.mkdir()
+    finder = PoolFinder(FilePools(path), lambda _: None)
+    found = await asyncio.gather(*(finder.find("a") for _ in range(6)), return_exceptions=True)
+    assert [each.code for each in found if isinstance(each, Problem)] == [ErrorCode.STORE_UNAVAILABLE] * 6
+    assert len(set(map(id, found))) == 6
+
+
+async def test_a_look_up_goes_on_for_the_others_when_the_first_one_leaves(tmp_path: Path) -> None:
+    store, events = FilePools(tmp_path / "pools.json"), list[Event]()
+    await make(store, pool("a"))
+    finder = PoolFinder(store, events.append)
+    first, *others = [asyncio.create_task(finder.find("a")) for _ in range(3)]
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(*others)
+    assert first.cancelled()
+    assert events == [PoolPut(pool("a"))]
 
 
 def _object(kube: FakeKube, plural: str) -> dict[str, dict[str, object]]:

@@ -77,7 +77,7 @@ class PoolFinder:
         self._store = store
         self._publish = publish
         self._room = asyncio.Semaphore(MAX_LOOKUPS)
-        self._found: dict[str, asyncio.Event] = {}  # names that are being looked up
+        self._asked: dict[str, asyncio.Future[Problem | None]] = {}  # names that are being looked up, and the outcome
 
     async def find(self, name: str) -> None:
         """Tell the fleet of the pool, if it exists after all. Requests for the same name share one look-up.
@@ -87,18 +87,34 @@ class PoolFinder:
         """
         if not is_name(name):
             return
-        if name in self._found:
-            await self._found[name].wait()
-            return
-        found = self._found[name] = asyncio.Event()
+        while (asked := self._asked.get(name)) is not None:
+            await asyncio.wait((asked,))
+            if not asked.cancelled():
+                _raise(asked.result())
+                return
+            # Whoever asked went away without an answer; the first of those who waited for it asks now.
+        await self._look_up(name)
+
+    async def _look_up(self, name: str) -> None:
+        asked = self._asked[name] = asyncio.get_running_loop().create_future()
         try:
             async with self._room:
                 pool = await self._store.get(name)
             if pool is not None:
                 self._publish(PoolPut(pool))
+            asked.set_result(None)
+        except Problem as problem:
+            asked.set_result(problem)
+            raise
         finally:
-            del self._found[name]
-            found.set()
+            del self._asked[name]
+            asked.cancel()  # changes nothing where there is a result
+
+
+def _raise(problem: Problem | None) -> None:
+    """Refuse with a problem of one's own: whoever answers with it may change it."""
+    if problem is not None:
+        raise Problem(problem.code, problem.message, details=problem.details)
 
 
 class Snapshots:
