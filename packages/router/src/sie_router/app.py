@@ -43,6 +43,7 @@ from sie_router.control.store import FleetStore
 from sie_router.control.ticker import tick
 from sie_router.core.catalog import AnyModel, Models, UnreadCatalog
 from sie_router.core.events import CatalogPut, Tick
+from sie_router.core.fleet import Source
 from sie_router.core.index import empty_fleet
 from sie_router.core.pools import Caller
 from sie_router.data.admission import Admission
@@ -76,7 +77,8 @@ class RouterApp:
         self.phase = Phase.STARTING
         self.catalog = self._catalog_files()
         models: Models = AnyModel() if self.catalog is None else UnreadCatalog()
-        fleet = replace(empty_fleet(settings.groups, settings.profiles, settings.lease_s), models=models)
+        fleet = empty_fleet(settings.groups, settings.profiles, settings.lease_s)
+        fleet = replace(fleet, models=models, awaited=_awaited(settings))
         self.store = FleetStore(fleet, time.monotonic)
         self.inflight = Inflight(time.monotonic)
         self.health = HealthBook(self.store.publish, time.monotonic, random.random)
@@ -139,8 +141,12 @@ class RouterApp:
         return CatalogFiles(models_dir, bundles_dir, lambda catalog: self.store.publish(CatalogPut(catalog)))
 
     def _phase_now(self) -> Phase:
-        is_unread = isinstance(self.store.snapshot().models, UnreadCatalog)
-        return Phase.UNREAD if is_unread and self.phase is Phase.SERVING else self.phase
+        fleet = self.store.snapshot()
+        if self.phase is not Phase.SERVING:
+            return self.phase
+        if fleet.awaited:
+            return Phase.STARTING
+        return Phase.UNREAD if isinstance(fleet.models, UnreadCatalog) else Phase.SERVING
 
     def _traced(self, app: ASGIApp) -> ASGIApp:
         if not self._settings.tracing:
@@ -240,6 +246,13 @@ class RouterApp:
             self.phase = Phase.SERVING
             yield
             self.drain()
+
+
+def _awaited(settings: Settings) -> frozenset[Source]:
+    """What there is to hear of before the first request; pools in memory ended with the last process."""
+    is_kube = settings.kubernetes is not None
+    awaited = {Source.POOLS: is_kube or settings.pools_file is not None, Source.WORKERS: is_kube or settings.workers}
+    return frozenset(source for source, is_any in awaited.items() if is_any)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

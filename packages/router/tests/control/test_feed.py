@@ -2,7 +2,9 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,8 +12,10 @@ from router_builders import L4, status
 from router_fakes import FakeWorker, eventually
 from sie_router.control.discovery import Endpoints
 from sie_router.control.discovery_static import StaticDiscovery
-from sie_router.control.feed import FIRST_PAUSE_S, LONGEST_PAUSE_S, follow, pause_s
+from sie_router.control.feed import DIALLING_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, follow, pause_s
 from sie_router.control.store import FleetStore
+from sie_router.core.events import Event, WorkerLost
+from sie_router.core.fleet import Source
 from sie_router.core.index import empty_fleet
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
@@ -137,6 +141,43 @@ async def test_a_worker_under_the_address_of_one_that_left_is_a_new_one(make_wor
         for endpoints in (Endpoints(url), Endpoints(leaving=url), Endpoints(url)):
             names.sets.put_nowait(endpoints)
         await eventually(lambda: store.snapshot().has_healthy(L4))
+
+
+def awaiting() -> FleetStore:
+    fleet = replace(empty_fleet([L4]), awaited=frozenset({Source.WORKERS}))
+    return FleetStore(fleet, asyncio.get_running_loop().time)
+
+
+async def test_the_workers_of_the_start_are_listed_when_each_said_something_or_was_not_there(
+    make_worker: MakeWorker,
+) -> None:
+    one, dead = await make_worker(status("one")), await make_worker(status("dead"))
+    await dead.close()
+    discovery, store, heard = Named(), awaiting(), list[Event]()
+
+    def publish(event: Event) -> None:
+        heard.append(event)
+        store.publish(event)
+
+    following = asyncio.create_task(follow(discovery, publish, random.random))
+    discovery.sets.put_nowait(Endpoints(frozenset({one.url}), is_whole=False))
+    await eventually(lambda: store.snapshot().has_healthy(L4))
+    assert store.snapshot().awaited
+    async with asyncio.timeout(DIALLING_S / 2):  # nobody waits for the bound where everybody was dialled
+        discovery.sets.put_nowait(Endpoints(frozenset({one.url, dead.url})))
+        await eventually(lambda: not store.snapshot().awaited)
+    assert WorkerLost(dead.url) in heard
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_nobody_waits_for_a_source_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    store = awaiting()
+    following = asyncio.create_task(follow(Named(), store.publish, random.random, listing_s=0.01))
+    await eventually(lambda: not store.snapshot().awaited)
+    assert "not every source of workers" in caplog.text
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
 
 
 @given(st.integers(0, 10**6), st.floats(0, 1))
