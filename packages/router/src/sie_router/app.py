@@ -78,7 +78,7 @@ class RouterApp:
         self.catalog = self._catalog_files()
         models: Models = AnyModel() if self.catalog is None else UnreadCatalog()
         fleet = empty_fleet(settings.groups, settings.profiles, settings.lease_s)
-        fleet = replace(fleet, models=models, awaited=_awaited(settings))
+        fleet = replace(fleet, models=models, unheard=_unheard(settings))
         self.store = FleetStore(fleet, time.monotonic)
         self.inflight = Inflight(time.monotonic)
         self.health = HealthBook(self.store.publish, time.monotonic, random.random)
@@ -144,7 +144,7 @@ class RouterApp:
         fleet = self.store.snapshot()
         if self.phase is not Phase.SERVING:
             return self.phase
-        if fleet.awaited:
+        if fleet.unheard:
             return Phase.STARTING
         return Phase.UNREAD if isinstance(fleet.models, UnreadCatalog) else Phase.SERVING
 
@@ -248,7 +248,7 @@ class RouterApp:
             self.drain()
 
 
-def _awaited(settings: Settings) -> frozenset[Source]:
+def _unheard(settings: Settings) -> frozenset[Source]:
     """What there is to hear of before the first request; pools in memory ended with the last process."""
     is_kube = settings.kubernetes is not None
     awaited = {Source.POOLS: is_kube or settings.pools_file is not None, Source.WORKERS: is_kube or settings.workers}

@@ -41,7 +41,7 @@ async def test_without_its_api_server_a_router_asks_for_no_worker(kube: FakeKube
     async with served(wanting) as router, httpx.AsyncClient(base_url=router.url) as client:
         await refused(router, client, "its workers and the list of pools", {})
         await kube.start()
-        await eventually(lambda: not router.app.store.snapshot().awaited)
+        await eventually(lambda: not router.app.store.snapshot().unheard)
         assert (await client.get("/readyz")).status_code == 200
         assert (await client.post(ENCODE, content=b"{}")).status_code == 202
 
@@ -60,7 +60,7 @@ async def test_nobody_runs_on_a_worker_that_may_be_reserved(make_worker: MakeWor
         assert not worker.seen
         first = pool("tenant-a", created_at=1.0, last_renewed=9e9)
         path.write_bytes(msgspec.json.encode([first, pool("tenant-b", created_at=2.0, last_renewed=9e9)]))
-        await eventually(lambda: not router.app.store.snapshot().awaited)
+        await eventually(lambda: not router.app.store.snapshot().unheard)
         codes = [
             (await client.post(ENCODE, content=b"{}", headers=headers)).status_code
             for headers in ({}, {"X-SIE-Pool": "tenant-b"}, {"X-SIE-Pool": "tenant-a"})

@@ -144,7 +144,7 @@ async def test_a_worker_under_the_address_of_one_that_left_is_a_new_one(make_wor
 
 
 def awaiting() -> FleetStore:
-    fleet = replace(empty_fleet([L4]), awaited=frozenset({Source.WORKERS}))
+    fleet = replace(empty_fleet([L4]), unheard=frozenset({Source.WORKERS}))
     return FleetStore(fleet, asyncio.get_running_loop().time)
 
 
@@ -162,10 +162,10 @@ async def test_the_workers_of_the_start_are_listed_when_each_said_something_or_w
     following = asyncio.create_task(follow(discovery, publish, random.random))
     discovery.sets.put_nowait(Endpoints(frozenset({one.url}), is_whole=False))
     await eventually(lambda: store.snapshot().has_healthy(L4))
-    assert store.snapshot().awaited
+    assert store.snapshot().unheard
     async with asyncio.timeout(DIALLING_S / 2):  # nobody waits for the bound where everybody was dialled
         discovery.sets.put_nowait(Endpoints(frozenset({one.url, dead.url})))
-        await eventually(lambda: not store.snapshot().awaited)
+        await eventually(lambda: not store.snapshot().unheard)
     assert WorkerLost(dead.url) in heard
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
@@ -174,7 +174,7 @@ async def test_the_workers_of_the_start_are_listed_when_each_said_something_or_w
 async def test_nobody_waits_for_a_source_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     store = awaiting()
     following = asyncio.create_task(follow(Named(), store.publish, random.random, listing_s=0.01))
-    await eventually(lambda: not store.snapshot().awaited)
+    await eventually(lambda: not store.snapshot().unheard)
     assert "not every source of workers" in caplog.text
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)

@@ -139,7 +139,7 @@ class Cluster(RuleBasedStateMachine):
     @invariant()
     def nobody_is_served_and_nothing_is_wanted_before_all_was_heard(self) -> None:
         for source in Source:
-            early = replace(self.fleet, awaited=frozenset({source}))
+            early = replace(self.fleet, unheard=frozenset({source}))
             for name in (None, "default", "x"):
                 decision = decide(early, ask(pool=name), {}, 0.5)
                 assert isinstance(decision, Reject)

@@ -44,7 +44,7 @@ def health_routes(
         if now is Phase.DRAINING:
             raise Problem(ErrorCode.SHUTTING_DOWN, f"this router is {now.value}; use another one")
         if now is not Phase.SERVING:
-            waiting = f" and waits for {waits_for(snapshot())}" if snapshot().awaited else ""
+            waiting = f" and waits for {waits_for(snapshot())}" if snapshot().unheard else ""
             raise Problem(ErrorCode.STORE_UNAVAILABLE, f"this router is {now.value}{waiting}; use another one")
         healthy = sum(worker.is_trusted for worker in snapshot().workers.values())
         return _json({"status": "ready", "healthy_workers": healthy})

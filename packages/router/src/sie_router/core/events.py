@@ -122,7 +122,7 @@ def apply(fleet: Fleet, event: Event, now: float) -> Fleet:
 
 
 def _heard(fleet: Fleet, source: Source) -> Fleet:
-    return replace(fleet, awaited=fleet.awaited - {source}) if source in fleet.awaited else fleet
+    return replace(fleet, unheard=fleet.unheard - {source}) if source in fleet.unheard else fleet
 
 
 def _after_worker(fleet: Fleet, event: WorkerEvent, now: float) -> Fleet:

@@ -162,8 +162,9 @@ class Fleet:
     """One snapshot. `configured` is ordered: the first group is the default, by convention the cheapest.
 
     `pools` are by name, without the default one, which is whatever they leave; without a renewal they end after
-    `lease_s`. `awaited` is what was not heard of yet: nobody is served meanwhile, as a worker that is not known would be
-    started once more, and a pool that is not known could not keep others off its workers. `demand` is by (group, pool); `startups` are the seconds that it took of late to meet one of a group.
+    `lease_s`. `unheard` is what was not heard of yet: nobody is served meanwhile, as a worker that is not known would
+    be started once more, and a pool that is not known could not keep others off its workers. `demand` is by
+    (group, pool); `startups` are the seconds that it took of late to meet one of a group.
     """
 
     configured: tuple[Group, ...] = ()
@@ -174,7 +175,7 @@ class Fleet:
     demand: Mapping[tuple[Group, str], Want] = field(default_factory=dict)
     startups: Mapping[Group, tuple[float, ...]] = field(default_factory=dict)
     index: Index = field(default_factory=Index)
-    awaited: frozenset[Source] = frozenset()
+    unheard: frozenset[Source] = frozenset()
     lease_s: float = LEASE_S
 
     def scope(self, pool: str = DEFAULT_POOL) -> Scope:

@@ -109,7 +109,7 @@ def make_plan(fleet: Fleet, ask: Ask) -> Plan | Reject:
     """Resolve model, pool and machine profile. Cost does not grow with the fleet."""
     try:
         model = fleet.models.resolve(ask.model)
-        if fleet.awaited:
+        if fleet.unheard:
             return _too_early(fleet)
         pool = _pool(fleet, ask)
     except Problem as problem:
@@ -134,7 +134,7 @@ def _too_early(fleet: Fleet) -> Reject:
 
 def waits_for(fleet: Fleet) -> str:
     """What a router that is starting has not heard of yet, for people to read."""
-    return " and ".join(sorted(fleet.awaited))
+    return " and ".join(sorted(fleet.unheard))
 
 
 def _pool(fleet: Fleet, ask: Ask) -> Pool | None:
