@@ -5,7 +5,7 @@ import itertools
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -21,7 +21,7 @@ from sie_router.api.explain import explain_routes
 from sie_router.api.front import Front
 from sie_router.api.health import Phase, health_routes
 from sie_router.api.inference import InferenceRoute, NamedRoute, describe
-from sie_router.api.metrics import Counters, RouterCollector, metric_routes
+from sie_router.api.metrics import Counters, RouterCollector, Task, metric_routes
 from sie_router.api.metrics_flow import FlowCollector
 from sie_router.api.models import model_routes
 from sie_router.api.page import page_routes
@@ -40,6 +40,7 @@ from sie_router.control.pools_kube import KubePools
 from sie_router.control.pools_memory import MemoryPools
 from sie_router.control.reaper import Reaper
 from sie_router.control.store import FleetStore
+from sie_router.control.supervise import supervise
 from sie_router.control.ticker import tick
 from sie_router.core.catalog import AnyModel, Models, UnreadCatalog
 from sie_router.core.events import CatalogPut, Tick
@@ -224,6 +225,19 @@ class RouterApp:
             sources.append(KubeDiscovery(self._kube, kube.namespace, kube.services, kube.port, random.random))
         return sources
 
+    def _background(self) -> Mapping[Task, Callable[[], Coroutine[None, None, None]]]:
+        """Everything that is not a request. Each begins anew with what the store knows already."""
+        publish, snapshot = self.store.publish, self.store.snapshot
+        tasks: dict[Task, Callable[[], Coroutine[None, None, None]]] = {
+            Task.WORKERS: lambda: follow(Combined(self._sources(), random.random), publish, random.random),
+            Task.POOLS: lambda: follow_pools(self.pools, publish),
+            Task.REAPER: lambda: Reaper(self.pools, snapshot, publish, time.time).run(),
+            Task.CLOCK: lambda: tick(self._pass_time, self.upstream.close_idle),
+        }
+        if self.catalog is not None:
+            tasks[Task.CATALOGUE] = self.catalog.follow
+        return tasks
+
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
@@ -232,16 +246,8 @@ class RouterApp:
             stack.push_async_callback(self.upstream.close)
             if self._kube is not None:
                 stack.push_async_callback(self._kube.close)
-            background: list[Coroutine[None, None, None]] = [
-                follow(Combined(self._sources(), random.random), self.store.publish, random.random),
-                follow_pools(self.pools, self.store.publish),
-                Reaper(self.pools, self.store.snapshot, self.store.publish, time.time).run(),
-                tick(self._pass_time, self.upstream.close_idle),
-            ]
-            if self.catalog is not None:
-                background.append(self.catalog.follow())
-            for each in background:
-                task = asyncio.create_task(each)
+            for name, begin in self._background().items():
+                task = asyncio.create_task(supervise(name, begin, self.counters.restarts, random.random), name=name)
                 stack.push_async_callback(_ended, task)
             self.phase = Phase.SERVING
             yield

@@ -12,11 +12,12 @@ from router_builders import L4, status
 from router_fakes import FakeWorker, eventually
 from sie_router.control.discovery import Endpoints
 from sie_router.control.discovery_static import StaticDiscovery
-from sie_router.control.feed import DIALLING_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, follow, pause_s
+from sie_router.control.feed import DIALLING_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, follow
 from sie_router.control.store import FleetStore
 from sie_router.core.events import Event, WorkerLost
 from sie_router.core.fleet import Source
 from sie_router.core.index import empty_fleet
+from sie_router.core.pause import pause_s
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
 
@@ -182,5 +183,5 @@ async def test_nobody_waits_for_a_source_for_ever(caplog: pytest.LogCaptureFixtu
 
 @given(st.integers(0, 10**6), st.floats(0, 1))
 def test_pauses_grow_from_the_first_to_the_longest(failures: int, draw: float) -> None:
-    assert FIRST_PAUSE_S / 2 <= pause_s(failures, draw) <= LONGEST_PAUSE_S
-    assert pause_s(failures, draw) <= pause_s(failures + 1, draw)
+    now, then = (pause_s(count, draw, FIRST_PAUSE_S, LONGEST_PAUSE_S) for count in (failures, failures + 1))
+    assert FIRST_PAUSE_S / 2 <= now <= then <= LONGEST_PAUSE_S

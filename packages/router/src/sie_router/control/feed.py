@@ -14,26 +14,19 @@ from sie_protocol.headers import WORKER_STATUS
 from sie_protocol.status import STALE_AFTER_S, WorkerStatus
 from sie_router.control.discovery import Discovery
 from sie_router.core.events import Event, WorkerGone, WorkerLost, WorkerSeen, WorkersListed
+from sie_router.core.pause import pause_s
 
 CONNECT_TIMEOUT_S: Final = 2.0
 CLOSE_TIMEOUT_S: Final = 0.5
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 1.0
 MAX_FRAME_BYTES: Final = 1 << 20
-LISTING_S: Final = (
-    30.0  # a source of workers may be away for good, and then a first worker must be started all the same
-)
+LISTING_S: Final = 30.0  # a source of workers may be away for good; a first worker must start all the same
 DIALLING_S: Final = 2.0
 
 Publish = Callable[[Event], None]
 
 logger = logging.getLogger(__name__)
-
-
-def pause_s(failures: int, draw: float) -> float:
-    """Seconds to wait before dialling again after so many failures in a row; `draw` in [0, 1) spreads the herd."""
-    longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures, 10))
-    return longest * (0.5 + draw / 2)
 
 
 class Feed:
@@ -72,7 +65,7 @@ class Feed:
                 self.dialled.set()
             self._last = None
             self._publish(WorkerLost(self._url))
-            await asyncio.sleep(pause_s(self._failures, self._draw()))
+            await asyncio.sleep(pause_s(self._failures, self._draw(), FIRST_PAUSE_S, LONGEST_PAUSE_S))
             self._failures += 1
 
     async def _follow(self) -> None:
