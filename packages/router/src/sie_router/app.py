@@ -161,10 +161,15 @@ class RouterApp:
         return tracing.around(app)
 
     def _pool_store(self) -> PoolStore:
-        kube = self._settings.kubernetes
+        settings, kube = self._settings, self._settings.kubernetes
         if self._kube is not None and kube is not None:
-            return KubePools(self._kube, random.random, lease_s=self._settings.lease_s, release=kube.release)
-        return MemoryPools() if self._settings.pools_file is None else FilePools(self._settings.pools_file)
+            most = settings.max_pool_workers
+            return KubePools(
+                self._kube, random.random, lease_s=settings.lease_s, release=kube.release, max_workers=most
+            )
+        if settings.pools_file is None:
+            return MemoryPools()
+        return FilePools(settings.pools_file, settings.max_pool_workers)
 
     def _ways(self, tokens: Tokens) -> tuple[Proxy, Express | None]:
         settings = self._settings

@@ -15,6 +15,7 @@ from sie_protocol.codec import MAX_BODY_BYTES
 from sie_router.core.catalog import DEFAULT_BUNDLE
 from sie_router.core.fleet import Group
 from sie_router.core.leases import LEASE_S
+from sie_router.core.pools import MAX_WORKERS
 from sie_router.core.rate import Rate
 
 LEVELS: Final = ("critical", "error", "warning", "info", "debug")
@@ -105,7 +106,7 @@ class Settings:
     pools_file: Path | None = None
     lease_s: float = LEASE_S
     max_pools: int = 100
-    max_pool_workers: int = 64
+    max_pool_workers: int = MAX_WORKERS
     auth: AuthSettings = AuthSettings()
 
 

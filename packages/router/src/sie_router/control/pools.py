@@ -8,9 +8,10 @@ from typing import Final, Protocol
 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_router.core.events import Event, PoolEvent, PoolGone, PoolPut, PoolsListed
-from sie_router.core.pools import Pool, is_name
+from sie_router.core.pools import MAX_WORKERS, Pool, is_name, within_bounds
 
 AGAIN_S: Final = 1.0
+MAX_TOLD: Final = 1000  # pools whose faults are remembered
 MAX_LOOKUPS: Final = 8  # at a time; a flood of wrong names must not become a flood of requests to the store
 
 Step = Callable[[Pool | None], Pool | None]
@@ -47,6 +48,38 @@ class PoolStore(Protocol):
 def unavailable(error: Exception) -> Problem:
     """The refusal of whatever needs a store that cannot be reached."""
     return Problem(ErrorCode.STORE_UNAVAILABLE, f"the store of pools cannot be used now, try again: {error}")
+
+
+class Bounds:
+    """Stored pools as they may be used. A fault of one is logged once, until it is another one."""
+
+    def __init__(self, max_workers: int = MAX_WORKERS) -> None:
+        self._max_workers = max_workers
+        self._told: dict[str, Pool] = {}
+
+    def __call__(self, stored: Pool | None) -> Pool | None:
+        """The pool within the bounds, if there is one."""
+        if stored is None:
+            return None
+        sound = within_bounds(stored, self._max_workers)
+        told = self._told.get(stored.name)
+        if sound is not stored and (told is None or told.reservation != stored.reservation):
+            if len(self._told) >= MAX_TOLD:
+                self._told.clear()
+            self._told[stored.name] = stored
+            self._tell(stored, sound)
+        return sound
+
+    def _tell(self, stored: Pool, sound: Pool | None) -> None:
+        logger.warning(
+            "the stored pool '%s' asks for %s with a floor of %d; expected at least 1 of each, %d in all and a floor "
+            "within that, so it counts as %s",
+            stored.name,
+            dict(stored.gpus),
+            stored.minimum_worker_count,
+            self._max_workers,
+            "none" if sound is None else f"{dict(sound.gpus)} with a floor of {sound.minimum_worker_count}",
+        )
 
 
 def changes(before: Mapping[str, Pool], after: Mapping[str, Pool]) -> Iterator[PoolEvent]:
