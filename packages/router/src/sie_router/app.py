@@ -123,7 +123,13 @@ class RouterApp:
         app.include_router(health_routes(snapshot, self._status, self._phase_now))
         app.include_router(model_routes(snapshot))
         app.include_router(explain_routes(snapshot, lambda: self.inflight.workers, random.random))
-        limits = Limits(self._settings.max_pools, self._settings.max_pool_workers)
+        settings = self._settings
+        limits = Limits(
+            max_pools=settings.max_pools,
+            max_workers=settings.max_pool_workers,
+            max_pools_per_owner=settings.max_pools_per_owner,
+            max_workers_per_owner=settings.max_workers_per_owner,
+        )
         app.include_router(pool_routes(Pools(self.pools, snapshot, self.store.publish, time.time, limits)))
         collector = RouterCollector(
             self.counters, snapshot, self.inflight, self.health.ejections, time.monotonic, time.time

@@ -107,6 +107,8 @@ class Settings:
     lease_s: float = LEASE_S
     max_pools: int = 100
     max_pool_workers: int = MAX_WORKERS
+    max_pools_per_owner: int = 20
+    max_workers_per_owner: int | None = None
     auth: AuthSettings = AuthSettings()
 
 
@@ -160,6 +162,8 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
         lease_s=env.number("SIE_ROUTER_LEASE_S", default.lease_s, least=1),
         max_pools=env.number("SIE_ROUTER_MAX_POOLS", default.max_pools),
         max_pool_workers=env.number("SIE_ROUTER_MAX_POOL_WORKERS", default.max_pool_workers),
+        max_pools_per_owner=env.number("SIE_ROUTER_MAX_POOLS_PER_OWNER", default.max_pools_per_owner),
+        max_workers_per_owner=env.number("SIE_ROUTER_MAX_WORKERS_PER_OWNER", 0) or None,
         auth=_auth(env),
     )
 

@@ -50,6 +50,11 @@ class Pool:
         """All that an assignment depends on; a renewal leaves it as it is."""
         return (self.name, self.created_at, self.bundle, self.gpus)
 
+    @property
+    def size(self) -> int:
+        """How many workers it reserves."""
+        return sum(self.gpus.values())
+
     def is_for(self, caller: Caller) -> bool:
         """True when this caller may use and change the pool."""
         return caller.is_admin or self.owner in ("", caller.id)
