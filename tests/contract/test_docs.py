@@ -63,14 +63,14 @@ def described(document: dict[str, Any]) -> set[tuple[str, str]]:
 
 async def test_the_table_of_routes_is_that_of_router_and_worker() -> None:
     router = RouterApp(Router(), print)._build()
-    others = {("GET", "/"), ("WS", headers.CLUSTER_STATUS)}  # what OpenAPI does not speak of
-    assert documented(1) == described(router.openapi()) | others
+    page = ("GET", "/")  # of this, and of sockets, OpenAPI does not speak
+    assert documented(1) == described(router.openapi()) | {page, ("WS", headers.CLUSTER_STATUS)}
     async with (
         sie_worker.worker(Worker(device="cpu")) as worker,
         httpx.AsyncClient(transport=httpx.ASGITransport(worker.app), base_url="http://worker") as client,
     ):
         document = (await client.get("/openapi.json")).json()
-    assert documented(2) == described(document) | {("WS", headers.WORKER_STATUS)}
+    assert documented(2) == described(document) | {page, ("WS", headers.WORKER_STATUS)}
 
 
 @pytest.mark.parametrize("package", ["router", "server", "cli", "sdk"])

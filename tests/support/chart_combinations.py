@@ -78,7 +78,7 @@ COMBINATIONS: Final[dict[str, dict[str, Any]]] = {
     "tokens": {"router": SECRET_AUTH},
     "tokens and admin": {"router": {"auth": {**SECRET_AUTH["auth"], "adminTokenSecretKey": "ADMIN"}}},
     "open metrics": {
-        "router": {"auth": {"mode": "static", "tokenSecretName": "tokens", "exemptOperational": True}},
+        "router": {"auth": {"mode": "static", "tokenSecretName": "tokens", "exemptOperational": "metrics"}},
         "serviceMonitor": {"enabled": True},
     },
     "scraped with a token": {"router": SECRET_AUTH, "serviceMonitor": {"enabled": True}},

@@ -103,11 +103,11 @@ locals {
       }
     }
     router = {
-      # Operational paths ask for no token: Prometheus reads them, and the ingress does not show its own.
+      # Prometheus reads /metrics without a token; the ingress does not show it.
       auth = {
         mode              = local.router_auth_mode
         tokenSecretName   = local.router_auth_mode == "static" ? var.sie_router_auth_secret_name : ""
-        exemptOperational = true
+        exemptOperational = "metrics"
       }
     }
   }

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sie_router.core.fleet import Group
-from sie_router.settings import AuthSettings, Flags, Kubernetes, Settings, read_settings
+from sie_router.settings import AuthSettings, Exempt, Flags, Kubernetes, Settings, read_settings
 
 
 def test_nothing_said_means_the_defaults() -> None:
@@ -100,7 +100,10 @@ def test_tokens_are_read_from_either_variable(mode: str) -> None:
     assert one == AuthSettings(("a", "b"))
     environ = {"SIE_AUTH_MODE": mode, "SIE_AUTH_TOKENS": "c", "SIE_AUTH_TOKEN": "a", "SIE_ADMIN_TOKEN": "root"}
     both = read_settings(Flags(), environ | {"SIE_AUTH_EXEMPT_OPERATIONAL": "true"}).auth
-    assert both == AuthSettings(("c",), "root", exempt_operational=True)
+    assert both == AuthSettings(("c",), "root", Exempt.OPERATIONAL)
+    for said in ("metrics", "Metrics"):
+        some = read_settings(Flags(), environ | {"SIE_AUTH_EXEMPT_OPERATIONAL": said}).auth
+        assert some == AuthSettings(("c",), "root", Exempt.METRICS)
 
 
 def test_an_open_router_ignores_tokens_only_where_that_is_said() -> None:

@@ -26,6 +26,7 @@ FAILED = answer(published.said(502, {"error": {"code": "MODEL_LOAD_FAILED"}}, X_
 NO_NEWS = [
     answer(published.said(202, {})),
     answer(published.said(503, {}, X_SIE_Error_Code="MODEL_LOADING")),
+    answer(published.said(429, {}, X_SIE_Error_Code="RATE_LIMITED")),
     answer(published.said(504, {})),
     Lost(Loss.TIMED_OUT, "late"),
 ]

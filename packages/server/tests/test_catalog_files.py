@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,7 @@ from sie_server.adapters.gliner import Choice, read_choice
 from sie_server.catalog_files import read_catalog, select
 from sie_server.core.options import resolve_encode
 from sie_server.core.scoring import resolve_score
+from sie_server.engine.slots import Slots
 from sie_server.settings import Settings
 
 FOR_QUERIES = "Represent this sentence for searching relevant passages: T"
@@ -133,6 +135,52 @@ def test_published_models_keep_their_published_recipe(name: str, facts: tuple[in
     as_query = EncodeParams(options={"is_query": True})
     assert resolve_encode(model, as_query).prompt.apply("T") == query
     assert resolve_encode(model, EncodeParams()).prompt.apply("T") == document
+
+
+# id: length, what becomes of a query "T" and of a document, and where the prompt of each ends
+INSTRUCTED = {
+    "GritLM/GritLM-7B": (
+        4096,
+        f"<|user|>\n{TASK}\n<|embed|>\nT",
+        "<|embed|>\nT",
+        {"query_prompt_end": "<|embed|>\n", "doc_prompt_end": "<|embed|>\n"},
+    ),
+    "nvidia/NV-Embed-v2": (
+        32768,
+        "Instruct: Given a question, retrieve passages that answer the question\nQuery: T",
+        "T",
+        {"query_prompt_end": "\nQuery: ", "start_token_counts": False, "end_token": "</s>"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "facts"), INSTRUCTED.items())
+def test_models_that_leave_their_instruction_out_know_where_it_ends(
+    name: str, facts: tuple[int, str, str, dict[str, Any]]
+) -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
+    assert model is not None
+    length, query, document, ends = facts
+    options = model.profiles["default"].adapter_options
+    assert (model.max_sequence_length, model.dims) == (length, {"dense": 4096})
+    assert {key: options[key] for key in options if key.endswith(("_end", "_token", "_counts"))} == ends
+    assert resolve_encode(model, EncodeParams(options={"is_query": True})).prompt.apply("T") == query
+    assert resolve_encode(model, EncodeParams()).prompt.apply("T") == document
+
+
+def test_every_model_of_one_vector_a_token_has_a_profile_of_one_vector_a_text() -> None:
+    own = Settings()
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    served = Slots(select(catalog, "default", ()))
+    found = {model.sie_id for model in catalog.models.values() if model.profiles["default"].adapter == "colbert"}
+    assert len(found) == 7
+    for name in found:
+        choice = served.find(f"{name}:muvera", {})
+        assert choice.slot.name == name
+        assert choice.model.dims["dense"] == 10_240
+        scored = resolve_score(choice.model, None, {})
+        assert (scored.weights, scored.similarity) == ({"dense": 1.0}, "dot")
 
 
 def test_an_instruction_of_the_caller_takes_the_place_of_the_default_one() -> None:

@@ -24,7 +24,7 @@
 {{- end -}}
 {{- $scraped := or .Values.serviceMonitor.enabled .Values.autoscaling.enabled -}}
 {{- if and (eq $auth.mode "static") $scraped (not (or $auth.exemptOperational $auth.metricsTokenSecretKey)) -}}
-{{- fail "Prometheus could not read /metrics, which asks for a token; set router.auth.metricsTokenSecretKey to the key of one token, or router.auth.exemptOperational=true" -}}
+{{- fail "Prometheus could not read /metrics, which asks for a token; set router.auth.metricsTokenSecretKey to the key of one token, or router.auth.exemptOperational=metrics" -}}
 {{- end -}}
 {{- $least := add $router.drainSeconds $router.preStopSeconds 5 -}}
 {{- if lt (int $router.terminationGracePeriodSeconds) (int $least) -}}

@@ -142,7 +142,7 @@ run "static_tokens" {
   }
 
   assert {
-    condition     = yamldecode(output.helm_values).router.auth == { mode = "static", tokenSecretName = "sie-router-auth", exemptOperational = true }
+    condition     = yamldecode(output.helm_values).router.auth == { mode = "static", tokenSecretName = "sie-router-auth", exemptOperational = "metrics" }
     error_message = "Tokens from the Secret, and metrics without, were expected."
   }
 }

@@ -101,11 +101,11 @@ class RouterApp:
         if self.catalog is not None:
             self.catalog.look()
         tokens = Tokens(settings.auth.tokens, settings.auth.admin_token)
-        exempt = settings.auth.exempt_operational
+        exempt = settings.auth.exempt
         proxy, self.express = self._ways(tokens)
         front = Front([InferenceRoute(proxy), NamedRoute(proxy.named)], self._build())
         self._closing: list[Callable[[], None]] = []
-        self.asgi = self._traced(Auth(front, tokens, exempt_operational=exempt))
+        self.asgi = self._traced(Auth(front, tokens, exempt))
 
     @property
     def is_draining(self) -> bool:

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -29,13 +30,21 @@ Number = TypeVar("Number", int, float)
 AUTH_MODES: Final = ("none", "static", "token")  # the last two are the same
 
 
+class Exempt(Enum):
+    """What needs no token where other things do."""
+
+    NOTHING = "false"
+    METRICS = "metrics"  # what Prometheus reads
+    OPERATIONAL = "true"  # that, health, the pages for humans
+
+
 @dataclass(frozen=True, slots=True)
 class AuthSettings:
-    """Who may call; without tokens, everybody. `exempt_operational`: health, metrics and docs need no token."""
+    """Who may call; without tokens, everybody."""
 
     tokens: tuple[str, ...] = ()
     admin_token: str | None = None
-    exempt_operational: bool = False
+    exempt: Exempt = Exempt.NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +235,14 @@ def _auth(env: _Environment) -> AuthSettings:
         raise ValueError(f"SIE_AUTH_MODE is '{mode}' without a token; set SIE_AUTH_TOKENS or SIE_ADMIN_TOKEN")
     if admin in tokens:
         raise ValueError("SIE_ADMIN_TOKEN is one of SIE_AUTH_TOKENS as well; every holder of it would be an admin")
-    return AuthSettings(tokens, admin, env.flag("SIE_AUTH_EXEMPT_OPERATIONAL"))
+    return AuthSettings(tokens, admin, _exempt(env))
+
+
+def _exempt(env: _Environment) -> Exempt:
+    name = "SIE_AUTH_EXEMPT_OPERATIONAL"
+    if (env.text(name) or "").lower() == Exempt.METRICS.value:
+        return Exempt.METRICS
+    return Exempt.OPERATIONAL if env.flag(name) else Exempt.NOTHING
 
 
 def _rate(env: _Environment) -> Rate | None:

@@ -11,8 +11,8 @@ from router_builders import MODEL, status
 from router_fakes import FakeWorker, eventually, served, settings
 from sie_protocol.errors import Problem
 from sie_router.core.pools import ANYONE, Caller
-from sie_router.edge.auth import OPERATIONAL, Tokens, token_id
-from sie_router.settings import AuthSettings
+from sie_router.edge.auth import EXEMPT, OPERATIONAL, Tokens, token_id
+from sie_router.settings import AuthSettings, Exempt
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
 AUTH = AuthSettings(("alice", "bob"), "root")
@@ -44,14 +44,14 @@ def test_the_admin_is_one_and_an_id_tells_nothing() -> None:
     assert "alice" not in token_id("alice")
 
 
-@pytest.mark.parametrize("exempt", [False, True])
-async def test_without_a_token_only_probes_and_what_is_exempt_are_open(exempt: bool) -> None:
-    auth = AuthSettings(AUTH.tokens, exempt_operational=exempt)
+@pytest.mark.parametrize("exempt", Exempt)
+async def test_without_a_token_only_probes_and_what_is_exempt_are_open(exempt: Exempt) -> None:
+    auth = AuthSettings(AUTH.tokens, exempt=exempt)
     async with served(settings(auth=auth)) as router, httpx.AsyncClient(base_url=router.url) as client:
         for path in ("/healthz", "/readyz"):
             assert (await client.get(path)).status_code == 200
         for path in OPERATIONAL_PAGES:
-            assert (await client.get(path)).status_code == (200 if exempt else 401)
+            assert (await client.get(path)).status_code == (200 if path in EXEMPT[exempt] else 401)
         for method, path in (
             ("GET", "/v1/models"),
             ("GET", "/v1/pools"),

@@ -14,6 +14,7 @@ from sie_protocol.errors import ErrorCode
 from sie_protocol.headers import ERROR_CODE, PREFERENCE_APPLIED, WAIT
 from sie_sdk.messages import Answer, Loss, Lost, Outcome
 from sie_sdk.refusals import Refusal, read_refusal
+from sie_sdk.retry import rule_for
 
 HOLD_S: Final = 50.0  # less than the 60 s after which common proxies cut a connection on which nothing happens
 MIN_HOLD_S: Final = 3.0  # a shorter one is not worth a request
@@ -94,10 +95,10 @@ def lesson(outcome: Outcome, asked_s: float, took_s: float, trust: Trust) -> Les
 
 
 def is_news(outcome: Outcome) -> bool:
-    """True when the outcome of a kept request says that others who wait for the same need not wait any longer."""
+    """True when others who wait for the same need wait no longer: the kept request was served, or never will be."""
     if isinstance(outcome, Lost):
         return False
-    return outcome.is_success or (ERROR_CODE.lower() in outcome.headers and read_refusal(outcome).code not in _EARLY)
+    return outcome.is_success or (ERROR_CODE.lower() in outcome.headers and rule_for(read_refusal(outcome)) is None)
 
 
 def _is_proxys(answer: Answer) -> bool:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from sie_protocol.catalog import Catalog, ModelConfig, build_catalog, decode_bundle, decode_model
 from sie_protocol.hashing import bundle_config_hash
 from sie_server.core.names import suggestion
+from sie_server.core.profiles import offered
 
 T = TypeVar("T")
 Stamp = list[tuple[str, int, int, int]]
@@ -93,7 +94,7 @@ def select(catalog: Catalog, bundle: str, wanted: tuple[str, ...]) -> dict[str, 
     """The models a worker of this bundle serves, by lower-cased id; only the wanted ones if there are any.
 
     Raises:
-        ValueError: the bundle, or a wanted model in it, does not exist.
+        ValueError: the bundle, or a wanted model in it, does not exist; a profile declares what cannot be.
     """
     if bundle not in {each.name for each in catalog.bundles}:
         raise ValueError(f"there is no bundle '{bundle}'; there are: {', '.join(b.name for b in catalog.bundles)}")
@@ -104,6 +105,9 @@ def select(catalog: Catalog, bundle: str, wanted: tuple[str, ...]) -> dict[str, 
         raise ValueError(
             f"bundle '{bundle}' has no model {', '.join(missing)}{meant or '; it has: ' + ', '.join(models)}"
         )
+    for model in models.values():
+        for profile in model.profiles:
+            offered(model, profile)
     return {name: models[name] for name in (each.lower() for each in wanted)} if wanted else models
 
 

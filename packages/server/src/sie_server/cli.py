@@ -2,9 +2,10 @@
 
 import asyncio
 import dataclasses
+import json
 import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -75,8 +76,65 @@ def serve(  # noqa: PLR0913 - one parameter per flag
             log.warning("the worker knows no variable %s; did you mean %s?", name, meant)
         _run(settings)
     except ValueError as error:
-        typer.echo(f"sie-server: {error}", err=True)
-        raise typer.Exit(1) from error
+        _fail(str(error), error)
+
+
+@app.command()
+def openapi(
+    *,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; default: print it.")] = None,
+    indent: Annotated[int, typer.Option(min=0, max=16, help="Spaces of one level; 0: all on one line.")] = 2,
+) -> None:
+    """Write the OpenAPI document of the worker's routes."""
+    from sie_server.api.routes import document  # noqa: PLC0415 - `version` and `--help` need no framework
+
+    _write(json.dumps(document(), indent=indent or None, sort_keys=True), output)
+
+
+@app.command()
+def resolve_deps(
+    *,
+    bundle: Annotated[
+        str | None, typer.Option("--bundle", "-b", help="All models of this bundle; default 'default'.")
+    ] = None,
+    models: Annotated[str | None, typer.Option("--models", "-m", help="Only these, separated by ','.")] = None,
+    models_dir: Annotated[Path | None, typer.Option(help="Folder of model files; default: our own.")] = None,
+    bundles_dir: Annotated[Path | None, typer.Option(help="Folder of bundle files; default: our own.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the models and adapters.")] = False,
+    cpu: Annotated[
+        bool, typer.Option("--cpu", help="For machines without an accelerator; today that changes nothing.")
+    ] = False,
+) -> None:
+    """Print what models need installed, as PEP 508 requirements. Flags win over SIE_* environment variables."""
+    from sie_server.catalog_files import read_catalog  # noqa: PLC0415 - as above
+    from sie_server.requirements import chosen, resolve  # noqa: PLC0415 - as above
+
+    del cpu  # no adapter needs more on an accelerator than on a CPU
+    if bundle and models:
+        _fail("--bundle and --models exclude each other; give one of them")
+    try:
+        own = read(environment())
+        catalog = read_catalog(models_dir or own.models_dir, bundles_dir or own.bundles_dir)
+        named = name_list(models) if models else ()
+        found = resolve(chosen(catalog, (bundle or own.bundle).lower(), named))
+    except ValueError as error:
+        _fail(str(error), error)
+    typer.echo(json.dumps(found.as_json(), indent=2) if as_json else "\n".join(found.requirements))
+
+
+def _write(text: str, output: Path | None) -> None:
+    if output is None:
+        typer.echo(text)
+        return
+    try:
+        output.write_text(f"{text}\n")
+    except OSError as error:
+        _fail(f"'{output}' cannot be written: {error.strerror}", error)
+
+
+def _fail(message: str, cause: Exception | None = None) -> NoReturn:
+    typer.echo(f"sie-server: {message}", err=True)
+    raise typer.Exit(1) from cause
 
 
 def _settings(flags: dict[str, Any]) -> Settings:

@@ -7,6 +7,7 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
+from types import MappingProxyType
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -26,10 +27,14 @@ from sie_protocol.headers import (
 from sie_router.core.pools import ANYONE, Caller
 from sie_router.data.answers import refusal
 from sie_router.data.caller import KEY
+from sie_router.settings import Exempt
 
 ALWAYS_OPEN: Final = frozenset({HEALTHZ, READYZ})  # probes carry no token, and learn nothing but yes or no
 OPERATIONAL: Final = frozenset(
     {"/", HEALTH, METRICS, CLUSTER_STATUS, "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+)
+EXEMPT: Final = MappingProxyType(
+    {Exempt.NOTHING: frozenset[str](), Exempt.METRICS: frozenset({METRICS}), Exempt.OPERATIONAL: OPERATIONAL}
 )
 ADMIN_ID: Final = "admin"
 _HEADER: Final = AUTHORIZATION.lower().encode()
@@ -78,11 +83,10 @@ class Auth:
     Inference routes answer refusals themselves, so that those are counted and audited like any other answer.
     """
 
-    def __init__(self, app: ASGIApp, tokens: Tokens, *, exempt_operational: bool) -> None:
+    def __init__(self, app: ASGIApp, tokens: Tokens, exempt: Exempt) -> None:
         self._app = app
         self._tokens = tokens
-        passed_on = ALWAYS_OPEN.union(COMPAT_PATHS)
-        self._passed_on = passed_on | OPERATIONAL if exempt_operational else passed_on
+        self._passed_on = ALWAYS_OPEN.union(COMPAT_PATHS, EXEMPT[exempt])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

@@ -19,6 +19,7 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
         "gliclass": "sie_server.adapters.gliclass:GliclassAdapter",
         "gliner": "sie_server.adapters.gliner:GlinerAdapter",
         "hash": "sie_server.adapters.hash:HashAdapter",
+        "instructed": "sie_server.adapters.instructed:InstructedAdapter",
         "judge": "sie_server.adapters.judge:JudgeAdapter",
         "nli": "sie_server.adapters.nli:NliAdapter",
         "onnx_token_classifier": "sie_server.adapters.onnx_token_classifier:OnnxTokenClassifierAdapter",
@@ -30,6 +31,13 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
 # What a worker may be installed without, and the extra of sie-server that brings it.
 EXTRAS: Final[Mapping[str, str]] = MappingProxyType({"onnxruntime": "onnx"})
 DEFAULT_EXTRA: Final = "torch"
+# The extras of the adapters that do not need just torch.
+NEEDS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"hash": (), "onnx_token_classifier": ("onnx",)})
+
+
+def needs(name: str) -> tuple[str, ...]:
+    """The extras of sie-server without which an adapter cannot be imported."""
+    return NEEDS.get(name, (DEFAULT_EXTRA,))
 
 
 def find(name: str, adapters: Mapping[str, str] = ADAPTERS) -> AdapterFactory:

@@ -1,7 +1,8 @@
 """The worker's routes: inference as plain ASGI, the rest through FastAPI, one error shape for all."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from typing import Any, NamedTuple
 
 import msgspec
 from fastapi import FastAPI, WebSocket
@@ -20,6 +21,7 @@ from sie_server.api.embeddings import EmbeddingsRequest, embeddings
 from sie_server.api.encode import encode
 from sie_server.api.extract import extract
 from sie_server.api.openapi import Described, describe
+from sie_server.api.page import add_page
 from sie_server.api.rerank import RerankRequest, rerank
 from sie_server.api.score import score
 from sie_server.api.status_ws import StatusFeed
@@ -37,9 +39,26 @@ DESCRIBED = (
 )
 
 
+class Serving(NamedTuple):
+    """What the routes that only read answer from."""
+
+    context: TaskContext
+    feed: StatusFeed
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI document of every worker of this version; needs none of them."""
+
+    def nobody() -> Serving:
+        raise LookupError("there is no worker behind a document")
+
+    return _described(nobody).openapi()
+
+
 def build_api(context: TaskContext, feed: StatusFeed) -> Edge:
     """The ASGI app of one worker."""
-    app = FastAPI(title="SIE worker", version=VERSION, redirect_slashes=False)
+    serving = Serving(context, feed)
+    app = _described(lambda: serving)
     inference = [
         _task("encode", TaskEndpoint("encode", context, encode)),
         _task("score", TaskEndpoint("score", context, score)),
@@ -47,8 +66,6 @@ def build_api(context: TaskContext, feed: StatusFeed) -> Edge:
         *_compat_routes(context),
     ]
     app.router.routes[:0] = inference
-    _add_reads(app, context, feed)
-    describe(app, DESCRIBED)
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(Exception, on_bug)
@@ -86,18 +103,25 @@ def _compat_routes(context: TaskContext) -> list[Route]:
     return [Route(path, endpoint, methods=["POST"]) for path, endpoint in named]
 
 
-def _add_reads(app: FastAPI, context: TaskContext, feed: StatusFeed) -> None:
-    engine = context.engine
+def _described(serving: Callable[[], Serving]) -> FastAPI:
+    """The framework's part of the app, with a document of all parts; `serving` is called when a request comes."""
+    app = FastAPI(title="SIE worker", version=VERSION, redirect_slashes=False)
+    _add_reads(app, serving)
+    add_page(app, lambda: serving().feed)
+    describe(app, DESCRIBED)
+    return app
 
+
+def _add_reads(app: FastAPI, serving: Callable[[], Serving]) -> None:
     @app.get(headers.MODELS)
     async def models() -> Response:
         """Every model this worker can run, and what state it is in."""
-        return _json({"models": engine.info()})
+        return _json({"models": serving().context.engine.info()})
 
     @app.get(headers.MODELS + "/{model:path}")
     async def model_info(model: str) -> Response:
         """One model."""
-        return _json(engine.info_of(model))
+        return _json(serving().context.engine.info_of(model))
 
     @app.get(headers.HEALTHZ)
     async def healthz() -> PlainTextResponse:
@@ -107,23 +131,24 @@ def _add_reads(app: FastAPI, context: TaskContext, feed: StatusFeed) -> None:
     @app.get(headers.READYZ)
     async def readyz() -> PlainTextResponse:
         """Whether it should get requests."""
-        return PlainTextResponse("ok") if engine.unready is None else _not_ready(engine.unready)
+        problem = serving().context.engine.unready
+        return PlainTextResponse("ok") if problem is None else _not_ready(problem)
 
     @app.get(headers.LIVEZ)
     async def livez() -> PlainTextResponse:
         """Whether the device computes; when it does not, a restart may help."""
-        problem = engine.health.problem
+        problem = serving().context.engine.health.problem
         return PlainTextResponse("ok") if problem is None else _not_ready(problem)
 
     @app.get(headers.METRICS)
     async def metrics() -> Response:
         """Prometheus exposition."""
-        body, media = context.metrics.render()
+        body, media = serving().context.metrics.render()
         return Response(body, media_type=media)
 
     @app.websocket(headers.WORKER_STATUS)
     async def status(socket: WebSocket) -> None:
-        await feed.serve(socket)
+        await serving().feed.serve(socket)
 
 
 def _not_ready(why: str) -> PlainTextResponse:

@@ -1,13 +1,15 @@
 """Resolves what one request wants: the request beats the profile, the profile beats the default."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig, ProfileConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams
+from sie_server.core.muvera import OPTION as MUVERA
+from sie_server.core.muvera import Muvera, muvera_of
 
 DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 OVERFLOW_POLICIES: Final = ("default", "truncate_text", "error")
@@ -41,6 +43,8 @@ RUNTIME_OPTIONS: Final = EXTRACT_OPTIONS | frozenset(
         "similarity",
     }
 )
+# What a profile may say without weights of its own, and a request may not.
+PROFILE_OPTIONS: Final = frozenset({MUVERA})
 _SLOT = re.compile(r"\{(text|instruction)\}")
 
 
@@ -69,7 +73,8 @@ class Prompt:
 class EncodeOptions:
     """One encode request, resolved: which outputs, in which dtype, of which prompt, for a query or a document.
 
-    `may_cut`: a text that is too long loses its end, else it is refused.
+    `may_cut`: a text that is too long loses its end, else it is refused. `muvera`: the dense vectors are made of the
+    token vectors.
     """
 
     output_types: tuple[str, ...]
@@ -77,11 +82,18 @@ class EncodeOptions:
     prompt: Prompt
     is_query: bool
     may_cut: bool
+    muvera: Muvera | None = None
+
+    @property
+    def computed(self) -> frozenset[str]:
+        """What the adapter has to give for the outputs."""
+        return computed_for(self.output_types, self.muvera)
 
 
 def load_options(profile: ProfileConfig) -> dict[str, Any]:
     """The adapter's part of a profile's options: what is fixed once the model is loaded."""
-    return {key: value for key, value in profile.adapter_options.items() if key not in RUNTIME_OPTIONS}
+    apart = RUNTIME_OPTIONS | PROFILE_OPTIONS
+    return {key: value for key, value in profile.adapter_options.items() if key not in apart}
 
 
 def load_identity(profile: ProfileConfig) -> tuple[object, ...]:
@@ -101,13 +113,20 @@ def resolve_encode(model: ModelConfig, params: EncodeParams) -> EncodeOptions:
     is_query = options.get("is_query", False)
     if not isinstance(is_query, bool):
         raise invalid(f"options.is_query is {is_query!r}; expected true or false")
+    types = output_types(model, _first(params.output_types, options.get("output_types")))
     return EncodeOptions(
-        output_types(model, _first(params.output_types, options.get("output_types"))),
+        types,
         _dtype(_first(params.output_dtype, options.get("output_dtype"))),
         prompt_of(options, params.instruction, is_query=is_query),
         is_query,
         may_cut(options),
+        muvera_of(model, options) if "dense" in types else None,
     )
+
+
+def computed_for(outputs: Iterable[str], muvera: Muvera | None) -> frozenset[str]:
+    """What an adapter has to give for these outputs, when `muvera` makes the dense one of token vectors."""
+    return frozenset("multivector" if kind == "dense" and muvera else kind for kind in outputs)
 
 
 def merged_options(model: ModelConfig, asked: Mapping[str, Any]) -> dict[str, Any]:

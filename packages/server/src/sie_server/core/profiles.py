@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, ModelConfig
+from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, EncodeTask, ModelConfig, VectorTask
 from sie_protocol.errors import ErrorCode, Problem
+from sie_server.core.muvera import muvera_of
 from sie_server.core.names import suggestion
 from sie_server.core.options import invalid, load_identity, no_such_profile
 
@@ -58,8 +59,25 @@ def profile_id(model: ModelConfig, profile: str) -> str:
 
 
 def under(model: ModelConfig, profile: str) -> ModelConfig:
-    """The model as callers of this profile see it: their default is the profile."""
+    """The model with this profile as its default; its outputs are those of the weights."""
     return msgspec.structs.replace(model, profiles={**model.profiles, DEFAULT_PROFILE: model.profiles[profile]})
+
+
+def offered(model: ModelConfig, profile: str) -> ModelConfig:
+    """The model as callers of this profile see it: their default is the profile, with the outputs it makes.
+
+    Raises:
+        ValueError: it declares an output that cannot be made; the message names it.
+    """
+    own = under(model, profile)
+    try:
+        muvera = muvera_of(model, model.profiles[profile].adapter_options)
+    except ValueError as error:
+        raise ValueError(f"profile '{profile}' of model '{model.sie_id}': {error}") from error
+    if muvera is None:
+        return own
+    encode = msgspec.structs.replace(own.tasks.encode or EncodeTask(), dense=VectorTask(muvera.dims))
+    return msgspec.structs.replace(own, tasks=msgspec.structs.replace(own.tasks, encode=encode))
 
 
 def check_profile(model: ModelConfig, named: str, options: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,17 @@ from typing import Any, Final
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import MAX_CANDIDATES
-from sie_server.core.options import Prompt, invalid, may_cut, merged_options, no_such_task, output_types, prompt_of
+from sie_server.core.muvera import Muvera, muvera_of
+from sie_server.core.options import (
+    Prompt,
+    computed_for,
+    invalid,
+    may_cut,
+    merged_options,
+    no_such_task,
+    output_types,
+    prompt_of,
+)
 from sie_server.core.similarity import SIMILARITIES
 
 HYBRID: Final = "hybrid"
@@ -25,6 +35,7 @@ class ScoreOptions:
 
     `weights`: the outputs that are compared and how much each counts, of 1 in all; none if the model reads pairs.
     `is_hybrid`: token vectors count by the mean over the query's tokens, as the other outputs know no number of tokens.
+    `muvera`: the dense vectors that are compared are made of token vectors.
     """
 
     weights: Mapping[str, float]
@@ -33,6 +44,12 @@ class ScoreOptions:
     document_prompt: Prompt
     similarity: str
     may_cut: bool
+    muvera: Muvera | None = None
+
+    @property
+    def computed(self) -> frozenset[str]:
+        """What the adapter has to give for the outputs that are compared."""
+        return computed_for(self.weights, self.muvera)
 
     @property
     def reads_pairs(self) -> bool:
@@ -52,17 +69,20 @@ def resolve_score(model: ModelConfig, instruction: str | None, asked: Mapping[st
     if model.tasks.score is None and not model.dims:
         raise no_such_task(model, "score")
     options = merged_options(model, asked)
-    similarity = options.get("similarity", SIMILARITIES[0])
+    muvera = muvera_of(model, options)
+    similarity = options.get("similarity", SIMILARITIES[0] if muvera is None else "dot")
     if similarity not in SIMILARITIES:
         raise invalid(f"options.similarity is {similarity!r}; expected one of: {', '.join(SIMILARITIES)}")
-    mode = _mode(model, options)
+    mode = _mode(model, options, may_mix=muvera is None)
+    weights = _weights(model, mode, options.get("score_weights", HYBRID_WEIGHTS))
     return ScoreOptions(
-        _weights(model, mode, options.get("score_weights", HYBRID_WEIGHTS)),
+        weights,
         mode == HYBRID,
         prompt_of(options, instruction, is_query=True),
         prompt_of(options, None, is_query=False),
         str(similarity),
         may_cut(options),
+        muvera if "dense" in weights else None,
     )
 
 
@@ -103,8 +123,11 @@ def ranked(scores: Sequence[float]) -> tuple[int, ...]:
     return tuple(sorted(range(len(scores)), key=lambda at: -scores[at]))
 
 
-def _mode(model: ModelConfig, options: Mapping[str, Any]) -> str | None:
-    """What is compared, None for pairs; unless the request or the profile says so, the profile's first output."""
+def _mode(model: ModelConfig, options: Mapping[str, Any], *, may_mix: bool) -> str | None:
+    """What is compared, None for pairs; unless the request or the profile says so, the profile's first output.
+
+    `may_mix`: its outputs are of one scale, so that a weighted mean of them means something.
+    """
     asked = options.get("score_mode")
     if model.tasks.score is not None:
         if asked is not None:
@@ -113,7 +136,7 @@ def _mode(model: ModelConfig, options: Mapping[str, Any]) -> str | None:
     mode = SCORE_MODES.get(asked) if isinstance(asked, str) else None
     if asked is None:
         return output_types(model, options.get("output_types"))[0]
-    able = (*model.dims, *([HYBRID] if len(model.dims) > 1 else []))
+    able = (*model.dims, *([HYBRID] if may_mix and len(model.dims) > 1 else []))
     if mode not in able:
         raise invalid(f"options.score_mode is {asked!r}; model '{model.sie_id}' has: {', '.join(able)}")
     return mode

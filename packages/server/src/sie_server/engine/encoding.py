@@ -14,6 +14,7 @@ from sie_server.adapters.base import Prepared, Vector
 from sie_server.core.options import EncodeOptions, invalid, resolve_encode
 from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
+from sie_server.engine.fixed import with_fixed
 from sie_server.engine.inputs import inputs_of
 from sie_server.engine.loop import Row
 from sie_server.engine.quantize import Finished, finish
@@ -35,7 +36,7 @@ async def encode(engine: Engine, name: str, items: Sequence[Item], params: Encod
     if not inputs:
         raise invalid("items is empty; send at least one item")
     counts = [len(of_item) for of_item in inputs]
-    wants = Wants(frozenset(options.output_types), options.may_cut, counts)
+    wants = Wants(options.computed, options.may_cut, counts)
     all_inputs = [each for of_item in inputs for each in of_item]
     async with engine.admitted(choice, all_inputs, wants, is_query=options.is_query) as admitted:
         _check_answer(choice.model, options, admitted.prepared, engine.limits.answer_vector_bytes)
@@ -44,16 +45,18 @@ async def encode(engine: Engine, name: str, items: Sequence[Item], params: Encod
     found = own if len(own) == len(inputs) else _averaged(own, counts)
     work = partial(_finish, found, options)
     # What adapters compute in already needs no work, and so no thread.
-    rows = work() if options.output_dtype == "float32" else await engine.pipeline.run(work)
+    is_finished = options.output_dtype == "float32" and options.muvera is None
+    rows = work() if is_finished else await engine.pipeline.run(work)
     return Encoded(choice.model.sie_id, rows, choice.model.dims, options, cost)
 
 
 def _check_answer(model: ModelConfig, options: EncodeOptions, prepared: Sequence[Prepared], limit_bytes: int) -> None:
     """Refuse a request whose token vectors would take too much memory; other vectors are one an item."""
-    if "multivector" not in options.output_types:
+    if "multivector" not in options.computed:
         return
     tokens = sum(each.tokens for each in prepared)
-    size = tokens * model.dims["multivector"] * FLOAT_BYTES
+    of_items = options.muvera.dims * len(prepared) if options.muvera else 0
+    size = (tokens * model.dims["multivector"] + of_items) * FLOAT_BYTES
     if size > limit_bytes:
         message = (
             f"the {tokens} tokens of the request have vectors of {size >> 20} MiB, the limit is "
@@ -69,6 +72,7 @@ def _averaged(rows: Sequence[Row], counts: Sequence[int]) -> list[Row]:
 
 
 def _finish(rows: Sequence[Row], options: EncodeOptions) -> list[dict[str, Finished]]:
+    rows = with_fixed(rows, options.muvera, is_query=options.is_query)
     return [{kind: finish(_vector(row, kind), options.output_dtype) for kind in options.output_types} for row in rows]
 
 

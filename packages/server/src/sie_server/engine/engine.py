@@ -268,7 +268,13 @@ class Engine:
 
     def _build(self, slot: Slot, fetched: Fetched) -> Adapter:
         name = slot.model.profiles[DEFAULT_PROFILE].adapter
-        adapter = build(find(name, self._adapters), fetched, self._device.kind)
+        try:
+            adapter = build(find(name, self._adapters), fetched, self._device.kind)
+        except Exception as error:
+            if isinstance(error, LoadError) or not self._ports.is_out_of_memory(error):
+                raise
+            message = f"the model does not fit into the memory of {self._device.kind}"
+            raise LoadError(ErrorClass.OOM, message) from error
         _check_tasks(slot.model, adapter)
         return adapter
 

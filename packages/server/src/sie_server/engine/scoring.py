@@ -14,12 +14,14 @@ from sie_server.core.scoring import ScoreOptions, check_candidates, pieces, rank
 from sie_server.core.similarity import Words, compare, max_sims, sparse_products
 from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
+from sie_server.engine.fixed import with_fixed
 from sie_server.engine.inputs import text_of
 from sie_server.engine.loop import Row
 from sie_server.engine.results import Cost, Scored
 from sie_server.engine.slots import Choice
 
 FLOAT_BYTES: Final = 4
+ENCODING_COPIES: Final = 3  # what a fixed-dimensional encoding takes while it is compared: itself, and in double width
 
 
 async def score(
@@ -61,13 +63,14 @@ async def _by_vectors(
     engine: Engine, choice: Choice, wanted: ScoreOptions, query: str, texts: Sequence[str]
 ) -> tuple[list[float], Cost]:
     """Piece by piece of the texts, so that vectors of no more than one piece exist at a time."""
-    wants = Wants(frozenset(wanted.weights), wanted.may_cut)
-    width = choice.model.dims["multivector"] if "multivector" in wanted.weights else 1
+    wants = Wants(wanted.computed, wanted.may_cut)
+    width = choice.model.dims["multivector"] if "multivector" in wanted.computed else 1
+    of_item = ENCODING_COPIES * wanted.muvera.dims if wanted.muvera else 0
     first: Row | None = None
     scores: list[float] = []
     async with engine.admitted(choice, texts, wants, query=query) as admitted:
-        sizes = [each.tokens for each in admitted.prepared]
-        for piece in pieces(sizes, engine.limits.score_vector_bytes // (FLOAT_BYTES * width)):
+        sizes = [FLOAT_BYTES * (each.tokens * width + of_item) for each in admitted.prepared]
+        for piece in pieces(sizes, engine.limits.score_vector_bytes):
             rows = await admitted.rows(admitted.prepared[piece])
             if first is None:
                 first, rows = rows[0], rows[1:]
@@ -78,6 +81,8 @@ async def _by_vectors(
 
 def similarities(query: Row, documents: Sequence[Row], wanted: ScoreOptions) -> list[float]:
     """How alike the query and each document are, over all outputs that count."""
+    (query,) = with_fixed([query], wanted.muvera, is_query=True)
+    documents = with_fixed(documents, wanted.muvera, is_query=False)
     total = np.zeros(len(documents))
     for kind, weight in wanted.weights.items():
         total += weight * _similarities(kind, query, documents, wanted)

@@ -9,7 +9,7 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_server.adapters.base import ModelSpec, WeightsSource
 from sie_server.core.lifecycle import Failure, State, loading_retry_after_s
 from sie_server.core.options import load_options
-from sie_server.core.profiles import Weights, check_profile, profile_id, sets_of, under, unknown, weights_of
+from sie_server.core.profiles import Weights, check_profile, offered, profile_id, sets_of, unknown, weights_of
 from sie_server.engine.jobs import making_room
 from sie_server.engine.loop import ModelLoop
 
@@ -124,7 +124,7 @@ class Slots:
     def _name(self, model: ModelConfig) -> None:
         for profile, owner in weights_of(model).items():
             slot = self._slots[profile_id(model, owner)]
-            choice = Choice(profile_id(model, profile), under(model, profile), slot)
+            choice = Choice(profile_id(model, profile), offered(model, profile), slot)
             self._choices[f"{model.sie_id}{PROFILE_SEPARATOR}{profile}".lower()] = choice
             self._choices[choice.name.lower()] = choice
 
