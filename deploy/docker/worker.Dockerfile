@@ -16,7 +16,8 @@ RUN python3 -m venv /opt/sie \
  && /opt/sie/bin/pip install --no-cache-dir -c constraints.txt ${from} torch
 COPY packages/protocol packages/protocol
 COPY packages/server packages/server
-RUN /opt/sie/bin/pip install --no-cache-dir -c constraints.txt "./packages/protocol[arrays]" "./packages/server[torch,onnx]" \
+RUN /opt/sie/bin/pip install --no-cache-dir -c constraints.txt "./packages/protocol[arrays]" \
+      "./packages/server[torch,onnx,transformers]" \
  && /opt/sie/bin/pip uninstall -y pip
 
 FROM ${PYTHON_IMAGE} AS cpu

@@ -153,3 +153,31 @@ def test_a_profile_is_found_behind_its_model() -> None:
     found = build_catalog([decode_model(PROFILES)], [])
     assert found.find("ORG/m:Half") is found.find("org/m") is not None
     assert found.find("org/m:none") is None
+
+
+LORA = PROFILES + b"  law: {extends: default, lora: {hf_id: org/law, hf_revision: abc}}\n"
+
+
+def test_a_profile_may_have_a_lora_on_top_and_that_decides_how_it_runs() -> None:
+    found = decode_model(LORA)
+    law = found.profiles["law"]
+    assert law.lora is not None
+    assert (law.lora.hf_id, law.lora.hf_revision, law.lora.name) == ("org/law", "abc", "org/law")
+    assert (law.adapter, found.profiles["default"].lora) == ("dense", None)
+    assert bundle_config_hash([found]) != bundle_config_hash([decode_model(LORA.replace(b"abc", b"abd"))])
+
+
+@pytest.mark.parametrize(
+    ("profile", "why"),
+    [
+        (b"{extends: default, lora: {}}", "profile 'law' names no weights"),
+        (b"{extends: default, lora: {hf_revision: abc}}", "profile 'law' names no weights"),
+        (b"{extends: default, lora: {hf_id: org/law, typo: 1}}", "typo"),
+        (b"{extends: default, lora: org/law}", "lora"),
+        (b"{extends: default, adapter_options: {lora: org/law}}", "'lora' stands beside them"),
+        (b"{extends: default, adapter_options: {lora_id: org/law}}", "'lora' stands beside them"),
+    ],
+)
+def test_a_lora_that_would_not_be_used_is_refused(profile: bytes, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        decode_model(PROFILES + b"  law: " + profile + b"\n")

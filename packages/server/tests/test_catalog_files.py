@@ -3,10 +3,11 @@ from typing import Any
 
 import pytest
 
-from sie_protocol.catalog import VectorTask
-from sie_protocol.items import EncodeParams
+from sie_protocol.catalog import ExtractTask, Inputs, VectorTask
+from sie_protocol.items import EncodeParams, ExtractParams
 from sie_server.adapters.gliner import Choice, read_choice
 from sie_server.catalog_files import read_catalog, select
+from sie_server.core.extraction import resolve_extract
 from sie_server.core.options import resolve_encode
 from sie_server.core.scoring import resolve_score
 from sie_server.engine.slots import Slots
@@ -173,8 +174,9 @@ def test_every_model_of_one_vector_a_token_has_a_profile_of_one_vector_a_text() 
     own = Settings()
     catalog = read_catalog(own.models_dir, own.bundles_dir)
     served = Slots(select(catalog, "default", ()))
-    found = {model.sie_id for model in catalog.models.values() if model.profiles["default"].adapter == "colbert"}
-    assert len(found) == 7
+    by_token = ("colbert", "colvision")
+    found = {model.sie_id for model in catalog.models.values() if model.profiles["default"].adapter in by_token}
+    assert len(found) == len(COLBERT) + len(PAGES)
     for name in found:
         choice = served.find(f"{name}:muvera", {})
         assert choice.slot.name == name
@@ -305,6 +307,20 @@ def test_published_late_interaction_models_keep_their_recipe(name: str, facts: t
     assert options.get("expansion_seen", False) == is_jina
 
 
+# id: tokens of one batch
+PAGES = {"vidore/colpali-v1.3-hf": 8192, "vidore/colqwen2-v1.0-hf": 4096}
+
+
+@pytest.mark.parametrize(("name", "batch"), PAGES.items())
+def test_published_models_of_page_images_keep_their_recipe(name: str, batch: int) -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
+    assert model is not None
+    profile = model.profiles["default"]
+    assert (model.dims, model.max_sequence_length, model.inputs.image) == ({"multivector": 128}, 2048, True)
+    assert (profile.adapter, profile.max_batch_tokens, profile.compute_precision) == ("colvision", batch, "bfloat16")
+
+
 @pytest.mark.parametrize(("name", "length"), RERANKERS.items())
 def test_published_rerankers_keep_their_length_and_have_no_other_task(name: str, length: int) -> None:
     own = Settings()
@@ -377,11 +393,19 @@ def test_mgte_has_two_outputs_and_a_profile_for_each() -> None:
 
 def test_every_model_that_encodes_or_scores_text_has_its_recipe_here() -> None:
     own = Settings()
-    families = {"dense", "sparse", "colbert", "cross_encoder", "bge_m3"}
+    families = {"dense", "sparse", "colbert", "colvision", "cross_encoder", "bge_m3"}
     catalog = read_catalog(own.models_dir, own.bundles_dir)
     assert {model.sie_id for model in catalog.models.values() if "judge" in model.adapters} == {*JUDGES, *APART}
     listed = {model.sie_id for model in catalog.models.values() if model.adapters & families}
-    assert listed == {*RECIPES, *SPARSE, *COLBERT, *RERANKERS, "BAAI/bge-m3", "Alibaba-NLP/gte-multilingual-base"}
+    assert listed == {
+        *RECIPES,
+        *SPARSE,
+        *COLBERT,
+        *PAGES,
+        *RERANKERS,
+        "BAAI/bge-m3",
+        "Alibaba-NLP/gte-multilingual-base",
+    }
 
 
 # id: whether neighbouring entities become one
@@ -392,6 +416,11 @@ GLINER = {
     "gliner-community/gliner_large-v2.5": False,
     "gliner-community/gliner_medium-v2.5": False,
     "gliner-community/gliner_small-v2.5": False,
+    "knowledgator/gliner-bi-base-v2.0": False,
+    "knowledgator/gliner-bi-edge-v2.0": False,
+    "knowledgator/gliner-bi-large-v2.0": False,
+    "knowledgator/gliner-bi-small-v2.0": False,
+    "knowledgator/modern-gliner-bi-base-v1.0": False,
     "numind/NuNER_Zero": True,
     "numind/NuNER_Zero-span": False,
     "urchade/gliner_large-v2.1": False,
@@ -411,6 +440,26 @@ def test_published_gliner_models_keep_their_recipe(name: str, merges: bool) -> N
     assert (model.hf_id, model.outputs, profile.adapter) == (name, ("json",), "gliner")
     choice = read_choice(profile.adapter_options)
     assert choice == Choice(threshold=0.5, flat_ner=True, multi_label=False, merge_adjacent_entities=merges)
+
+
+def test_the_published_glirel_model_asks_for_entities_and_keeps_its_recipe() -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find("jackboyla/glirel-large-v0")
+    assert model is not None
+    assert model.tasks.extract == ExtractTask(labels="required", entities="required")
+    profile = model.profiles["default"]
+    assert (profile.adapter, profile.adapter_options) == ("glirel", {"threshold": 0.1, "top_k": 10})
+
+
+def test_published_gliner2_models_find_entities_and_classes() -> None:
+    own = Settings()
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    models = [model for model in catalog.models.values() if "gliner2" in model.adapters]
+    assert {model.sie_id for model in models} == {"fastino/gliner2-base-v1", "fastino/gliner2-large-v1"}
+    for model in models:
+        for profile, findings in (("default", {}), ("classify", {"findings": "classifications"})):
+            params = ExtractParams(labels=["a"], options={"profile": profile})
+            assert resolve_extract(model, params).options == findings
 
 
 # id: longest text with its labels
@@ -434,6 +483,31 @@ def test_published_gliclass_models_need_labels_and_give_every_one_a_score() -> N
     for model in models:
         assert model.tasks.extract is not None
         assert (model.tasks.extract.labels, model.profiles["default"].adapter_options) == ("required", {})
+
+
+def test_published_owlv2_models_read_images_and_labels() -> None:
+    own = Settings()
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    models = [model for model in catalog.models.values() if "owlv2" in model.adapters]
+    assert {model.sie_id for model in models} == {
+        "google/owlv2-base-patch16-ensemble",
+        "google/owlv2-large-patch14-ensemble",
+    }
+    for model in models:
+        assert model.inputs == Inputs(text=False, image=True)
+        resolved = resolve_extract(model, ExtractParams(labels=["a cat"]))
+        assert (resolved.labels, resolved.options) == (("a cat",), {"score_threshold": 0.1})
+
+
+def test_published_grounding_dino_models_read_images_and_labels() -> None:
+    own = Settings()
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    models = {model.sie_id: model for model in catalog.models.values() if "grounding_dino" in model.adapters}
+    assert set(models) == {"IDEA-Research/grounding-dino-tiny", "IDEA-Research/grounding-dino-base"}
+    for model in models.values():
+        assert model.inputs == Inputs(text=False, image=True)
+        resolved = resolve_extract(model, ExtractParams(labels=["a cat"]))
+        assert resolved.options == {"box_threshold": 0.25, "text_threshold": 0.25}
 
 
 def test_our_own_catalogue_is_served_by_its_default_bundle() -> None:

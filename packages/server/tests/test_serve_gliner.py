@@ -1,4 +1,4 @@
-"""A GLiNER model behind the real app answers over HTTP what the package `gliner` finds."""
+"""Models of the GLiNER family behind the real app answer over HTTP what their packages find."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,10 @@ import pytest
 from served_worker import Served, served, write_catalog
 from sie_protocol.headers import JSON
 from tiny_gliner import Variety, gliner_oracle, write_gliner
+from tiny_gliner2 import Oracle, write_gliner2
+from tiny_gliner2 import Variety as Variety2
+from tiny_glirel import Variety as RelVariety
+from tiny_glirel import write_glirel
 from wire_answers import patiently
 
 LABELS = ["person", "place of birth", "x"]
@@ -37,3 +41,51 @@ async def test_a_gliner_model_answers_what_gliner_finds(tmp_path: Path) -> None:
         apart = await entities(worker, {"merge_adjacent_entities": False})
         merged = await entities(worker, {"merge_adjacent_entities": True})
         assert [len(each) for each in apart] != [len(each) for each in merged]
+
+
+async def test_entities_of_one_model_go_into_another_that_relates_them(tmp_path: Path) -> None:
+    finder = write_gliner2(tmp_path / "finder", Variety2(seed=1))
+    relate = write_glirel(tmp_path / "relater", RelVariety(seed=1))
+    models: dict[str, dict[str, Any]] = {
+        "org/finder": {
+            "adapter": "gliner2",
+            "tasks": {"extract": {}},
+            "weights_path": str(finder),
+        },
+        "org/relater": {
+            "adapter": "glirel",
+            "tasks": {"extract": {"entities": "required"}},
+            "weights_path": str(tmp_path / "relater"),
+            "options": {"threshold": 0.1, "top_k": 2},
+        },
+    }
+    text = TEXTS[0]
+    async with served(write_catalog(tmp_path / "catalog", models)) as worker:
+
+        async def ask(model: str, item: dict[str, Any], labels: list[str], **options: Any) -> dict[str, Any]:
+            body = {"items": [item], "params": {"labels": labels, "options": options}}
+            post = worker.http.post
+            reply = await patiently(lambda: post(f"/v1/extract/{model}", json=body, headers={"accept": JSON}))
+            assert reply.status_code == 200, reply.text
+            item = reply.json()["items"][0]
+            assert "error" not in item, item
+            return item
+
+        entities = (await ask("org/finder", {"text": text}, LABELS, threshold=0.4))["entities"]
+        expected = Oracle(finder).entities(text, LABELS, 0.4)
+        assert sorted((e["label"], e["start"], e["end"]) for e in entities) == sorted(
+            (label, start, end) for _, label, _, start, end in expected
+        )
+        classes = (await ask("org/finder", {"text": text}, LABELS, findings="classifications"))["classifications"]
+        wanted = Oracle(finder).classes(text, LABELS, "classification", multi_label=False)
+        assert {each["label"]: each["score"] for each in classes} == pytest.approx(wanted, abs=1e-5)
+
+        item = {"text": text, "metadata": {"entities": entities}}
+        relations = (await ask("org/relater", item, ["knows", "owns"]))["relations"]
+        spans = list(dict.fromkeys((e["start"], e["end"]) for e in entities))
+        theirs = relate(text, ["knows", "owns"], spans, threshold=0.1, top_k=2)
+        assert theirs
+        assert [(each["head"], each["tail"], each["relation"]) for each in relations] == [
+            (text[slice(*head)], text[slice(*tail)], relation) for head, tail, relation, _ in theirs
+        ]
+        assert [each["score"] for each in relations] == pytest.approx([score for *_, score in theirs], abs=1e-5)

@@ -25,6 +25,7 @@ _NEXT_STEP: Final = {
     "POOL_NOT_FOUND": "sie pools create makes it",
     "PROVISIONING": "--wait waits longer; sie doctor tells why no worker comes",
     "MODEL_LOADING": "--wait waits longer",
+    "LORA_LOADING": "--wait waits longer",
     "TIMED_OUT": "sie doctor looks closer",
 }
 

@@ -45,13 +45,15 @@ class EncodeTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExtractTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What callers of an extracting model say about labels.
+    """What callers of an extracting model say about labels, and about entities that they know already.
 
-    `required`: the model looks for what the caller names. `optional`: it has labels of its own, and the caller may name
-    those that matter. `none`: it reads no labels.
+    `labels`: `required`: the model looks for what the caller names. `optional`: it has labels of its own, and the
+    caller may name those that matter. `none`: it reads no labels. `entities`: `required`: every item names the entities
+    of its text in `metadata.entities`.
     """
 
     labels: Literal["required", "optional", "none"] = "required"
+    entities: Literal["required", "none"] = "none"
 
 
 class EmptyTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,17 +68,32 @@ class Tasks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     extract: ExtractTask | None = None
 
 
+class LoraConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a LoRA in PEFT's layout comes from: the directory `weights_path`, else `hf_id` of the hub at a revision."""
+
+    hf_id: str | None = None
+    hf_revision: str | None = None
+    weights_path: str | None = None
+
+    @property
+    def name(self) -> str:
+        """By which it is told from others of its model."""
+        return self.weights_path or self.hf_id or ""
+
+
 class ProfileConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One way to run a model. `adapter` is a name of the worker's adapter registry, never code.
 
-    `max_batch_tokens` bounds one batch. `adapter_options` are the family's own options (pooling, templates, ...). In a
-    file a profile may say `extends: other` and then only what differs; here it is complete.
+    `max_batch_tokens` bounds one batch. `adapter_options` are the family's own options (pooling, templates, ...).
+    `lora` goes on top of the model's weights for requests of this profile. In a file a profile may say `extends: other`
+    and then only what differs; here it is complete.
     """
 
     adapter: str
     max_batch_tokens: int = 16384
     compute_precision: str | None = None
     adapter_options: dict[str, Any] = {}
+    lora: LoraConfig | None = None
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -209,6 +226,8 @@ def decode_model(text: bytes) -> ModelConfig:
         raise ValueError(f"sie_id '{model.sie_id}' is not a model id; expected letters, digits, '.', '_', '-' and '/'")
     if DEFAULT_PROFILE not in model.profiles:
         raise ValueError(f"model '{model.sie_id}' has no profile named '{DEFAULT_PROFILE}'")
+    for name, profile in model.profiles.items():
+        _check_lora(name, profile)
     return model
 
 
@@ -219,6 +238,15 @@ def decode_bundle(text: bytes) -> BundleConfig:
         ValueError: the YAML, a key or a value is wrong; the message names it.
     """
     return _decode(text, BundleConfig)
+
+
+def _check_lora(name: str, profile: ProfileConfig) -> None:
+    if profile.lora is not None and not profile.lora.name:
+        raise ValueError(f"the lora of profile '{name}' names no weights; give it an hf_id or a weights_path")
+    for option in ("lora", "lora_id"):
+        if option in profile.adapter_options:
+            message = f"profile '{name}' has {option} among its adapter_options; 'lora' stands beside them"
+            raise ValueError(message)
 
 
 def _complete(raw: Any) -> Any:

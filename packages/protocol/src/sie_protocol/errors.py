@@ -33,6 +33,7 @@ class ErrorCode(StrEnum):
     GPU_NOT_CONFIGURED = "GPU_NOT_CONFIGURED"
     PROVISIONING = "PROVISIONING"
     MODEL_LOADING = "MODEL_LOADING"
+    LORA_LOADING = "LORA_LOADING"
     QUEUE_FULL = "QUEUE_FULL"
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
     SHUTTING_DOWN = "SHUTTING_DOWN"
@@ -69,6 +70,7 @@ RULES: Final[Mapping[ErrorCode, Rule]] = MappingProxyType(
         ErrorCode.GPU_NOT_CONFIGURED: Rule(503),
         ErrorCode.PROVISIONING: Rule(503, retryable=True, retry_after_s=120),
         ErrorCode.MODEL_LOADING: Rule(503, retryable=True, retry_after_s=5),
+        ErrorCode.LORA_LOADING: Rule(503, retryable=True, retry_after_s=1),
         ErrorCode.QUEUE_FULL: Rule(503, retryable=True, retry_after_s=1),
         ErrorCode.RESOURCE_EXHAUSTED: Rule(503, retryable=True, retry_after_s=5),
         # Old clients retry any 503; newer ones know QUEUE_FULL and MODEL_LOADING only, so routers hide the next two

@@ -4,6 +4,8 @@ import hashlib
 import json
 from collections.abc import Iterable
 
+import msgspec
+
 from sie_protocol.catalog import ModelConfig
 
 
@@ -23,6 +25,7 @@ def bundle_config_hash(models: Iterable[ModelConfig]) -> str:
                         "max_batch_tokens": profile.max_batch_tokens,
                         "compute_precision": profile.compute_precision,
                         "adapter_options": profile.adapter_options or None,
+                        **({} if profile.lora is None else {"lora": msgspec.to_builtins(profile.lora)}),
                     },
                 }
                 for name, profile in sorted(model.profiles.items())

@@ -22,7 +22,11 @@ class Image(TypedDict):
 
 
 class Item(TypedDict, total=False):
-    """One thing to embed, score or extract from. Unknown keys are ignored by the worker."""
+    """One thing to embed, score or extract from. Unknown keys are ignored by the worker.
+
+    Models that find relations read `metadata["entities"]`: a list of dicts with `start` and `end`, and `text` and
+    `label` if known, as an `ExtractResult` holds them.
+    """
 
     id: str | None
     text: str | None
@@ -129,7 +133,7 @@ class Classification(TypedDict):
 
 
 class DetectedObject(TypedDict):
-    """A thing in an image, at `bbox` [x, y, width, height] in pixels."""
+    """A thing in an image, at `bbox` [x, y, width, height] in pixels of the image as its file stores it."""
 
     label: str
     score: float
@@ -146,8 +150,9 @@ class ItemError(TypedDict):
 class ExtractResult(TypedDict):
     """What was found in one item; what a model does not look for is an empty list.
 
-    `id` is the item's own, or `item-N` by its place in the request. `entities` stand by their start, `classifications`
-    from the best to the worst. `data` holds what has none of these forms. An item with an `error` has nothing else.
+    `id` is the item's own, or `item-N` by its place in the request. `entities` stand by their start, `classifications`,
+    `relations` and `objects` from the best to the worst. `data` holds what has none of these forms. An item with an
+    `error` has nothing else.
     """
 
     id: str
@@ -204,7 +209,8 @@ class ModelInfo(TypedDict, total=False):
     """One model of `GET /v1/models`: the union of what published routers and workers tell.
 
     `dims` maps an output type to its dimension. `state` is available, loading, loaded, unloading or failed.
-    `memory_bytes` is what its weights take, 0 unless they are loaded. A profile names the weights that it runs on.
+    `memory_bytes` is what its weights take, 0 unless they are loaded. A profile names the weights that it runs on, and
+    tells of the LoRA on top of them, if it has one, `hf_id`, `state` and `memory_bytes`.
     `bundles`, `worker_count` and `workers` are known to routers only.
     """
 

@@ -34,9 +34,9 @@ class ModelFailure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One model that is not merely available: loading, loaded, unloading or failed.
 
-    `aliases` are further names (`model:profile`) that its weights answer to. `queue_depth` counts items that were
-    accepted for it and are not answered yet. `memory_bytes` is what its weights take. `failure` is there while it is
-    failed.
+    `aliases` are further names (`model:profile`) that its weights answer to; a LoRA on top of them has a row of its own
+    under the name of its profile, and no queue. `queue_depth` counts items that were accepted for it and are not
+    answered yet. `memory_bytes` is what its weights take. `failure` is there while it is failed.
     """
 
     name: str

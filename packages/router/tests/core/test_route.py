@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from router_builders import L4, MODEL, ask, catalog, fleet, pool, seen, url
+from sie_protocol.catalog import Catalog, LoraConfig
 from sie_protocol.errors import ErrorCode
 from sie_router.core.events import CatalogPut, PoolPut, WorkerSeen
 from sie_router.core.fleet import Fleet, Group
@@ -116,6 +117,26 @@ def test_while_a_second_worker_loads_the_model_nobody_else_is_made_to() -> None:
 def test_without_a_holder_those_that_load_the_model_come_first() -> None:
     state = fleet(seen("loader", loading=[MODEL], depth=50), seen("cold"))
     assert decision_name(state, 0.3) == "loader"
+
+
+def with_lora() -> Catalog:
+    known = catalog()
+    own = known.models[MODEL.lower()]
+    profiles = {**own.profiles, "law": replace(own.profiles["default"], lora=LoraConfig(hf_id="org/law"))}
+    return replace(known, models={**known.models, MODEL.lower(): replace(own, profiles=profiles)})
+
+
+def test_a_lora_goes_where_it_is_loaded_else_where_its_model_is_else_anywhere() -> None:
+    put, wanted = CatalogPut(with_lora()), ask(f"{MODEL}:law")
+    cold, below = seen("cold"), seen("below", loaded=[MODEL], depth=3)
+    above = seen("above", loaded=[MODEL, f"{MODEL}:law"], depth=3)
+    for others, expected in (((cold, below, above), "above"), ((cold, below), "below"), ((cold,), "cold")):
+        state = fleet(put, *others)
+        for draw in (0.0, 0.5, 0.99):
+            decision = decide(state, wanted, {}, draw)
+            assert isinstance(decision, Forward)
+            assert (decision.worker.name, decision.model_id) == (expected, f"{MODEL}:law")
+    assert isinstance(decide(fleet(put, cold, below), replace(wanted, loaded_only=True), {}, 0.0), Provision)
 
 
 @given(st.integers(2, 40), draws)

@@ -122,8 +122,8 @@ def replies(code: int) -> Script:
 
 BEHAVIOURS = [
     obey, hang, cut, answer_in_part, answer_in_chunks, answer_at_length, answer_and_close, answer_with_nothing,
-    refuses("MODEL_LOADING"), refuses("QUEUE_FULL"), refuses("SHUTTING_DOWN"), replies(404), replies(429),
-    replies(500), replies(502),
+    refuses("MODEL_LOADING"), refuses("LORA_LOADING"), refuses("QUEUE_FULL"), refuses("SHUTTING_DOWN"), replies(404),
+    replies(429), replies(500), replies(502),
 ]  # fmt: skip
 
 

@@ -323,9 +323,10 @@ async def test_the_more_useful_of_two_refusals_is_passed_on(make_worker: MakeWor
     assert (len(first.seen), len(second.seen)) == (1, 1)
 
 
-async def test_a_model_that_loads_on_one_worker_is_not_loaded_on_another_by_a_retry(make_worker: MakeWorker) -> None:
+@pytest.mark.parametrize("code", ["MODEL_LOADING", "LORA_LOADING"])
+async def test_what_loads_on_one_worker_is_not_loaded_on_another_by_a_retry(make_worker: MakeWorker, code: str) -> None:
     async def loading(exchange: Exchange) -> None:
-        exchange.refuse("MODEL_LOADING")
+        exchange.refuse(code)
 
     first, second = await make_worker(status("a"), loading), await make_worker(status("b"), loading)
     async with served(settings(first, second)) as router:

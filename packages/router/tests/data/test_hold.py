@@ -143,6 +143,26 @@ async def test_a_request_waits_until_its_model_is_loaded(make_worker: MakeWorker
     assert len(worker.seen) == 2
 
 
+async def test_a_request_waits_until_its_lora_is_loaded_on_top_of_the_model(make_worker: MakeWorker) -> None:
+    name = f"{MODEL}:law"
+
+    async def loading_at_first(exchange: Exchange) -> None:
+        if name in worker.frame.loaded_models:
+            exchange.reply()
+        else:
+            exchange.refuse("LORA_LOADING")
+            worker.tell(status("w", loaded=[MODEL], loading=[name]))
+
+    worker = await make_worker(WARM, loading_at_first)
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        asked = asyncio.create_task(ask(router, path=f"/v1/encode/{name}"))
+        await eventually(lambda: waiting(router) == 1)
+        worker.tell(status("w", loaded=[MODEL, name]))
+        assert (await asked).status_code == 200
+    assert len(worker.seen) == 2
+
+
 async def test_a_load_that_failed_is_heard_of_at_once(make_worker: MakeWorker) -> None:
     async def fail(exchange: Exchange) -> None:
         if len(worker.seen) == 1:

@@ -8,8 +8,6 @@ from sie_protocol.errors import ErrorCode
 from sie_sdk.messages import Loss
 from sie_sdk.refusals import Refusal
 
-LORA_LOADING: Final = "LORA_LOADING"  # published servers only; ours have no such adapters
-
 
 class SIEError(Exception):
     """Any failure of a call.
@@ -95,7 +93,7 @@ class ModelLoadingError(SIEError):
 
 
 class LoraLoadingError(ModelLoadingError):
-    """A LoRA adapter of the model was still loading (published servers)."""
+    """A LoRA of the model was still loading."""
 
 
 class ModelLoadFailedError(ServerError):
@@ -110,7 +108,7 @@ class ModelLoadFailedError(ServerError):
 _BY_CODE: Final[Mapping[str, type[SIEError]]] = {
     ErrorCode.PROVISIONING: ProvisioningError,
     ErrorCode.MODEL_LOADING: ModelLoadingError,
-    LORA_LOADING: LoraLoadingError,
+    ErrorCode.LORA_LOADING: LoraLoadingError,
     ErrorCode.MODEL_LOAD_FAILED: ModelLoadFailedError,
     ErrorCode.INPUT_TOO_LONG: InputTooLongError,
     ErrorCode.POOL_NOT_FOUND: PoolNotFoundError,
@@ -190,7 +188,7 @@ def _kind_of_pool(refusal: Refusal) -> type[PoolError]:
 
 
 def _next_step(refusal: Refusal, *, waited: bool) -> str | None:
-    if refusal.code in (ErrorCode.PROVISIONING, ErrorCode.MODEL_LOADING):
+    if refusal.code in (ErrorCode.PROVISIONING, ErrorCode.MODEL_LOADING, ErrorCode.LORA_LOADING):
         return "pass a larger provision_timeout_s to wait longer" if waited else "pass wait_for_capacity=True to wait"
     if refusal.status == _UNAUTHENTICATED_STATUS:
         return _NEXT_STEP[ErrorCode.UNAUTHENTICATED]

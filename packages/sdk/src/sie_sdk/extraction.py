@@ -61,7 +61,8 @@ def extract(
     """Find what is in each item; one result per item, in order.
 
     A result holds `entities` (each with `text`, `label`, `score`, and where it stands: `text[start:end]`),
-    `classifications` (the best first), `relations`, `objects` and `data`; what the model does not look for is empty.
+    `classifications` and `objects` (the best first; of an image, each at `bbox` [x, y, width, height] in pixels),
+    `relations` and `data`; what the model does not look for is empty.
     `id` is that of the item, or `item-N` by its place. An item that could not be read has an `error` with `code` and
     `message` instead of findings, and the others have theirs.
     """

@@ -21,7 +21,7 @@ MIN_HOLD_S: Final = 3.0  # a shorter one is not worth a request
 SOON_S: Final = 1.0  # after which to ask again when a router let the request go early: it shuts down
 MAX_STRIKES: Final = 2  # holds that came to nothing before the call only sleeps
 _ROUNDING_S: Final = 1.0
-_EARLY: Final = frozenset({ErrorCode.PROVISIONING.value, ErrorCode.MODEL_LOADING.value})
+_EARLY: Final = frozenset({ErrorCode.PROVISIONING.value, ErrorCode.MODEL_LOADING.value, ErrorCode.LORA_LOADING.value})
 _SECONDS: Final = re.compile(r"\d{1,9}")
 _APPLIED: Final = re.compile(r"\bwait\s*=\s*\"?(\d{1,9})")
 _REQUEST_TIMEOUT: Final = 408

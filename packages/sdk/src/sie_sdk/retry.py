@@ -13,7 +13,7 @@ from typing import Final
 
 from sie_protocol.errors import RULES as KNOWN
 from sie_protocol.errors import ErrorCode
-from sie_sdk.errors import LORA_LOADING, Asker, SIEError, error_for
+from sie_sdk.errors import Asker, SIEError, error_for
 from sie_sdk.messages import Answer, Loss, Outcome
 from sie_sdk.refusals import Refusal, read_refusal
 
@@ -88,7 +88,7 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
     {
         ErrorCode.PROVISIONING: Rule(5, patient=True, early=True),
         ErrorCode.MODEL_LOADING: Rule(5, early=True),
-        LORA_LOADING: Rule(1, early=True, limit=10),
+        ErrorCode.LORA_LOADING: Rule(1, early=True, limit=10),
         ErrorCode.QUEUE_FULL: _SHED,
         ErrorCode.RATE_LIMITED: _SHED,
         ErrorCode.SHUTTING_DOWN: _SHED,

@@ -68,6 +68,7 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         MemoryLimits(settings.memory_threshold_percent, settings.evict_drain_s),
         Stay(settings.preload, settings.pinned, settings.idle_evict_s, settings.load_timeout_s),
         HealthLimits(settings.self_test_interval_s, settings.self_test_timeout_s),
+        settings.max_loras,
     )
     async with AsyncExitStack() as stack:
         pipeline = Pipeline(max(2, settings.cores), time.monotonic)

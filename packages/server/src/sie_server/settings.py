@@ -69,6 +69,7 @@ class Settings:
     cache_max_bytes: int | None = None
     cores: int = 1
     max_batch_items: int = 64
+    max_loras: int = 10
     cpu_batch_tokens: int = 512
     max_queue_items: int = MAX_ITEMS
     max_queue_tokens: int = 262_144
@@ -143,6 +144,7 @@ def read(env: Mapping[str, str]) -> Settings:
         cache_max_bytes=get("SIE_CACHE_MAX_BYTES", _count, default.cache_max_bytes),
         cores=get("SIE_TORCH_NUM_THREADS", _count, usable_cores()),
         max_batch_items=get("SIE_MAX_BATCH_REQUESTS", _count, default.max_batch_items),
+        max_loras=get("SIE_MAX_LORAS_PER_MODEL", _count, default.max_loras),
         cpu_batch_tokens=get("SIE_CPU_BATCH_TOKENS", _count, default.cpu_batch_tokens),
         max_queue_items=get("SIE_MAX_QUEUE_ITEMS", _count, default.max_queue_items),
         max_queue_tokens=get("SIE_MAX_QUEUE_TOKENS", _count, default.max_queue_tokens),

@@ -13,7 +13,17 @@ from safetensors.torch import load_file, save_file
 from sie_server.adapters.base import Entity, Labelled, LoadError, ModelSpec, UnsupportedInputError, WeightsSource
 from sie_server.adapters.gliner import GlinerAdapter, merged
 from sie_server.core.lifecycle import ErrorClass
-from tiny_gliner import BERT, LETTERS, MAX_WORDS, POSITIONS, Variety, gliner_oracle, write_gliner
+from tiny_gliner import (
+    BERT,
+    LABEL_BERT,
+    LETTERS,
+    MAX_WORDS,
+    MODERNBERT,
+    POSITIONS,
+    Variety,
+    gliner_oracle,
+    write_gliner,
+)
 
 LABELS = ("person", "place of birth", "x")
 TEXTS = [
@@ -35,6 +45,10 @@ TINY = {
     "by token, bert, projected, without an lstm": Variety(
         {"hidden_size": 16, "num_rnn_layers": 0}, BERT, by_token=True, seed=9
     ),
+    "two encoders": Variety(encoder=MODERNBERT, labels=LABEL_BERT, seed=3, scale=1.7),
+    "two encoders, both projected": Variety({"hidden_size": 24}, MODERNBERT, labels=LABEL_BERT, seed=4, scale=1.7),
+    "two encoders, neither projected": Variety({"max_width": 3}, labels=BERT, seed=5, scale=1.7),
+    "two encoders, by token": Variety(encoder=BERT, labels=LABEL_BERT, by_token=True, seed=7, scale=2.0),
 }
 ASKED: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (LABELS, {}),
@@ -66,7 +80,7 @@ def assert_same(found: tuple[Entity, ...], expected: Any) -> None:
 @pytest.mark.parametrize("variety", TINY.values(), ids=TINY)
 def test_entities_equal_those_of_gliner(tmp_path: Path, variety: Variety) -> None:
     folder = write_gliner(tmp_path / "model", variety)
-    loaded, oracle = adapter(folder), gliner_oracle(folder, by_token=variety.by_token)
+    loaded, oracle = adapter(folder), gliner_oracle(folder, by_token=variety.by_token, bi=bool(variety.labels))
     total = 0
     for labels, options in ASKED:
         found = ask(loaded, [Labelled(text, labels, options) for text in TEXTS])
@@ -76,7 +90,7 @@ def test_entities_equal_those_of_gliner(tmp_path: Path, variety: Variety) -> Non
     assert total > 100  # or equality would say little
 
 
-@pytest.fixture(scope="module", params=["deberta", "bert", "by token"])
+@pytest.fixture(scope="module", params=["deberta", "bert", "by token", "two encoders"])
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> GlinerAdapter:
     return adapter(write_gliner(tmp_path_factory.mktemp("tiny") / "model", TINY[request.param]))
 
@@ -115,10 +129,10 @@ def test_what_the_tokenizer_drops_moves_nothing(tmp_path: Path) -> None:
 
 def test_nothing_of_a_long_text_is_lost(loaded: GlinerAdapter) -> None:
     question = Labelled(LONG, LABELS, {"threshold": 0.01})
-    prepared = loaded.prepare([question])[0]
+    found = ask(loaded, [question])[0]
+    prepared = loaded.prepare([question])[0]  # labels of a second encoder are known by now
     assert not prepared.truncated
     assert prepared.tokens == sum(len(window.ids) for window in prepared.payload.reading.windows)
-    found = ask(loaded, [question])[0]
     assert max(entity.end for entity in found) > 0.9 * len(LONG)
     assert all(one.end <= other.start for one, other in pairwise(found))
 
@@ -128,6 +142,31 @@ def test_a_text_beyond_the_catalogues_length_is_cut_and_says_so(tmp_path: Path) 
     short, long = loaded.prepare([Labelled("ada met bob", LABELS), Labelled(LONG, LABELS)])
     assert (short.truncated, long.truncated) == (False, True)
     assert long.tokens <= 150
+
+
+def test_labels_of_a_second_encoder_are_read_once_and_counted_then(tmp_path: Path) -> None:
+    loaded = adapter(write_gliner(tmp_path / "model", TINY["two encoders"]))
+    empty, one, other = (Labelled(text, LABELS[:2]) for text in ("", "ada met bob", "ada met bob"))
+    more = Labelled("ada met bob", LABELS)
+    tokens = [each.tokens for each in loaded.prepare([empty, one, other, more])]
+    alone = tokens[2]  # of the text and nothing else
+    assert loaded.prepare([one])[0].tokens == tokens[1] == alone + sum(map(_label_tokens, LABELS[:2]))
+    assert tokens[3] == alone + _label_tokens(LABELS[2])
+    assert tokens[0] == 0
+    ask(loaded, [more])
+    assert [each.tokens for each in loaded.prepare([empty, one, other, more])] == [0, alone, alone, alone]
+
+
+def _label_tokens(label: str) -> int:
+    return len(label.replace(" ", "")) + 2  # the tokenizer of these has a token for each letter
+
+
+def test_the_order_of_labels_means_nothing_to_a_second_encoder(tmp_path: Path) -> None:
+    loaded = adapter(write_gliner(tmp_path / "model", TINY["two encoders"]))
+    options = {"threshold": 0.3}
+    one, other = ask(loaded, [Labelled(TEXTS[3], labels, options) for labels in (LABELS, LABELS[::-1])])
+    assert one
+    assert_same(one, [(e.text, e.label, e.score, e.start, e.end) for e in other])
 
 
 def test_a_text_without_words_has_no_entities_and_no_tokens(loaded: GlinerAdapter) -> None:
@@ -177,7 +216,9 @@ def test_a_plain_text_is_refused(loaded: GlinerAdapter) -> None:
     [
         ({"span_mode": "conv_max"}, ErrorClass.DEPENDENCY, "span_mode 'conv_max'"),
         ({"encoder_config": None}, ErrorClass.DEPENDENCY, "has no encoder_config"),
-        ({"labels_encoder": "org/other"}, ErrorClass.DEPENDENCY, "labels_encoder 'org/other'"),
+        ({"labels_encoder": "org/other"}, ErrorClass.DEPENDENCY, "has no labels_encoder_config, as files of old"),
+        ({"model_type": "gliner_uni_encoder_span_relex"}, ErrorClass.DEPENDENCY, "span_relex'; this adapter runs"),
+        ({"relations_layer": "none"}, ErrorClass.DEPENDENCY, "relations_layer 'none'"),
         ({"fuse_layers": True}, ErrorClass.DEPENDENCY, "fuse_layers True"),
         ({"subtoken_pooling": "mean"}, ErrorClass.DEPENDENCY, "subtoken_pooling 'mean'"),
         ({"max_len": None}, ErrorClass.UNKNOWN, "not that of a GLiNER"),

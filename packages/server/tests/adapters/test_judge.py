@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError, ModelSpec, Pair, UnsupportedInputError, WeightsSource
 from sie_server.adapters.judge import JudgeAdapter
-from tiny_families import COMMON, CONFIGS, TOKENIZERS, write_model
+from tiny_judge import write_judge
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the oracle's own
@@ -19,16 +19,6 @@ with warnings.catch_warnings():
 PAIRS = [Pair("the cat", "sat on a mat"), Pair("", ""), Pair("dogs", "far away, " * 30), Pair("q", "the other one.")]
 SEPARATOR = "\n"
 FRAME = {"prefix": "Is it so? ", "suffix": " Say: ", "yes": "y", "no": "n"}
-
-
-def write_judge(folder: Path, *, tied: bool, model_type: str = "qwen3") -> Path:
-    torch.manual_seed(2)
-    tokenizer = TOKENIZERS[model_type]()
-    shape = {**COMMON, "num_hidden_layers": 3, "num_key_value_heads": 2, "tie_word_embeddings": tied}
-    own = {"head_dim": 16} if model_type == "qwen3" else {}
-    config = CONFIGS[model_type](**shape, **own, vocab_size=tokenizer.get_vocab_size())
-    model = AutoModelForCausalLM.from_config(config)
-    return write_model(folder, model, tokenizer)
 
 
 def adapter(folder: Path, max_length: int | None = None, **options: Any) -> JudgeAdapter:

@@ -12,7 +12,9 @@ def test_every_adapter_of_the_registry_can_be_imported(name: str) -> None:
     assert callable(find(name))
 
 
-@pytest.mark.parametrize(("missing", "extra"), [("onnxruntime", "onnx"), ("torch", "torch")])
+@pytest.mark.parametrize(
+    ("missing", "extra"), [("onnxruntime", "onnx"), ("transformers", "transformers"), ("torch", "torch")]
+)
 def test_an_adapter_without_its_package_names_the_extra_that_brings_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, extra: str
 ) -> None:

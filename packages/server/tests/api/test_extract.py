@@ -11,7 +11,7 @@ from sie_protocol.headers import JSON
 from sie_server.adapters.registry import ADAPTERS
 from wire_answers import error_of, patiently
 
-FINDER, SHARES = "org/finder", "org/shares"
+FINDER, SHARES, RELATIONS = "org/finder", "org/shares", "org/relations"
 NOTHING: dict[str, Any] = {"entities": [], "relations": [], "classifications": [], "objects": [], "data": {}}
 
 
@@ -21,6 +21,11 @@ async def worker(tmp_path: Path) -> Any:
     models: dict[str, dict[str, Any]] = {
         FINDER: {"adapter": "finder", "tasks": tasks},
         SHARES: {"adapter": "finder", "tasks": tasks, "options": {"gives": "classifications"}},
+        RELATIONS: {
+            "adapter": "finder",
+            "tasks": {"extract": {"entities": "required"}},
+            "options": {"gives": "relations"},
+        },
         "org/hash": {},
         "org/wrong": {"tasks": {"encode": {"dense": {"dim": 8}}, "extract": {}}},
     }
@@ -65,6 +70,28 @@ async def test_classifications_come_best_first(worker: Served) -> None:
     }
 
 
+async def test_relations_are_between_the_entities_of_each_item(worker: Served) -> None:
+    text = "Ada met Bob in Rome"
+    ada, bob, rome = ({"start": at, "end": end, "text": text[at:end]} for at, end in ((0, 3), (8, 11), (15, 19)))
+    items = [
+        {"text": text, "metadata": {"entities": [ada, bob, rome]}},
+        {"text": text, "metadata": {"entities": [ada]}},
+        {"id": "x", "text": text},
+        {"text": text, "metadata": {"entities": [{**ada, "text": "Bob"}]}},
+    ]
+    [one, alone, without, wrong] = (await extract(worker, RELATIONS, items, "knows"))["items"]
+    found = [(each["head"], each["tail"], each["relation"]) for each in one["relations"]]
+    assert found == [("Bob", "Rome", "knows"), ("Ada", "Bob", "knows"), ("Ada", "Rome", "knows")]
+    assert [each["score"] for each in one["relations"]] == pytest.approx([1 / 8, 1 / 9, 1 / 16])
+    assert {key: one[key] for key in NOTHING if key != "relations"} == {
+        key: value for key, value in NOTHING.items() if key != "relations"
+    }
+    assert alone == {**NOTHING, "id": "item-1"}
+    assert without.pop("error")["message"].startswith("item 2 has no metadata.entities")
+    assert without == {**NOTHING, "id": "x"}
+    assert wrong["error"]["code"] == "INVALID_INPUT"
+
+
 async def test_msgpack_in_and_out_with_timing_and_metrics(worker: Served) -> None:
     await extract(worker, FINDER, [{"text": "a"}], "a")
     reply = await worker.http.post(
@@ -86,7 +113,7 @@ async def test_one_bad_item_of_a_thousand_is_refused_in_its_place(worker: Served
     answer = (await extract(worker, FINDER, items, "cat"))["items"]
     assert answer[700].pop("error") == {
         "code": "INVALID_INPUT",
-        "message": f"item 700 has images, but model '{FINDER}' reads text only here",
+        "message": f"item 700 has images, but model '{FINDER}' reads text only",
     }
     assert answer[700] == {**NOTHING, "id": "bad"}
     assert all(len(each["entities"]) == 1 for at, each in enumerate(answer) if at != 700)
@@ -121,6 +148,8 @@ async def test_a_request_of_bad_items_only_costs_nothing(worker: Served) -> None
         (FINDER, {"params": {"labels": ["unknown"]}}, "INVALID_INPUT", "none of its labels"),
         (FINDER, {"params": {"labels": ["a"], "output_schema": {}}}, "INVALID_INPUT", "cannot use output_schema"),
         (FINDER, {"params": {"labels": ["a"], "options": {"threshold": 2}}}, "INVALID_INPUT", "from 0 to 1"),
+        (FINDER, {"params": {"labels": ["a"], "options": {"top_k": 0}}}, "INVALID_INPUT", "findings, 1 or more"),
+        (RELATIONS, {"params": None}, "INVALID_INPUT", "send params.labels"),
         (FINDER, {"params": {"labels": ["a"], "options": {"new": 1}}}, "INVALID_INPUT", "new cannot be set"),
         (FINDER, {"items": [{"text": "broken"}], "params": {"labels": ["o"]}}, "INFERENCE_ERROR", "item 0"),
         ("org/none", {}, "MODEL_NOT_FOUND", "org/none"),

@@ -61,3 +61,15 @@ async def test_a_preload_that_no_catalogue_knows_stops_the_start(tmp_path: Path)
     with pytest.raises(ValueError, match="no model 'org/typo'"):
         async with served(write_catalog(tmp_path, {M: {}}), preload=("org/typo",)):
             pass
+
+
+async def test_a_family_that_is_not_run_with_loras_fails_and_never_answers_without(tmp_path: Path) -> None:
+    profiles = {"default": {"adapter": "hash"}, "law": {"extends": "default", "lora": {"weights_path": str(tmp_path)}}}
+    async with served(write_catalog(tmp_path, {M: {"profiles": profiles}})) as worker:
+        first = await worker.encode(f"{M}:law", "x")
+        assert (first.status_code, first.json()["error"]["code"]) == (503, "LORA_LOADING")
+        await until(lambda: worker.worker.engine.info_of(f"{M}:law")["state"] == "failed")
+        for reply in (await worker.encode(f"{M}:law", "x"), await worker.encode(M, "x", options={"lora": "law"})):
+            assert (reply.status_code, reply.json()["error"]["error_class"]) == (502, "DEPENDENCY")
+            assert "adapter 'hash' are not run with LoRAs" in reply.json()["error"]["message"]
+        assert (await worker.encode(M, "x")).status_code == 200

@@ -88,6 +88,9 @@ def test_the_request_beats_its_profile_which_beats_the_family() -> None:
         ),
         ("aggregation_strategy", ["first", "average", "max", "simple"], ["none", 1, ["first"]]),
         ("stride", [0, 64], [-1, 1.5, True, "64"]),
+        ("findings", ["entities", "classifications"], ["relations", True, ["entities"]]),
+        ("task", ["topic", "x" * 1000], ["", " ", "x" * 1001, 5]),
+        ("top_k", [1, 10], [0, -1, 1.5, True, "10"]),
     ],
 )
 def test_an_option_is_what_it_may_be(name: str, right: list[Any], wrong: list[Any]) -> None:
@@ -97,6 +100,13 @@ def test_an_option_is_what_it_may_be(name: str, right: list[Any], wrong: list[An
     for value in wrong:
         with pytest.raises(Problem, match=rf"options\.{name} is .*expected"):
             resolve_extract(model(), ExtractParams(labels=["a"], options={name: value}))
+
+
+def test_models_that_relate_entities_are_told_which_there_are() -> None:
+    task = Tasks(extract=ExtractTask(entities="required"))
+    relating = ModelConfig("org/m", task, {"default": ProfileConfig("finder")})
+    assert resolve_extract(relating, ExtractParams(labels=["a"])).reads_entities
+    assert not resolve_extract(model(), ExtractParams(labels=["a"])).reads_entities
 
 
 def test_every_option_is_checked() -> None:

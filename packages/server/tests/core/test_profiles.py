@@ -1,6 +1,7 @@
 import pytest
+from msgspec.structs import replace
 
-from sie_protocol.catalog import EncodeTask, ModelConfig, ProfileConfig, Tasks, VectorTask
+from sie_protocol.catalog import EncodeTask, LoraConfig, ModelConfig, ProfileConfig, Tasks, VectorTask
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams
 from sie_server.core.options import resolve_encode
@@ -85,3 +86,38 @@ def test_the_request_beats_the_profile_and_the_profile_beats_the_default() -> No
     assert resolve_encode(MODEL, EncodeParams()).output_types == ("dense",)
     with pytest.raises(Problem, match="expected a list of names"):
         resolve_encode(model, EncodeParams(output_types=[]))  # empty is a value, not silence
+
+
+LAW, BANK = LoraConfig(hf_id="org/law"), LoraConfig(hf_id="org/bank")
+PLAIN = ProfileConfig("dense", adapter_options={"pooling": "mean"})
+WITH_LORAS = ModelConfig(
+    "org/m",
+    Tasks(encode=EncodeTask(dense=VectorTask(8))),
+    {
+        "default": PLAIN,
+        "bank": replace(PLAIN, lora=BANK),
+        "law": replace(PLAIN, lora=LAW),
+        "law-short": replace(PLAIN, lora=LAW, adapter_options={"pooling": "mean", "doc_template": "s: {text}"}),
+    },
+)
+
+
+def test_profiles_that_differ_in_their_lora_share_the_weights_and_are_no_names_of_them() -> None:
+    (held,) = Slots({"org/m": WITH_LORAS})
+    assert (held.name, held.weights.aliases) == ("org/m", ())
+    assert held.weights.loras == {"org/m:bank": BANK, "org/m:law": LAW, "org/m:law-short": LAW}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("org/m", {"lora": "org/law"}, "org/m:law"),
+        ("org/m", {"lora": "law-short"}, "org/m:law-short"),
+        ("org/m", {"lora": "org/law", "profile": "law-short"}, "org/m:law-short"),
+        ("ORG/M:Law-Short", {"lora_id": "org/law"}, "org/m:law-short"),
+        ("org/m", {"lora": "law", "lora_id": "org/law"}, "org/m:law"),
+        ("org/m", {"lora": None}, "org/m"),
+    ],
+)
+def test_a_lora_means_the_profile_that_has_it(name: str, options: dict[str, object], expected: str) -> None:
+    assert Slots({"org/m": WITH_LORAS}).find(name, options).name == expected

@@ -1,16 +1,26 @@
 """An adapter that finds labels as words of the text: what extraction means, without a model."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 
 from sie_server.adapters.base import (
+    Box,
     Capabilities,
     Classification,
+    DetectedObject,
     Entity,
+    Findings,
     Input,
+    Labelled,
+    LabelledPicture,
     ModelSpec,
     Outputs,
     Prepared,
+    Relation,
+    UnreadableImageError,
     UnsupportedInputError,
+    labelled_pictures,
     labelled_texts,
 )
 
@@ -18,9 +28,12 @@ ADAPTERS = {"finder": "finder_adapter:FinderAdapter"}
 
 
 class FinderAdapter:
-    """Option `gives`: entities (each place of a label in the text) or classifications (the share of its characters).
+    """Option `gives`: entities (each place of a label in the text), classifications (the share of its characters), or
+    relations (each label between every two entities in their order, the farther apart the weaker).
 
     A token is a word; the label "unknown" is none of this model's; the text "broken" has a score that is no number.
+    Of `objects` the texts are the bytes of images: each place of a label is as far to the right, one pixel high, and
+    bytes that are no UTF-8 are no image; "endless" has no end.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -34,25 +47,59 @@ class FinderAdapter:
         pass
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - the same
-        texts = labelled_texts(inputs)
+        texts = [*map(_told, labelled_pictures(inputs))] if self._gives == "objects" else labelled_texts(inputs)
         if any("unknown" in each.labels for each in texts):
             raise UnsupportedInputError("label 'unknown' is none of its labels")
         return [Prepared(max(1, len(each.text.split())), truncated=False, payload=each) for each in texts]
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:  # noqa: ARG002 - needs none
-        find = _entities if self._gives == "entities" else _shares
-        return {self._gives: [find(each.payload.text, each.payload.labels) for each in batch]}
+        return {self._gives: [FIND[self._gives](each.payload) for each in batch]}
 
     def unload(self) -> None:
         pass
 
 
-def _entities(text: str, labels: Sequence[str]) -> tuple[Entity, ...]:
-    found = [(at, label) for label in labels for at in range(len(text)) if text.startswith(label, at)]
+def _told(given: LabelledPicture) -> Labelled:
+    try:
+        return Labelled(given.picture.data.decode(), given.labels, given.options)
+    except UnicodeDecodeError as error:
+        raise UnreadableImageError("an image cannot be read") from error
+
+
+def _objects(asked: Labelled) -> tuple[DetectedObject, ...]:
+    width = math.inf if asked.text == "endless" else 0.0
+    return tuple(
+        DetectedObject(each.label, each.score, Box(each.start, 0.0, width or len(each.text), 1.0))
+        for each in _entities(asked)
+    )
+
+
+def _entities(asked: Labelled) -> tuple[Entity, ...]:
+    text = asked.text
+    found = [(at, label) for label in asked.labels for at in range(len(text)) if text.startswith(label, at)]
     score = float("nan") if text == "broken" else 1.0
     return tuple(Entity(label, label, score, at, at + len(label)) for at, label in sorted(found))
 
 
-def _shares(text: str, labels: Sequence[str]) -> tuple[Classification, ...]:
-    shares = [Classification(label, text.count(label) * len(label) / len(text)) for label in labels]
+def _shares(asked: Labelled) -> tuple[Classification, ...]:
+    text = asked.text
+    shares = [Classification(label, text.count(label) * len(label) / len(text)) for label in asked.labels]
     return tuple(sorted(shares, key=lambda each: -each.score))
+
+
+def _relations(asked: Labelled) -> tuple[Relation, ...]:
+    pieces = [(asked.text[start:end], start) for start, end in asked.mentions]
+    found = [
+        Relation(head, tail, label, 1 / (1 + abs(at - other)))
+        for (head, at), (tail, other) in combinations(pieces, 2)
+        for label in asked.labels
+    ]
+    return tuple(sorted(found, key=lambda each: -each.score))
+
+
+FIND: Mapping[str, Callable[[Labelled], Findings]] = {
+    "entities": _entities,
+    "classifications": _shares,
+    "objects": _objects,
+    "relations": _relations,
+}

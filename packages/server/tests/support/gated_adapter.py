@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sie_protocol.catalog import EncodeTask, ModelConfig, ProfileConfig, Tasks, VectorTask
+from sie_protocol.catalog import EncodeTask, LoraConfig, ModelConfig, ProfileConfig, Tasks, VectorTask
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item
 from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, single_texts
@@ -30,7 +30,7 @@ WAIT_S = 10.0
 
 @dataclass(slots=True)
 class Gate:
-    """What the test opens, and what it sees: batches wait for `open`, loads for `may_load`."""
+    """What the test opens, and what it sees: batches wait for `open`, loads for `may_load`, LoRAs for `may_read`."""
 
     open: threading.Event = field(default_factory=threading.Event)
     may_load: threading.Event = field(default_factory=threading.Event)
@@ -42,10 +42,14 @@ class Gate:
     unloaded: bool = False
     fits: int = 10**9  # a batch of more tokens runs out of memory
     size_bytes: int = 0
+    may_read: threading.Event = field(default_factory=threading.Event)
+    reads: list[str] = field(default_factory=list)
+    read_error: Exception | None = None
+    lora_bytes: int = 0
 
 
 class GatedAdapter:
-    """Vectors are `[words, characters]` of each text; a token is a word."""
+    """Vectors are `[words, characters]` of each text; a token is a word. LoRA `N` makes that `[words + 100 N, ...]`."""
 
     capabilities = Capabilities(outputs=frozenset({"dense"}))
 
@@ -75,9 +79,20 @@ class GatedAdapter:
             raise self._gate.run_error
         if sum(each.tokens for each in batch) > self._gate.fits:
             raise MemoryError
+        loras = [each.lora or 0 for each in batch]
+        if any(loras):
+            rows = zip(texts, loras, strict=True)
+            return {"dense": np.array([[len(text.split()) + 100 * own, len(text)] for text, own in rows], np.float32)}
         if "nan" in texts:
             return {"dense": np.array([[np.nan if text == "nan" else 1, len(text)] for text in texts], np.float32)}
         return {"dense": np.array([[len(text.split()), len(text)] for text in texts], dtype=np.float32)}
+
+    def read_lora(self, folder: str) -> int:
+        self._gate.reads.append(folder)
+        assert self._gate.may_read.wait(WAIT_S)
+        if self._gate.read_error is not None:
+            raise self._gate.read_error
+        return int(folder.rpartition("/")[2])
 
     def unload(self) -> None:
         self._gate.unloaded = True
@@ -107,7 +122,8 @@ class Memory:
 
     def fetch(self, spec: ModelSpec) -> Fetched:
         """Known sizes."""
-        return Fetched(spec, self.gates[spec.name].size_bytes)
+        gate = self.gates[spec.name.partition(":")[0]]
+        return Fetched(spec, gate.lora_bytes if spec.source.lora else gate.size_bytes)
 
     def on_oom(self, model: str, event: OomEvent) -> None:
         """Note it."""
@@ -187,9 +203,14 @@ class Kit:
         assert await asyncio.to_thread(self.gates[name].entered.acquire, timeout=WAIT_S)
 
 
-def gated_model(name: str, gate: Gate, memory: Memory, max_batch_tokens: int = 16) -> ModelConfig:
-    profile = ProfileConfig("gated", max_batch_tokens, adapter_options={"gate": gate, "memory": memory})
-    return ModelConfig(name, Tasks(encode=EncodeTask(dense=VectorTask(2))), {"default": profile})
+def gated_model(name: str, gate: Gate, memory: Memory, loras: int = 0) -> ModelConfig:
+    """A model with so many LoRAs, in profiles `1`, `2`, ..."""
+    own = ProfileConfig("gated", 16, adapter_options={"gate": gate, "memory": memory})
+    on_top = {
+        f"{at}": ProfileConfig("gated", 16, adapter_options=own.adapter_options, lora=LoraConfig(weights_path=f"/{at}"))
+        for at in range(1, loras + 1)
+    }
+    return ModelConfig(name, Tasks(encode=EncodeTask(dense=VectorTask(2))), {"default": own, **on_top})
 
 
 @asynccontextmanager
@@ -200,15 +221,18 @@ async def engine_of(
     limit_bytes: int = 0,
     stay: Stay | None = None,
     drain_s: float = 30.0,
+    loras: int = 0,
+    max_loras: int = 10,
 ) -> AsyncIterator[Kit]:
     """An engine on one device lane; every gate is opened before it closes."""
     gates, clock, records = {name: Gate() for name in names}, Clock(), list[BatchRecord]()
     memory = Memory(gates, limit_bytes)
     memory.may_release.set()
-    models = {name: gated_model(name, gate, memory) for name, gate in gates.items()}
+    models = {name: gated_model(name, gate, memory, loras) for name, gate in gates.items()}
     pipeline, device = Pipeline(2, clock), Device("cpu", cores)
     bounds = MemoryLimits(100.0, drain_s)
-    limits = EngineLimits(8, 16, 1000, queue or QueueLimits(64, 1000, 60.0), bounds, stay or Stay())
+    waiting = queue or QueueLimits(64, 1000, 60.0)
+    limits = EngineLimits(8, 16, 1000, waiting, bounds, stay or Stay(), max_loras=max_loras)
     ports = EnginePorts(
         clock,
         lambda _: (),
@@ -226,6 +250,7 @@ async def engine_of(
         for gate in gates.values():
             gate.open.set()
             gate.may_load.set()
+            gate.may_read.set()
         await engine.close()
         await device.close()
         await pipeline.close()

@@ -23,6 +23,7 @@ with warnings.catch_warnings():
         DebertaV2Config,
         DistilBertConfig,
         Gemma3TextConfig,
+        GemmaConfig,
         GteConfig,
         LlamaConfig,
         MistralConfig,
@@ -204,7 +205,7 @@ def _unigram() -> Tokenizer:
     return tokenizer
 
 
-def _bytes(template: str, *special: str) -> Tokenizer:
+def byte_tokenizer(template: str, *special: str) -> Tokenizer:
     """Every byte is a token; the template adds special ones, after a step of its own as published files have it."""
     vocabulary = {each: at for at, each in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
@@ -218,20 +219,21 @@ def _bytes(template: str, *special: str) -> Tokenizer:
 
 
 TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {
-    "distilbert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
+    "distilbert": lambda: byte_tokenizer("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "xlm-roberta": _unigram,
-    "roberta": lambda: _bytes("<s> $A </s>", "<s>", "<pad>", "</s>"),
-    "deberta-v2": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
-    "modernbert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
-    "bart": lambda: _bytes("<s> $A </s>", "<s>", "<pad>", "</s>"),
-    "gemma3_text": lambda: _bytes("<bos> $A <eos>", "<pad>", "<eos>", "<bos>", "<unk>"),
-    "gte": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
-    "mpnet": lambda: _bytes("<s> $A </s>", "<s>", "<pad>", "</s>"),
-    "nomic_bert": lambda: _bytes("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
-    "qwen2": lambda: _bytes("$A <|endoftext|>", "<|endoftext|>"),
-    "qwen3": lambda: _bytes("$A <|endoftext|>", "<|endoftext|>"),
-    "llama": lambda: _bytes("<s> $A", "<unk>", "<s>", "</s>"),
-    "mistral": lambda: _bytes("<s> $A", "<unk>", "<s>", "</s>"),
+    "roberta": lambda: byte_tokenizer("<s> $A </s>", "<s>", "<pad>", "</s>"),
+    "deberta-v2": lambda: byte_tokenizer("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
+    "modernbert": lambda: byte_tokenizer("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
+    "bart": lambda: byte_tokenizer("<s> $A </s>", "<s>", "<pad>", "</s>"),
+    "gemma": lambda: byte_tokenizer("<bos> $A", "<pad>", "<eos>", "<bos>", "<unk>"),
+    "gemma3_text": lambda: byte_tokenizer("<bos> $A <eos>", "<pad>", "<eos>", "<bos>", "<unk>"),
+    "gte": lambda: byte_tokenizer("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
+    "mpnet": lambda: byte_tokenizer("<s> $A </s>", "<s>", "<pad>", "</s>"),
+    "nomic_bert": lambda: byte_tokenizer("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
+    "qwen2": lambda: byte_tokenizer("$A <|endoftext|>", "<|endoftext|>"),
+    "qwen3": lambda: byte_tokenizer("$A <|endoftext|>", "<|endoftext|>"),
+    "llama": lambda: byte_tokenizer("<s> $A", "<unk>", "<s>", "</s>"),
+    "mistral": lambda: byte_tokenizer("<s> $A", "<unk>", "<s>", "</s>"),
 }
 
 
@@ -298,6 +300,7 @@ CONFIGS: Mapping[str, Callable[..., Any]] = {
     "deberta-v2": _deberta,
     "modernbert": _modernbert,
     "bart": _bart,
+    "gemma": GemmaConfig,
     "gemma3_text": Gemma3TextConfig,
     "gte": GteConfig,
     "mpnet": _mpnet,

@@ -11,8 +11,7 @@ from tokenizers import BertWordPieceTokenizer, Tokenizer, models, pre_tokenizers
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the oracle's own
-    from gliner.config import UniEncoderSpanConfig, UniEncoderTokenConfig
-    from gliner.model import UniEncoderSpanGLiNER, UniEncoderTokenGLiNER
+    from gliner.model import BiEncoderSpanGLiNER, BiEncoderTokenGLiNER, UniEncoderSpanGLiNER, UniEncoderTokenGLiNER
     from transformers import PreTrainedTokenizerFast
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -40,6 +39,17 @@ DEBERTA = {
     "pos_att_type": "p2c|c2p",
 }
 BERT = {"model_type": "bert", "type_vocab_size": 2}
+MODERNBERT = {
+    "model_type": "modernbert",
+    "pad_token_id": 0,
+    "cls_token_id": 2,
+    "sep_token_id": 3,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "local_attention": 16,
+}
+LABEL_POSITIONS = 32
+LABEL_BERT = {**BERT, "hidden_size": 16, "num_attention_heads": 2, "max_position_embeddings": LABEL_POSITIONS}
 
 # What is found: text, label, score, first character, the one after the last.
 Found = tuple[str, str, float, int, int]
@@ -47,18 +57,23 @@ Found = tuple[str, str, float, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Variety:
-    """How a checkpoint is written; `config` goes over the common part of its configuration."""
+    """How a checkpoint is written; `config` goes over the common part of its configuration.
+
+    With `labels`, another encoder reads the labels. All but encoders is multiplied by `scale`.
+    """
 
     config: Mapping[str, Any] = field(default_factory=dict)
     encoder: Mapping[str, Any] = field(default_factory=lambda: DEBERTA)
     by_token: bool = False
     seed: int = 0
+    labels: Mapping[str, Any] | None = None
+    scale: float = 2.5
 
 
 def write_gliner(folder: Path, variety: Variety) -> Path:
     """A folder as the package saves it, with weights large enough for scores on both sides of every threshold."""
     torch.manual_seed(variety.seed)
-    tokenizer = _tokenizer(TOKENIZERS[variety.encoder["model_type"]]())
+    tokenizer = wrapped(TOKENIZERS[variety.encoder["model_type"]]())
     words = len(tokenizer)
     own = {
         "model_name": "org/backbone",
@@ -70,22 +85,33 @@ def write_gliner(folder: Path, variety: Variety) -> Path:
         "encoder_config": {**COMMON, **variety.encoder, "vocab_size": words},
         **variety.config,
     }
-    config = UniEncoderTokenConfig(**own) if variety.by_token else UniEncoderSpanConfig(**own)
-    model = _class(by_token=variety.by_token)(config, tokenizer=tokenizer, backbone_from_pretrained=False)
+    tokenizers = {"tokenizer": tokenizer}
+    if variety.labels is not None:
+        tokenizers["labels_tokenizer"] = wrapped(TOKENIZERS[variety.labels["model_type"]]())
+        own["labels_encoder"] = "org/labels"
+        own["labels_encoder_config"] = {
+            **COMMON,
+            **variety.labels,
+            "vocab_size": len(tokenizers["labels_tokenizer"]),
+        }
+    kind = _class(by_token=variety.by_token, bi=variety.labels is not None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = kind(kind.config_class(**own), **tokenizers, backbone_from_pretrained=False)
     for name, parameter in model.model.named_parameters():
-        if not name.startswith("token_rep_layer.bert_layer"):
-            parameter.data.mul_(2.5)
+        if not name.startswith(("token_rep_layer.bert_layer", "token_rep_layer.labels_encoder")):
+            parameter.data.mul_(variety.scale)
         if name == "scorer.out_mlp.3.bias":
             parameter.data.add_(0.7)  # or three conditions at once are rarely met
     model.save_pretrained(folder, safe_serialization=True)
     return folder
 
 
-def gliner_oracle(folder: Path, *, by_token: bool = False) -> Callable[..., list[list[Found]]]:
+def gliner_oracle(folder: Path, *, by_token: bool = False, bi: bool = False) -> Callable[..., list[list[Found]]]:
     """What the package finds in each text alone, as a function of texts, labels and the package's options."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the oracle's own
-        model = _class(by_token=by_token).from_pretrained(str(folder), local_files_only=True)
+        model = _class(by_token=by_token, bi=bi).from_pretrained(str(folder), local_files_only=True)
 
     def find(texts: Sequence[str], labels: Sequence[str], **options: Any) -> list[list[Found]]:
         with warnings.catch_warnings():
@@ -96,11 +122,14 @@ def gliner_oracle(folder: Path, *, by_token: bool = False) -> Callable[..., list
     return find
 
 
-def _class(*, by_token: bool) -> Any:
+def _class(*, by_token: bool, bi: bool) -> Any:
+    if bi:
+        return BiEncoderTokenGLiNER if by_token else BiEncoderSpanGLiNER
     return UniEncoderTokenGLiNER if by_token else UniEncoderSpanGLiNER
 
 
-def _tokenizer(own: Tokenizer) -> Any:
+def wrapped(own: Tokenizer) -> Any:
+    """A tokenizer as transformers wants it, with the markers of GLiNER."""
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), SPECIAL, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=own, additional_special_tokens=list(MARKERS), **names)
 
@@ -121,4 +150,8 @@ def _unigram() -> Tokenizer:
     return tokenizer
 
 
-TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {"bert": _wordpiece, "deberta-v2": _unigram}
+TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {
+    "bert": _wordpiece,
+    "deberta-v2": _unigram,
+    "modernbert": _wordpiece,
+}

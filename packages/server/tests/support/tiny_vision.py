@@ -30,7 +30,7 @@ CLIP_END, SIGLIP_PAD = "<|endoftext|>", "</s>"
 
 def write_clip(folder: Path, *, activation: str = "quick_gelu", wrong_end: bool = False) -> Path:
     """A folder as published CLIP models have it; older ones name 2 as their end token."""
-    tokenizer = _tokenizer(["<|startoftext|>", "[UNK]"], [CLIP_END], f"<|startoftext|> $A {CLIP_END}")
+    tokenizer = words_tokenizer(["<|startoftext|>", "[UNK]"], [CLIP_END], f"<|startoftext|> $A {CLIP_END}")
     end = tokenizer.token_to_id(CLIP_END)
     text = {"vocab_size": tokenizer.get_vocab_size(), "max_position_embeddings": TOKENS, "hidden_act": activation}
     ids = {"bos_token_id": 0, "eos_token_id": 2 if wrong_end else end, "pad_token_id": end}
@@ -41,7 +41,7 @@ def write_clip(folder: Path, *, activation: str = "quick_gelu", wrong_end: bool 
         projection_dim=WIDTH,
     )
     torch.manual_seed(1)
-    _save(folder, CLIPModel(config), tokenizer)
+    save_shaken(folder, CLIPModel(config), tokenizer)
     CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}).save_pretrained(
         folder
     )
@@ -50,13 +50,13 @@ def write_clip(folder: Path, *, activation: str = "quick_gelu", wrong_end: bool 
 
 def write_siglip(folder: Path) -> Path:
     """A folder as published SigLIP models have it."""
-    tokenizer = _tokenizer(["[UNK]", SIGLIP_PAD], [], f"$A {SIGLIP_PAD}")
+    tokenizer = words_tokenizer(["[UNK]", SIGLIP_PAD], [], f"$A {SIGLIP_PAD}")
     text = {"vocab_size": tokenizer.get_vocab_size(), "max_position_embeddings": TOKENS, "projection_size": WIDTH}
     ids = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1}
     vision = {"image_size": SIDE, "patch_size": 8}
     config = SiglipConfig(text_config={**TOWER, **text, **ids}, vision_config={**TOWER, **vision})
     torch.manual_seed(2)
-    _save(folder, SiglipModel(config), tokenizer)
+    save_shaken(folder, SiglipModel(config), tokenizer)
     size = {"height": SIDE, "width": SIDE}
     SiglipImageProcessorPil(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(folder)
     return folder
@@ -108,7 +108,8 @@ def _unit(rows: list[Array]) -> Array:
     return np.asarray(stacked / np.linalg.norm(stacked, axis=1, keepdims=True))
 
 
-def _save(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
+def save_shaken(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
+    """A seeded model with parameters unlike those that training starts from, and its tokenizer."""
     for parameter in model.parameters():
         if parameter.dim() == 1:
             parameter.data.add_(0.3 * torch.randn_like(parameter))
@@ -118,7 +119,8 @@ def _save(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def _tokenizer(before: list[str], after: list[str], template: str) -> Tokenizer:
+def words_tokenizer(before: list[str], after: list[str], template: str) -> Tokenizer:
+    """Words of `WORDS` as tokens, with special ones of lower and higher ids around them."""
     vocabulary = {word: at for at, word in enumerate([*before, *WORDS, *after])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, "[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()

@@ -11,7 +11,6 @@ from sie_server.core.lifecycle import ErrorClass
 from sie_server.weights.cluster import ClusterCache
 from sie_server.weights.download import Source
 from sie_server.weights.local_cache import LocalCache
-from sie_server.weights.selection import select
 from sie_server.weights.snapshot import File, Manifest, Snapshot, digest_of
 from sie_server.weights.store import FetchRecord, StorePorts, WeightsStore
 
@@ -79,7 +78,7 @@ def files_of(folder: Path) -> Mapping[str, bytes]:
 
 def manifest_of(folder: Path, snapshot: Snapshot) -> Manifest:
     """The manifest of what is needed of a folder."""
-    chosen = select(list(files_of(folder)), allow_pickle=snapshot.allow_pickle)
+    chosen = snapshot.choose(list(files_of(folder)))
     listed = (File(path, (folder / path).stat().st_size, digest_of(folder / path, "sha256:")) for path in chosen)
     return Manifest(snapshot.repo, snapshot.revision, None, tuple(listed))
 

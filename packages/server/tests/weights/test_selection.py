@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from sie_server.adapters.base import LoadError
 from sie_server.core.lifecycle import ErrorClass
-from sie_server.weights.selection import is_needed, select
+from sie_server.weights.selection import is_needed, select, select_lora
+from sie_server.weights.snapshot import Snapshot
 
 CODE = (
     "modeling.py",
@@ -27,6 +28,12 @@ PATHS = st.lists(st.sampled_from([*CODE, *BERT, *SHARDS, "model.safetensors", "p
         ([*BERT, "model.safetensors", "pytorch_model.bin"], [*BERT, "model.safetensors"]),
         ([*BERT, *SHARDS, "consolidated.safetensors"], [*BERT, *SHARDS]),
         ([*BERT, *SHARDS, "model.safetensors"], [*BERT, "model.safetensors"]),
+        (["gliner_config.json", "tokenizer.json", "model.safetensors", "labels_tokenizer/tokenizer.json"], None),
+        (
+            ["model.safetensors", "labels_tokenizer/tokenizer.json", "labels_tokenizer/vocab.txt", "x/tokenizer.json"],
+            ["model.safetensors", "labels_tokenizer/tokenizer.json"],
+        ),
+        (["config.json", "encoder_config/config.json", "tokenizer.json", "model.safetensors"], None),
         (["config.json", "spiece.model", "sentencepiece.bpe.model", "model.safetensors"], None),
         (["0_StaticEmbedding/model.safetensors", "0_StaticEmbedding/tokenizer.json", "modules.json"], None),
         (["config.json", "model.safetensors", "2_Dense/model.safetensors", "query_0_Router/config.json"], None),
@@ -96,3 +103,17 @@ def test_no_needed_file_leaves_its_folder(path: str) -> None:
         assert ".." not in path.split("/")
         assert not path.startswith(("/", "."))
         assert path.count("/") <= 1
+
+
+def test_a_lora_is_its_two_files_and_never_a_pickle() -> None:
+    published = ["README.md", "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "tokenizer.json"]
+    assert select_lora(published) == ["adapter_config.json", "adapter_model.safetensors"]
+    with pytest.raises(LoadError, match=r"no adapter_model\.safetensors, so it is no LoRA") as refused:
+        select_lora(["adapter_config.json", "adapter_model.bin"])
+    assert refused.value.error_class is ErrorClass.NOT_FOUND
+    lora = Snapshot("org/m", lora=True)
+    assert [path for path in (*published, "../adapter_config.json", "config.json") if lora.has(path)] == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert lora.entry != Snapshot("org/m").entry

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,15 @@ def test_the_client_s_own_offline_switch_is_obeyed(tmp_path: Path) -> None:
         assert not hub.asked
     assert "OfflineModeIsEnabled" in errors
     assert "weights_path" in errors
+
+
+def test_a_lora_is_fetched_beside_the_model_of_the_same_repository(tmp_path: Path) -> None:
+    more = {"adapter_config.json": "{}", "adapter_model.safetensors": "not read here"}
+    repository = write_model(tmp_path / "repo", more=more)
+    with fake_hub({"org/m": repository}) as hub:
+        kit = kit_of(tmp_path, hub)
+        lora = kit.store().hold(replace(source(), lora=True))
+        model = kit.store().hold(source())
+    assert set(files_of(lora.folder)) == set(more)
+    assert "model.safetensors" in files_of(model.folder)
+    assert kit.names() == {"org--m@main", "org--m@main+lora"}

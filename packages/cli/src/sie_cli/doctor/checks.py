@@ -202,7 +202,7 @@ def model(facts: Facts) -> Finding:
         kind = last.error.get("error_class", "unknown")
         fix = _LOAD_FIXES.get(str(kind), "see the worker's log; mend the model file, the token or the memory limit")
         return _broken("model", f"the worker cannot load it ({kind}): {_message(last)}", fix)
-    if isinstance(last, Reply) and last.code == ErrorCode.MODEL_LOADING:
+    if isinstance(last, Reply) and last.code in (ErrorCode.MODEL_LOADING, ErrorCode.LORA_LOADING):
         fix = "a large download: try again with a larger --wait, or fill the cluster cache (SIE_CLUSTER_CACHE)"
         return _broken("model", f"still loading after {facts.asked.wait_s:g} s", fix)
     return _broken("model", _refusal(last), "look for the request id in the logs of router and worker")

@@ -22,7 +22,9 @@ EVERY_S: Final = 1.0
 SCRAPED_WITHIN_S: Final = 60.0  # Prometheus usually scrapes every 15 to 30 s
 QUERY_PATH: Final = "/api/v1/query"
 COUNT_ROUTERS: Final = "count(sie_router_pools)"
-_COMES: Final = frozenset({ErrorCode.PROVISIONING, ErrorCode.MODEL_LOADING, ErrorCode.QUEUE_FULL})
+_COMES: Final = frozenset(
+    {ErrorCode.PROVISIONING, ErrorCode.MODEL_LOADING, ErrorCode.LORA_LOADING, ErrorCode.QUEUE_FULL}
+)
 
 Say = Callable[[str], None]
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from sie_protocol.catalog import (
     DEFAULT_PROFILE,
@@ -24,12 +25,14 @@ DEFAULT_BUNDLE: Final = "default"
 class Servable(msgspec.Struct, frozen=True):
     """A model, or one profile of it, under its canonical id (`org/model`, `org/model:profile`).
 
-    `key` is that id in lower case, `bundles` are lower case, preferred first.
+    `key` is that id in lower case, `bundles` are lower case, preferred first. `under`: for a profile with a LoRA the
+    key of the model that the LoRA goes on top of.
     """
 
     model_id: str
     key: str
     bundles: tuple[str, ...]
+    under: str | None = None
 
 
 class Models(Protocol):
@@ -99,7 +102,7 @@ class KnownModels:
             return found
         if ref.bundle not in found.bundles:
             raise bundle_conflict(found.model_id, ref.bundle, found.bundles)
-        return Servable(found.model_id, found.key, (ref.bundle,))
+        return replace(found, bundles=(ref.bundle,))
 
     def listed(self) -> tuple[tuple[ModelConfig, tuple[str, ...]], ...]:
         """Every model that some bundle can run."""
@@ -114,18 +117,20 @@ class KnownModels:
 def known_models(catalog: Catalog) -> KnownModels:
     """Index a catalogue once, so that a request costs one lookup. What no bundle can run does not exist."""
     servable: dict[str, Servable] = {}
-    for name, published, adapters in _names(catalog):
+    for name, published, adapters, under in _names(catalog):
         bundles = tuple(bundle.lower() for bundle in catalog.bundles_for(adapters))
         if bundles:
-            servable[name.lower()] = Servable(published, published.lower(), bundles)
+            servable[name.lower()] = Servable(published, published.lower(), bundles, under)
     hashes = {each.name.lower(): bundle_config_hash(catalog.models_of(each.name)) for each in catalog.bundles}
     return KnownModels(catalog, servable, hashes)
 
 
-def _names(catalog: Catalog) -> Iterator[tuple[str, str, frozenset[str]]]:
-    """Every name a caller may use, the canonical one for it, and the adapters of which a bundle needs one."""
+def _names(catalog: Catalog) -> Iterator[tuple[str, str, frozenset[str], str | None]]:
+    """Every name a caller may use, the canonical one for it, the adapters of which a bundle needs one, and `under`."""
     for model in catalog.models.values():
-        yield model.sie_id, model.sie_id, model.adapters
+        yield model.sie_id, model.sie_id, model.adapters, None
         for profile, config in model.profiles.items():
             name = f"{model.sie_id}{PROFILE_SEPARATOR}{profile}"
-            yield name, model.sie_id if profile == DEFAULT_PROFILE else name, frozenset({config.adapter})
+            published = model.sie_id if profile == DEFAULT_PROFILE else name
+            has_lora = config.lora is not None and profile != DEFAULT_PROFILE
+            yield name, published, frozenset({config.adapter}), model.sie_id.lower() if has_lora else None

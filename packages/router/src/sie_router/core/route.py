@@ -99,7 +99,7 @@ def decide(fleet: Fleet, ask: Ask, inflight: Mapping[str, int], draw: float) -> 
     if isinstance(plan, Reject):
         return plan
     for ready in plan.candidates():
-        url = _choose(fleet, ready, plan.model.key, ask, inflight, draw)
+        url = _choose(fleet, ready, plan.model, ask, inflight, draw)
         if url is not None:
             return Forward(fleet.workers[url], plan.model.model_id, plan.pool_name)
     return _provision(fleet, plan, ask)
@@ -157,21 +157,25 @@ def _spelled(asked: str, profiles: Container[str]) -> str | None:
     return key + SPOT_SUFFIX if key + SPOT_SUFFIX in profiles else None
 
 
-def _choose(fleet: Fleet, ready: Ready, model: str, ask: Ask, inflight: Mapping[str, int], draw: float) -> str | None:
+def _choose(
+    fleet: Fleet, ready: Ready, model: Servable, ask: Ask, inflight: Mapping[str, int], draw: float
+) -> str | None:
     """Affinity first, then load.
 
     A worker that has the model keeps it until it is busier than `spill_bound` of another one; while a second worker is
-    loading the model already, nobody else is made to. Without any holder those that are loading it come first.
+    loading the model already, nobody else is made to. Without any holder those that are loading it come first, and for
+    a LoRA then those that have the model below it.
     """
-    loaded = _without(ready.loaded.get(model, ()), ask.avoid)
+    loaded = _without(ready.loaded.get(model.key, ()), ask.avoid)
     if ask.loaded_only:
         return pick(loaded, fleet.workers, inflight, draw) if loaded else None
-    loading = _without(ready.loading.get(model, ()), ask.avoid)
+    loading = _without(ready.loading.get(model.key, ()), ask.avoid)
     everyone = _without(ready.urls, ask.avoid)
     if not everyone:
         return None
     if not loaded:
-        return pick(loading or everyone, fleet.workers, inflight, draw)
+        near = () if model.under is None else _without(ready.loaded.get(model.under, ()), ask.avoid)
+        return pick(loading or near or everyone, fleet.workers, inflight, draw)
     holder = pick(loaded, fleet.workers, inflight, draw)
     busy = load(fleet.workers[holder], inflight)
     if busy <= SPILL_SLACK or loading or len(loaded) == len(everyone):

@@ -2,8 +2,8 @@
 
 Our three operations are idempotent, so anything may be sent again as long as the client was told nothing. A try is
 repeated on another worker when no connection could be made, when the connection broke, and when the worker itself
-said "not me": it is shutting down, its queue is full, or it has yet to load the model. A worker that answers with an
-internal error may be broken, so another one is asked too.
+said "not me": it is shutting down, its queue is full, or it has yet to load the model or its LoRA. A worker that
+answers with an internal error may be broken, so another one is asked too.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -35,7 +35,9 @@ _UNAVAILABLE: Final = 503
 _ERROR_CODE: Final = ERROR_CODE.lower().encode()
 _ABOUT_MODEL: Final = ErrorCode.MODEL_LOAD_FAILED.encode()
 # What to pass on when two workers refuse, most useful first: a model on its way beats a full queue.
-_USEFUL: Final = (b"MODEL_LOADING", b"QUEUE_FULL", b"SHUTTING_DOWN")
+_USEFUL: Final = (b"LORA_LOADING", b"MODEL_LOADING", b"QUEUE_FULL", b"SHUTTING_DOWN")
+# Who says so has begun to load: whoever else would have to as well is no help.
+LOADING: Final = frozenset({b"LORA_LOADING", b"MODEL_LOADING"})
 # Errors that say nothing about the request, unlike INFERENCE_ERROR, which another worker would repeat.
 _BROKEN: Final = frozenset({b"", ErrorCode.INTERNAL_ERROR.encode()})
 _FAILED: Final = len(_USEFUL)  # their rank: anything else a worker says is more useful
@@ -218,7 +220,7 @@ class Forwarder:
         if not is_failure and (reply.status != _UNAVAILABLE or code not in _USEFUL):
             return False
         tries.avoid = (*tries.avoid, worker.url)
-        tries.loaded_only = code == b"MODEL_LOADING"
+        tries.loaded_only = code in LOADING
         if code == b"SHUTTING_DOWN":
             tries.is_free = True
             self._plane.publish(WorkerLost(worker.url))

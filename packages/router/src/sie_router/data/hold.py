@@ -2,7 +2,6 @@
 
 from msgspec.structs import replace
 
-from sie_protocol.errors import ErrorCode
 from sie_router.core.demand import SLACK_S, Arrival, ttl_s
 from sie_router.core.events import Missed
 from sie_router.core.fleet import Index
@@ -10,12 +9,10 @@ from sie_router.core.route import Decision, Forward, Provision
 from sie_router.data.body import REPLAY_BYTES, Body
 from sie_router.data.call import Call
 from sie_router.data.connection import Reply
-from sie_router.data.forward import Forwarder, Plane, code_of
+from sie_router.data.forward import LOADING, Forwarder, Plane, code_of
 from sie_router.data.incoming import Incoming
 from sie_router.data.preference import preferred_s
 from sie_router.data.waiting import WaitingRoom
-
-_LOADING = ErrorCode.MODEL_LOADING.encode()
 
 
 class Hold:
@@ -101,4 +98,4 @@ class Hold:
 
 
 def _is_early(result: Reply | Decision) -> bool:
-    return code_of(result) == _LOADING if isinstance(result, Reply) else isinstance(result, Provision)
+    return code_of(result) in LOADING if isinstance(result, Reply) else isinstance(result, Provision)

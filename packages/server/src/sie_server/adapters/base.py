@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from sie_protocol.arrays import Array
 from sie_server.core.lifecycle import ErrorClass
+from sie_server.core.mentions import Mention
 
 
 class LoadError(Exception):
@@ -23,13 +24,17 @@ class UnsupportedInputError(Exception):
     """One input that this model cannot read; the message is meant for the caller."""
 
 
+class UnreadableImageError(UnsupportedInputError):
+    """Encoded bytes that are no image, a broken one, or one that is too large: the fault of this input alone."""
+
+
 @dataclass(frozen=True, slots=True)
 class WeightsSource:
     """Where weights may be found; the first that is set and present wins.
 
     An adapter is always given a `path`: whoever loads it has fetched the files before. `allow_pickle`: may the model's
     `.bin` and `.pt` files be read, with torch's reader that builds tensors only. `graph` is the file of an ONNX graph,
-    for models that are read from one instead of from tensors.
+    for models that are read from one instead of from tensors. `lora`: it is no model but a LoRA in PEFT's layout.
     """
 
     path: str | None = None
@@ -38,6 +43,7 @@ class WeightsSource:
     hf_revision: str | None = None
     allow_pickle: bool = False
     graph: str | None = None
+    lora: bool = False
 
     @property
     def is_named(self) -> bool:
@@ -86,15 +92,25 @@ class Picture(NamedTuple):
 class Labelled:
     """A text to extract from: which labels to look for, in the caller's order, and the family's options, resolved.
 
-    `labels` is empty for models that have labels of their own.
+    `labels` is empty for models that have labels of their own, `mentions` for models that find entities themselves.
     """
 
     text: str
     labels: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    mentions: tuple[Mention, ...] = ()
 
 
-Input = str | Pair | Picture | Labelled
+@dataclass(frozen=True, slots=True)
+class LabelledPicture:
+    """An image to find things in; `labels` and `options` as those of `Labelled`."""
+
+    picture: Picture
+    labels: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+Input = str | Pair | Picture | Labelled | LabelledPicture
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +140,36 @@ class Classification:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """What two entities of a text, told by their texts, have to do with each other, and a score from 0 to 1."""
+
+    head: str
+    tail: str
+    relation: str
+    score: float
+
+
+class Box(NamedTuple):
+    """A rectangle of an image in pixels, from its upper left corner; it lies inside the image."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedObject:
+    """A thing in an image: its label, a score from 0 to 1, and where it is."""
+
+    label: str
+    score: float
+    bbox: Box
+
+
 Vector = Array | SparseVector  # of one input, as are all outputs
-Findings = tuple[Entity, ...] | tuple[Classification, ...]
+Findings = tuple[Entity, ...] | tuple[Classification, ...] | tuple[Relation, ...] | tuple[DetectedObject, ...]
 Output = Vector | Findings
 # Of a batch: by name, one entry for each input; None in the place of an input that does not want this output.
 Outputs = Mapping[str, Array | Sequence[Output | None]]
@@ -135,13 +179,15 @@ Outputs = Mapping[str, Array | Sequence[Output | None]]
 class Prepared:
     """One input, ready for the device. `tokens` is what the model will read, special tokens included.
 
-    `wanted` are the outputs that the caller asked for, None: all; an adapter may leave the others out.
+    `wanted` are the outputs that the caller asked for, None: all; an adapter may leave the others out. `lora` is what
+    the adapter's own `read_lora` gave, for inputs that run with one; inputs of one batch may have different ones.
     """
 
     tokens: int
     truncated: bool
     payload: Any
     wanted: frozenset[str] | None = None
+    lora: Any = None
 
 
 class Adapter(Protocol):
@@ -170,8 +216,8 @@ class Adapter(Protocol):
 
         Returns each output on the CPU, one entry for each input in order: `dense` is a float32 array of shape
         [batch, dims], `score` one of shape [batch], `sparse` a list of SparseVector, `multivector` a list of float32
-        arrays of shape [tokens, dims], `entities` a list of tuples of Entity by start, `classifications` a list of
-        tuples of Classification, the best first.
+        arrays of shape [tokens, dims], `entities` a list of tuples of Entity by start, `classifications`, `relations`
+        and `objects` lists of tuples of Classification, Relation and DetectedObject, the best first.
         """
 
     def unload(self) -> None:
@@ -187,6 +233,18 @@ class ReadsTokens(Protocol):
 
         Raises:
             UnsupportedInputError: an id that the tokenizer does not have.
+        """
+
+
+@runtime_checkable
+class TakesLoras(Protocol):
+    """An adapter that can compute with LoRAs on top of its weights: see `Prepared.lora`."""
+
+    def read_lora(self, folder: str) -> Any:
+        """A LoRA in PEFT's layout, on the device. May run beside `run`.
+
+        Raises:
+            LoadError: what is missing or wrong, or cannot be computed.
         """
 
 
@@ -224,6 +282,18 @@ def labelled_texts(inputs: Sequence[Input]) -> list[Labelled]:
     if len(texts) < len(inputs):
         raise UnsupportedInputError("the model extracts from texts and does nothing else")
     return texts
+
+
+def labelled_pictures(inputs: Sequence[Input]) -> list[LabelledPicture]:
+    """The inputs of a model that finds things in images.
+
+    Raises:
+        UnsupportedInputError: one of them is something else.
+    """
+    pictures = [each for each in inputs if isinstance(each, LabelledPicture)]
+    if len(pictures) < len(inputs):
+        raise UnsupportedInputError("the model finds things in images and does nothing else")
+    return pictures
 
 
 def text_pairs(inputs: Sequence[Input]) -> list[Pair]:

@@ -30,6 +30,7 @@ from sie_server.adapters.shared.bert_weights import canonical
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
 from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
 from sie_server.adapters.shared.linear import Dense
+from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
@@ -102,7 +103,7 @@ class BgeM3Adapter:
         wanted = [self._outputs if each.wanted is None else each.wanted for each in batch]
         asked = frozenset[str]().union(*wanted)
         ids = [each.payload for each in batch]
-        hidden, lengths = loaded.encoder.encode(ids, first_only=asked <= {"dense"})
+        hidden, lengths = loaded.encoder.encode(ids, first_only=asked <= {"dense"}, loras=loras_of(batch))
         states = torch.split_with_sizes(hidden, lengths)
         found: dict[str, list[Output | None]] = {kind: [None] * len(batch) for kind in asked & self._outputs}
         for kind, rows in found.items():
@@ -111,6 +112,10 @@ class BgeM3Adapter:
             for at, output in zip(places, computed, strict=True):
                 rows[at] = output
         return found
+
+    def read_lora(self, folder: str) -> Lora:
+        """A LoRA for the encoder."""
+        return read_lora(folder, self._held.parts().encoder.targets)
 
     def unload(self) -> None:
         """Drop weights and buffers."""

@@ -17,6 +17,7 @@ from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Pr
 from sie_server.adapters.shared.architectures import BERT_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
+from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
 from sie_server.adapters.shared.marked import Side, read_documents, read_queries
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.projection import Chain, read_projection
@@ -79,7 +80,8 @@ class ColbertAdapter:
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """One float32 array of unit vectors [tokens, dims] for each input."""
         loaded, inputs = self._held.with_threads(threads), [each.payload for each in batch]
-        hidden, _ = loaded.encoder.encode([each.ids for each in inputs], seen=[each.seen for each in inputs])
+        ids, seen = [each.ids for each in inputs], [each.seen for each in inputs]
+        hidden, _ = loaded.encoder.encode(ids, seen=seen, loras=loras_of(batch))
         kept = np.concatenate([each.kept for each in inputs])
         if not kept.all():
             hidden = hidden[sent(kept, hidden.device)]
@@ -88,6 +90,10 @@ class ColbertAdapter:
         vectors = unit(hidden.float()).cpu().numpy()
         ends = np.cumsum([np.count_nonzero(each.kept) for each in inputs])[:-1]
         return {"multivector": np.split(vectors, ends)}
+
+    def read_lora(self, folder: str) -> Lora:
+        """A LoRA for the encoder."""
+        return read_lora(folder, self._held.parts().encoder.targets)
 
     def unload(self) -> None:
         """Drop weights and buffers."""

@@ -17,6 +17,7 @@ from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.classifier_heads import Head, read_head
 from sie_server.adapters.shared.held import Held, fitting, read_model
 from sie_server.adapters.shared.linear import Activation, activation_named
+from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
 from sie_server.adapters.shared.pooling import pool
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
@@ -84,10 +85,17 @@ class CrossEncoderAdapter:
         loaded = self._held.with_threads(threads)
         ids, types = zip(*(each.payload for each in batch), strict=True)
         hidden, lengths = loaded.encoder.encode(
-            ids, first_only=loaded.pooling == "cls", types=types if loaded.reads_types else None
+            ids,
+            first_only=loaded.pooling == "cls",
+            types=types if loaded.reads_types else None,
+            loras=loras_of(batch),
         )
         logits = loaded.head.logits(pool(hidden, lengths, loaded.pooling))[:, 0]
         return {"score": loaded.activation(logits).cpu().numpy()}
+
+    def read_lora(self, folder: str) -> Lora:
+        """A LoRA for the encoder."""
+        return read_lora(folder, self._held.parts().encoder.targets)
 
     def unload(self) -> None:
         """Drop weights and buffers."""

@@ -12,6 +12,7 @@ from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Pr
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
 from sie_server.adapters.shared.layout import Layout, read_layout
+from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
 from sie_server.adapters.shared.pooling import pool, unit
 from sie_server.adapters.shared.projection import Chain, linked, read_dense
 from sie_server.adapters.shared.tokenize import TextTokenizer
@@ -75,11 +76,16 @@ class DenseAdapter:
         """Dense float32 vectors of shape [batch, dims]."""
         loaded = self._held.with_threads(threads)
         pooling = loaded.layout.pooling
-        hidden, lengths = loaded.encoder.encode([each.payload for each in batch], first_only=pooling == "cls")
+        ids = [each.payload for each in batch]
+        hidden, lengths = loaded.encoder.encode(ids, first_only=pooling == "cls", loras=loras_of(batch))
         vectors = pool(hidden, lengths, pooling).float()
         for layer in loaded.chain:
             vectors = layer(vectors)
         return {"dense": (unit(vectors) if loaded.layout.normalize else vectors).cpu().numpy()}
+
+    def read_lora(self, folder: str) -> Lora:
+        """A LoRA for the encoder."""
+        return read_lora(folder, self._held.parts().encoder.targets)
 
     def unload(self) -> None:
         """Drop weights and buffers."""

@@ -1,6 +1,7 @@
 """Entities of any kind, named by the caller: GLiNER (arXiv:2311.08526) and NuNER Zero (arXiv:2402.15343).
 
-Labels and text are read together by an encoder of `shared.architectures`; `shared.gliner_heads` says what is an entity.
+Labels and text are read together by an encoder of `shared.architectures`, or in bi-encoders each by one of its own
+(`shared.gliner_labels`); `shared.gliner_heads` says what is an entity.
 Options, of the model and of a request: `threshold`, `flat_ner`, `multi_label`, `merge_adjacent_entities`.
 """
 
@@ -24,10 +25,11 @@ from sie_server.adapters.base import (
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.gliner_config import read_gliner_config
 from sie_server.adapters.shared.gliner_heads import Head, WordLayers, read_head, read_word_layers
-from sie_server.adapters.shared.gliner_reader import Bounds, GlinerReader, Reading
+from sie_server.adapters.shared.gliner_labels import LabelText, LabelVectors, read_label_vectors
+from sie_server.adapters.shared.gliner_reader import Bounds, GlinerReader, Reading, layout_of
 from sie_server.adapters.shared.held import Held, fitting
 from sie_server.adapters.shared.spans import Spans, choose, join
-from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.torch_use import precision
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 
 # Relative positions have no end, but attention costs the square: enough for a window of words that are long ones.
@@ -49,11 +51,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One text on its way through the model."""
+    """One text on its way through the model; `labels` are tokenised where they have an encoder of their own."""
 
     asked: Labelled
     choice: Choice
     reading: Reading
+    labels: tuple[LabelText, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Loaded:
     encoder: Encoder
     layers: WordLayers
     head: Head
+    labels: LabelVectors | None
 
 
 class GlinerAdapter:
@@ -89,14 +93,19 @@ class GlinerAdapter:
         config = read_gliner_config(read_json(folder / "gliner_config.json"))
         architecture = read_architecture(config.encoder)
         window = WINDOW_TOKENS if architecture.relative else architecture.positions
-        reader = GlinerReader(folder, config, Bounds(window, self._spec.max_sequence_length or TEXT_TOKENS))
+        bounds = Bounds(window, self._spec.max_sequence_length or TEXT_TOKENS)
+        reader = GlinerReader(folder, layout_of(config), bounds)
         tensors = read_tensors(folder, allow_pickle=source.allow_pickle)
         of_encoder = {name.removeprefix(_ENCODER): each for name, each in tensors.items() if name.startswith(_ENCODER)}
+        dtype = precision(self._spec.precision, device)
         with fitting(device):
-            encoder = architecture.build(of_encoder, device, precision(self._spec.precision, device))
-            layers = read_word_layers(tensors, architecture.width, config.width, device)
+            encoder = architecture.build(of_encoder, device, dtype)
+            layers = read_word_layers(
+                tensors, architecture.width, config.width, device, has_lstm=config.labels_encoder is None
+            )
             head = read_head(tensors, config, device)
-        self._held.fill(Loaded(reader, encoder, layers, head), device)
+            labels = read_label_vectors(folder, tensors, config, device, dtype)
+        self._held.fill(Loaded(reader, encoder, layers, head, labels), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Labels and words as token ids, a long text in several windows.
@@ -104,12 +113,17 @@ class GlinerAdapter:
         Raises:
             UnsupportedInputError: no labels, too many for the model, or something else than a text with labels.
         """
-        texts = labelled_texts(inputs)
+        texts, loaded = labelled_texts(inputs), self._held.parts()
         choices = [read_choice({**self._spec.options, **each.options}) for each in texts]
-        readings = self._held.parts().reader.read(texts)
-        return [
-            Prepared(sum(len(window.ids) for window in reading.windows), reading.truncated, Task(text, choice, reading))
+        readings = loaded.reader.read(texts)
+        sets = {each.labels: loaded.labels.read(each.labels) for each in texts} if loaded.labels else {}
+        tasks = [
+            Task(text, choice, reading, sets.get(text.labels, ()))
             for text, choice, reading in zip(texts, choices, readings, strict=True)
+        ]
+        return [
+            Prepared(sum(len(window.ids) for window in task.reading.windows) + extra, task.reading.truncated, task)
+            for task, extra in zip(tasks, _label_tokens(loaded, tasks), strict=True)
         ]
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
@@ -136,16 +150,35 @@ def _proposals(loaded: Loaded, tasks: Sequence[Task]) -> list[Spans]:
     starts = np.cumsum([0, *lengths[:-1]])
     placed = list(zip(starts, windows, strict=True))
     words = [start + window.words for start, (_, window) in placed]
-    labels = [start + task.reading.labels for start, (task, _) in placed]
-
-    def vectors(places: list[Any]) -> torch.Tensor:
-        return loaded.layers.project(hidden[sent(np.concatenate(places), hidden.device)])
-
-    of_words = loaded.layers.in_order(vectors(words), [len(each) for each in words])
-    counts = [(len(some), len(others)) for some, others in zip(words, labels, strict=True)]
-    logits = loaded.head.logits(of_words, vectors(labels), counts)
+    of_words = loaded.layers.in_order(loaded.layers.at(hidden, words), [len(each) for each in words])
+    if loaded.labels is None:
+        of_labels = loaded.layers.at(hidden, [start + task.reading.labels for start, (task, _) in placed])
+        rows = _slices([len(task.reading.labels) for task, _ in windows])
+    else:
+        sets = {task.asked.labels: task.labels for task, _ in windows}
+        of_labels = loaded.labels.of([each for labels in sets.values() for each in labels])
+        places = dict(zip(sets, _slices([len(labels) for labels in sets]), strict=True))
+        rows = [places[task.asked.labels] for task, _ in windows]
+    logits = loaded.head.logits(of_words, of_labels, list(zip(map(len, words), rows, strict=True)))
     thresholds = (task.choice.threshold for task, _ in windows)
     return [loaded.head.spans(each, threshold) for each, threshold in zip(logits, thresholds, strict=True)]
+
+
+def _slices(counts: Sequence[int]) -> list[slice]:
+    """Where each of some groups of so many rows stands."""
+    ends = np.cumsum(counts).tolist()
+    return [slice(end - count, end) for count, end in zip(counts, ends, strict=True)]
+
+
+def _label_tokens(loaded: Loaded, tasks: Sequence[Task]) -> list[int]:
+    """What of labels is still to be read, told with the first text that asks for them; labels are read once for all."""
+    seen: set[str] = set()
+    tokens = []
+    for task in tasks:
+        new = [each for each in task.labels if each.text not in seen] if task.reading.windows else []
+        seen.update(each.text for each in new)
+        tokens.append(loaded.labels.unknown_tokens(new) if loaded.labels and new else 0)
+    return tokens
 
 
 def read_choice(options: Mapping[str, Any]) -> Choice:

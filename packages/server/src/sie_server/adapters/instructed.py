@@ -20,6 +20,7 @@ from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
 from sie_server.adapters.shared.latent import LatentAttention, read_latent_attention
+from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
@@ -114,12 +115,16 @@ class InstructedAdapter:
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """Dense float32 vectors of shape [batch, dims]."""
         loaded, inputs = self._held.with_threads(threads), [each.payload for each in batch]
-        hidden, lengths = loaded.encoder.encode([each.ids for each in inputs])
+        hidden, lengths = loaded.encoder.encode([each.ids for each in inputs], loras=loras_of(batch))
         if loaded.latent is not None:
             hidden = loaded.latent(hidden)
         states = torch.split_with_sizes(hidden.float(), lengths)
         vectors = torch.stack([_mean(own, each.unpooled) for own, each in zip(states, inputs, strict=True)])
         return {"dense": (unit(vectors) if self._normalize else vectors).cpu().numpy()}
+
+    def read_lora(self, folder: str) -> Lora:
+        """A LoRA for the encoder."""
+        return read_lora(folder, self._held.parts().encoder.targets)
 
     def unload(self) -> None:
         """Drop weights and buffers."""

@@ -29,6 +29,7 @@ from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
 from sie_server.adapters.shared.held import Held, fitting, read_model
 from sie_server.adapters.shared.linear import Activation, activation_named
+from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
 from sie_server.adapters.shared.pooling import pool
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
@@ -116,9 +117,13 @@ class JudgeAdapter:
     def run(self, batch: Sequence[Prepared], threads: int) -> Mapping[str, Array]:
         """Float32 scores of shape [batch]."""
         loaded = self._held.with_threads(threads)
-        hidden, lengths = loaded.encoder.encode([each.payload for each in batch])
+        hidden, lengths = loaded.encoder.encode([each.payload for each in batch], loras=loras_of(batch))
         difference = pool(hidden, lengths, "last").float() @ loaded.verdict
         return {"score": loaded.activation(difference).cpu().numpy()}
+
+    def read_lora(self, folder: str) -> Lora:
+        """A LoRA for the encoder."""
+        return read_lora(folder, self._held.parts().encoder.targets)
 
     def unload(self) -> None:
         """Drop weights and buffers."""

@@ -26,6 +26,7 @@ from sie_server.adapters.base import (
 from sie_server.adapters.shared.architectures import BERT_TYPES, GATED_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
+from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
 from sie_server.adapters.shared.mlm_head import MlmHead, read_head
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
@@ -96,11 +97,15 @@ class SparseAdapter:
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """One SparseVector for each input."""
         loaded = self._held.with_threads(threads)
-        ids = [each.payload for each in batch if not isinstance(each.payload, SparseVector)]
-        computed = iter(_compute(loaded, ids) if ids else ())
+        read = [each for each in batch if not isinstance(each.payload, SparseVector)]
+        computed = iter(_compute(loaded, read) if read else ())
         return {
             "sparse": [each.payload if isinstance(each.payload, SparseVector) else next(computed) for each in batch]
         }
+
+    def read_lora(self, folder: str) -> Lora:
+        """A LoRA for the encoder."""
+        return read_lora(folder, self._held.parts().encoder.targets)
 
     def unload(self) -> None:
         """Drop weights and buffers."""
@@ -116,8 +121,8 @@ class SparseAdapter:
 
 
 @torch.inference_mode()
-def _compute(loaded: Loaded, sequences: Sequence[Array]) -> list[SparseVector]:
-    hidden, lengths = loaded.encoder.encode(sequences)
+def _compute(loaded: Loaded, batch: Sequence[Prepared]) -> list[SparseVector]:
+    hidden, lengths = loaded.encoder.encode([each.payload for each in batch], loras=loras_of(batch))
     weights = loaded.head.peaks(hidden, lengths).relu_()
     for _ in range(loaded.recipe.log1p):
         weights.log1p_()

@@ -27,6 +27,7 @@ from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbe
 from sie_server.adapters.shared.dual import DEFAULTS, Clip, Dual, Siglip
 from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
 from sie_server.adapters.shared.images import Preprocessing, read_preprocessing
+from sie_server.adapters.shared.patches import shifted
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision, sent
@@ -44,7 +45,7 @@ class VisionAdapter:
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
         self._normalize = bool(spec.options.get("normalize", True))
-        self._held = Held["tuple[_Texts, Preprocessing, Dual, int]"]()
+        self._held: Held[tuple[_Texts, Preprocessing, Dual, int]] = Held()
         self._device = "cpu"
 
     @property
@@ -109,7 +110,7 @@ class VisionAdapter:
             vectors[words] = dual.texts([payloads[at] for at in words]).float().cpu()
         if pictures:
             pixels = sent(np.stack([payloads[at] for at in pictures]), self._device)
-            vectors[pictures] = dual.images(_shifted(pixels, preprocessing)).float().cpu()
+            vectors[pictures] = dual.images(shifted(pixels, preprocessing.scaling)).float().cpu()
         return {"dense": (unit(vectors) if self._normalize else vectors).numpy()}
 
     def unload(self) -> None:
@@ -146,9 +147,3 @@ class _Texts:
     def _padded(self, ids: Array) -> Array:
         assert self._padding is not None, "only with a padding token"  # noqa: S101 - asked before
         return np.pad(ids, (0, self._length - len(ids)), constant_values=self._padding)
-
-
-def _shifted(pixels: torch.Tensor, how: Preprocessing) -> torch.Tensor:
-    """[images, height, width, 3] of uint8 to [images, 3, height, width] as the model saw them in training."""
-    mean, deviation = (torch.tensor(each, device=pixels.device) for each in (how.mean, how.deviation))
-    return ((pixels.float() * how.rescale - mean) / deviation).permute(0, 3, 1, 2)

@@ -7,7 +7,16 @@ from starlette.types import Scope
 
 from sie_protocol.codec import decode_body, encode_body
 from sie_protocol.errors import Problem
-from sie_protocol.items import Classification, Entity, ExtractParams, ExtractRequest, ExtractResult, id_of
+from sie_protocol.items import (
+    Classification,
+    DetectedObject,
+    Entity,
+    ExtractParams,
+    ExtractRequest,
+    ExtractResult,
+    Relation,
+    id_of,
+)
 from sie_server.adapters import base
 from sie_server.api.edge import header
 from sie_server.api.tasks import OFF_LOOP_BYTES, Outcome, Reply, TaskContext, timing_headers, usage
@@ -73,4 +82,9 @@ def _result(name: str, found: Found) -> ExtractResult:
                 result["entities"].append(entity)
             case base.Classification(label, score):
                 result["classifications"].append(Classification(label=label, score=score))
+            case base.Relation(head, tail, relation, score):
+                found_one = Relation(head=head, tail=tail, relation=relation, score=score)
+                result["relations"].append(found_one)
+            case base.DetectedObject(label, score, bbox):
+                result["objects"].append(DetectedObject(label=label, score=score, bbox=list(bbox)))
     return result

@@ -13,15 +13,20 @@ from sie_server.core.options import EXTRACT_OPTIONS, invalid, merged_options, no
 
 MAX_LABEL_CHARS: Final = 1000
 AGGREGATIONS: Final = ("first", "average", "max", "simple")
+FINDINGS: Final = ("entities", "classifications")
 SLOT: Final = "{}"
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractOptions:
-    """One extract request, resolved: labels in the caller's order, and those options that the caller or profile set."""
+    """One extract request, resolved: labels in the caller's order, and those options that the caller or profile set.
+
+    `reads_entities`: every item says which entities are in its text.
+    """
 
     labels: tuple[str, ...]
     options: Mapping[str, Any]
+    reads_entities: bool = False
 
 
 def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions:
@@ -42,7 +47,7 @@ def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions
         is_right, expected = CHECKS[name]
         if not is_right(value):
             raise invalid(f"options.{name} is {value!r:.200}; expected {expected}")
-    return ExtractOptions(_labels(model, task, params.labels or []), options)
+    return ExtractOptions(_labels(model, task, params.labels or []), options, task.entities == "required")
 
 
 def _labels(model: ModelConfig, task: ExtractTask, labels: list[str]) -> tuple[str, ...]:
@@ -88,24 +93,47 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_positive(value: object) -> bool:
+    return _is_count(value) and value != 0
+
+
 def _is_template(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MAX_LABEL_CHARS and value.count(SLOT) == 1
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_LABEL_CHARS and bool(value.strip())
+
+
+def _is_findings(value: object) -> bool:
+    return value in FINDINGS
 
 
 def _is_aggregation(value: object) -> bool:
     return value in AGGREGATIONS
 
 
+_SHARE: Final = (_is_share, "a number from 0 to 1")
 _SWITCH: Final = (_is_switch, "true or false")
+_TEMPLATE: Final = (_is_template, f"a text with exactly one {SLOT}, where the label goes")
 # What each option may be; the models' own defaults are with their families.
 CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxyType(
     {
         "aggregation_strategy": (_is_aggregation, f"one of: {', '.join(AGGREGATIONS)}"),
+        "box_threshold": _SHARE,
+        "findings": (_is_findings, f"one of: {', '.join(FINDINGS)}"),
         "flat_ner": _SWITCH,
-        "hypothesis_template": (_is_template, f"a text with exactly one {SLOT}, where the label goes"),
+        "hypothesis_template": _TEMPLATE,
+        "label_template": _TEMPLATE,
+        "max_objects": (_is_positive, "a number of objects, 1 or more"),
         "merge_adjacent_entities": _SWITCH,
         "multi_label": _SWITCH,
+        "nms_threshold": _SHARE,
+        "score_threshold": _SHARE,
         "stride": (_is_count, "a number of tokens, 0 or more"),
-        "threshold": (_is_share, "a number from 0 to 1"),
+        "task": (_is_name, f"a text of at most {MAX_LABEL_CHARS} characters that is not empty"),
+        "text_threshold": _SHARE,
+        "threshold": _SHARE,
+        "top_k": (_is_positive, "a number of findings, 1 or more"),
     }
 )

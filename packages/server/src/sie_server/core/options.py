@@ -13,17 +13,28 @@ from sie_server.core.muvera import Muvera, muvera_of
 
 DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 OVERFLOW_POLICIES: Final = ("default", "truncate_text", "error")
-REQUEST_OPTIONS: Final = frozenset({"profile", "is_query"})
+# Which profile a request means; `core.profiles.check_profile` reads them.
+LORA_OPTIONS: Final = ("lora", "lora_id")
+REQUEST_OPTIONS: Final = frozenset({"profile", "is_query", *LORA_OPTIONS})
 # Of the task extract; `core.extraction` says what each may be.
 EXTRACT_OPTIONS: Final = frozenset(
     {
         "aggregation_strategy",
+        "box_threshold",
+        "findings",
         "flat_ner",
         "hypothesis_template",
+        "label_template",
+        "max_objects",
         "merge_adjacent_entities",
         "multi_label",
+        "nms_threshold",
+        "score_threshold",
         "stride",
+        "task",
+        "text_threshold",
         "threshold",
+        "top_k",
     }
 )
 # Runtime options: a profile may set them, and a request may override them. One set for all tasks, because clients have
@@ -97,7 +108,10 @@ def load_options(profile: ProfileConfig) -> dict[str, Any]:
 
 
 def load_identity(profile: ProfileConfig) -> tuple[object, ...]:
-    """What decides which weights a profile runs on, and how they are loaded; equal ones share."""
+    """What decides which weights a profile runs on, and how they are loaded; equal ones share.
+
+    A LoRA is no part of it: it goes on top, request by request.
+    """
     return profile.adapter, profile.compute_precision, load_options(profile)
 
 

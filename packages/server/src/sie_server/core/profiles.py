@@ -1,30 +1,34 @@
 """Which profiles of a model share its weights, and what a model looks like under one of them. Knows no worker.
 
 Profiles whose adapter, precision and load options are equal run on one set of weights, however their other options
-differ. `org/model` names the default profile of a model, `org/model:name` another one.
+and their LoRAs differ. `org/model` names the default profile of a model, `org/model:name` another one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, EncodeTask, ModelConfig, VectorTask
+from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, EncodeTask, LoraConfig, ModelConfig, VectorTask
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.core.muvera import muvera_of
 from sie_server.core.names import suggestion
-from sie_server.core.options import invalid, load_identity, no_such_profile
+from sie_server.core.options import LORA_OPTIONS, invalid, load_identity, no_such_profile
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """One set of weights: the model under the profile that owns them. `aliases`: other profiles that run on them."""
+    """One set of weights: the model under the profile that owns them.
+
+    `aliases` are other profiles that run on them as they are, `loras` those that have something on top of them.
+    """
 
     name: str
     model: ModelConfig
     max_batch_tokens: int
     aliases: tuple[str, ...] = ()
+    loras: Mapping[str, LoraConfig] = field(default_factory=dict)
 
 
 def sets_of(model: ModelConfig) -> list[Weights]:
@@ -36,7 +40,10 @@ def sets_of(model: ModelConfig) -> list[Weights]:
             profile_id(model, owner),
             under(model, owner),
             max_batch_tokens=min(model.profiles[name].max_batch_tokens for name in names),
-            aliases=tuple(profile_id(model, name) for name in names if name != owner),
+            aliases=tuple(
+                profile_id(model, name) for name in names if name != owner and model.profiles[name].lora is None
+            ),
+            loras={profile_id(model, name): lora for name in names if (lora := model.profiles[name].lora) is not None},
         )
         for owner, names in sharing.items()
     ]
@@ -81,19 +88,51 @@ def offered(model: ModelConfig, profile: str) -> ModelConfig:
 
 
 def check_profile(model: ModelConfig, named: str, options: Mapping[str, Any]) -> str | None:
-    """The profile that `options.profile` asks for, if any; `named` is how the request calls the model.
+    """The profile that `options.profile` or `options.lora` asks for, if any; `named` is how the request names it.
 
     Raises:
-        Problem: INVALID_INPUT when there is no such profile, or the name of the model has another one.
+        Problem: INVALID_INPUT when there is no such profile, or two of the three ask for different ones.
     """
     wanted = options.get("profile")
+    if wanted is not None and (not isinstance(wanted, str) or wanted not in model.profiles):
+        raise no_such_profile(model, wanted)
+    loras = _profiles_with_lora(model, options)
+    if loras:
+        wanted = wanted or _named(model, named) or loras[0]
+        if wanted not in loras:
+            raise invalid(f"profile '{wanted}' has another LoRA than the request asks for, or none; name one only")
     if wanted is None:
         return None
-    if not isinstance(wanted, str) or wanted not in model.profiles:
-        raise no_such_profile(model, wanted)
-    if PROFILE_SEPARATOR in named and named.lower() != f"{model.sie_id}{PROFILE_SEPARATOR}{wanted}".lower():
+    if PROFILE_SEPARATOR in named and wanted != _named(model, named):
         raise invalid(f"the request names '{named}' and options.profile '{wanted}'; name one profile only")
     return wanted
+
+
+def _named(model: ModelConfig, named: str) -> str | None:
+    """The profile in the name by which a request calls a model."""
+    return next((name for name in model.profiles if named.lower() == f"{model.sie_id}:{name}".lower()), None)
+
+
+def _profiles_with_lora(model: ModelConfig, options: Mapping[str, Any]) -> list[str]:
+    """The profiles with the LoRA that a request names by a profile or by its hub id; empty when it names none.
+
+    Nothing else is a LoRA: no path and no id that the catalogue does not list.
+    """
+    loras = {name: profile.lora for name, profile in sorted(model.profiles.items()) if profile.lora is not None}
+    found: list[str] | None = None
+    for option in LORA_OPTIONS:
+        wanted = options.get(option)
+        if wanted is None:
+            continue
+        meant = {lora for name, lora in loras.items() if isinstance(wanted, str) and wanted in (name, lora.hf_id)}
+        if not meant:
+            known = f"it has: {', '.join(loras)}" if loras else "it has none"
+            raise invalid(f"model '{model.sie_id}' has no LoRA {wanted!r:.200} (options.{option}); {known}")
+        own = sorted((name for name, lora in loras.items() if lora in meant), key=lambda name: (name != wanted, name))
+        found = own if found is None else [name for name in found if name in own]
+    if found == []:
+        raise invalid("options.lora and options.lora_id ask for two LoRAs; name one")
+    return found or []
 
 
 def unknown(models: Mapping[str, ModelConfig], name: str) -> Problem:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
+from typing import Any
 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.adapters.base import CountsTokens, Input, Pair, Prepared, UnsupportedInputError
@@ -64,6 +65,27 @@ class Admitted:
         )
 
 
+async def prepare_in_time(
+    loop: ModelLoop, pipeline: Pipeline, inputs: Sequence[Input], *, is_query: bool = False
+) -> tuple[list[Prepared], float]:
+    """Inputs ready for the device, and the seconds it took.
+
+    Raises:
+        UnsupportedInputError: the model cannot read one of them.
+        Problem: DEADLINE_EXCEEDED when the CPU pool has more to do than fits the time.
+    """
+    try:
+        async with asyncio.timeout(loop.timeout_s):
+            return await pipeline.prepare(loop.adapter, inputs, is_query=is_query)
+    except TimeoutError as error:
+        raise too_late(loop.name, loop.timeout_s) from error
+
+
+def unsupported(loop: ModelLoop, error: UnsupportedInputError) -> Problem:
+    """The refusal of a request with an input that its model cannot read."""
+    return invalid(f"model '{loop.name}': {error}")
+
+
 @asynccontextmanager
 async def admitted(
     loop: ModelLoop,
@@ -73,8 +95,9 @@ async def admitted(
     *,
     is_query: bool = False,
     query: Input | None = None,
+    lora: Any = None,
 ) -> AsyncIterator[Admitted]:
-    """Hold room for the inputs of one request; `query` is one more, in front, and read as one.
+    """Hold room for the inputs of one request; `query` is one more, in front, and read as one. All run with `lora`.
 
     Raises:
         Problem: INVALID_INPUT for what the model cannot read, INPUT_TOO_LONG, QUEUE_FULL, or DEADLINE_EXCEEDED when
@@ -88,18 +111,17 @@ async def admitted(
         tokenization_s = 0.0
         for place, some, as_query in groups:
             try:
-                async with asyncio.timeout(loop.timeout_s):
-                    ready, spent_s = await pipeline.prepare(loop.adapter, some, is_query=as_query)
-            except TimeoutError as error:
-                raise too_late(loop.name, loop.timeout_s) from error
+                ready, spent_s = await prepare_in_time(loop, pipeline, some, is_query=as_query)
             except UnsupportedInputError as error:
-                raise invalid(f"model '{loop.name}': {error}") from error
+                raise unsupported(loop, error) from error
             if not wants.may_cut:
                 await _check_lengths(loop, pipeline, place, wants, some, ready, is_query=as_query)
             prepared += ready
             tokenization_s += spent_s
         if wants.outputs is not None and len(loop.adapter.capabilities.outputs) > 1:
             prepared = [replace(each, wanted=wants.outputs) for each in prepared]
+        if lora is not None:
+            prepared = [replace(each, lora=lora) for each in prepared]
         yield Admitted(prepared, tokenization_s, loop)
 
 

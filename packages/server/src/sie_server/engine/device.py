@@ -51,6 +51,11 @@ class Device:
         self._level = 0.0
         self._serving: asyncio.Handle | None = None
 
+    @property
+    def lanes(self) -> int:
+        """How many batches are computed side by side."""
+        return len(self._lanes)
+
     def ask(self, party: str, dispatch: Dispatch) -> None:
         """Have `dispatch` called once, on the event loop, when it is the party's turn; None from it passes it on."""
         self._waiting.append((party, dispatch))

@@ -2,10 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from typing import Final
-
-import numpy as np
 
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
@@ -17,6 +14,7 @@ from sie_server.engine.engine import Engine
 from sie_server.engine.fixed import with_fixed
 from sie_server.engine.inputs import inputs_of
 from sie_server.engine.loop import Row
+from sie_server.engine.outputs import joined
 from sie_server.engine.quantize import Finished, finish
 from sie_server.engine.results import Encoded
 
@@ -42,8 +40,7 @@ async def encode(engine: Engine, name: str, items: Sequence[Item], params: Encod
         _check_answer(choice.model, options, admitted.prepared, engine.limits.answer_vector_bytes)
         own = await admitted.rows(admitted.prepared)
         cost = admitted.cost()
-    found = own if len(own) == len(inputs) else _averaged(own, counts)
-    work = partial(_finish, found, options)
+    work = partial(_finish, joined(own, counts), options)
     # What adapters compute in already needs no work, and so no thread.
     is_finished = options.output_dtype == "float32" and options.muvera is None
     rows = work() if is_finished else await engine.pipeline.run(work)
@@ -63,12 +60,6 @@ def _check_answer(model: ModelConfig, options: EncodeOptions, prepared: Sequence
             f"{limit_bytes >> 20} MiB; send fewer items in one request"
         )
         raise Problem(ErrorCode.INPUT_TOO_LONG, message)
-
-
-def _averaged(rows: Sequence[Row], counts: Sequence[int]) -> list[Row]:
-    """The mean of the dense vectors of each item's images. It is shorter than 1 where they differ, and stays so."""
-    left = iter(rows)
-    return [{"dense": np.mean([np.asarray(row["dense"]) for row in islice(left, count)], axis=0)} for count in counts]
 
 
 def _finish(rows: Sequence[Row], options: EncodeOptions) -> list[dict[str, Finished]]:

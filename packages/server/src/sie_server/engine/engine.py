@@ -13,7 +13,15 @@ from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import ModelInfo
 from sie_protocol.status import GpuStatus, ModelStatus
-from sie_server.adapters.base import Adapter, Input, LoadError, ModelSpec, ReadsTokens, UnsupportedInputError
+from sie_server.adapters.base import (
+    Adapter,
+    Input,
+    LoadError,
+    ModelSpec,
+    ReadsTokens,
+    UnreadableImageError,
+    UnsupportedInputError,
+)
 from sie_server.adapters.registry import find
 from sie_server.core.batching import Limits
 from sie_server.core.lifecycle import ErrorClass, State
@@ -22,9 +30,11 @@ from sie_server.core.options import invalid
 from sie_server.engine.admission import Admitted, Wants, admitted
 from sie_server.engine.device import Device
 from sie_server.engine.health import DeviceHealth, HealthLimits
+from sie_server.engine.images import ReadImage, one_by_one
 from sie_server.engine.info import model_info, model_statuses
 from sie_server.engine.loading import Fetched, build
 from sie_server.engine.loop import BatchRecord, Clock, ModelLoop, Ports, QueueLimits, Row
+from sie_server.engine.loras import LoraLimits, Loras
 from sie_server.engine.models import LoadPorts, Models, Stay
 from sie_server.engine.pipeline import Pipeline
 from sie_server.engine.recovery import OomEvent, RescuePorts
@@ -37,7 +47,10 @@ from sie_server.engine.slots import Choice, Slot, Slots
 PATIENCE_S = 0.05
 # Outputs of an adapter, one of which each of these tasks needs; encode is checked by the dimensions of its vectors.
 TASK_OUTPUTS: Final = MappingProxyType(
-    {"score": frozenset({"score"}), "extract": frozenset({"entities", "classifications"})}
+    {
+        "score": frozenset({"score"}),
+        "extract": frozenset({"entities", "classifications", "relations", "objects"}),
+    }
 )
 
 EVERYTHING: Final = Wants()
@@ -49,8 +62,9 @@ log = logging.getLogger(__name__)
 class EngineLimits:
     """Bounds that hold for every model. `cpu_batch_tokens` keeps a batch's activations inside the CPU's cache.
 
-    `score_vector_bytes`: token vectors of one score request that exist at a time; a thousand long documents have many
-    times as many. `answer_vector_bytes`: those of one encode request, which all exist until they are sent.
+    `max_loras` are those of one model. `score_vector_bytes`: token vectors of one score request that exist at a time; a
+    thousand long documents have many times as many. `answer_vector_bytes`: those of one encode request, which all exist
+    until they are sent.
     """
 
     max_batch_items: int
@@ -60,6 +74,7 @@ class EngineLimits:
     memory: MemoryLimits = field(default_factory=MemoryLimits)
     stay: Stay = field(default_factory=Stay)
     health: HealthLimits = field(default_factory=HealthLimits)
+    max_loras: int = 10
     score_vector_bytes: int = 256 * 1024 * 1024
     answer_vector_bytes: int = 512 * 1024 * 1024
 
@@ -121,6 +136,14 @@ class Engine:
         self._models = Models(
             slots, load, residency, limits.stay, clock=clock, changed=self.changed, on_idle=ports.on_idle
         )
+        self._loras = Loras(
+            ports.fetch,
+            residency,
+            LoraLimits(limits.max_loras, limits.stay.load_timeout_s),
+            [slots.find(name, {}) for name in limits.stay.preload],
+            clock=clock,
+            changed=self.changed,
+        )
         self._residency = residency
         self.health = DeviceHealth(device, ports.self_test, limits.health, clock, self.changed)
         rescue = RescuePorts(ports.is_out_of_memory, residency.clear, residency.evict_other, ports.on_oom)
@@ -132,11 +155,25 @@ class Engine:
         """One request's inputs through tokenizer and device; cancelling it drops what has not started.
 
         Raises:
-            Problem: INVALID_INPUT, INPUT_TOO_LONG, MODEL_LOADING, MODEL_LOAD_FAILED, or any refusal of the queue.
+            Problem: INVALID_INPUT, INPUT_TOO_LONG, MODEL_LOADING, LORA_LOADING, MODEL_LOAD_FAILED, or any refusal of
+                the queue.
         """
         async with self.admitted(choice, inputs, wants, is_query=is_query) as ready:
             rows = await ready.rows(ready.prepared)
             return Ran(rows, ready.cost())
+
+    async def run_images(
+        self, choice: Choice, inputs: Mapping[int, Input]
+    ) -> Mapping[int, ReadImage | UnreadableImageError]:
+        """What one request's images came to, by their places: a few are decoded at a time, however many there are.
+
+        Raises:
+            Problem: as `run`; but an image that cannot be read has its refusal in its place.
+        """
+        loop = self._models.ready(choice.slot)
+        read = await one_by_one(loop, self.pipeline, inputs)
+        self._models.used(choice.slot)
+        return read
 
     @asynccontextmanager
     async def admitted(
@@ -154,9 +191,10 @@ class Engine:
             Problem: as `run`.
         """
         loop = self._models.ready(choice.slot)
-        async with admitted(loop, self.pipeline, inputs, wants, is_query=is_query, query=query) as ready:
-            yield ready
-            self._models.used(choice.slot)
+        with self._loras.held(choice) as lora:
+            async with admitted(loop, self.pipeline, inputs, wants, is_query=is_query, query=query, lora=lora) as ready:
+                yield ready
+                self._models.used(choice.slot)
 
     async def texts_of(self, name: str, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The texts of lists of token ids of a model's own tokenizer.
@@ -190,7 +228,8 @@ class Engine:
             return "shutting down"
         if self.health.problem is not None:
             return f"the device does not work: {self.health.problem}"
-        return f"loading {', '.join(self._models.preloading)}" if self._models.preloading else None
+        waits_for = [*self._models.preloading, *self._loras.preloading]
+        return f"loading {', '.join(waits_for)}" if waits_for else None
 
     def info(self) -> list[ModelInfo]:
         """Every model of this worker, with its profiles."""
@@ -228,6 +267,7 @@ class Engine:
     def preload(self) -> None:
         """Start the loads that readiness waits for."""
         self._models.preload()
+        self._loras.preload(lambda slot: slot.name in self._models.preloading)
 
     async def unload(self, name: str) -> None:
         """Have a model finish what it accepted and drop its weights; nothing when it is not loaded.
@@ -260,6 +300,7 @@ class Engine:
 
     async def close(self) -> None:
         """Refuse what waits, finish what runs, drop all weights."""
+        await self._loras.close()
         await self._models.close()
 
     def _on_batch(self, record: BatchRecord) -> None:

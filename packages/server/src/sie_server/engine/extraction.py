@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import Problem
 from sie_protocol.items import ExtractParams, Item
-from sie_server.adapters.base import Findings, Labelled
-from sie_server.core.extraction import check_finite, resolve_extract
+from sie_server.adapters.base import Findings, Labelled, LabelledPicture, Picture, UnreadableImageError
+from sie_server.core.extraction import ExtractOptions, check_finite, resolve_extract
+from sie_server.core.mentions import mentions_of
 from sie_server.core.options import invalid
-from sie_server.engine.engine import Engine, Ran
-from sie_server.engine.inputs import text_of
+from sie_server.engine.engine import Engine
+from sie_server.engine.inputs import content_of
 from sie_server.engine.loop import Row
-from sie_server.engine.results import Cost, Extracted
-
-NOTHING_RAN = Ran((), Cost(queue_s=0.0, tokenization_s=0.0, inference_s=0.0, input_tokens=0, truncated_items=0))
+from sie_server.engine.results import Cost, Extracted, Found, total
+from sie_server.engine.slots import Choice
 
 
 async def extract(engine: Engine, name: str, items: Sequence[Item], params: ExtractParams) -> Extracted:
@@ -28,19 +28,53 @@ async def extract(engine: Engine, name: str, items: Sequence[Item], params: Extr
     wanted = resolve_extract(choice.model, params)
     if not items:
         raise invalid("items is empty; send at least one item")
-    read = [_text(choice.model, at, item, engine.limits.max_text_chars) for at, item in enumerate(items)]
-    inputs = [Labelled(text, wanted.labels, wanted.options) for text in read if isinstance(text, str)]
-    ran = await engine.run(choice, inputs) if inputs else NOTHING_RAN
-    rows = iter(ran.rows)
-    found = [each if isinstance(each, Problem) else _findings(next(rows), at) for at, each in enumerate(read)]
-    return Extracted(choice.model.sie_id, found, ran.cost)
+    max_chars = engine.limits.max_text_chars
+    contents = [_content(choice.model, at, item, wanted, max_chars) for at, item in enumerate(items)]
+    found: dict[int, Found] = {at: each for at, each in enumerate(contents) if isinstance(each, Problem)}
+    texts = {at: each for at, each in enumerate(contents) if isinstance(each, Labelled)}
+    pictures = {at: each for at, each in enumerate(contents) if isinstance(each, Picture)}
+    costs = [
+        *(await _from_texts(engine, choice, texts, found) if texts else ()),
+        *(await _from_images(engine, choice, wanted, pictures, found) if pictures else ()),
+    ]
+    return Extracted(choice.model.sie_id, [found[at] for at in range(len(items))], total(costs))
 
 
-def _text(model: ModelConfig, at: int, item: Item, max_chars: int) -> str | Problem:
+async def _from_texts(
+    engine: Engine, choice: Choice, texts: Mapping[int, Labelled], found: dict[int, Found]
+) -> Sequence[Cost]:
+    """Put what is in the texts at their places."""
+    ran = await engine.run(choice, list(texts.values()))
+    found.update({at: _findings(row, at) for at, row in zip(texts, ran.rows, strict=True)})
+    return [ran.cost]
+
+
+async def _from_images(
+    engine: Engine, choice: Choice, wanted: ExtractOptions, pictures: Mapping[int, Picture], found: dict[int, Found]
+) -> Sequence[Cost]:
+    """Put what is in the images at their places."""
+    inputs = {at: LabelledPicture(picture, wanted.labels, wanted.options) for at, picture in pictures.items()}
+    read = await engine.run_images(choice, inputs)
+    for at, each in read.items():
+        if isinstance(each, UnreadableImageError):
+            found[at] = invalid(f"item {at}: {each}")
+        else:
+            found[at] = _findings(each.row, at)
+    return [each.cost for each in read.values() if not isinstance(each, UnreadableImageError)]
+
+
+def _content(
+    model: ModelConfig, at: int, item: Item, wanted: ExtractOptions, max_chars: int
+) -> Labelled | Picture | Problem:
+    place = f"item {at}"
     try:
-        return text_of(model, f"item {at}", item, max_chars)
+        content = content_of(model, place, item, max_chars)
+        if isinstance(content, Picture):
+            return content
+        mentions = mentions_of(model, place, content, item.get("metadata")) if wanted.reads_entities else ()
     except Problem as problem:
         return problem
+    return Labelled(content, wanted.labels, wanted.options, mentions)
 
 
 def _findings(row: Row, at: int) -> Mapping[str, Findings]:

@@ -15,17 +15,26 @@ def inputs_of(model: ModelConfig, place: str, item: Item, prompt: Prompt, max_ch
     Raises:
         Problem: INVALID_INPUT or INPUT_TOO_LONG.
     """
-    images = item.get("images")
-    if not images:
+    if not item.get("images"):
         return [prompt.apply(text_of(model, place, item, max_chars))]
-    if not model.inputs.image:
-        raise invalid(f"{place} has images, but model '{model.sie_id}' reads text only")
-    if item.get("text") is not None:
-        raise invalid(f"{place} has both a text and images; send them as two items, each gets a vector of its own")
-    if len(images) > MAX_IMAGES:
-        message = f"{place} has {len(images)} images, the limit is {MAX_IMAGES}; send them as several items"
-        raise Problem(ErrorCode.INPUT_TOO_LONG, message)
-    return [Picture(image["data"]) for image in images]
+    return [*_pictures(model, place, item)]
+
+
+def content_of(model: ModelConfig, place: str, item: Item, max_chars: int) -> str | Picture:
+    """An item's text or its image: what is found belongs to one of them, so there is exactly one.
+
+    Raises:
+        Problem: INVALID_INPUT or INPUT_TOO_LONG.
+    """
+    if not item.get("images"):
+        return text_of(model, place, item, max_chars)
+    picture, *more = _pictures(model, place, item)
+    if more:
+        raise invalid(
+            f"{place} has {len(more) + 1} images; send each as an item of its own, so that it is known in which one "
+            "something was found"
+        )
+    return picture
 
 
 def text_of(model: ModelConfig, place: str, item: Item, max_chars: int) -> str:
@@ -38,9 +47,24 @@ def text_of(model: ModelConfig, place: str, item: Item, max_chars: int) -> str:
     if item.get("images"):
         raise invalid(f"{place} has images, but model '{model.sie_id}' reads text only here")
     if text is None:
-        wanted = "text or images" if model.inputs.image else "text"
+        kinds = (("text", model.inputs.text), ("images", model.inputs.image))
+        wanted = " or ".join(kind for kind, is_read in kinds if is_read)
         raise invalid(f"{place} has no {wanted}, which model '{model.sie_id}' needs")
+    if not model.inputs.text:
+        raise invalid(f"{place} has a text, but model '{model.sie_id}' reads images only")
     if len(text) > max_chars:
         message = f"the text of {place} has {len(text)} characters, the limit is {max_chars}"
         raise Problem(ErrorCode.INPUT_TOO_LONG, message)
     return text
+
+
+def _pictures(model: ModelConfig, place: str, item: Item) -> list[Picture]:
+    images = item.get("images") or []
+    if not model.inputs.image:
+        raise invalid(f"{place} has images, but model '{model.sie_id}' reads text only")
+    if item.get("text") is not None:
+        raise invalid(f"{place} has both a text and images; send them as two items, each gets a result of its own")
+    if len(images) > MAX_IMAGES:
+        message = f"{place} has {len(images)} images, the limit is {MAX_IMAGES}; send them as several items"
+        raise Problem(ErrorCode.INPUT_TOO_LONG, message)
+    return [Picture(image["data"]) for image in images]

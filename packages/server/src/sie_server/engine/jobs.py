@@ -25,12 +25,16 @@ class Answer:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One request in the queue; written by the event loop's thread only."""
+    """One request in the queue, or a part of one; written by the event loop's thread only.
+
+    `first` is the place of its first item among those that its caller sent.
+    """
 
     reply: asyncio.Future[Answer]
     rows: list[Row]
     missing: int
     arrived_at: float
+    first: int = 0
     started_at: float = math.inf
     ended_at: float = 0.0
 

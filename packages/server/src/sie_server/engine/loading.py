@@ -7,7 +7,7 @@ from typing import Final
 
 from sie_server.adapters.base import Adapter, ModelSpec, WeightsSource
 from sie_server.adapters.registry import AdapterFactory
-from sie_server.adapters.shared.weight_files import tensor_bytes
+from sie_server.adapters.shared.weight_files import lora_bytes, tensor_bytes
 from sie_server.weights.store import Hold, local_only
 
 CPU_FLOAT_BYTES: Final = 4  # a CPU computes in float32, whatever the files hold
@@ -24,7 +24,7 @@ class Fetched:
 
 
 def fetch(spec: ModelSpec, device: str, hold: Callable[[WeightsSource], Hold] = local_only) -> Fetched:
-    """Have a model's files in a local folder, and know the size of its weights on the device. May download.
+    """Have the files of a model, or of a LoRA, in a local folder, and know what they take on the device. May download.
 
     A model without weights of its own, such as a hash, takes no memory.
 
@@ -36,7 +36,10 @@ def fetch(spec: ModelSpec, device: str, hold: Callable[[WeightsSource], Hold] = 
     held = hold(spec.source)
     float_bytes = CPU_FLOAT_BYTES if device == "cpu" else FLOAT_BYTES.get(spec.precision or "float16", 2)
     try:
-        size = tensor_bytes(held.folder, allow_pickle=spec.source.allow_pickle, float_bytes=float_bytes)
+        if spec.source.lora:
+            size = lora_bytes(held.folder, float_bytes)
+        else:
+            size = tensor_bytes(held.folder, allow_pickle=spec.source.allow_pickle, float_bytes=float_bytes)
     except BaseException:
         held.release()
         raise

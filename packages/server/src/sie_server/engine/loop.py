@@ -18,6 +18,10 @@ from sie_server.engine.signal import Signal
 
 __all__ = ["Answer", "BatchRecord", "Clock", "ModelLoop", "Ports", "QueueLimits", "Row"]
 
+# Images of one model that are decoded and not yet computed. One takes up to 12 MB; an accelerator batches a few.
+# A CPU computes one a lane, for seconds: more than the next one would only wait, and be given up.
+MAX_DECODED = 32
+NEXT_ON_CPU = 1
 NO_BATCH = Limits(max_tokens=0, max_items=0)  # separates what is late from what may wait, and takes nothing
 
 Clock = Callable[[], float]  # monotonic seconds, from any thread
@@ -91,6 +95,8 @@ class ModelLoop:
         self._asked = False
         self._refusal: Callable[[str], Problem] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self.max_decoded = device.lanes + NEXT_ON_CPU if device.kind == "cpu" else MAX_DECODED
+        self.decoding = asyncio.Semaphore(self.max_decoded)
 
     @property
     def depth(self) -> int:
@@ -132,8 +138,8 @@ class ModelLoop:
             self._changed()
             self._settled.notify()
 
-    async def submit(self, prepared: Sequence[Prepared]) -> Answer:
-        """Queue the items of one request and wait for all of them; cancelling drops those that have not started.
+    async def submit(self, prepared: Sequence[Prepared], first: int = 0) -> Answer:
+        """Queue items of one request, from this place on, and wait for them; cancelling drops what has not started.
 
         Raises:
             Problem: QUEUE_FULL, DEADLINE_EXCEEDED, INFERENCE_ERROR, RESOURCE_EXHAUSTED, MODEL_LOADING or SHUTTING_DOWN.
@@ -141,7 +147,7 @@ class ModelLoop:
         loop = asyncio.get_running_loop()
         self._check_room(sum(item.tokens for item in prepared))
         now = self._clock()
-        job = Job(loop.create_future(), [{}] * len(prepared), len(prepared), now)
+        job = Job(loop.create_future(), [{}] * len(prepared), len(prepared), now, first)
         deadline = now + self._queue_limits.timeout_s
         self._arrived.extend(
             Waiting(job, index, item, item.tokens, now, deadline) for index, item in enumerate(prepared)
@@ -278,7 +284,7 @@ class ModelLoop:
         for row, entry in enumerate(entries):
             job = entry.job
             if row in computed.broken:
-                job.fail(not_finite(self.name, entry.index))
+                job.fail(not_finite(self.name, job.first + entry.index))
             found = ((kind, values[row]) for kind, values in computed.outputs.items())
             job.rows[entry.index] = {kind: own for kind, own in found if own is not None}
             job.missing -= 1

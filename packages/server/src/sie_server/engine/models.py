@@ -9,7 +9,8 @@ from typing import Any
 
 from sie_protocol.catalog import ModelConfig
 from sie_server.adapters.base import Adapter, LoadError, ModelSpec
-from sie_server.core.lifecycle import ErrorClass, Failure, State, Step, advance, may_load
+from sie_server.core.lifecycle import ErrorClass, State, Step, advance, may_load
+from sie_server.engine.failures import class_of, failure_of
 from sie_server.engine.loading import Fetched
 from sie_server.engine.loop import Clock, ModelLoop
 from sie_server.engine.residency import Residency
@@ -180,7 +181,7 @@ class Models:
                 adapter = await self._load(slot)
         except Exception as error:
             log.exception("model %s did not load", slot.name)
-            slot.failure = Failure(_class_of(error), self._message_of(error), slot.attempts, self._clock())
+            slot.failure = failure_of(error, slot.attempts, self._clock(), self._stay.load_timeout_s)
             slot.state, slot.size_bytes = advance(slot.state, Step.FAIL), 0
         else:
             now = self._clock()
@@ -198,7 +199,7 @@ class Models:
         try:
             return await self._build(slot, fetched)
         except (LoadError, MemoryError) as error:
-            if _class_of(error) is not ErrorClass.OOM or not await self._residency.evict_other(slot.name):
+            if class_of(error) is not ErrorClass.OOM or not await self._residency.evict_other(slot.name):
                 raise
         return await self._build(slot, await self._fetch(slot))
 
@@ -249,27 +250,3 @@ class Models:
         log.info("model %s goes: nobody used it for %.0f s", slot.name, self._stay.idle_s)
         self._on_idle(slot.name)
         self._residency.unload(slot)
-
-    def _message_of(self, error: Exception) -> str:
-        """Only texts written for callers leave the worker; the log has the rest."""
-        if isinstance(error, TimeoutError):
-            return f"it took longer than {self._stay.load_timeout_s:.0f} s"
-        if isinstance(error, OSError) and error.filename:
-            return f"'{error.filename}' cannot be read: {error.strerror}"
-        return str(error) if isinstance(error, LoadError) else "an unexpected error; the worker's log says which"
-
-
-def _class_of(error: Exception) -> ErrorClass:
-    if isinstance(error, LoadError):
-        return error.error_class
-    for kind, error_class in _CLASSES:
-        if isinstance(error, kind):
-            return error_class
-    return ErrorClass.UNKNOWN
-
-
-_CLASSES: tuple[tuple[type[Exception], ErrorClass], ...] = (
-    (ImportError, ErrorClass.DEPENDENCY),
-    (MemoryError, ErrorClass.OOM),
-    (TimeoutError, ErrorClass.TIMEOUT),
-)

@@ -1,11 +1,13 @@
-"""Checks what an adapter gave before anybody gets it."""
+"""Checks what an adapter gave before anybody gets it, and puts together what it gave for the parts of one item."""
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
-from sie_server.adapters.base import Output, Outputs, SparseVector
+from sie_server.adapters.base import DetectedObject, Output, Outputs, SparseVector
+from sie_server.engine.jobs import Row
 
 
 def broken_rows(outputs: Outputs, count: int) -> frozenset[int]:
@@ -30,5 +32,28 @@ def _is_finite(row: Output) -> bool:
     if isinstance(row, SparseVector):
         return bool(np.isfinite(row.values).all())
     if isinstance(row, Sequence):
-        return all(math.isfinite(each.score) for each in row)
+        boxes = (side for each in row if isinstance(each, DetectedObject) for side in each.bbox)
+        return all(map(math.isfinite, (*(each.score for each in row), *boxes)))
     return bool(np.isfinite(row).all())
+
+
+def joined(rows: Sequence[Row], counts: Sequence[int]) -> Sequence[Row]:
+    """One row for each item from those of its parts; `counts` says how many parts each item has.
+
+    A dense vector is the mean of the parts', shorter than 1 where they differ; token vectors stand one behind the
+    other, so that an item of several pages is as good as the best of them, token by token.
+    """
+    if all(count == 1 for count in counts):
+        return rows
+    left = iter(rows)
+    return [_joined(list(islice(left, count))) for count in counts]
+
+
+def _joined(parts: Sequence[Row]) -> Row:
+    if len(parts) == 1:
+        return parts[0]
+    whole: dict[str, Output] = {}
+    for kind in parts[0]:
+        arrays = [np.asarray(part[kind]) for part in parts]
+        whole[kind] = np.concatenate(arrays) if kind == "multivector" else np.mean(arrays, axis=0)
+    return whole

@@ -50,21 +50,23 @@ class Residency:
         self._ports = ports
         self._clock = clock
         self._changed = changed
-        self._reserved: dict[Slot, int] = {}
+        self._reserved: dict[object, int] = {}
         self._unloading: dict[Slot, asyncio.Task[None]] = {}
         self._moved = Signal()  # something was loaded or unloaded
 
-    async def reserve(self, slot: Slot, need_bytes: int) -> None:
-        """Return when the device has room for a model, and hold that room until `settle`.
+    async def reserve(self, who: object, need_bytes: int, *, keep: Slot | None = None) -> None:
+        """Return when the device has room for a model or a LoRA, and hold that room until `settle`.
+
+        `keep` does not go for it.
 
         Raises:
             LoadError: OOM when it does not fit even with everything else gone that may go.
         """
         is_cleared = False
         while True:
-            plan = self._plan(need_bytes)
+            plan = self._plan(need_bytes, keep)
             if isinstance(plan, Fits):
-                self._reserved[slot] = need_bytes
+                self._reserved[who] = need_bytes
                 return
             if self._reserved or self._unloading:
                 await self._moved.changed(self._moved.version)
@@ -74,9 +76,9 @@ class Residency:
             else:
                 await self._carry_out(plan, need_bytes)
 
-    def settle(self, slot: Slot) -> None:
+    def settle(self, who: object) -> None:
         """The load is over: what it took is part of every reading from now on."""
-        if self._reserved.pop(slot, None) is not None:
+        if self._reserved.pop(who, None) is not None:
             self._moved.notify()
 
     def unload(self, slot: Slot) -> asyncio.Task[None]:
@@ -108,12 +110,12 @@ class Residency:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _plan(self, need_bytes: int) -> Plan:
+    def _plan(self, need_bytes: int, keep: Slot | None) -> Plan:
         reading = self._ports.read()
         if reading is None or not need_bytes:
             return Fits()
         free = reading.free_bytes(self._limits.threshold_percent) - sum(self._reserved.values())
-        return make_room(self._residents(), free, need_bytes, self._clock())
+        return make_room(self._residents(keep), free, need_bytes, self._clock())
 
     async def _carry_out(self, plan: Plan, need_bytes: int) -> None:
         match plan:
@@ -127,7 +129,7 @@ class Residency:
             case Impossible(missing):
                 raise LoadError(
                     ErrorClass.OOM,
-                    f"the model needs {need_bytes // MB} MB, which is {missing // MB + 1} MB more than there are when "
+                    f"it needs {need_bytes // MB} MB, which is {missing // MB + 1} MB more than there are when "
                     "every other model is gone that may go; give the worker more memory or pin less",
                 )
             case Fits():
@@ -135,11 +137,11 @@ class Residency:
             case _:
                 assert_never(plan)
 
-    def _residents(self) -> list[Resident]:
+    def _residents(self, keep: Slot | None = None) -> list[Resident]:
         return [
-            Resident(slot.name, slot.size_bytes, slot.used_at, slot.loaded_at, slot.is_pinned, slot.depth > 0)
+            Resident(slot.name, slot.held_bytes, slot.used_at, slot.loaded_at, slot.is_pinned, slot.depth > 0)
             for slot in self._slots
-            if slot.state is State.LOADED
+            if slot.state is State.LOADED and slot is not keep
         ]
 
     def _slot(self, name: str) -> Slot:
@@ -149,9 +151,10 @@ class Residency:
         assert slot.loop is not None, "a loaded model has a queue"  # noqa: S101 - a bug, not a refusal
         try:
             await slot.loop.drain(self._limits.drain_s)
+            slot.loras.clear()
             await in_thread(_dropping(slot.loop.adapter, self._ports.release))
         finally:
-            slot.loop, slot.size_bytes = None, 0
+            slot.loop, slot.size_bytes, slot.loras = None, 0, {}
             slot.state = advance(slot.state, Step.UNLOADED)
             del self._unloading[slot]
             self._moved.notify()

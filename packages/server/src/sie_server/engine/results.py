@@ -20,6 +20,17 @@ class Cost:
     truncated_items: int
 
 
+def total(costs: Sequence[Cost]) -> Cost:
+    """What several runs of one request took together."""
+    return Cost(
+        queue_s=sum(each.queue_s for each in costs),
+        tokenization_s=sum(each.tokenization_s for each in costs),
+        inference_s=sum(each.inference_s for each in costs),
+        input_tokens=sum(each.input_tokens for each in costs),
+        truncated_items=sum(each.truncated_items for each in costs),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """One encode answer: per item its outputs, and how many components each has."""

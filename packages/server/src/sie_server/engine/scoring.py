@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import accumulate, chain, pairwise
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -10,13 +11,15 @@ import numpy as np
 from sie_protocol.arrays import Array
 from sie_protocol.items import Item
 from sie_server.adapters.base import Pair, SparseVector
+from sie_server.core.options import invalid
 from sie_server.core.scoring import ScoreOptions, check_candidates, pieces, ranked, resolve_score
 from sie_server.core.similarity import Words, compare, max_sims, sparse_products
 from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
 from sie_server.engine.fixed import with_fixed
-from sie_server.engine.inputs import text_of
+from sie_server.engine.inputs import inputs_of, text_of
 from sie_server.engine.loop import Row
+from sie_server.engine.outputs import joined
 from sie_server.engine.results import Cost, Scored
 from sie_server.engine.slots import Choice
 
@@ -34,7 +37,8 @@ async def score(
 ) -> Scored:
     """Score the items of one request against its query; cancelling it drops what has not started.
 
-    A model without a score task compares vectors, and the query is then one more input of the request.
+    A model without a score task compares vectors, and the query is then one more input of the request: a text, or an
+    image if the model reads images. Items may be either, as they are to encode.
 
     Raises:
         Problem: any refusal of a score call.
@@ -42,36 +46,45 @@ async def score(
     choice = engine.lookup(name, options)
     wanted = resolve_score(choice.model, instruction, options)
     check_candidates(len(items))
-    limit = engine.limits.max_text_chars
-    asked = wanted.query_prompt.apply(text_of(choice.model, "the query", query, limit))
-    texts = [
-        wanted.document_prompt.apply(text_of(choice.model, f"item {at}", item, limit)) for at, item in enumerate(items)
-    ]
-    score_texts = _by_pairs if wanted.reads_pairs else _by_vectors
-    scores, cost = await score_texts(engine, choice, wanted, asked, texts)
+    score_items = _by_pairs if wanted.reads_pairs else _by_vectors
+    scores, cost = await score_items(engine, choice, wanted, query, items)
     return Scored(choice.model.sie_id, scores, ranked(scores), cost)
 
 
 async def _by_pairs(
-    engine: Engine, choice: Choice, wanted: ScoreOptions, query: str, texts: Sequence[str]
+    engine: Engine, choice: Choice, wanted: ScoreOptions, query: Item, items: Sequence[Item]
 ) -> tuple[list[float], Cost]:
-    ran = await engine.run(choice, [Pair(query, text) for text in texts], wants=Wants(may_cut=wanted.may_cut))
+    model, limit = choice.model, engine.limits.max_text_chars
+    asked = wanted.query_prompt.apply(text_of(model, "the query", query, limit))
+    texts = [wanted.document_prompt.apply(text_of(model, f"item {at}", item, limit)) for at, item in enumerate(items)]
+    ran = await engine.run(choice, [Pair(asked, text) for text in texts], wants=Wants(may_cut=wanted.may_cut))
     return [float(_array(row, "score")) for row in ran.rows], ran.cost
 
 
 async def _by_vectors(
-    engine: Engine, choice: Choice, wanted: ScoreOptions, query: str, texts: Sequence[str]
+    engine: Engine, choice: Choice, wanted: ScoreOptions, query: Item, items: Sequence[Item]
 ) -> tuple[list[float], Cost]:
-    """Piece by piece of the texts, so that vectors of no more than one piece exist at a time."""
-    wants = Wants(wanted.computed, wanted.may_cut)
-    width = choice.model.dims["multivector"] if "multivector" in wanted.computed else 1
+    """Piece by piece of the items, so that vectors of no more than one piece exist at a time."""
+    model, limit = choice.model, engine.limits.max_text_chars
+    asked = inputs_of(model, "the query", query, wanted.query_prompt, limit)
+    if len(asked) > 1:
+        raise invalid(f"the query has {len(asked)} images; send one, and other images as queries of their own")
+    prompt = wanted.document_prompt
+    inputs = [inputs_of(model, f"item {at}", item, prompt, limit) for at, item in enumerate(items)]
+    counts = [len(of_item) for of_item in inputs]
+    wants = Wants(wanted.computed, wanted.may_cut, counts)
+    width = model.dims["multivector"] if "multivector" in wanted.computed else 1
     of_item = ENCODING_COPIES * wanted.muvera.dims if wanted.muvera else 0
     first: Row | None = None
     scores: list[float] = []
-    async with engine.admitted(choice, texts, wants, query=query) as admitted:
-        sizes = [FLOAT_BYTES * (each.tokens * width + of_item) for each in admitted.prepared]
+    async with engine.admitted(choice, list(chain.from_iterable(inputs)), wants, query=asked[0]) as admitted:
+        parts = [1, *counts]  # of the query and of each item
+        ends = list(accumulate(parts, initial=0))
+        tokens = [each.tokens for each in admitted.prepared]
+        sizes = [FLOAT_BYTES * (sum(tokens[start:end]) * width + of_item) for start, end in pairwise(ends)]
         for piece in pieces(sizes, engine.limits.score_vector_bytes):
-            rows = await admitted.rows(admitted.prepared[piece])
+            own = await admitted.rows(admitted.prepared[ends[piece.start] : ends[piece.stop]])
+            rows = joined(own, parts[piece])
             if first is None:
                 first, rows = rows[0], rows[1:]
             if rows:

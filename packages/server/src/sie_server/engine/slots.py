@@ -1,26 +1,44 @@
 """The sets of weights a worker can hold, and the names by which callers ask for them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, ModelConfig
+from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, LoraConfig, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.adapters.base import ModelSpec, WeightsSource
 from sie_server.core.lifecycle import Failure, State, loading_retry_after_s
 from sie_server.core.options import load_options
 from sie_server.core.profiles import Weights, check_profile, offered, profile_id, sets_of, unknown, weights_of
+from sie_server.engine.failures import load_failed
 from sie_server.engine.jobs import making_room
 from sie_server.engine.loop import ModelLoop
 
 
 @dataclass(slots=True, eq=False)
+class LoraSlot:
+    """One LoRA on top of one set of weights; written by `Loras` on the event loop's thread only.
+
+    `value` is the adapter's own; `users` are requests that run with it.
+    """
+
+    lora: LoraConfig
+    state: State = State.AVAILABLE
+    value: Any = None
+    failure: Failure | None = None
+    attempts: int = 0
+    users: int = 0
+    used_at: float = 0.0
+    size_bytes: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class Slot:
-    """One set of weights; written by `Models` and `Residency` on the event loop's thread only.
+    """One set of weights; written by `Models`, `Residency` and `Loras` on the event loop's thread only.
 
     Times are monotonic; `size_bytes` is what the weights take or are about to take, 0 while nobody knows. `outdated`:
     the catalogue has changed, and what is here is another set of weights than `wanted`, which is None when the model is
-    gone from the catalogue.
+    gone from the catalogue. `loras` go with the weights.
     """
 
     weights: Weights
@@ -35,11 +53,17 @@ class Slot:
     loaded_at: float = 0.0
     used_at: float = 0.0
     size_bytes: int = 0
+    loras: dict[LoraConfig, LoraSlot] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """By which callers ask for it."""
         return self.weights.name
+
+    @property
+    def held_bytes(self) -> int:
+        """What goes when the weights go: they and the LoRAs on top of them."""
+        return self.size_bytes + sum(own.size_bytes for own in self.loras.values() if own.state is State.LOADED)
 
     @property
     def model(self) -> ModelConfig:
@@ -59,6 +83,11 @@ class Choice:
     name: str
     model: ModelConfig
     slot: Slot
+
+    @property
+    def lora(self) -> LoraConfig | None:
+        """What goes on top of the weights."""
+        return self.model.profiles[DEFAULT_PROFILE].lora
 
 
 class Slots:
@@ -114,11 +143,10 @@ class Slots:
         profile = check_profile(found.model, name, options)
         return found if profile is None else self._choices[f"{found.model.sie_id}{PROFILE_SEPARATOR}{profile}".lower()]
 
-    def profiles_of(self, model: ModelConfig) -> dict[str, Slot]:
-        """For each profile of a model the slot that it runs on."""
+    def profiles_of(self, model: ModelConfig) -> dict[str, Choice]:
+        """For each profile of a model what it means."""
         return {
-            name: self._choices[f"{model.sie_id}{PROFILE_SEPARATOR}{name}".lower()].slot
-            for name in sorted(model.profiles)
+            name: self._choices[f"{model.sie_id}{PROFILE_SEPARATOR}{name}".lower()] for name in sorted(model.profiles)
         }
 
     def _name(self, model: ModelConfig) -> None:
@@ -172,18 +200,8 @@ def spec_of(model: ModelConfig) -> ModelSpec:
 
 def not_there(slot: Slot, now: float) -> Problem:
     """The refusal of a request whose model is not loaded: it may be, or it cannot."""
-    failure = slot.failure
-    if slot.state is State.FAILED and not slot.outdated and failure is not None:
-        return Problem(
-            ErrorCode.MODEL_LOAD_FAILED,
-            f"model '{slot.name}' cannot be loaded: {failure.message}",
-            details={
-                "model": slot.name,
-                "error_class": str(failure.error_class),
-                "attempts": failure.attempts,
-                "permanent": failure.permanent,
-            },
-        )
+    if slot.state is State.FAILED and not slot.outdated and slot.failure is not None:
+        return load_failed(slot.name, slot.failure)
     if slot.outdated:
         return Problem(
             ErrorCode.MODEL_LOADING,

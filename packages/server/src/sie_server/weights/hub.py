@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from sie_server.adapters.base import LoadError
 from sie_server.core.lifecycle import ErrorClass
 from sie_server.weights.download import Sink
-from sie_server.weights.selection import select
 from sie_server.weights.snapshot import UNPINNED, File, Manifest, Snapshot
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class Hub:
                 snapshot.repo, revision=snapshot.revision, files_metadata=True, timeout=LISTING_TIMEOUT_S
             )
         found = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-        chosen = select(found, allow_pickle=snapshot.allow_pickle, graph=snapshot.graph)
+        chosen = snapshot.choose(found)
         return Manifest(snapshot.repo, snapshot.revision, info.sha, tuple(_file(found[path]) for path in chosen))
 
     def fetch(self, snapshot: Snapshot, manifest: Manifest, file: File, sink: Sink) -> None:

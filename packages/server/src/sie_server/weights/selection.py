@@ -5,11 +5,17 @@ from collections.abc import Collection
 from typing import Final
 
 from sie_server.adapters.base import LoadError
+from sie_server.adapters.shared.weight_files import LORA_CONFIG, LORA_WEIGHTS
 from sie_server.core.lifecycle import ErrorClass
 
 # A module of a sentence-transformers model: `1_Pooling`, `2_Dense`, `query_0_StaticEmbedding`.
 _MODULE: Final = r"(?P<folder>(\w+_)?\d+_[A-Z]\w*/)?"
-_DATA: Final = re.compile(_MODULE + r"(\w[\w-]*\.json|vocab\.txt|merges\.txt|\w[\w.-]*\.model)")
+# A LoRA as PEFT writes it: how it is computed, and its matrices.
+LORA_FILES: Final = (LORA_CONFIG, LORA_WEIGHTS)
+_DATA: Final = re.compile(
+    _MODULE + r"(\w[\w-]*\.json|vocab\.txt|merges\.txt|\w[\w.-]*\.model)"
+    r"|labels_tokenizer/tokenizer\.json|encoder_config/config\.json"
+)
 _SAFETENSORS: Final = re.compile(_MODULE + r"model(?P<rest>-\d+-of-\d+\.safetensors|\.safetensors(\.index\.json)?)")
 _PICKLE: Final = re.compile(_MODULE + r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
 _GRAPH: Final = re.compile(r"([\w-]+/)*[\w-][\w.-]*\.onnx")
@@ -28,6 +34,18 @@ def is_needed(path: str, *, allow_pickle: bool, graph: str | None = None) -> boo
         return is_graph or _DATA.fullmatch(path) is not None
     patterns = (_DATA, _SAFETENSORS, _SAFE_HEAD, *((_PICKLE, _HEAD) if allow_pickle else ()))
     return any(pattern.fullmatch(path) for pattern in patterns)
+
+
+def select_lora(paths: Collection[str]) -> list[str]:
+    """The files of a LoRA, which are never pickles.
+
+    Raises:
+        LoadError: NOT_FOUND naming a file that the repository lacks.
+    """
+    missing = [name for name in LORA_FILES if name not in paths]
+    if missing:
+        raise LoadError(ErrorClass.NOT_FOUND, f"the repository has no {' and no '.join(missing)}, so it is no LoRA")
+    return list(LORA_FILES)
 
 
 def select(paths: Collection[str], *, allow_pickle: bool, graph: str | None = None) -> list[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,7 @@ import msgspec
 
 from sie_server.adapters.base import LoadError, WeightsSource
 from sie_server.core.lifecycle import ErrorClass
-from sie_server.weights.selection import is_needed
+from sie_server.weights.selection import LORA_FILES, is_needed, select, select_lora
 
 MANIFEST: Final = ".sie-manifest.json"
 UNPINNED: Final = "main"
@@ -20,20 +21,40 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}|git-sha1:[0-9a-f]{40}")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A model of the hub at a revision, with its pickles or without, or with an ONNX graph for its weights."""
+    """A model of the hub at a revision, with its pickles or without, or with an ONNX graph for its weights.
+
+    Or no model but a LoRA for one.
+    """
 
     repo: str
     revision: str = UNPINNED
     allow_pickle: bool = False
     graph: str | None = None
+    lora: bool = False
 
     @property
     def entry(self) -> str:
         """Its name in every cache."""
         name = f"{self.repo}@{self.revision}".replace("/", "--")
+        if self.lora:
+            return f"{name}+lora"
         if self.graph is not None:
             return f"{name}+{self.graph}".replace("/", "--")
         return f"{name}+pickle" if self.allow_pickle else name
+
+    def has(self, path: str) -> bool:
+        """True for a file that belongs to it; a path that leaves its folder never does."""
+        return path in LORA_FILES if self.lora else is_needed(path, allow_pickle=self.allow_pickle, graph=self.graph)
+
+    def choose(self, paths: Collection[str]) -> list[str]:
+        """Its files of all that a repository has.
+
+        Raises:
+            LoadError: as `select` and `select_lora`.
+        """
+        if self.lora:
+            return select_lora(paths)
+        return select(paths, allow_pickle=self.allow_pickle, graph=self.graph)
 
     def __str__(self) -> str:
         return self.repo if self.revision == UNPINNED else f"{self.repo}@{self.revision}"
@@ -71,7 +92,7 @@ def snapshot_of(source: WeightsSource) -> Snapshot:
     for name in (source.hf_id or "", revision):
         if not _NAME.fullmatch(name):
             raise LoadError(ErrorClass.NOT_FOUND, f"'{name}' is neither a model of the hub nor a revision of one")
-    return Snapshot(source.hf_id or "", revision, source.allow_pickle, source.graph)
+    return Snapshot(source.hf_id or "", revision, source.allow_pickle, source.graph, source.lora)
 
 
 def decode_manifest(text: bytes, snapshot: Snapshot) -> Manifest:
@@ -84,7 +105,7 @@ def decode_manifest(text: bytes, snapshot: Snapshot) -> Manifest:
     if (manifest.repo, manifest.revision) != (snapshot.repo, snapshot.revision):
         raise ValueError(f"the manifest is that of {manifest.repo}@{manifest.revision}")
     for file in manifest.files:
-        if not is_needed(file.path, allow_pickle=snapshot.allow_pickle, graph=snapshot.graph):
+        if not snapshot.has(file.path):
             raise ValueError(f"the manifest lists '{file.path}', which is no file of a model that is read here")
         if file.size < 0 or not _DIGEST.fullmatch(file.digest):
             raise ValueError(f"the manifest's entry of '{file.path}' is wrong")

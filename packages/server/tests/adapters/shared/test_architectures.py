@@ -80,6 +80,7 @@ TINY: dict[str, Family] = {
     "deberta, one term": Family(
         "deberta-v2", {"num_hidden_layers": 2, "pos_att_type": ["p2c"], "norm_rel_ebd": "none"}, "last", seed=16
     ),
+    "gemma": Family("gemma", {"num_hidden_layers": 3, "num_key_value_heads": 1, "head_dim": 16}, "last", seed=33),
     "gemma3": Family(
         "gemma3_text",
         {
@@ -276,7 +277,7 @@ def test_an_unknown_architecture_names_the_known_ones(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "t5"}))
     with pytest.raises(
         LoadError,
-        match=r"'t5'; .* bart, bert, deberta-v2, .* modernbert, .* qwen2, qwen3, roberta, xlm-roberta",
+        match=r"'t5'; .* bart, bert, deberta-v2, .* modernbert, .* qwen2, qwen2_vl_text, qwen3, roberta, xlm-roberta",
     ) as refused:
         adapter(folder)
     assert refused.value.error_class is ErrorClass.DEPENDENCY

@@ -33,9 +33,14 @@ HEADS: dict[str, Head] = {
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 def test_a_window_does_not_depend_on_the_others(head: Head) -> None:
     words, labels = random(9, WIDTH), random(5, WIDTH)
-    one, other = head.logits(words, labels, [(2, 3), (7, 2)])
-    torch.testing.assert_close(next(head.logits(words[:2], labels[:3], [(2, 3)])), one, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(next(head.logits(words[2:], labels[3:], [(7, 2)])), other, rtol=1e-4, atol=1e-4)
+    one, other, third = head.logits(words, labels, [(2, slice(0, 3)), (3, slice(3, 5)), (4, slice(0, 3))])
+    alone = (
+        (words[:2], labels[:3], (2, slice(0, 3))),
+        (words[2:5], labels[3:], (3, slice(0, 2))),
+        (words[5:], labels[:3], (4, slice(0, 3))),
+    )
+    for found, (some, others, share) in zip((one, other, third), alone, strict=True):
+        torch.testing.assert_close(next(head.logits(some, others, [share])), found, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)

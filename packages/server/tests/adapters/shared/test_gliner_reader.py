@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from sie_server.adapters.base import Labelled
 from sie_server.adapters.shared.gliner_config import read_gliner_config
-from sie_server.adapters.shared.gliner_reader import LABEL_SETS, WORD, Bounds, GlinerReader
+from sie_server.adapters.shared.gliner_reader import LABEL_SETS, WORD, Bounds, GlinerReader, layout_of
 from sie_server.adapters.shared.weights import read_json
 from tiny_gliner import BERT, LETTERS, MAX_WORDS, Variety, write_gliner
 
@@ -16,7 +16,8 @@ WINDOW, MAX_WIDTH = 60, 4
 def reader(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> GlinerReader:
     variety = Variety(encoder=BERT) if request.param == "bert" else Variety()
     folder = write_gliner(tmp_path_factory.mktemp("tiny") / "model", variety)
-    return GlinerReader(folder, read_gliner_config(read_json(folder / "gliner_config.json")), Bounds(WINDOW, 10**6))
+    layout = layout_of(read_gliner_config(read_json(folder / "gliner_config.json")))
+    return GlinerReader(folder, layout, Bounds(WINDOW, 10**6))
 
 
 TEXT = st.lists(st.text(LETTERS, min_size=1, max_size=9), max_size=150).map(" ".join)

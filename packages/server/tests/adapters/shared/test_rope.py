@@ -3,6 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sie_server.adapters.base import LoadError
 from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side, turn, turns
 
 
@@ -56,3 +57,32 @@ def test_rescaled_positions_turn_slower(config: dict[str, object], rope: Rope) -
     assert read_rope(config, "rope_theta", 7.0, 8) == rope
     at = torch.arange(5)
     torch.testing.assert_close(turns(at, rope, 8).angle()[:, 0], at / rope.slower)
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=8))
+def test_positions_that_are_alike_on_every_axis_turn_as_those_with_one(positions: list[int]) -> None:
+    at, rope = torch.tensor(positions), Rope(10_000.0, sections=(1, 4, 3))
+    torch.testing.assert_close(turns(at[:, None].expand(-1, 3), rope, 16), turns(at, rope, 16))
+
+
+def test_each_pair_follows_the_axis_of_its_section() -> None:
+    rope, slow = Rope(10_000.0, sections=(1, 2, 1)), 10_000.0 ** (-torch.arange(4) / 4)
+    found = turns(torch.tensor([[3, 2, 1]]), rope, 8).angle()[0]
+    torch.testing.assert_close(found, torch.tensor([3.0, 2.0, 2.0, 1.0]) * slow)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"rope_theta": 3.0, "rope_scaling": {"type": "mrope", "mrope_section": [1, 2, 1]}},
+        {"rope_parameters": {"rope_theta": 3.0, "rope_type": "default", "mrope_section": [1, 2, 1]}},
+    ],
+)
+def test_sections_are_read_where_either_release_writes_them(said: dict[str, object]) -> None:
+    assert read_rope(said, "rope_theta", 7.0, 8) == Rope(3.0, sections=(1, 2, 1))
+
+
+@pytest.mark.parametrize("sizes", [[1, 2], [2, 2, 1], [4, 0, 0]])
+def test_sections_that_do_not_share_out_a_head_are_refused(sizes: list[int]) -> None:
+    with pytest.raises(LoadError, match="mrope_section"):
+        read_rope({"rope_scaling": {"type": "mrope", "mrope_section": sizes}}, "rope_theta", 7.0, 8)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -13,6 +14,7 @@ from sie_server.adapters.shared import bart, bert_weights, deberta_weights, deco
 from sie_server.adapters.shared.deberta import PackedDeberta
 from sie_server.adapters.shared.distilbert import as_bert
 from sie_server.adapters.shared.flash_names import split
+from sie_server.adapters.shared.lora import Lora, Targets
 from sie_server.adapters.shared.prenorm import PackedPreNorm
 from sie_server.adapters.shared.varlen import PackedBert
 from sie_server.core.lifecycle import ErrorClass
@@ -25,6 +27,10 @@ GATED_TYPES: Final = gated_bert.MODEL_TYPES
 class Encoder(Protocol):
     """Token ids in, hidden states out. `encode` may run in several threads at once."""
 
+    @property
+    def targets(self) -> Targets | None:
+        """What LoRAs may change; None: it is not run with any."""
+
     def encode(
         self,
         sequences: Sequence[Array],
@@ -32,11 +38,12 @@ class Encoder(Protocol):
         first_only: bool = False,
         types: Sequence[Array] | None = None,
         seen: list[int] | None = None,
+        loras: Sequence[Lora | None] | None = None,
     ) -> tuple[torch.Tensor, list[int]]:
         """Hidden states of the last block for int64 token id arrays.
 
         Without `types`, which only encoders with token types take, every token is of type 0; with `seen` tokens look
-        at so many of their sequence only.
+        at so many of their sequence only. `loras` are those of the sequences; None: no sequence has any.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
@@ -81,10 +88,12 @@ def _bert(config: Mapping[str, Any]) -> Architecture:
     own, _ = as_bert(config, {})
     shape = bert_weights.read_shape(own, BERT_TYPES)
 
-    def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
+    def named(tensors: Tensors) -> Tensors:
         is_mpnet = config["model_type"] == "mpnet"
-        _, named = as_bert(config, mpnet.as_bert(tensors, shape.width) if is_mpnet else split(tensors))
-        return PackedBert(shape, bert_weights.read_weights(named, shape, device, dtype), device)
+        return as_bert(config, mpnet.as_bert(tensors, shape.width) if is_mpnet else split(tensors))[1]
+
+    def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
+        return _packed_bert(shape, named, tensors, device, dtype)
 
     types = int(config.get("type_vocab_size", 2)) if config["model_type"] == "bert" else None
     return Architecture(shape.width, shape.positions, build, types)
@@ -94,10 +103,25 @@ def _gated_bert(config: Mapping[str, Any]) -> Architecture:
     shape = gated_bert.read_shape(config)
 
     def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
-        named = gated_bert.as_bert(config, tensors)
-        return PackedBert(shape, bert_weights.read_weights(named, shape, device, dtype), device)
+        return _packed_bert(shape, partial(gated_bert.as_bert, config), tensors, device, dtype)
 
     return Architecture(shape.width, shape.positions, build, gated_bert.read_types(config))
+
+
+def _packed_bert(
+    shape: bert_weights.BertShape,
+    named: Callable[[Tensors], Tensors],
+    tensors: Tensors,
+    device: str,
+    dtype: torch.dtype,
+) -> Encoder:
+    """`named` gives a checkpoint BERT's names."""
+    weights = bert_weights.read_weights(named(tensors), shape, device, dtype)
+
+    def rename(some: Tensors) -> Tensors:
+        return {bert_weights.canonical(name): tensor for name, tensor in named(some).items()}
+
+    return PackedBert(shape, weights, device, Targets(bert_weights.places(shape, weights), rename, device, dtype))
 
 
 def _bart(config: Mapping[str, Any]) -> Architecture:
@@ -122,7 +146,9 @@ def _modernbert(config: Mapping[str, Any]) -> Architecture:
     shape = modernbert.read_shape(config)
 
     def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
-        return PackedPreNorm(shape, modernbert.read_weights(tensors, config, shape, device, dtype), device)
+        weights = modernbert.read_weights(tensors, config, shape, device, dtype)
+        targets = Targets(modernbert.places(shape), modernbert.split, device, dtype)
+        return PackedPreNorm(shape, weights, device, targets)
 
     return Architecture(shape.width, shape.positions, build)
 
@@ -131,9 +157,15 @@ def _decoder(config: Mapping[str, Any]) -> Architecture:
     shape = decoder.read_shape(config)
 
     def build(tensors: Tensors, device: str, dtype: torch.dtype) -> Encoder:
-        return PackedPreNorm(shape, decoder.read_weights(tensors, config, shape, device, dtype), device)
+        weights = decoder.read_weights(tensors, config, shape, device, dtype)
+        targets = Targets(decoder.places(config, shape), _without_model, device, dtype)
+        return PackedPreNorm(shape, weights, device, targets)
 
     return Architecture(shape.width, shape.positions, build)
+
+
+def _without_model(tensors: Tensors) -> Tensors:
+    return {decoder.canonical(name): tensor for name, tensor in tensors.items()}
 
 
 READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Architecture]]] = MappingProxyType(

@@ -19,6 +19,7 @@ from sie_server.adapters.shared.attention import EVERYTHING, Sight, attend_on
 from sie_server.adapters.shared.bert_weights import Layer, Norm, read_layer, read_linear, read_norm
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
+from sie_server.adapters.shared.lora import Lora
 from sie_server.adapters.shared.varlen import Packed, finish_block, normalize, pack
 
 EPS: Final = 1e-5
@@ -150,6 +151,8 @@ def _bert_name(name: str) -> str:
 class PackedBart:
     """The model. `encode` may run in several threads at once: each has buffers of its own."""
 
+    targets: Final = None  # it is not run with LoRAs
+
     def __init__(self, shape: BartShape, weights: BartWeights, device: str) -> None:
         self._shape = shape
         self._weights = weights
@@ -165,11 +168,13 @@ class PackedBart:
         first_only: bool = False,
         types: Sequence[Array] | None = None,
         seen: list[int] | None = None,
+        loras: Sequence[Lora | None] | None = None,
     ) -> tuple[torch.Tensor, list[int]]:
         """Hidden states of the decoder's last block for int64 token id arrays; the decoder reads one token behind.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
+        assert loras is None, "without targets nobody has any"  # noqa: S101 - a bug of the caller
         assert types is None and seen is None, "there are no token types, and every token is seen"  # noqa: S101, PT018 - a bug of the caller
         weights, text = self._weights, pack(sequences, self._device)
         behind = pack([np.concatenate(([self._shape.start], each[:-1])) for each in sequences], self._device)

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from sie_server.adapters.shared import distance_bias, mpnet
 from sie_server.adapters.shared.checkpoint import Checkpoint, Get, expect, read_numbers
 from sie_server.adapters.shared.experts import Experts, Routing, read_experts
 from sie_server.adapters.shared.linear import InPlace
+from sie_server.adapters.shared.lora import Place
 from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side
 
 # RoBERTa counts its positions from the one after the padding token's id; the rows before it are never used.
@@ -214,6 +216,31 @@ def read_layer(
         gate,
         experts,
     )
+
+
+def places(shape: BertShape, weights: BertWeights) -> dict[str, Place]:
+    """Where the linear layers of the blocks stand, by their names in a checkpoint under BERT's names."""
+    width, inner, found = shape.width, shape.inner, dict[str, Place]()
+
+    def turned(rows: torch.Tensor, by: float = 1.0) -> torch.Tensor:
+        return by * (rows if shape.rope is None else side_by_side(rows, shape.head_width))
+
+    for at, layer in enumerate(weights.layers):
+        scale = 1.0 if layer.extra_norms is not None else 1.0 / math.sqrt(shape.head_width)
+        prefix, gated = f"encoder.layer.{at}", 0 if layer.gate is None else inner
+        own = {
+            "attention.self.query": Place(at, "qkv", 0, width, width, partial(turned, by=scale)),
+            "attention.self.key": Place(at, "qkv", width, width, width, turned),
+            "attention.self.value": Place(at, "qkv", 2 * width, width, width),
+            "attention.output.dense": Place(at, "out", 0, width, width),
+        }
+        if layer.gate is not None:
+            own["intermediate.gate"] = Place(at, "up", 0, inner, width)
+        if layer.experts is None:
+            own["intermediate.dense"] = Place(at, "up", gated, inner, width)
+            own["output.dense"] = Place(at, "down", 0, width, inner)
+        found |= {f"{prefix}.{name}": place for name, place in own.items()}
+    return found
 
 
 def _side_by_side(get: Get, head_width: int) -> Get:

@@ -8,6 +8,7 @@ the table's rows in that order, read with a row length one short, is the matrix 
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch.nn import functional
@@ -16,6 +17,7 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.shared.bert_weights import Layer
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
 from sie_server.adapters.shared.deberta_weights import DebertaShape, DebertaWeights, Distances
+from sie_server.adapters.shared.lora import Lora
 from sie_server.adapters.shared.padding import Padding, Paddings
 from sie_server.adapters.shared.varlen import Packed, finish_block, pack
 
@@ -25,6 +27,8 @@ PAIRS_AT_ONCE = 2**18
 
 class PackedDeberta:
     """The encoder. `encode` may run in several threads at once: each has buffers of its own."""
+
+    targets: Final = None  # it is not run with LoRAs
 
     def __init__(self, shape: DebertaShape, weights: DebertaWeights, device: str) -> None:
         self._shape = shape
@@ -41,12 +45,14 @@ class PackedDeberta:
         first_only: bool = False,
         types: Sequence[Array] | None = None,
         seen: list[int] | None = None,
+        loras: Sequence[Lora | None] | None = None,
     ) -> tuple[torch.Tensor, list[int]]:
         """Hidden states of the last block for int64 token id arrays; tokens have no types, and all are seen.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
         assert types is None, "an encoder without token types gets none"  # noqa: S101 - a bug of the caller
+        assert loras is None, "without targets nobody has any"  # noqa: S101 - the same
         assert seen is None, "no model of this kind fills its inputs up"  # noqa: S101 - the same
         batch, weights, shape = pack(sequences, self._device), self._weights, self._shape
         words = functional.embedding(batch.ids, weights.words)

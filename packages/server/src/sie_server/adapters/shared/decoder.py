@@ -11,6 +11,7 @@ import torch
 from sie_server.adapters.shared.attention import Sight
 from sie_server.adapters.shared.checkpoint import FULL, SLIDING, Checkpoint, expect, read_kinds, read_numbers
 from sie_server.adapters.shared.linear import InPlace, gelu_tanh_, silu_
+from sie_server.adapters.shared.lora import Place
 from sie_server.adapters.shared.prenorm import Layer, PreNormShape, PreNormWeights, rms_norm
 from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side
 
@@ -20,15 +21,16 @@ class Traits:
     """What a family of decoders has of its own.
 
     `activation` is the key of its configuration, the name that must stand there, and what it means. `bare_norms` store
-    what their weights are above 1. `inner_norm` and the two of `after` are names of norms: before the inner layer, and
-    of what comes out of attention and of the inner layer. `is_causal`: its tokens see what is before them only, unless
-    its configuration says otherwise.
+    what their weights are above 1. `long_words`: embeddings go in longer than they are stored. `inner_norm` and
+    the two of `after` are names of norms: before the inner layer, and of what comes out of attention and of the inner
+    layer. `is_causal`: its tokens see what is before them only, unless its configuration says otherwise.
     """
 
     head_norm: bool = False
     bias: bool = False
     activation: tuple[str, str, InPlace] = ("hidden_act", "silu", silu_)
     bare_norms: bool = False
+    long_words: bool = False
     inner_norm: str = "post_attention_layernorm"
     after: tuple[str, str] | None = None
     theta: float = 10_000.0
@@ -37,10 +39,12 @@ class Traits:
 
 TRAITS: Final[Mapping[str, Traits]] = MappingProxyType(
     {
+        "gemma": Traits(activation=("hidden_act", "gelu_pytorch_tanh", gelu_tanh_), bare_norms=True, long_words=True),
         "gemma3_text": Traits(
             head_norm=True,
             activation=("hidden_activation", "gelu_pytorch_tanh", gelu_tanh_),
             bare_norms=True,
+            long_words=True,
             inner_norm="pre_feedforward_layernorm",
             after=("post_attention_layernorm", "post_feedforward_layernorm"),
             theta=1_000_000.0,
@@ -49,6 +53,7 @@ TRAITS: Final[Mapping[str, Traits]] = MappingProxyType(
         "llama_bidirec": Traits(is_causal=False),
         "mistral": Traits(),
         "qwen2": Traits(bias=True),
+        "qwen2_vl_text": Traits(bias=True, theta=1_000_000.0),
         "qwen3": Traits(head_norm=True),
     }
 )
@@ -138,11 +143,11 @@ def read_weights(
     Raises:
         LoadError: UNKNOWN naming a tensor that is missing or has another shape.
     """
-    get = Checkpoint(tensors, lambda name: name.removeprefix("model."), device).get
+    get = Checkpoint(tensors, canonical, device).get
     width, inner, head_width = shape.width, shape.inner, shape.head_width
     queries, shared = shape.heads * head_width, shape.shared_heads * head_width
     traits = TRAITS[config["model_type"]]
-    query_scale = 1.0 / math.sqrt(config.get("query_pre_attn_scalar") or head_width)
+    query_scale = _query_scale(config, shape)
     above = 1.0 if traits.bare_norms else 0.0
 
     def norm(name: str) -> torch.Tensor:
@@ -188,8 +193,39 @@ def read_weights(
     )
 
 
+def canonical(name: str) -> str:
+    """A tensor's name without `model.`."""
+    return name.removeprefix("model.")
+
+
+def places(config: Mapping[str, Any], shape: PreNormShape) -> dict[str, Place]:
+    """Where the linear layers of the blocks stand, by their names in a checkpoint."""
+    width, inner, head_width = shape.width, shape.inner, shape.head_width
+    queries, shared = shape.heads * head_width, shape.shared_heads * head_width
+    scale = 1.0 if TRAITS[config["model_type"]].head_norm else _query_scale(config, shape)
+
+    def block(at: int) -> dict[str, Place]:
+        return {
+            "self_attn.q_proj": Place(
+                at, "qkv", 0, queries, width, lambda rows: side_by_side(rows, head_width) * scale
+            ),
+            "self_attn.k_proj": Place(at, "qkv", queries, shared, width, lambda rows: side_by_side(rows, head_width)),
+            "self_attn.v_proj": Place(at, "qkv", queries + shared, shared, width),
+            "self_attn.o_proj": Place(at, "out", 0, width, queries),
+            "mlp.gate_proj": Place(at, "gate_up", 0, inner, width),
+            "mlp.up_proj": Place(at, "gate_up", inner, inner, width),
+            "mlp.down_proj": Place(at, "down", 0, width, inner),
+        }
+
+    return {f"layers.{at}.{name}": place for at in range(shape.layers) for name, place in block(at).items()}
+
+
+def _query_scale(config: Mapping[str, Any], shape: PreNormShape) -> float:
+    return 1.0 / math.sqrt(config.get("query_pre_attn_scalar") or shape.head_width)
+
+
 def _words(words: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
     """The embeddings as they go in; Gemma makes them longer, by a factor that it rounds to their precision."""
-    if not _is_gemma(config):
+    if not TRAITS[config["model_type"]].long_words:
         return words
     return words * torch.tensor(math.sqrt(words.shape[1])).to(words.dtype)

@@ -14,6 +14,7 @@ from torch.nn import functional
 from sie_protocol.arrays import Array
 from sie_server.adapters.shared.attention import EVERYTHING, Sight
 from sie_server.adapters.shared.checkpoint import Checkpoint
+from sie_server.adapters.shared.patches import Patches
 from sie_server.adapters.shared.torch_use import sent
 from sie_server.adapters.shared.tower import ACTIVATIONS, Affine, Tower, read_affine, read_blocks, read_tower_shape
 from sie_server.adapters.shared.varlen import pack
@@ -39,10 +40,21 @@ DEFAULTS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = MappingProxyTyp
             "text_config": {**_COMMON, **_SIGLIP, "max_position_embeddings": 64},
             "vision_config": {**_COMMON, **_SIGLIP, "image_size": 224, "patch_size": 16},
         },
+        "owlv2": {
+            "text_config": {
+                **_COMMON,
+                **_CLIP,
+                "hidden_size": 512,
+                "num_attention_heads": 8,
+                "intermediate_size": 2048,
+                "max_position_embeddings": 16,
+            },
+            "vision_config": {**_COMMON, **_CLIP, "image_size": 768, "patch_size": 16},
+        },
     }
 )
-# Published CLIP configurations give 2 as the end token, which it is not: the end token has the highest id of all.
-_WRONG_END: Final = 2
+# Published CLIP configurations give 2 as the end token, which it is not: the end token has the highest id of a text.
+HIGHEST_ID: Final = 2
 
 
 class Dual(Protocol):
@@ -64,11 +76,11 @@ class Clip:
 
     def __init__(self, config: Mapping[str, Any], checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> None:
         text, vision = (DEFAULTS["clip"][part] | config.get(part, {}) for part in ("text_config", "vision_config"))
-        self._end = int(text.get("eos_token_id", _WRONG_END))
+        self._end = int(text.get("eos_token_id", HIGHEST_ID))
         self._text = _tower(checkpoint, "text_model", text, Sight(causal=True), device, dtype)
         self._vision = _tower(checkpoint, "vision_model", vision, EVERYTHING, device, dtype)
         self._words = _TextEmbeddings(checkpoint, device, dtype)
-        self._patches = _Patches(checkpoint, vision, dtype)
+        self._patches = Patches(checkpoint, vision, dtype)
         self._own_token = checkpoint.get("vision_model.embeddings.class_embedding", dtype=dtype)
         self._first_norm = read_affine(checkpoint, "vision_model.pre_layrnorm", dtype)
         self._text_norm = read_affine(checkpoint, "text_model.final_layer_norm", dtype)
@@ -85,19 +97,29 @@ class Clip:
         """See `Dual`."""
         hidden, lengths = self._words.of(sequences)
         hidden = self._text.run(hidden, lengths)
-        ends = [ids.argmax() if self._end == _WRONG_END else (ids == self._end).argmax() for ids in sequences]
+        ends = [ids.argmax() if self._end == HIGHEST_ID else (ids == self._end).argmax() for ids in sequences]
         starts = np.cumsum(lengths) - lengths
         at = sent(starts + np.asarray(ends), hidden.device)
         return functional.linear(self._text_norm.norm(hidden[at], self._text.shape.norm_eps), self._from_text)
 
     def images(self, pixels: torch.Tensor) -> torch.Tensor:
         """See `Dual`."""
+        hidden = self._seen(pixels)
+        return functional.linear(self._vision_norm.norm(hidden[:, 0], self._vision.shape.norm_eps), self._from_vision)
+
+    def states(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels as those of `images` to [images, 1 + patches, width of the image tower], the image's own token first.
+
+        For models that look at the patches themselves; nothing is projected.
+        """
+        return self._vision_norm.norm(self._seen(pixels), self._vision.shape.norm_eps)
+
+    def _seen(self, pixels: torch.Tensor) -> torch.Tensor:
         patches = self._patches.of(pixels)
-        count = len(patches)
-        hidden = torch.cat([self._own_token.expand(count, 1, -1), patches], dim=1) + self._patches.positions
-        length, eps = hidden.shape[1], self._vision.shape.norm_eps
-        hidden = self._vision.run(self._first_norm.norm(hidden.flatten(0, 1), eps), [length] * count)
-        return functional.linear(self._vision_norm.norm(hidden[::length], eps), self._from_vision)
+        hidden = torch.cat([self._own_token.expand(len(patches), 1, -1), patches], dim=1) + self._patches.positions
+        count, length, width = hidden.shape
+        hidden = self._first_norm.norm(hidden.flatten(0, 1), self._vision.shape.norm_eps)
+        return self._vision.run(hidden, [length] * count).view(count, length, width)
 
 
 class Siglip:
@@ -108,7 +130,7 @@ class Siglip:
         self._text = _tower(checkpoint, "text_model", text, EVERYTHING, device, dtype)
         self._vision = _tower(checkpoint, "vision_model", vision, EVERYTHING, device, dtype)
         self._words = _TextEmbeddings(checkpoint, device, dtype)
-        self._patches = _Patches(checkpoint, vision, dtype)
+        self._patches = Patches(checkpoint, vision, dtype)
         self._text_norm = read_affine(checkpoint, "text_model.final_layer_norm", dtype)
         self._vision_norm = read_affine(checkpoint, "vision_model.post_layernorm", dtype)
         self._from_text = read_affine(checkpoint, "text_model.head", dtype)
@@ -146,24 +168,6 @@ class _TextEmbeddings:
         packed = pack(sequences, self._device)
         hidden = functional.embedding(packed.ids, self._words)
         return hidden.add_(functional.embedding(packed.positions, self._positions)), packed.lengths
-
-
-class _Patches:
-    """An image as a row of squares, each projected to the tower's width."""
-
-    def __init__(self, checkpoint: Checkpoint, vision: Mapping[str, Any], dtype: torch.dtype) -> None:
-        name = "vision_model.embeddings"
-        self._size = int(vision["patch_size"])
-        self._weight = checkpoint.get(f"{name}.patch_embedding.weight", dtype=dtype)
-        has_bias = checkpoint.has(f"{name}.patch_embedding.bias")
-        self._bias = checkpoint.get(f"{name}.patch_embedding.bias", dtype=dtype) if has_bias else None
-        self.positions = checkpoint.get(f"{name}.position_embedding.weight", dtype=dtype)
-
-    def of(self, pixels: torch.Tensor) -> torch.Tensor:
-        """[images, 3, height, width] to [images, patches, tower's width]."""
-        pixels = pixels.to(self._weight.dtype)
-        grid = functional.conv2d(pixels, self._weight, self._bias, stride=self._size)
-        return grid.flatten(2).transpose(1, 2)
 
 
 class _AttentionPool:

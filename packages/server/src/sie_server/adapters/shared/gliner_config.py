@@ -9,7 +9,8 @@ from sie_server.adapters.shared.checkpoint import expect, read_numbers
 from sie_server.core.lifecycle import ErrorClass
 
 SPANS, TOKENS = "markerV0", "token_level"
-_KINDS: Final = (None, "gliner", "gliner_uni_encoder_span", "gliner_uni_encoder_token")
+_UNI_KINDS: Final = (None, "gliner", "gliner_uni_encoder_span", "gliner_uni_encoder_token")
+_BI_KINDS: Final = (None, "gliner", "gliner_bi_encoder_span", "gliner_bi_encoder_token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +18,12 @@ class GlinerConfig:
     """`encoder` is the encoder's own `config.json`; `width` the components of a word after its encoder.
 
     At most `max_words` words were read together in training; a piece has at most `max_width` words if `mode` is SPANS.
-    A label stands behind `label_token` and is told by that token's vector, or by the next one's.
+    A label stands behind `label_token` and is told by that token's vector, or by the next one's. With
+    `labels_encoder`, the `config.json` of a second encoder, labels do not stand before the text: that one reads them.
     """
 
     encoder: Mapping[str, Any]
+    labels_encoder: Mapping[str, Any] | None
     mode: str
     width: int
     max_words: int
@@ -36,26 +39,23 @@ def read_gliner_config(config: Mapping[str, Any]) -> GlinerConfig:
     Raises:
         LoadError: DEPENDENCY for a variety that is not computed here, UNKNOWN when something is missing.
     """
-    expect(config, "model_type", *_KINDS)
+    is_bi = config.get("labels_encoder") is not None or config.get("model_type") in _BI_KINDS[2:]
+    expect(config, "model_type", *(_BI_KINDS if is_bi else _UNI_KINDS))
     expect(config, "span_mode", SPANS, TOKENS, default=SPANS)
     expect(config, "subtoken_pooling", "first", default="first")
     expect(config, "words_splitter_type", "whitespace", default="whitespace")
     expect(config, "post_fusion_schema", "", None)
     for absent in ("fuse_layers", "represent_spans", "precomputed_prompts_mode"):
         expect(config, absent, False, None)
-    for absent in ("labels_encoder", "labels_decoder", "span_encoder_config"):
+    for absent in ("labels_decoder", "span_encoder_config", "relations_layer"):
         expect(config, absent, None)
-    encoder = config.get("encoder_config")
-    if not isinstance(encoder, Mapping):
-        raise LoadError(
-            ErrorClass.DEPENDENCY,
-            "gliner_config.json has no encoder_config, as files of old versions: save the model once with the package "
-            "gliner, save_pretrained(folder, safe_serialization=True), and set weights_path in the catalogue",
-        )
+    encoder = _encoder_of(config, "encoder_config")
+    labels_encoder = _encoder_of(config, "labels_encoder_config") if is_bi else None
 
     def read() -> GlinerConfig:
         return GlinerConfig(
             encoder=encoder,
+            labels_encoder=labels_encoder,
             mode=str(config.get("span_mode", SPANS)),
             width=int(config["hidden_size"]),
             max_words=int(config["max_len"]),
@@ -66,3 +66,19 @@ def read_gliner_config(config: Mapping[str, Any]) -> GlinerConfig:
         )
 
     return read_numbers("GLiNER", read)
+
+
+def saved_by_an_old_version(what: str) -> LoadError:
+    """The refusal of a folder that lacks what newer versions of the package `gliner` save."""
+    return LoadError(
+        ErrorClass.DEPENDENCY,
+        f"{what}, as files of old versions: save the model once with the package gliner, "
+        "save_pretrained(folder, safe_serialization=True), and set weights_path in the catalogue",
+    )
+
+
+def _encoder_of(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    encoder = config.get(key)
+    if not isinstance(encoder, Mapping):
+        raise saved_by_an_old_version(f"gliner_config.json has no {key}")
+    return encoder

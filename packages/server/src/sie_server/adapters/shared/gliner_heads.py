@@ -4,7 +4,7 @@ SPANS (Zaratiana et al., arXiv:2311.08526): a piece is told by its first and las
 TOKENS (NuNER Zero, arXiv:2402.15343): each word may be the first of a label's piece, the last, and inside one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Protocol
@@ -18,16 +18,17 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.shared.checkpoint import Checkpoint, Get
 from sie_server.adapters.shared.gliner_config import SPANS, GlinerConfig
 from sie_server.adapters.shared.spans import Spans
+from sie_server.adapters.shared.torch_use import sent
 
 # A threshold near 0 proposes nearly every piece with every label; then these many of each window must do.
 MAX_PROPOSALS: Final = 100_000
-Counts = Sequence[tuple[int, int]]  # words and labels of each window
+Shares = Sequence[tuple[int, slice]]  # of each window, how many words and which labels; windows may share labels
 
 
 class Head(Protocol):
     """Scores words against labels."""
 
-    def logits(self, words: torch.Tensor, labels: torch.Tensor, counts: Counts) -> Iterator[torch.Tensor]:
+    def logits(self, words: torch.Tensor, labels: torch.Tensor, shares: Shares) -> Iterator[torch.Tensor]:
         """Of each window, from the words [all words, width] and the labels [all labels, width] of all."""
 
     def spans(self, logits: torch.Tensor, threshold: float) -> Spans:
@@ -63,16 +64,17 @@ class SpanHead:
     """Published models join the vectors of both ends and send every piece through an MLP of that double width.
 
     That MLP's first layer is a sum of one product for each end, so both are done once a word. Its second layer and the
-    comparison with labels are two products in a row, so the small one, with the labels, is done first.
+    comparison with labels are two products in a row, so the small one, with the labels, is done first. `label` makes of
+    a label's vector what pieces are compared with.
     """
 
     start: Mlp
     end: Mlp
     pair: Mlp
-    label: Mlp
+    label: Callable[[torch.Tensor], torch.Tensor]
     max_width: int
 
-    def logits(self, words: torch.Tensor, labels: torch.Tensor, counts: Counts) -> Iterator[torch.Tensor]:
+    def logits(self, words: torch.Tensor, labels: torch.Tensor, shares: Shares) -> Iterator[torch.Tensor]:
         """[words, widths, labels]; minus infinity for pieces beyond the last word."""
         width = words.shape[1]
         for_start, for_end = torch.split(self.pair.inner.weight, width, dim=1)
@@ -80,8 +82,8 @@ class SpanHead:
         lasts = functional.linear(self.end(words).relu_(), for_end)
         told = self.label(labels)
         weights, shifts = told @ self.pair.outer.weight, told @ self.pair.outer.bias
-        parts = _by_window([words for words, _ in counts], firsts, lasts)
-        of_labels = _by_window([labels for _, labels in counts], weights, shifts)
+        parts = _by_window([words for words, _ in shares], firsts, lasts)
+        of_labels = ((weights[rows], shifts[rows]) for _, rows in shares)
         for (first, last), (weight, shift) in zip(parts, of_labels, strict=True):
             logits = first.new_full((len(first), self.max_width, len(weight)), -torch.inf)
             for more in range(min(self.max_width, len(first))):
@@ -107,15 +109,15 @@ class TokenHead:
     label: Linear
     out: Mlp
 
-    def logits(self, words: torch.Tensor, labels: torch.Tensor, counts: Counts) -> Iterator[torch.Tensor]:
+    def logits(self, words: torch.Tensor, labels: torch.Tensor, shares: Shares) -> Iterator[torch.Tensor]:
         """[labels, words, 3]."""
         width = words.shape[1]
         for_word, for_label, for_both = torch.split(self.out.inner.weight, width, dim=1)
         alone, crossed = torch.split(self.word(words), width, dim=1)
         label_alone, label_crossed = torch.split(self.label(labels), width, dim=1)
         alone, label_alone = functional.linear(alone, for_word, self.out.inner.bias), label_alone @ for_label.t()
-        parts = _by_window([words for words, _ in counts], alone, crossed)
-        of_labels = _by_window([labels for _, labels in counts], label_alone, label_crossed)
+        parts = _by_window([words for words, _ in shares], alone, crossed)
+        of_labels = ((label_alone[rows], label_crossed[rows]) for _, rows in shares)
         for (word, cross), (label, label_cross) in zip(parts, of_labels, strict=True):
             yield torch.stack(
                 [
@@ -164,6 +166,10 @@ class WordLayers:
         """[..., encoder width] to float32 of [..., width]."""
         return vectors.float() if self.projection is None else self.projection(vectors.float())
 
+    def at(self, hidden: torch.Tensor, places: Sequence[Array]) -> torch.Tensor:
+        """The same of the states at some places, those of all sequences together."""
+        return self.project(hidden[sent(np.concatenate(places), hidden.device)])
+
     def in_order(self, words: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
         """Words that know of those before and behind them; [all words, width] in and out."""
         if self.recurrent is None:
@@ -173,16 +179,18 @@ class WordLayers:
         return torch.cat(texts)
 
 
-def read_word_layers(tensors: Mapping[str, torch.Tensor], encoder_width: int, width: int, device: str) -> WordLayers:
-    """The layers that the checkpoint has.
+def read_word_layers(
+    tensors: Mapping[str, torch.Tensor], encoder_width: int, width: int, device: str, *, has_lstm: bool = True
+) -> WordLayers:
+    """The layers of a checkpoint. Models whose labels have an encoder of their own carry an LSTM that they never use.
 
     Raises:
         LoadError: UNKNOWN naming a tensor that is missing or has another shape.
     """
     get = Checkpoint(tensors, str, device).get
-    projection = None if encoder_width == width else _linear(get, "token_rep_layer.projection", encoder_width, width)
+    projection = None if encoder_width == width else linear(get, "token_rep_layer.projection", encoder_width, width)
     layers = sum(name.startswith("rnn.lstm.weight_ih_l") and not name.endswith("reverse") for name in tensors)
-    if not layers:
+    if not layers or not has_lstm:
         return WordLayers(projection, None)
     lstm = nn.LSTM(width, width // 2, layers, batch_first=True, bidirectional=True, device=device)
     lstm.load_state_dict({name: get(f"rnn.lstm.{name}", *old.shape) for name, old in lstm.state_dict().items()})
@@ -197,25 +205,46 @@ def read_head(tensors: Mapping[str, torch.Tensor], config: GlinerConfig, device:
     """
     get, width = Checkpoint(tensors, str, device).get, config.width
     if config.mode == SPANS:
-        prefix = "span_rep_layer.span_rep_layer"
-        return SpanHead(
-            start=_mlp(get, f"{prefix}.project_start", width, width),
-            end=_mlp(get, f"{prefix}.project_end", width, width),
-            pair=_mlp(get, f"{prefix}.out_project", 2 * width, width),
-            label=_mlp(get, "prompt_rep_layer", width, width),
-            max_width=config.max_width,
-        )
+        told = mlp(get, "prompt_rep_layer", width, width)
+        return read_span_head(get, "span_rep_layer.span_rep_layer", width, told, config.max_width)
     return TokenHead(
-        word=_linear(get, "scorer.proj_token", width, 2 * width),
-        label=_linear(get, "scorer.proj_label", width, 2 * width),
-        out=Mlp(_linear(get, "scorer.out_mlp.0", 3 * width, 4 * width), _linear(get, "scorer.out_mlp.3", 4 * width, 3)),
+        word=linear(get, "scorer.proj_token", width, 2 * width),
+        label=linear(get, "scorer.proj_label", width, 2 * width),
+        out=Mlp(linear(get, "scorer.out_mlp.0", 3 * width, 4 * width), linear(get, "scorer.out_mlp.3", 4 * width, 3)),
     )
 
 
-def _linear(get: Get, name: str, inputs: int, outputs: int) -> Linear:
+def read_span_head(
+    get: Get, prefix: str, width: int, label: Callable[[torch.Tensor], torch.Tensor], max_width: int
+) -> SpanHead:
+    """The layers under a prefix.
+
+    Raises:
+        LoadError: UNKNOWN naming a tensor that is missing or has another shape.
+    """
+    return SpanHead(
+        start=mlp(get, f"{prefix}.project_start", width, width),
+        end=mlp(get, f"{prefix}.project_end", width, width),
+        pair=mlp(get, f"{prefix}.out_project", 2 * width, width),
+        label=label,
+        max_width=max_width,
+    )
+
+
+def linear(get: Get, name: str, inputs: int, outputs: int) -> Linear:
+    """One layer of a checkpoint.
+
+    Raises:
+        LoadError: UNKNOWN naming a tensor that is missing or has another shape.
+    """
     return Linear(get(f"{name}.weight", outputs, inputs), get(f"{name}.bias", outputs))
 
 
-def _mlp(get: Get, name: str, inputs: int, outputs: int) -> Mlp:
+def mlp(get: Get, name: str, inputs: int, outputs: int) -> Mlp:
+    """Two layers of a checkpoint, the inner one four times as wide as what comes out.
+
+    Raises:
+        LoadError: UNKNOWN naming a tensor that is missing or has another shape.
+    """
     inner = 4 * outputs
-    return Mlp(_linear(get, f"{name}.0", inputs, inner), _linear(get, f"{name}.3", inner, outputs))
+    return Mlp(linear(get, f"{name}.0", inputs, inner), linear(get, f"{name}.3", inner, outputs))

@@ -1,7 +1,7 @@
-"""How GLiNER reads: labels first, then a text word by word, a long text in several windows.
+"""How GLiNER reads: labels first, unless an encoder of their own reads them, then a text word by word, in windows.
 
-Published models cut a text after `max_len` words, and lose what stands there. Here the next window starts a little
-before the end of the last one, so that every piece of up to `max_width` words lies inside one of them.
+Published models cut a text after `max_len` words, and lose what stands there. Here the next window starts before the
+end of the last one, so that every piece of a text that is no longer than what they share lies inside one of them.
 """
 
 import re
@@ -19,6 +19,7 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.base import Labelled, LoadError, UnsupportedInputError
 from sie_server.adapters.shared.gliner_config import GlinerConfig
 from sie_server.adapters.shared.tokenize import open_tokenizer
+from sie_server.adapters.shared.windows import ends
 from sie_server.core.lifecycle import ErrorClass
 
 WORD: Final = re.compile(r"\w+(?:[-_]\w+)*|\S")
@@ -28,10 +29,19 @@ CONTEXT_WORDS: Final = 32  # words that two windows share at least: the meaning 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The tokens before the text, [CLS] included, and the place of each label's token among them."""
+    """The tokens before the text, [CLS] included, and the place of each label's token among them, if any."""
 
     ids: Array
     labels: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token ids of a text's words [tokens], and where each word's tokens begin and how many they are, each [words]."""
+
+    ids: Array
+    starts: Array
+    counts: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +71,47 @@ class Bounds:
     text: int
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a model reads: at most `max_words` at once, of which a window shares `overlap` with the next one.
+
+    A label stands behind `label_token`, and `end_token` ends the labels; None: labels are not read with the text.
+    `reads_label_token`: a label's vector is that of its `label_token`, not of the token behind it.
+    """
+
+    max_words: int
+    overlap: int = CONTEXT_WORDS
+    label_token: str | None = None
+    end_token: str = ""
+    reads_label_token: bool = True
+
+
+def layout_of(config: GlinerConfig) -> Layout:
+    """The layout of a GLiNER; every piece of up to `max_width` words lies inside one of its windows."""
+    return Layout(
+        config.max_words,
+        max(config.max_width - 1, CONTEXT_WORDS),
+        config.label_token if config.labels_encoder is None else None,
+        config.end_token,
+        config.reads_label_token,
+    )
+
+
 class GlinerReader:
     """Labels and texts to windows; `read` may be called from several threads."""
 
-    def __init__(self, folder: Path, config: GlinerConfig, bounds: Bounds) -> None:
+    def __init__(self, folder: Path, layout: Layout, bounds: Bounds) -> None:
         self._tokenizer = open_tokenizer(folder)
-        for token in (config.label_token, config.end_token):
+        self._layout = layout
+        self._bounds = bounds
+        if layout.label_token is None:
+            before, self._end = ends(self._tokenizer)
+            alone = Prompt(before, np.empty(0, np.int64))
+            self._prompt = lru_cache(maxsize=1)(lambda _: alone)
+            return
+        for token in (layout.label_token, layout.end_token):
             if self._tokenizer.token_to_id(token) is None:
                 raise LoadError(ErrorClass.UNKNOWN, f"the model's tokenizer has no token '{token}'")
-        self._config = config
-        self._bounds = bounds
         self._end = self._tokenized_prompt(())[1]
         self._prompt = lru_cache(maxsize=LABEL_SETS)(lambda labels: self._tokenized_prompt(labels)[0])
 
@@ -90,42 +131,51 @@ class GlinerReader:
         if not asked.labels:
             raise UnsupportedInputError("the model finds what it is asked for; give it at least one label")
         prompt = self._prompt(asked.labels)
-        room = self._bounds.window - len(prompt.ids) - len(self._end)
-        if room < 1:
-            raise UnsupportedInputError(
-                f"the {len(asked.labels)} labels take {len(prompt.ids)} tokens, and the model reads "
-                f"{self._bounds.window} at once, text included; ask for fewer labels at a time"
-            )
         # Words of which the tokenizer leaves nothing, control characters for one, are none for the model.
         of_word = np.array(encoding.word_ids, np.int64)
         kept, starts, counts = np.unique(of_word, return_index=True, return_counts=True)
-        ids = np.array(encoding.ids, np.int64)
-        windows: list[Window] = []
-        total, truncated = 0, len(places) > self._bounds.text or bool((counts > room).any())
-        for first, last in _parts(counts, self._config.max_words, room, self._overlap):
-            tokens = ids[starts[first] : starts[last - 1] + counts[last - 1]][:room]
-            total += len(prompt.ids) + len(tokens) + len(self._end)
-            if windows and total > self._bounds.text:
-                truncated = True
-                break
-            whole = np.concatenate([prompt.ids, tokens, self._end])
-            windows.append(Window(whole, starts[first:last] - starts[first] + len(prompt.ids), first))
-        return Reading(places[kept], prompt.labels, tuple(windows), truncated)
-
-    @property
-    def _overlap(self) -> int:
-        return max(self._config.max_width - 1, CONTEXT_WORDS)
+        tokens = Tokens(np.array(encoding.ids, np.int64), starts, counts)
+        windows, truncated = windows_of(tokens, prompt, self._end, self._layout, self._bounds, len(asked.labels))
+        return Reading(places[kept], prompt.labels, windows, truncated or len(places) > self._bounds.text)
 
     def _tokenized_prompt(self, labels: tuple[str, ...]) -> tuple[Prompt, Array]:
         """The prompt, and the tokens that stand behind the text."""
-        marked = [word for label in labels for word in (self._config.label_token, label)]
-        encoding = self._tokenizer.encode([*marked, self._config.end_token], is_pretokenized=True)
+        marked = [word for label in labels for word in (str(self._layout.label_token), label)]
+        encoding = self._tokenizer.encode([*marked, self._layout.end_token], is_pretokenized=True)
         of_word = np.array([-1 if word is None else word for word in encoding.word_ids], np.int64)
         end = int(np.flatnonzero(of_word >= 0)[-1]) + 1
         ids = np.array(encoding.ids, np.int64)
         markers = [int(np.flatnonzero(of_word == 2 * number)[0]) for number in range(len(labels))]
-        shift = 0 if self._config.reads_label_token else 1
+        shift = 0 if self._layout.reads_label_token else 1
         return Prompt(ids[:end], np.array(markers, np.int64) + shift), ids[end:]
+
+
+def windows_of(
+    tokens: Tokens, prompt: Prompt, end: Array, layout: Layout, bounds: Bounds, labels: int
+) -> tuple[tuple[Window, ...], bool]:
+    """The windows of a text behind a prompt with so many labels, and whether something of the text is in none.
+
+    Raises:
+        UnsupportedInputError: the prompt leaves no room for a text.
+    """
+    room = bounds.window - len(prompt.ids) - len(end)
+    if room < 1:
+        raise UnsupportedInputError(
+            f"the {labels} labels take {len(prompt.ids)} tokens, and the model reads {bounds.window} at once, text "
+            "included; ask for fewer labels at a time"
+        )
+    windows: list[Window] = []
+    total, truncated = 0, bool((tokens.counts > room).any())
+    for first, last in _parts(tokens.counts, layout.max_words, room, layout.overlap):
+        start = tokens.starts[first]
+        ids = tokens.ids[start : tokens.starts[last - 1] + tokens.counts[last - 1]][:room]
+        total += len(prompt.ids) + len(ids) + len(end)
+        if windows and total > bounds.text:
+            truncated = True
+            break
+        whole = np.concatenate([prompt.ids, ids, end])
+        windows.append(Window(whole, tokens.starts[first:last] - start + len(prompt.ids), first))
+    return tuple(windows), truncated
 
 
 def _parts(counts: Array, max_words: int, max_tokens: int, overlap: int) -> Iterator[tuple[int, int]]:

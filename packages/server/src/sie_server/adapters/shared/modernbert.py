@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from sie_server.adapters.shared.attention import EVERYTHING, Sight
 from sie_server.adapters.shared.checkpoint import FULL, SLIDING, Checkpoint, expect, read_kinds, read_numbers
 from sie_server.adapters.shared.linear import gelu_
+from sie_server.adapters.shared.lora import Place
 from sie_server.adapters.shared.prenorm import Layer, PreNormShape, PreNormWeights, layer_norm
 from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side
+
+_FUSED: Final = "attn.Wqkv."
 
 
 def read_shape(config: Mapping[str, Any]) -> PreNormShape:
@@ -65,7 +68,7 @@ def read_weights(
     Raises:
         LoadError: UNKNOWN naming a tensor that is missing or has another shape.
     """
-    get = Checkpoint(tensors, lambda name: name.removeprefix("model."), device).get
+    get = Checkpoint(tensors, _canonical, device).get
     width, inner = shape.width, shape.inner
     query_scale = 1.0 / math.sqrt(shape.head_width)
 
@@ -101,3 +104,39 @@ def read_weights(
         layers=tuple(layer(at, *kind) for at, kind in enumerate(read_sights(config, shape))),
         final_norm=norm("final_norm"),
     )
+
+
+def split(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors under the names of `places`: what makes queries, keys and values is cut in three."""
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        if _FUSED in name:
+            cut = zip(("query", "key", "value"), tensor.chunk(3), strict=True)
+            found |= {_canonical(name.replace(_FUSED, f"{_FUSED}{part}.")): own for part, own in cut}
+        else:
+            found[_canonical(name)] = tensor
+    return found
+
+
+def places(shape: PreNormShape) -> dict[str, Place]:
+    """Where the linear layers of the blocks stand, by the names that `split` gives them."""
+    width, inner, scale = shape.width, shape.inner, 1.0 / math.sqrt(shape.head_width)
+
+    def turned(rows: torch.Tensor) -> torch.Tensor:
+        return side_by_side(rows, shape.head_width)
+
+    def block(at: int) -> dict[str, Place]:
+        return {
+            "attn.Wqkv.query": Place(at, "qkv", 0, width, width, lambda rows: turned(rows) * scale),
+            "attn.Wqkv.key": Place(at, "qkv", width, width, width, turned),
+            "attn.Wqkv.value": Place(at, "qkv", 2 * width, width, width),
+            "attn.Wo": Place(at, "out", 0, width, width),
+            "mlp.Wi": Place(at, "gate_up", 0, 2 * inner, width),
+            "mlp.Wo": Place(at, "down", 0, width, inner),
+        }
+
+    return {f"layers.{at}.{name}": place for at in range(shape.layers) for name, place in block(at).items()}
+
+
+def _canonical(name: str) -> str:
+    return name.removeprefix("model.")

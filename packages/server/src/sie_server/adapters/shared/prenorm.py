@@ -6,6 +6,7 @@ encoder, buffers are kept per thread, and residual sums are folded into the prod
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch.nn import functional
@@ -15,6 +16,7 @@ from sie_server.adapters.shared.attention import Sight, attend_on
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
 from sie_server.adapters.shared.expansion import SeenAttention
 from sie_server.adapters.shared.linear import InPlace
+from sie_server.adapters.shared.lora import Add, Lora, Mixture, Targets, adding, mix
 from sie_server.adapters.shared.rope import Rope, turn, turns
 from sie_server.adapters.shared.varlen import Packed, pack
 
@@ -81,12 +83,16 @@ class _Batch:
     packed: Packed
     turns: dict[Rope, torch.Tensor]
     buffers: Buffers
+    loras: Mixture | None
 
 
 class PackedPreNorm:
     """The encoder. `encode` may run in several threads at once: each has buffers of its own."""
 
-    def __init__(self, shape: PreNormShape, weights: PreNormWeights, device: str) -> None:
+    def __init__(
+        self, shape: PreNormShape, weights: PreNormWeights, device: str, targets: Targets | None = None
+    ) -> None:
+        self.targets = targets
         self._shape = shape
         self._weights = weights
         self._device = device
@@ -107,39 +113,71 @@ class PackedPreNorm:
         first_only: bool = False,
         types: Sequence[Array] | None = None,
         seen: list[int] | None = None,
+        loras: Sequence[Lora | None] | None = None,
     ) -> tuple[torch.Tensor, list[int]]:
         """Normalised hidden states of the last block for int64 token id arrays; there are no token types.
 
-        With `seen` tokens look at so many of their sequence only.
+        With `seen` tokens look at so many of their sequence only; `loras` are those of the sequences.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
         assert types is None, "an encoder without token types gets none"  # noqa: S101 - a bug of the caller
-        weights, packed = self._weights, pack(sequences, self._device, seen)
-        hidden = functional.embedding(packed.ids, weights.words)
+        packed = pack(sequences, self._device, seen)
+        return self.encode_states(self.embed(packed.ids), packed, first_only=first_only, loras=loras)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+        return len(self._weights.words)
+
+    @torch.inference_mode()
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """What goes into the first block for token ids [tokens], before any norm: [tokens, width], a new tensor."""
+        return functional.embedding(ids, self._weights.words)
+
+    @torch.inference_mode()
+    def encode_states(
+        self,
+        hidden: torch.Tensor,
+        packed: Packed,
+        *,
+        first_only: bool = False,
+        loras: Sequence[Lora | None] | None = None,
+    ) -> tuple[torch.Tensor, list[int]]:
+        """`encode` for who has changed what goes in: `hidden` is of `embed`, and is written over.
+
+        Positions of `packed` may have several axes, see `rope.turns`; its ids are not read.
+        """
+        weights = self._weights
         if weights.embedding_norm is not None:
             hidden = self._norm(hidden, weights.embedding_norm)
         batch = _Batch(
             packed,
             {rope: turns(packed.positions, rope, self._shape.head_width) for rope in self._ropes},
             self._buffers.of(len(hidden), hidden.dtype),
+            mix(loras, packed.lengths, self._device),
         )
-        for layer in weights.layers[:-1]:
-            hidden = self._rest(layer, hidden, self._attention(layer, hidden, batch), batch.buffers)
-        context, lengths = self._attention(weights.layers[-1], hidden, batch), packed.lengths
+        last = len(weights.layers) - 1
+        for at, layer in enumerate(weights.layers[:last]):
+            context = self._attention(at, hidden, batch)
+            hidden = self._rest(layer, hidden, context, batch.buffers, adding(batch.loras, at))
+        context, lengths, mixed = self._attention(last, hidden, batch), packed.lengths, batch.loras
         if first_only:
             hidden, context, lengths = hidden[packed.starts], context[packed.starts], [1] * len(lengths)
-        hidden = self._rest(weights.layers[-1], hidden, context, batch.buffers)
+            mixed = mix(loras, lengths, self._device)
+        hidden = self._rest(weights.layers[last], hidden, context, batch.buffers, adding(mixed, last))
         return self._norm(hidden, weights.final_norm), lengths
 
-    def _attention(self, layer: Layer, hidden: torch.Tensor, batch: _Batch) -> torch.Tensor:
-        shape, tokens = self._shape, len(hidden)
+    def _attention(self, at: int, hidden: torch.Tensor, batch: _Batch) -> torch.Tensor:
+        layer, shape, tokens = self._weights.layers[at], self._shape, len(hidden)
         normed = hidden if layer.attention_norm is None else self._norm(hidden, layer.attention_norm)
         qkv = batch.buffers.qkv[:tokens]
         if layer.qkv_bias is None:
             torch.mm(normed, layer.qkv, out=qkv)
         else:
             torch.addmm(layer.qkv_bias, normed, layer.qkv, out=qkv)
+        if batch.loras is not None:
+            batch.loras.add(at, "qkv", normed, qkv)
         heads = qkv.view(tokens, -1, shape.head_width)
         turned, values = heads[:, : shape.turned_heads], heads[:, shape.turned_heads :]
         if layer.head_norm is not None:
@@ -155,18 +193,33 @@ class PackedPreNorm:
             self._attend_seen(queries, keys, values, out, batch.packed.lengths, batch.packed.seen, layer.sight)
         return context
 
-    def _rest(self, layer: Layer, hidden: torch.Tensor, context: torch.Tensor, buffers: Buffers) -> torch.Tensor:
-        hidden = self._add(hidden, context, layer.out, layer.attention_after)
+    def _rest(
+        self, layer: Layer, hidden: torch.Tensor, context: torch.Tensor, buffers: Buffers, add: Add | None
+    ) -> torch.Tensor:
+        more = None if add is None else partial(add, "out", context)
+        hidden = self._add(hidden, context, layer.out, layer.attention_after, more)
         normed = self._norm(hidden, layer.inner_norm)
-        gate, up = torch.mm(normed, layer.gate_up, out=buffers.inner[: len(hidden)]).chunk(2, dim=1)
-        return self._add(hidden, self._shape.activate(gate).mul_(up), layer.down, layer.inner_after)
+        inner = torch.mm(normed, layer.gate_up, out=buffers.inner[: len(hidden)])
+        if add is not None:
+            add("gate_up", normed, inner)
+        gate, up = inner.chunk(2, dim=1)
+        active = self._shape.activate(gate).mul_(up)
+        more = None if add is None else partial(add, "down", active)
+        return self._add(hidden, active, layer.down, layer.inner_after, more)
 
     def _add(
-        self, hidden: torch.Tensor, states: torch.Tensor, matrix: torch.Tensor, after: torch.Tensor | None
+        self,
+        hidden: torch.Tensor,
+        states: torch.Tensor,
+        matrix: torch.Tensor,
+        after: torch.Tensor | None,
+        more: Callable[[torch.Tensor], None] | None,
     ) -> torch.Tensor:
-        if after is None:
-            return hidden.addmm_(states, matrix)
-        return hidden.add_(self._norm(torch.mm(states, matrix), after))
+        """`hidden` and a step's product, which `more` adds to, normalised first if there is an `after`."""
+        product = hidden.addmm_(states, matrix) if after is None else torch.mm(states, matrix)
+        if more is not None:
+            more(product)
+        return product if after is None else hidden.add_(self._norm(product, after))
 
     def _norm(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return self._shape.normalize(hidden, weight, self._shape.norm_eps)

@@ -5,15 +5,17 @@ queries and keys are reordered alike, so scores stay what they are, and turning 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 
 from sie_server.adapters.base import LoadError
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.core.lifecycle import ErrorClass
+
+AXES: Final = 3  # of Qwen2-VL: time, rows, columns
 
 
 class Bands(NamedTuple):
@@ -30,11 +32,15 @@ class Bands(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """How far positions turn: the base of the angles, by how much all of them are smaller than it says, and bands."""
+    """How far positions turn: the base of the angles, by how much all of them are smaller than it says, and bands.
+
+    `sections`: of positions with several axes, how many of a head's pairs follow each, one axis after the other.
+    """
 
     theta: float
     slower: float = 1.0
     bands: Bands | None = None
+    sections: tuple[int, ...] = ()
 
 
 def read_rope(
@@ -43,7 +49,8 @@ def read_rope(
     """How positions turn, in one kind of layer if there are several.
 
     Newer configurations nest it under `rope_parameters`, older ones have the base at the top under `old_key`, and
-    beside it `rope_scaling`. `ntk` is the fixed scaling of Alibaba's encoders: a longer base, and a bit slower.
+    beside it `rope_scaling`. `ntk` is the fixed scaling of Alibaba's encoders: a longer base, and a bit slower. `mrope`
+    scales nothing: positions have three axes, as Qwen2-VL counts time, rows and columns (`mrope_section`).
 
     Raises:
         LoadError: DEPENDENCY when positions are rescaled in a way that is not computed here.
@@ -51,20 +58,33 @@ def read_rope(
     nested = config.get("rope_parameters") or {}
     own = nested if kind is None else nested.get(kind) or {}
     theta = _positive(own.get("rope_theta", config.get(old_key, default)), "the base")
+    sections: tuple[int, ...] = ()
     for scaling in (own, config.get("rope_scaling") or {}):
         name = scaling.get("rope_type", scaling.get("type", "default"))
-        expect({"rope_type": name}, "rope_type", "default", "linear", "llama3", "ntk")
+        expect({"rope_type": name}, "rope_type", "default", "linear", "llama3", "mrope", "ntk")
         expect(scaling, "partial_rotary_factor", 1.0, default=1.0)
         expect(scaling, "mixed_b", None)
+        sections = _sections(scaling.get("mrope_section"), head_width) or sections
         if name == "llama3":
             keys = "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"
             bands = Bands(*(_positive(scaling.get(key), f"the {key}") for key in keys))
             _positive(bands.high - bands.low, "the difference of the two frequencies")
             return Rope(theta, bands=bands)
-        if name != "default":
+        if name not in ("default", "mrope"):
             factor = _positive(scaling.get("factor"), "the factor")
             return Rope(theta, factor) if name == "linear" else Rope(theta * factor, factor ** (2 / head_width))
-    return Rope(theta)
+    return Rope(theta, sections=sections)
+
+
+def _sections(sizes: Sequence[int] | None, head_width: int) -> tuple[int, ...]:
+    if sizes is None:
+        return ()
+    if len(sizes) != AXES or sum(sizes) * 2 != head_width or min(sizes) < 1:
+        message = (
+            f"config.json has mrope_section {sizes!r}, which does not share out the pairs of a head of {head_width}"
+        )
+        raise LoadError(ErrorClass.UNKNOWN, message)
+    return tuple(sizes)
 
 
 def _positive(number: object, of_what: str) -> float:
@@ -80,10 +100,19 @@ def side_by_side(rows: torch.Tensor, head_width: int) -> torch.Tensor:
 
 
 def turns(positions: torch.Tensor, rope: Rope, head_width: int) -> torch.Tensor:
-    """The turn of each pair at each position: complex [tokens, head width / 2]."""
+    """The turn of each pair at each position: complex [tokens, head width / 2].
+
+    `positions` are [tokens], or with the sections of a rope [tokens, axes].
+    """
     steps = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32) / head_width
-    angles = positions[:, None].float() * _slowed(1.0 / (rope.slower * rope.theta**steps), rope.bands)
+    by_pair = positions[:, None] if positions.dim() == 1 else positions[:, _axes(rope, positions.device)]
+    angles = by_pair.float() * _slowed(1.0 / (rope.slower * rope.theta**steps), rope.bands)
     return torch.polar(torch.ones_like(angles), angles)
+
+
+def _axes(rope: Rope, device: torch.device) -> torch.Tensor:
+    """Which axis each pair follows: [head width / 2]."""
+    return torch.tensor([axis for axis, size in enumerate(rope.sections) for _ in range(size)], device=device)
 
 
 def _slowed(speeds: torch.Tensor, bands: Bands | None) -> torch.Tensor:

@@ -1,4 +1,6 @@
-"""A transformer of CLIP and SigLIP, for texts or for the patches of images: normalises first, adds learned positions.
+"""A transformer of CLIP and SigLIP, for texts or for the patches of images: normalises first.
+
+Positions are learned and added before it, or those of Qwen2-VL's images, which turn queries and keys.
 
 Packed like the other encoders: the tokens of all sequences in one row of memory.
 """
@@ -14,6 +16,7 @@ from torch.nn import functional
 
 from sie_server.adapters.shared.attention import Sight, attend_on
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
+from sie_server.adapters.shared.rope import turn
 
 
 def _quick_gelu(inner: torch.Tensor) -> torch.Tensor:
@@ -47,7 +50,7 @@ class Affine:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block; queries already carry the factor 1/sqrt(head width)."""
+    """One block; queries already carry the factor 1/sqrt(head width). Turned heads have their pairs side by side."""
 
     attention_norm: Affine
     qkv: Affine
@@ -79,12 +82,18 @@ class Tower:
         self._attend = attend_on(device)
         self._activate = ACTIVATIONS[shape.activation]
 
-    def run(self, hidden: torch.Tensor, lengths: list[int]) -> torch.Tensor:
-        """[tokens, width] to the same, changed in place; `lengths` are those of the sequences in it."""
+    def run(self, hidden: torch.Tensor, lengths: list[int], by: torch.Tensor | None = None) -> torch.Tensor:
+        """[tokens, width] to the same, changed in place; `lengths` are those of the sequences in it.
+
+        With `by` [tokens, head width / 2] queries and keys are turned, see `rope.turn`.
+        """
         shape = self.shape
         for block in self._blocks:
             qkv = block.qkv.linear(block.attention_norm.norm(hidden, shape.norm_eps))
-            heads = qkv.view(len(hidden), 3, shape.heads, -1).permute(1, 2, 0, 3)
+            by_head = qkv.view(len(hidden), 3, shape.heads, -1)
+            if by is not None:
+                turn(by_head[:, :2].flatten(1, 2), by)
+            heads = by_head.permute(1, 2, 0, 3)
             context = torch.empty_like(hidden)
             out = context.view(len(hidden), shape.heads, -1)
             self._attend(heads[0], heads[1], heads[2], out, lengths, self._sight)

@@ -19,6 +19,7 @@ from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
 from sie_server.adapters.shared.distance_bias import Bias, BiasedAttention, bias_of
 from sie_server.adapters.shared.expansion import SeenAttention
 from sie_server.adapters.shared.linear import gelu_
+from sie_server.adapters.shared.lora import Add, Lora, Mixture, Targets, adding, mix
 from sie_server.adapters.shared.rope import turn, turns
 from sie_server.adapters.shared.torch_use import sent
 
@@ -54,12 +55,14 @@ class _Batch:
     buffers: Buffers
     turns: torch.Tensor | None
     bias: Bias | None
+    loras: Mixture | None
 
 
 class PackedBert:
     """The encoder. `encode` may run in several threads at once: each has buffers of its own."""
 
-    def __init__(self, shape: BertShape, weights: BertWeights, device: str) -> None:
+    def __init__(self, shape: BertShape, weights: BertWeights, device: str, targets: Targets | None = None) -> None:
+        self.targets = targets
         self._shape = shape
         self._weights = weights
         self._device = device
@@ -76,10 +79,12 @@ class PackedBert:
         first_only: bool = False,
         types: Sequence[Array] | None = None,
         seen: list[int] | None = None,
+        loras: Sequence[Lora | None] | None = None,
     ) -> tuple[torch.Tensor, list[int]]:
         """Hidden states of the last block for int64 token id arrays.
 
-        Without `types` every token is of type 0; with `seen` tokens look at so many of their sequence only.
+        Without `types` every token is of type 0; with `seen` tokens look at so many of their sequence only; `loras` are
+        those of the sequences.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
@@ -92,22 +97,27 @@ class PackedBert:
         hidden = normalize(hidden, weights.norm, shape.norm_eps)
         by = None if shape.rope is None else turns(packed.positions, shape.rope, shape.head_width)
         bias = None if weights.distances is None else bias_of(weights.distances, max(packed.lengths))
-        batch = _Batch(packed, self._buffers.of(len(hidden), hidden.dtype), by, bias)
-        for layer in weights.layers[:-1]:
-            hidden = self._block(layer, hidden, batch)
+        mixed = mix(loras, packed.lengths, self._device)
+        batch = _Batch(packed, self._buffers.of(len(hidden), hidden.dtype), by, bias, mixed)
+        last = len(weights.layers) - 1
+        for at in range(last):
+            hidden = self._block(at, hidden, batch)
         if not first_only:
-            return self._block(weights.layers[-1], hidden, batch), packed.lengths
-        context = self._attention(weights.layers[-1], hidden, batch)
+            return self._block(last, hidden, batch), packed.lengths
+        context, ones = self._attention(last, hidden, batch), [1] * len(packed.lengths)
         firsts = hidden[packed.starts], context[packed.starts]
-        return finish_block(weights.layers[-1], *firsts, batch.buffers, shape.norm_eps), [1] * len(packed.lengths)
+        add = adding(mix(loras, ones, self._device), last)
+        return finish_block(weights.layers[last], *firsts, batch.buffers, shape.norm_eps, add), ones
 
-    def _block(self, layer: Layer, hidden: torch.Tensor, batch: _Batch) -> torch.Tensor:
-        context = self._attention(layer, hidden, batch)
-        return finish_block(layer, hidden, context, batch.buffers, self._shape.norm_eps)
+    def _block(self, at: int, hidden: torch.Tensor, batch: _Batch) -> torch.Tensor:
+        context, add = self._attention(at, hidden, batch), adding(batch.loras, at)
+        return finish_block(self._weights.layers[at], hidden, context, batch.buffers, self._shape.norm_eps, add)
 
-    def _attention(self, layer: Layer, hidden: torch.Tensor, batch: _Batch) -> torch.Tensor:
-        shape, tokens, packed = self._shape, len(hidden), batch.packed
+    def _attention(self, at: int, hidden: torch.Tensor, batch: _Batch) -> torch.Tensor:
+        layer, shape, tokens, packed = self._weights.layers[at], self._shape, len(hidden), batch.packed
         qkv = torch.addmm(layer.qkv_bias, hidden, layer.qkv, out=batch.buffers.qkv[:tokens])
+        if batch.loras is not None:
+            batch.loras.add(at, "qkv", hidden, qkv)
         if layer.extra_norms is not None:
             for part, norm in zip(qkv.chunk(3, dim=1), layer.extra_norms[:2], strict=False):
                 part.copy_(normalize(part, norm, shape.norm_eps))
@@ -127,22 +137,35 @@ class PackedBert:
 
 
 def finish_block(
-    layer: Layer, hidden: torch.Tensor, context: torch.Tensor, buffers: Buffers, eps: float
+    layer: Layer,
+    hidden: torch.Tensor,
+    context: torch.Tensor,
+    buffers: Buffers,
+    eps: float,
+    add: Add | None = None,
 ) -> torch.Tensor:
-    """What follows attention in a block that normalises after each step; writes over `hidden`."""
+    """What follows attention in a block that normalises after each step; writes over `hidden`. `add` is LoRAs'."""
     before = None if layer.extra_norms is None else hidden.clone()
-    hidden = normalize(hidden.add_(layer.out_bias).addmm_(context, layer.out), layer.attention_norm, eps)
+    hidden.add_(layer.out_bias).addmm_(context, layer.out)
+    if add is not None:
+        add("out", context, hidden)
+    hidden = normalize(hidden, layer.attention_norm, eps)
     if layer.extra_norms is not None and before is not None:
         hidden = normalize(hidden.add_(before), layer.extra_norms[2], eps)
     if layer.experts is not None:
         return normalize(hidden.add_(layer.experts(hidden)), layer.output_norm, eps)
     inner = torch.addmm(layer.up_bias, hidden, layer.up, out=buffers.inner[: len(hidden)])
+    if add is not None:
+        add("up", hidden, inner)
     if layer.gate is None:
         gelu_(inner)
     else:
         gate, up = inner.chunk(2, dim=1)
         inner = layer.gate(gate).mul_(up)
-    return normalize(hidden.add_(layer.down_bias).addmm_(inner, layer.down), layer.output_norm, eps)
+    hidden.add_(layer.down_bias).addmm_(inner, layer.down)
+    if add is not None:
+        add("down", inner, hidden)
+    return normalize(hidden, layer.output_norm, eps)
 
 
 def normalize(hidden: torch.Tensor, norm: Norm, eps: float) -> torch.Tensor:

@@ -10,6 +10,8 @@ from sie_server.core.lifecycle import ErrorClass
 
 SAFETENSORS: Final = "model.safetensors"
 PICKLE: Final = "pytorch_model.bin"
+LORA_CONFIG: Final = "adapter_config.json"
+LORA_WEIGHTS: Final = "adapter_model.safetensors"
 MAX_HEADER_BYTES: Final = 100 * 1024 * 1024  # as the safetensors library
 
 
@@ -51,6 +53,18 @@ def tensor_bytes(folder: Path, *, allow_pickle: bool = False, float_bytes: int |
         for file in weight_files(each, allow_pickle=allow_pickle)
     ]
     return sum(_tensors_of(file, float_bytes) for file in files)
+
+
+def lora_bytes(folder: Path, float_bytes: int) -> int:
+    """Bytes of a LoRA's matrices when each number takes so many.
+
+    Raises:
+        LoadError: NOT_FOUND when the folder has none, UNKNOWN for a header that is none.
+    """
+    file = folder / LORA_WEIGHTS
+    if not file.is_file():
+        raise LoadError(ErrorClass.NOT_FOUND, f"the folder of the LoRA has no {LORA_WEIGHTS}")
+    return _tensors_of(file, float_bytes)
 
 
 def _stored(folder: Path, name: str) -> list[Path]:

@@ -69,7 +69,7 @@ class WindowTokenizer:
 
     def __init__(self, folder: Path, max_length: int) -> None:
         self._tokenizer = open_tokenizer(folder)
-        self._before, self._after = _ends(self._tokenizer)
+        self._before, self._after = ends(self._tokenizer)
         self.room = max_length - len(self._before) - len(self._after)
         if self.room < 1:
             raise LoadError(ErrorClass.UNKNOWN, f"a length of {max_length} tokens leaves no room for a text")
@@ -89,7 +89,7 @@ class WindowTokenizer:
         return WindowedText(tuple(sequences), tuple(windows), len(self._before), spans, np.asarray(words, np.int64))
 
 
-def _ends(tokenizer: Tokenizer) -> tuple[Array, Array]:
+def ends(tokenizer: Tokenizer) -> tuple[Array, Array]:
     """The special tokens before and after a text."""
     probe = tokenizer.encode("a")
     inside = [at for at, is_special in enumerate(probe.special_tokens_mask) if not is_special]

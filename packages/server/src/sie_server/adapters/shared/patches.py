@@ -1,0 +1,52 @@
+"""From the pixels of images to rows of vectors, one for each square, as image towers read them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from sie_server.adapters.shared.checkpoint import Checkpoint
+from sie_server.adapters.shared.images import Levels
+
+
+def shifted(pixels: torch.Tensor, how: Levels) -> torch.Tensor:
+    """[..., height, width, 3] of uint8 to [..., 3, height, width] of float32 as the model saw them in training."""
+    mean, deviation = (torch.tensor(each, device=pixels.device) for each in (how.mean, how.deviation))
+    return ((pixels.float() * how.rescale - mean) / deviation).movedim(-1, -3)
+
+
+class Patches:
+    """An image of CLIP or SigLIP as a row of squares, each projected to the tower's width; `positions` are learned."""
+
+    def __init__(self, checkpoint: Checkpoint, vision: Mapping[str, Any], dtype: torch.dtype) -> None:
+        name = "vision_model.embeddings"
+        self._size = int(vision["patch_size"])
+        self._weight = checkpoint.get(f"{name}.patch_embedding.weight", dtype=dtype)
+        self._bias = checkpoint.find(f"{name}.patch_embedding.bias", dtype=dtype)
+        self.positions = checkpoint.get(f"{name}.position_embedding.weight", dtype=dtype)
+
+    def of(self, pixels: torch.Tensor) -> torch.Tensor:
+        """[images, 3, height, width] to [images, patches, tower's width]."""
+        pixels = pixels.to(self._weight.dtype)
+        grid = functional.conv2d(pixels, self._weight, self._bias, stride=self._size)
+        return grid.flatten(2).transpose(1, 2)
+
+
+def blocks_of(pixels: torch.Tensor, side: int, merged: int) -> torch.Tensor:
+    """An image [3, height, width] as squares [squares, 3 x side x side], those that are merged later side by side.
+
+    Blocks of `merged` x `merged` squares follow each other row by row, and so do the squares in each of them.
+    """
+    colours, height, width = pixels.shape
+    down, across = height // (side * merged), width // (side * merged)
+    grid = pixels.view(colours, down, merged, side, across, merged, side)
+    return grid.permute(1, 4, 2, 5, 0, 3, 6).reshape(-1, colours * side * side)
+
+
+def places_of(rows: int, columns: int, merged: int, device: str) -> torch.Tensor:
+    """Row and column of each square in the order of `blocks_of`: [squares, 2]."""
+    row, column = torch.arange(rows, device=device), torch.arange(columns, device=device)
+    grid = torch.stack(torch.meshgrid(row, column, indexing="ij"), dim=-1)
+    blocks = grid.view(rows // merged, merged, columns // merged, merged, 2)
+    return blocks.transpose(1, 2).reshape(-1, 2)

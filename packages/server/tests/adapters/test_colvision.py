@@ -1,0 +1,180 @@
+"""ColPali and ColQwen2 equal transformers, texts and page images, whatever else is in their batch."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sie_protocol.arrays import Array
+from sie_server.adapters.base import Input, LoadError, ModelSpec, Pair, Picture, UnsupportedInputError, WeightsSource
+from sie_server.adapters.colvision import ColVisionAdapter
+from sie_server.core.lifecycle import ErrorClass
+from tiny_colvision import DIMS, MOST, PATCH, QWEN_PATCH, SIDE, Oracle, as_of_old, write_colpali, write_colqwen2
+from tiny_vision import picture
+
+TEXTS = ["what is the revenue?", "", "two dogs  running\nfar away", "é" * 40]
+IMAGES = [
+    picture(32, 32),
+    picture(90, 40, 1, "JPEG"),
+    picture(33, 171, 2, mode="RGBA"),
+    picture(7, 5, 3, mode="L"),
+    picture(200, 300, 4),
+]
+WRITERS: dict[str, Callable[[Path], Path]] = {"colpali": write_colpali, "colqwen2": write_colqwen2}
+
+
+@pytest.fixture(scope="module", params=WRITERS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return WRITERS[request.param](tmp_path_factory.mktemp("tiny") / request.param)
+
+
+def adapter(folder: Path, length: int | None = None, dims: int = DIMS) -> ColVisionAdapter:
+    source = WeightsSource(path=str(folder))
+    loaded = ColVisionAdapter(ModelSpec("org/tiny", source, {"multivector": dims}, {}, length))
+    loaded.load("cpu")
+    return loaded
+
+
+def vectors(loaded: ColVisionAdapter, inputs: list[Input]) -> list[Array]:
+    return [np.asarray(each) for each in loaded.run(loaded.prepare(inputs), threads=1)["multivector"]]
+
+
+def check(found: list[Array], expected: list[Array]) -> None:
+    assert [each.shape for each in found] == [each.shape for each in expected]
+    for own, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(own, other, atol=1e-5)
+
+
+def test_texts_and_images_equal_transformers_in_one_batch(folder: Path) -> None:
+    oracle, loaded = Oracle(folder), adapter(folder)
+    inputs: list[Input] = [TEXTS[0], *map(Picture, IMAGES), *TEXTS[1:]]
+    texts = oracle.texts(TEXTS)
+    check(vectors(loaded, inputs), [texts[0], *oracle.images(IMAGES), *texts[1:]])
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_folders_of_transformers_4_are_read_alike(tmp_path: Path, name: str) -> None:
+    now = WRITERS[name](tmp_path / "model")
+    inputs: list[Input] = [*TEXTS, *map(Picture, IMAGES)]
+    expected = vectors(adapter(now), inputs)
+    check(vectors(adapter(as_of_old(now)), inputs), expected)
+
+
+@given(order=st.permutations(range(len(TEXTS) + len(IMAGES))))
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_inputs_of_one_batch_do_not_disturb_each_other(folder: Path, order: list[int]) -> None:
+    loaded = adapter(folder)
+    inputs: list[Input] = [*TEXTS, *map(Picture, IMAGES)]
+    alone = [vectors(loaded, [each])[0] for each in inputs]
+    check(vectors(loaded, [inputs[at] for at in order]), [alone[at] for at in order])
+
+
+def test_every_token_has_a_unit_vector_and_is_counted_before_it_is_queued(folder: Path) -> None:
+    loaded = adapter(folder)
+    inputs: list[Input] = [*TEXTS, *map(Picture, IMAGES)]
+    prepared = loaded.prepare(inputs)
+    found = vectors(loaded, inputs)
+    assert [each.tokens for each in prepared] == [len(each) for each in found]
+    assert [loaded.tokens_of(each) for each in inputs] == [each.tokens for each in prepared]
+    assert not any(each.truncated for each in prepared)
+    for each in found:
+        assert each.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(each, axis=1), 1, atol=1e-5)
+
+
+@given(width=st.integers(1, 400), height=st.integers(1, 400), mode=st.sampled_from(["RGB", "1"]))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_image_has_more_tokens_than_the_model_reads(folder: Path, width: int, height: int, mode: str) -> None:
+    loaded = adapter(folder, 160)
+    try:
+        (prepared,) = loaded.prepare([Picture(picture(width, height, mode=mode))])
+    except UnsupportedInputError:
+        assert max(width, height) > 16 * min(width, height)
+    else:
+        assert prepared.tokens <= 160
+
+
+def test_a_query_that_is_cut_keeps_the_words_around_it(folder: Path) -> None:
+    loaded = adapter(folder, 150)
+    (short, long) = loaded.prepare(["cat ", "cat " * 90])
+    assert (short.truncated, long.truncated) == (False, True)
+    assert long.tokens == 150
+    assert loaded.tokens_of("cat " * 90) == short.tokens + 4 * 89
+    np.testing.assert_array_equal(long.payload.ids[-11:], short.payload.ids[-11:])
+    kept = loaded.prepare(["cat " * 90][:1])[0].payload.ids[:-11]
+    np.testing.assert_array_equal(kept, adapter(folder).prepare(["cat " * 90])[0].payload.ids[: len(kept)])
+
+
+def test_a_text_that_names_the_image_token_is_a_text(folder: Path) -> None:
+    loaded = adapter(folder)
+    texts = ["a <image> b", "a <|image_pad|> b"]
+    inputs: list[Input] = [*texts, Picture(IMAGES[0])]
+    check(vectors(loaded, inputs), [vectors(loaded, [each])[0] for each in inputs])
+
+
+def test_what_is_no_text_or_image_is_refused(folder: Path) -> None:
+    loaded = adapter(folder)
+    with pytest.raises(UnsupportedInputError, match="one at a time"):
+        loaded.prepare([Pair("a", "b")])
+    with pytest.raises(UnsupportedInputError, match="send one of: PNG, JPEG"):
+        loaded.prepare([Picture(b"<svg/>")])
+    with pytest.raises(UnsupportedInputError, match="the limit is 40000000"):
+        loaded.prepare([Picture(picture(10_000, 10_000, mode="1"))])
+
+
+def test_an_image_that_cannot_keep_its_shape_is_refused(tmp_path: Path) -> None:
+    loaded = adapter(write_colqwen2(tmp_path / "model"))
+    with pytest.raises(UnsupportedInputError, match="1000 x 4 pixels is too long and narrow"):
+        loaded.prepare([Picture(picture(1000, 4))])
+
+
+def test_larger_images_are_read_at_a_lower_resolution_where_the_model_reads_less(tmp_path: Path) -> None:
+    folder = write_colqwen2(tmp_path / "model", most=64 * MOST)
+    words = adapter(folder).tokens_of(Picture(picture(8, 8))) - tokens(folder, 8, 8)
+    (prepared,) = adapter(folder, words + 20).prepare([Picture(picture(300, 300))])
+    assert prepared.tokens == words + 16
+
+
+def tokens(folder: Path, width: int, height: int) -> int:
+    (prepared,) = adapter(folder).prepare([Picture(picture(width, height))])
+    return int(np.prod(prepared.payload.pixels.shape[:2])) // (2 * QWEN_PATCH) ** 2
+
+
+@pytest.mark.parametrize(
+    ("change", "length", "error_class", "says"),
+    [
+        ({"model_type": "paligemma"}, None, ErrorClass.DEPENDENCY, "model_type 'paligemma'"),
+        ({"vlm_config": {"model_type": "qwen2_5_vl"}}, None, ErrorClass.DEPENDENCY, "model_type 'qwen2_5_vl'"),
+        ({}, 12, ErrorClass.UNKNOWN, "12 tokens leave no room"),
+    ],
+)
+def test_models_that_are_not_computed_here_are_refused(
+    tmp_path: Path, folder: Path, change: dict[str, Any], length: int | None, error_class: ErrorClass, says: str
+) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    config = json.loads((folder / "config.json").read_text()) | change
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(LoadError, match=says) as refused:
+        adapter(tmp_path, length)
+    assert refused.value.error_class is error_class
+
+
+def test_a_catalogue_that_promises_other_vectors_is_refused(folder: Path) -> None:
+    with pytest.raises(LoadError, match=f"{DIMS} components, the catalogue says 7"):
+        adapter(folder, dims=7)
+
+
+def test_a_preprocessor_for_another_size_is_refused(tmp_path: Path) -> None:
+    folder = as_of_old(write_colpali(tmp_path / "model"))
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"size": {"height": 16, "width": 16}}))
+    with pytest.raises(LoadError, match=f"the model reads {SIDE} x {SIDE}"):
+        adapter(folder)
+    assert SIDE % PATCH == 0
