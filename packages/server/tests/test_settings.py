@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sie_server.settings import Settings, misspelt, read, usable_cores, variables
+from sie_server.settings import Settings, meaningless, read, usable_cores, variables
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -95,5 +95,15 @@ def test_the_cpu_limit_of_a_container_counts_in_both_versions_of_control_groups(
 
 def test_a_variable_that_is_almost_one_of_ours_is_told_and_what_others_read_is_not() -> None:
     env = dict.fromkeys(("SIE_MAX_QUEUE_ITEM", "SIE_PRELOAD", "SIE_ROUTER_LOG_LEVEL", "SIE_API_KEY", "SIE_PORT"), "1")
-    assert misspelt(env) == {"SIE_MAX_QUEUE_ITEM": "SIE_MAX_QUEUE_ITEMS"}
-    assert misspelt(dict.fromkeys(variables(), "1")) == {}
+    assert meaningless(env) == {"SIE_MAX_QUEUE_ITEM": "did you mean SIE_MAX_QUEUE_ITEMS?"}
+    assert meaningless(dict.fromkeys(variables(), "1")) == {}
+
+
+def test_a_variable_of_another_server_of_these_models_is_answered_with_what_does_its_work_here() -> None:
+    advice = meaningless(
+        {"SIE_ADAPTIVE_BATCHING__MAX_WAIT_MS": "5", "SIE_MAX_ITEM_TEXT_BYTES": "9", "SIE_WHATEVER": ""}
+    )
+    assert set(advice) == {"SIE_ADAPTIVE_BATCHING__MAX_WAIT_MS", "SIE_MAX_ITEM_TEXT_BYTES"}
+    assert "SIE_MAX_ITEM_TEXT_CHARS" in advice["SIE_MAX_ITEM_TEXT_BYTES"]
+    assert read({"SIE_MAX_CONCURRENT_REQUESTS": "7"}).max_queue_items == 7
+    assert read({"SIE_MAX_CONCURRENT_REQUESTS": "7", "SIE_MAX_QUEUE_ITEMS": "8"}).max_queue_items == 8

@@ -12,7 +12,7 @@ import typer
 from sie_protocol.versions import VERSION
 from sie_server.host_memory import tidy_heaps
 from sie_server.logs import LEVELS, configure
-from sie_server.settings import Settings, device_name, environment, misspelt, name_list, read, use_huge_pages
+from sie_server.settings import Settings, device_name, environment, meaningless, name_list, read, use_huge_pages
 
 log = logging.getLogger(__name__)
 app = typer.Typer(help="The worker of SIE.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -47,6 +47,7 @@ def serve(  # noqa: PLR0913 - one parameter per flag
     ] = None,
     json_logs: Annotated[bool | None, typer.Option("--json-logs/--text-logs", help="Log as JSON lines.")] = None,
     log_level: Annotated[str | None, typer.Option("--log-level", "-l", help="debug, info, warning, error.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="The same as --log-level debug.")] = False,
     tracing: Annotated[
         bool | None, typer.Option("--tracing", help="Send spans as OTEL_* says; needs the extra otel.")
     ] = None,
@@ -67,13 +68,13 @@ def serve(  # noqa: PLR0913 - one parameter per flag
         "hf_fallback": hf_fallback,
         "json_logs": json_logs,
         "tracing": tracing,
-        "log_level": log_level and log_level.lower(),
+        "log_level": "debug" if verbose else log_level and log_level.lower(),
     }
     try:
         settings = _settings({key: value for key, value in flags.items() if value is not None})
         configure(settings.log_level, as_json=settings.json_logs)
-        for name, meant in misspelt(environment()).items():
-            log.warning("the worker knows no variable %s; did you mean %s?", name, meant)
+        for name, advice in meaningless(environment()).items():
+            log.warning("the worker knows no variable %s: %s", name, advice)
         _run(settings)
     except ValueError as error:
         _fail(str(error), error)

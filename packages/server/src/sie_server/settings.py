@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from sie_protocol.codec import MAX_BODY_BYTES
 from sie_protocol.items import MAX_ITEMS
+from sie_server.former import FORMER
 
 OWN_CATALOG: Final = Path(__file__).parent / "catalog"
 # Quota and period, as a container sees its control group of version 2 and 1.
@@ -146,7 +147,9 @@ def read(env: Mapping[str, str]) -> Settings:
         max_batch_items=get("SIE_MAX_BATCH_REQUESTS", _count, default.max_batch_items),
         max_loras=get("SIE_MAX_LORAS_PER_MODEL", _count, default.max_loras),
         cpu_batch_tokens=get("SIE_CPU_BATCH_TOKENS", _count, default.cpu_batch_tokens),
-        max_queue_items=get("SIE_MAX_QUEUE_ITEMS", _count, default.max_queue_items),
+        max_queue_items=get(
+            "SIE_MAX_QUEUE_ITEMS", _count, get("SIE_MAX_CONCURRENT_REQUESTS", _count, default.max_queue_items)
+        ),
         max_queue_tokens=get("SIE_MAX_QUEUE_TOKENS", _count, default.max_queue_tokens),
         queue_timeout_s=get("SIE_QUEUE_TIMEOUT_S", _seconds, default.queue_timeout_s),
         max_body_bytes=get("SIE_MAX_REQUEST_BODY_BYTES", _count, default.max_body_bytes),
@@ -194,12 +197,19 @@ def variables() -> frozenset[str]:
     return frozenset(asked.names)
 
 
-def misspelt(env: Mapping[str, str]) -> Mapping[str, str]:
-    """Variables that mean nothing, each with the one it may have meant; routers and clients have some of their own."""
+def meaningless(env: Mapping[str, str]) -> Mapping[str, str]:
+    """Variables that mean nothing here, each with what to do instead; routers and clients have some of their own."""
     known = variables()
-    strange = (name for name in env if name.startswith("SIE_") and name not in known)
-    likely = ((name, difflib.get_close_matches(name, known, 1, ALMOST_ALIKE)) for name in strange)
-    return {name: found[0] for name, found in likely if found and not name.startswith("SIE_ROUTER_")}
+    found: dict[str, str] = {}
+    for name in env:
+        if name in known or not name.startswith("SIE_") or name.startswith("SIE_ROUTER_"):
+            continue
+        former = next((advice for start, advice in FORMER.items() if name.startswith(start)), None)
+        near = difflib.get_close_matches(name, known, 1, ALMOST_ALIKE)
+        advice = former or (f"did you mean {near[0]}?" if near else None)
+        if advice is not None:
+            found[name] = advice
+    return found
 
 
 def name_list(text: str) -> tuple[str, ...]:

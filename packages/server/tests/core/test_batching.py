@@ -25,7 +25,13 @@ entries = st.builds(
     cancelled=st.booleans(),
 )
 queues = st.lists(entries, max_size=40).map(lambda each: sorted(each, key=lambda entry: entry.arrived_at))
-limits = st.builds(Limits, st.integers(1, 60), st.integers(1, 8), st.sampled_from([0.0, 0.5, 5.0, 100.0]))
+limits = st.builds(
+    Limits,
+    st.integers(1, 60),
+    st.integers(1, 8),
+    st.sampled_from([0.0, 0.5, 5.0, 100.0]),
+    st.none() | st.integers(1, 200),
+)
 
 
 @given(queues, limits)
@@ -45,10 +51,12 @@ def test_each_part_keeps_the_order_of_arrival(queue: list[Waiting], bounds: Limi
 
 
 @given(queues, limits)
-def test_a_batch_keeps_both_limits_unless_it_is_one_large_entry(queue: list[Waiting], bounds: Limits) -> None:
+def test_a_batch_keeps_all_limits_unless_it_is_one_large_entry(queue: list[Waiting], bounds: Limits) -> None:
     batch = take(queue, bounds, NOW).batch
     assert len(batch) <= bounds.max_items
     assert sum(entry.tokens for entry in batch) <= bounds.max_tokens or len(batch) == 1
+    padded = len(batch) * max((entry.tokens for entry in batch), default=0)
+    assert bounds.max_padded is None or padded <= bounds.max_padded or len(batch) == 1
 
 
 @given(queues, limits)

@@ -116,6 +116,16 @@ async def test_a_queue_that_is_full_of_tokens_refuses() -> None:
         assert rows(await kit.encode("c c c c c c c")) == [[7, 13]]  # an idle queue takes any one request
 
 
+async def test_a_large_request_comes_in_while_at_most_half_of_the_queue_is_taken() -> None:
+    async with engine_of("a", queue=QueueLimits(64, 10, 60)) as kit:
+        await kit.load()
+        tasks = [await stuck(kit), kit.send("b b b b b"), kit.send("c " * 30)]
+        await until(lambda: kit.waiting() == 2)
+        assert (await kit.refused("d")).code is ErrorCode.QUEUE_FULL  # now it is more than full
+        kit.gates["a"].open.set()
+        await asyncio.gather(*tasks)
+
+
 async def test_a_request_that_can_never_fit_is_told_to_split() -> None:
     async with engine_of("a", queue=QueueLimits(2, 1000, 60)) as kit:
         await kit.load()
@@ -224,6 +234,17 @@ async def test_a_file_that_the_worker_may_not_read_is_named() -> None:
         kit.gates["a"].load_error = PermissionError(13, "Permission denied", "/models/config.json")
         await kit.load()
         assert "'/models/config.json' cannot be read: Permission denied" in (await kit.refused("x")).message
+
+
+@pytest.mark.parametrize(
+    ("error", "may_pass"),
+    [(OSError(5, "Input/output error"), True), (FileNotFoundError(2, "No such file"), False)],
+)
+async def test_trouble_of_a_disk_may_pass_and_a_file_that_is_missing_stays_so(error: OSError, may_pass: bool) -> None:
+    async with engine_of("a") as kit:
+        kit.gates["a"].load_error = error
+        await kit.load()
+        assert (await kit.refused("x")).details["permanent"] is not may_pass
 
 
 @pytest.mark.parametrize("kind", [ErrorClass.NETWORK, ErrorClass.OOM])

@@ -3,7 +3,7 @@ import threading
 
 from gated_adapter import Clock, until
 from sie_server.adapters.shared.accelerator import self_test
-from sie_server.engine.device import Device
+from sie_server.engine.device import Device, Work
 from sie_server.engine.health import DeviceHealth, HealthLimits
 from sie_server.engine.signal import Signal
 
@@ -29,7 +29,7 @@ async def test_a_device_that_fails_is_found_and_one_that_recovers_is_trusted_aga
 
 
 async def test_a_device_that_hangs_is_found_and_trusted_when_it_moves_again() -> None:
-    device, hold, changed = Device("cpu", 1), threading.Event(), Signal()
+    device, hold, changed = Device("cuda", 1), threading.Event(), Signal()
     health = DeviceHealth(device, lambda _: wait(hold), HealthLimits(1, 0.02), Clock(), changed)
     checking = asyncio.create_task(health.check())
     await until(lambda: "computed nothing" in str(health.problem))
@@ -40,10 +40,29 @@ async def test_a_device_that_hangs_is_found_and_trusted_when_it_moves_again() ->
     await device.close()
 
 
-async def test_a_device_that_computes_is_not_tried() -> None:
+async def test_a_processor_that_is_busy_with_a_long_batch_computes() -> None:
+    device, hold, begun = Device("cpu", 1), threading.Event(), threading.Event()
+
+    def long(_: int) -> None:
+        begun.set()
+        wait(hold)
+
+    device.ask("a", lambda: Work(long, lambda _: None, lambda _: None))
+    await until(begun.is_set)
+    health = DeviceHealth(device, lambda _: None, HealthLimits(1, 0), Clock(), Signal())
+    await health.check()
+    assert health.problem is None
+    hold.set()
+    await device.close()
+
+
+async def test_a_device_is_tried_at_once_and_not_again_while_it_computes() -> None:
     device, clock, tried = Device("cpu", 1), Clock(), list[str]()
     health = DeviceHealth(device, tried.append, HealthLimits(0.01, 1), clock, Signal())
+    assert not health.is_tried
     watching = asyncio.create_task(health.watch())
+    await until(lambda: health.is_tried)
+    assert tried.pop() == "cpu"
     for _ in range(3):
         health.computed()
         await asyncio.sleep(0.02)  # the watch looks, and sees no time pass

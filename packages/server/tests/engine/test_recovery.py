@@ -117,3 +117,28 @@ async def test_closing_answers_what_is_between_two_attempts() -> None:
         with pytest.raises(Problem) as refused:
             await task
         assert refused.value.code in (ErrorCode.SHUTTING_DOWN, ErrorCode.RESOURCE_EXHAUSTED)
+
+
+async def test_a_rescue_that_fails_itself_leaves_nobody_without_an_answer() -> None:
+    async with engine_of("a") as kit:
+        await kit.load()
+        kit.gates["a"].open.set()
+        kit.gates["a"].fits = 1
+        kit.memory.release_error = RuntimeError("an illegal memory access")
+        assert (await kit.refused("two words")).code is ErrorCode.RESOURCE_EXHAUSTED
+        assert kit.memory.counted(OomEvent.TERMINAL) == 1
+        assert kit.depth() == 0
+        assert rows(await kit.encode("x")) == [[1, 1]]
+
+
+async def test_another_model_that_does_not_unload_in_order_is_gone_all_the_same() -> None:
+    async with engine_of("a", "b") as kit:
+        for name in ("a", "b"):
+            kit.gates[name].size_bytes = 10
+            await kit.load(name)
+        kit.gates["b"].unload_error = RuntimeError("of its own")
+        kit.gates["a"].open.set()
+        kit.gates["a"].fits = 1
+        assert (await kit.refused("l l")).code is ErrorCode.RESOURCE_EXHAUSTED
+        assert (kit.state("a"), kit.state("b")) == ("loaded", "available")
+        assert kit.memory.counted(OomEvent.EVICTED) == 1

@@ -16,6 +16,7 @@ from sie_server.core.memory import Reading
 from sie_server.engine import encoding
 from sie_server.engine.device import Device
 from sie_server.engine.engine import Engine, EngineLimits, EnginePorts
+from sie_server.engine.health import HealthLimits
 from sie_server.engine.loading import Fetched
 from sie_server.engine.loop import BatchRecord, QueueLimits
 from sie_server.engine.models import Stay
@@ -26,6 +27,7 @@ from sie_server.engine.results import Encoded
 
 ADAPTERS = {"gated": "gated_adapter:GatedAdapter"}
 WAIT_S = 10.0
+NEVER_TRIED = HealthLimits(interval_s=0)  # the tests of health have devices of their own
 
 
 @dataclass(slots=True)
@@ -38,6 +40,7 @@ class Gate:
     loads: int = 0
     load_error: Exception | None = None
     run_error: Exception | None = None
+    unload_error: Exception | None = None
     batches: list[list[str]] = field(default_factory=list)
     unloaded: bool = False
     fits: int = 10**9  # a batch of more tokens runs out of memory
@@ -96,6 +99,8 @@ class GatedAdapter:
 
     def unload(self) -> None:
         self._gate.unloaded = True
+        if self._gate.unload_error is not None:
+            raise self._gate.unload_error
         if self._memory is not None:
             self._memory.held_bytes.pop(self._name, None)
 
@@ -108,6 +113,7 @@ class Memory:
     limit_bytes: int = 0
     held_bytes: dict[str, int] = field(default_factory=dict)
     releases: int = 0
+    release_error: Exception | None = None
     may_release: threading.Event = field(default_factory=threading.Event)
     events: list[str] = field(default_factory=list)
 
@@ -119,6 +125,8 @@ class Memory:
         """Count it, and wait for the test."""
         self.releases += 1
         assert self.may_release.wait(WAIT_S)
+        if self.release_error is not None:
+            raise self.release_error
 
     def fetch(self, spec: ModelSpec) -> Fetched:
         """Known sizes."""
@@ -232,7 +240,7 @@ async def engine_of(
     pipeline, device = Pipeline(2, clock), Device("cpu", cores)
     bounds = MemoryLimits(100.0, drain_s)
     waiting = queue or QueueLimits(64, 1000, 60.0)
-    limits = EngineLimits(8, 16, 1000, waiting, bounds, stay or Stay(), max_loras=max_loras)
+    limits = EngineLimits(8, 16, 1000, waiting, bounds, stay or Stay(), NEVER_TRIED, max_loras=max_loras)
     ports = EnginePorts(
         clock,
         lambda _: (),

@@ -38,11 +38,15 @@ E = TypeVar("E", bound=Entry)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one batch; no items means no batch. `patience_s` 0 means strictly first come, first served."""
+    """Bounds of one batch; no items means no batch. `patience_s` 0 means strictly first come, first served.
+
+    `max_padded`: how long a batch may be with all its entries padded to the longest; None where nothing is padded.
+    """
 
     max_tokens: int
     max_items: int
     patience_s: float = 0.0
+    max_padded: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class Taken(Generic[E]):
 def take(queue: Sequence[E], limits: Limits, now: float) -> Taken[E]:
     """Choose the next batch of a queue in order of arrival.
 
-    The batch keeps both limits, except that an entry larger than the token budget goes alone.
+    The batch keeps all limits, except that an entry larger than the token budget goes alone.
     """
     cancelled = tuple(entry for entry in queue if entry.cancelled)
     expired = tuple(entry for entry in queue if not entry.cancelled and _is_expired(entry, now))
@@ -116,8 +120,12 @@ def _fill(
 ) -> tuple[set[int], int]:
     """Add entries in this order until the first that does not fit; a first entry always fits."""
     grown = set(chosen)
+    longest = max((live[index].tokens for index in grown), default=0)
     for index in order:
+        longest = max(longest, live[index].tokens)
         fits = tokens + live[index].tokens <= limits.max_tokens and len(grown) < limits.max_items
+        if limits.max_padded is not None:
+            fits = fits and longest * (len(grown) + 1) <= limits.max_padded
         if grown and not fits:
             break
         grown.add(index)

@@ -45,6 +45,8 @@ from sie_server.engine.slots import Choice, Slot, Slots
 
 # On padding devices a batch prefers texts of similar length, but not at the price of more than this much waiting.
 PATIENCE_S = 0.05
+# A batch that pads may be so many times its budget of tokens long with the padding; likeness in length does the rest.
+PADDED_BUDGETS: Final = 2
 # Outputs of an adapter, one of which each of these tasks needs; encode is checked by the dimensions of its vectors.
 TASK_OUTPUTS: Final = MappingProxyType(
     {
@@ -228,6 +230,8 @@ class Engine:
             return "shutting down"
         if self.health.problem is not None:
             return f"the device does not work: {self.health.problem}"
+        if not self.health.is_tried:
+            return "the device has not computed anything yet"
         waits_for = [*self._models.preloading, *self._loras.preloading]
         return f"loading {', '.join(waits_for)}" if waits_for else None
 
@@ -323,12 +327,13 @@ class Engine:
         tokens = slot.weights.max_batch_tokens
         if self._device.kind == "cpu":
             tokens = min(tokens, self.limits.cpu_batch_tokens)
-        patience_s = PATIENCE_S if adapter.capabilities.pads else 0.0
+        pads = adapter.capabilities.pads
+        patience_s = PATIENCE_S if pads else 0.0
         return ModelLoop(
             slot.name,
             adapter,
             self._device,
-            Limits(tokens, self.limits.max_batch_items, patience_s),
+            Limits(tokens, self.limits.max_batch_items, patience_s, PADDED_BUDGETS * tokens if pads else None),
             self.limits.queue,
             self._queue_ports,
         )

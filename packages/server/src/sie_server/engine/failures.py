@@ -46,4 +46,8 @@ _CLASSES: tuple[tuple[type[Exception], ErrorClass], ...] = (
     (ImportError, ErrorClass.DEPENDENCY),
     (MemoryError, ErrorClass.OOM),
     (TimeoutError, ErrorClass.TIMEOUT),
+    # A file that is not there or not for us stays so; any other trouble of a disk may be over in a moment.
+    (FileNotFoundError, ErrorClass.UNKNOWN),
+    (PermissionError, ErrorClass.UNKNOWN),
+    (OSError, ErrorClass.NETWORK),
 )

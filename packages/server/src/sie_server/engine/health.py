@@ -1,13 +1,15 @@
 """Whether the device computes. A batch that ends well is proof; without one for a while, a tiny product is asked for.
 
-The product goes the way of a batch, so a device that hangs is found as one that fails. It knows no model: a model that
-fails by itself makes no worker unready.
+On an accelerator the product goes the way of a batch, so that one that hangs is found as well as one that fails. A CPU
+has a thread to spare for it: there a long batch is no sign of anything. It knows no model: a model that fails by itself
+makes no worker unready.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from sie_server.engine.device import Device, Work
 from sie_server.engine.loop import Clock
@@ -37,14 +39,18 @@ class DeviceHealth:
         self._changed = changed
         self._computed_at = clock()
         self.problem: str | None = None
+        self.is_tried = not limits.interval_s
 
     def computed(self) -> None:
         """The device has computed something."""
+        self.is_tried = True
         self._computed_at = self._clock()
         self._set(None)
 
     async def watch(self) -> None:
-        """Try the device whenever it was idle for an interval; until cancelled."""
+        """Try the device at once, and whenever it was idle for an interval; until cancelled."""
+        if self._limits.interval_s:
+            await self.check()
         while self._limits.interval_s:
             await asyncio.sleep(self._limits.interval_s)
             if self._clock() - self._computed_at >= self._limits.interval_s:
@@ -52,10 +58,7 @@ class DeviceHealth:
 
     async def check(self) -> None:
         """Try the device once."""
-        asked_at = self._clock()
-        tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        work = Work(lambda _: self._self_test(self._device.kind), lambda _: _settle(tried, None), _settler(tried))
-        self._device.ask("", lambda: work)  # of no model
+        asked_at, tried = self._clock(), self._try()
         done, _ = await asyncio.wait((tried,), timeout=self._limits.timeout_s)
         if not done:
             if self._computed_at <= asked_at:
@@ -67,6 +70,16 @@ class DeviceHealth:
         else:
             log.error("the device failed its self-test", exc_info=error)
             self._set("it failed its self-test")
+        self.is_tried = True
+
+    def _try(self) -> "asyncio.Future[None]":
+        test = partial(self._self_test, self._device.kind)
+        if self._device.kind == "cpu":
+            return asyncio.ensure_future(asyncio.to_thread(test))
+        tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        work = Work(lambda _: test(), lambda _: _settle(tried, None), _settler(tried))
+        self._device.ask("", lambda: work)  # of no model
+        return tried
 
     def _set(self, problem: str | None) -> None:
         if problem != self.problem:

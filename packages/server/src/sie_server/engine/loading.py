@@ -3,11 +3,12 @@
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from sie_server.adapters.base import Adapter, ModelSpec, WeightsSource
 from sie_server.adapters.registry import AdapterFactory
-from sie_server.adapters.shared.weight_files import lora_bytes, tensor_bytes
+from sie_server.adapters.shared.weight_files import graph_bytes, lora_bytes, tensor_bytes
 from sie_server.weights.store import Hold, local_only
 
 CPU_FLOAT_BYTES: Final = 4  # a CPU computes in float32, whatever the files hold
@@ -36,15 +37,20 @@ def fetch(spec: ModelSpec, device: str, hold: Callable[[WeightsSource], Hold] = 
     held = hold(spec.source)
     float_bytes = CPU_FLOAT_BYTES if device == "cpu" else FLOAT_BYTES.get(spec.precision or "float16", 2)
     try:
-        if spec.source.lora:
-            size = lora_bytes(held.folder, float_bytes)
-        else:
-            size = tensor_bytes(held.folder, allow_pickle=spec.source.allow_pickle, float_bytes=float_bytes)
+        size = _size_of(held.folder, spec.source, float_bytes)
     except BaseException:
         held.release()
         raise
     local = replace(spec, source=replace(spec.source, path=str(held.folder)))
     return Fetched(local, size, held.release)
+
+
+def _size_of(folder: Path, source: WeightsSource, float_bytes: int) -> int:
+    if source.lora:
+        return lora_bytes(folder, float_bytes)
+    if source.graph is not None:
+        return graph_bytes(folder / source.graph)
+    return tensor_bytes(folder, allow_pickle=source.allow_pickle, float_bytes=float_bytes)
 
 
 def build(factory: AdapterFactory, fetched: Fetched, device: str) -> Adapter:

@@ -11,7 +11,18 @@ from sie_server.adapters.base import Adapter, Outputs, Prepared
 from sie_server.core.batching import Limits, take
 from sie_server.core.drain import DrainRate
 from sie_server.engine.device import Device, Work
-from sie_server.engine.jobs import Answer, Job, Row, Waiting, jobs_of, making_room, not_finite, shutting_down, too_late
+from sie_server.engine.jobs import (
+    Answer,
+    Job,
+    Row,
+    Waiting,
+    inference_error,
+    jobs_of,
+    making_room,
+    not_finite,
+    shutting_down,
+    too_late,
+)
 from sie_server.engine.outputs import broken_rows
 from sie_server.engine.recovery import Attempt, Recovery, RescuePorts
 from sie_server.engine.signal import Signal
@@ -196,7 +207,9 @@ class ModelLoop:
         if self._refusal is not None:
             raise self._refusal(self.name)
         limit = self._queue_limits.max_tokens
-        if self._tokens and self._tokens + tokens > limit:
+        # A request of more than half of what fits comes in while at most half is taken: others would always be first.
+        is_large = tokens > limit / 2 and self._tokens <= limit / 2
+        if self._tokens + tokens > limit and not is_large:
             excess = (self._tokens + tokens - limit) / self._tokens
             raise self._full(f"{self._tokens} tokens waiting and takes at most {limit}", int(excess * self.waiting))
 
@@ -260,7 +273,12 @@ class ModelLoop:
             return Computed(outputs, broken_rows(outputs, len(prepared)), started, self._clock())
 
         def done(computed: Computed) -> None:
-            self._answer(attempt.entries, computed)
+            try:
+                self._answer(attempt.entries, computed)
+            except Exception as error:  # noqa: BLE001 - a bug of ours must not leave requests without an answer
+                problem = inference_error(self.name, error)
+                for job in jobs_of(attempt.entries):
+                    job.fail(problem)
             self._recovery.settled(attempt)
             self._resume(())
 

@@ -114,6 +114,14 @@ class Recovery:
                 job.fail(problem)
         await asyncio.gather(*pending, return_exceptions=True)
 
+    async def _rescue(self, attempt: Attempt, work: Coroutine[Any, Any, None]) -> None:
+        """A rescue that fails itself ends the batch: whoever waits for it hears so."""
+        try:
+            await work
+        except Exception:
+            log.exception("the rescue of a batch of model %s failed", self._model)
+            self._give_up(attempt)
+
     async def _clear(self, attempt: Attempt) -> None:
         self._ports.count(self._model, OomEvent.CLEARED)
         await self._ports.clear()
@@ -124,6 +132,9 @@ class Recovery:
             self._ports.count(self._model, OomEvent.EVICTED)
             self._go_on(attempt, replace(attempt.history, evicted=True), (attempt.entries,))
             return
+        self._give_up(attempt)
+
+    def _give_up(self, attempt: Attempt) -> None:
         for job in jobs_of(attempt.entries):
             job.fail(out_of_memory(self._model))
         self._lose(attempt)
@@ -141,6 +152,8 @@ class Recovery:
         self._resume(())
 
     def _begin(self, attempt: Attempt, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=f"rescue a batch of {self._model}")
+        task = asyncio.get_running_loop().create_task(
+            self._rescue(attempt, work), name=f"rescue a batch of {self._model}"
+        )
         self._tasks[task] = attempt
         task.add_done_callback(lambda done: self._tasks.pop(done, None))

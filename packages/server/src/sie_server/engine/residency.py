@@ -153,6 +153,8 @@ class Residency:
             await slot.loop.drain(self._limits.drain_s)
             slot.loras.clear()
             await in_thread(_dropping(slot.loop.adapter, self._ports.release))
+        except Exception:  # whoever made room with it goes on, and finds out whether there is some
+            log.exception("model %s did not unload in order", slot.name)
         finally:
             slot.loop, slot.size_bytes, slot.loras = None, 0, {}
             slot.state = advance(slot.state, Step.UNLOADED)

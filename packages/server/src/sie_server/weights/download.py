@@ -11,6 +11,7 @@ from typing import BinaryIO, Final, Protocol
 
 from sie_server.adapters.base import LoadError
 from sie_server.core.lifecycle import ErrorClass
+from sie_server.weights.local_cache import size_of
 from sie_server.weights.locks import StoppedError
 from sie_server.weights.snapshot import File, Manifest, Snapshot, digest_of
 
@@ -121,8 +122,8 @@ def download(source: Source, snapshot: Snapshot, manifest: Manifest, folder: Pat
 
 
 def present(folder: Path) -> int:
-    """Bytes of what has come so far."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of what has come so far; files are renamed meanwhile."""
+    return size_of(folder)
 
 
 @_writing()

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sie_server.adapters.base import LoadError
-from sie_server.adapters.shared.accelerator import is_out_of_memory
+from sie_server.adapters.shared.accelerator import choose, is_out_of_memory
 from sie_server.adapters.shared.held import fitting
 from sie_server.core.lifecycle import ErrorClass
 
@@ -27,3 +27,11 @@ def test_weights_that_do_not_fit_are_a_load_that_may_succeed_later_and_other_err
     assert refused.value.error_class is ErrorClass.OOM
     with pytest.raises(RuntimeError, match="size"), fitting("cpu"):
         torch.ones(2) @ torch.ones(3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test asks for in vain")
+@pytest.mark.parametrize(("wanted", "said"), [("cuda", "finds no device 'cuda'"), ("tpu", "choose auto, cpu, cuda")])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(wanted: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        choose(wanted)
+    assert choose("cpu") == "cpu"

@@ -29,6 +29,10 @@ class CountingEncoder:
         self._encoder = encoder
         self.read = 0
 
+    @property
+    def targets(self) -> None:
+        return None
+
     def encode(self, sequences: Sequence[Array], **options: Any) -> tuple[torch.Tensor, list[int]]:
         self.read += len(sequences)
         return self._encoder.encode(sequences, **options)

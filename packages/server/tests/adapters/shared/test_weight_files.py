@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from sie_server.adapters.base import LoadError
-from sie_server.adapters.shared.weight_files import tensor_bytes
+from sie_server.adapters.shared.weight_files import graph_bytes, tensor_bytes
 from sie_server.adapters.shared.weights import read_pickle, read_tensors
 from sie_server.core.lifecycle import ErrorClass
 
@@ -121,3 +121,11 @@ def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(LoadError, match=f"'{file}' cannot be read: .*not fully covered"):
         read_tensors(tmp_path)
+
+
+def test_a_graph_takes_what_lies_beside_it_as_well(tmp_path: Path) -> None:
+    for name, size in (("model.onnx", 5), ("model.onnx_data", 70), ("model.onnx.data", 900), ("model_q4.onnx", 8000)):
+        (tmp_path / name).write_bytes(bytes(size))
+    assert graph_bytes(tmp_path / "model.onnx") == 975
+    assert graph_bytes(tmp_path / "model_q4.onnx") == 8000
+    assert graph_bytes(tmp_path / "other.onnx") == 0

@@ -15,7 +15,13 @@ CPU_ALLOCATOR: Final = "DefaultCPUAllocator: can't allocate memory"
 
 
 def choose(wanted: str) -> str:
-    """The kind of device behind `auto`, `cpu`, `cuda` or `mps`. May import torch: not for the event loop."""
+    """The kind of device behind `auto`, `cpu`, `cuda` or `mps`. May import torch: not for the event loop.
+
+    Raises:
+        ValueError: torch cannot compute on the one that is wanted.
+    """
+    if wanted not in ("auto", "cpu"):
+        _check(wanted)
     if wanted != "auto":
         return wanted
     possible = sys.platform == "darwin" or any(Path(file).exists() for file in DRIVER_FILES)
@@ -28,26 +34,47 @@ def choose(wanted: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def _check(wanted: str) -> None:
+    try:
+        import torch  # noqa: PLC0415 - the same
+    except ImportError as error:
+        raise ValueError(f"device '{wanted}' needs torch, which is not installed; install sie-server[torch]") from error
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps}.get(wanted)
+    if backend is None:
+        raise ValueError(f"device '{wanted}' does not exist; choose auto, cpu, cuda or mps")
+    if not backend.is_available():
+        raise ValueError(f"torch {torch.__version__} finds no device '{wanted}' on this machine; choose auto or cpu")
+
+
 def memory(kind: str) -> tuple[GpuStatus, ...]:
-    """Name and memory of each accelerator; empty for a CPU."""
+    """Name and memory of each accelerator; empty for a CPU, and for one that does not answer."""
     if kind != "cuda":
         return ()
     import torch  # noqa: PLC0415 - loaded already: the device was chosen by asking it
 
-    free, total = torch.cuda.mem_get_info()
-    name = torch.cuda.get_device_name()
+    try:
+        free, total = torch.cuda.mem_get_info()
+        name = torch.cuda.get_device_name()
+    except RuntimeError:  # it failed; the self-test says so where it counts
+        return ()
     return (GpuStatus(device="cuda:0", name=name, memory_used_bytes=total - free, memory_total_bytes=total),)
 
 
 def read_memory(kind: str) -> tuple[int, int] | None:
-    """Bytes in use and bytes there are on an accelerator; what torch only keeps for later is free. None for a CPU."""
+    """Bytes in use and bytes there are on an accelerator; what torch only keeps for later is free.
+
+    None for a CPU, and for an accelerator that does not answer.
+    """
     if kind not in ("cuda", "mps"):
         return None
     import torch  # noqa: PLC0415 - loaded already: the device was chosen by asking it
 
     if kind == "mps":
         return torch.mps.current_allocated_memory(), torch.mps.recommended_max_memory()
-    free, total = torch.cuda.mem_get_info()
+    try:
+        free, total = torch.cuda.mem_get_info()
+    except RuntimeError:
+        return None
     cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     return total - free - cached, total
 

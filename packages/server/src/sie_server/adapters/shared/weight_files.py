@@ -1,5 +1,6 @@
 """Which files of a model folder hold its tensors, and how large those are. Reads headers only, and needs no torch."""
 
+import glob
 import json
 import math
 from pathlib import Path
@@ -53,6 +54,12 @@ def tensor_bytes(folder: Path, *, allow_pickle: bool = False, float_bytes: int |
         for file in weight_files(each, allow_pickle=allow_pickle)
     ]
     return sum(_tensors_of(file, float_bytes) for file in files)
+
+
+def graph_bytes(graph: Path) -> int:
+    """Bytes of an ONNX graph and of the weights that lie beside it (`NAME_data`, `NAME.data`); 0 when there is none."""
+    files = graph.parent.glob(f"{glob.escape(graph.name)}*")
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def lora_bytes(folder: Path, float_bytes: int) -> int:
