@@ -1,5 +1,6 @@
 """What a router says before it knows who may serve whom."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import msgspec
 import pytest
 
 from router_builders import MODEL, pool, status
-from router_fakes import FakeWorker, Served, eventually, served, settings
+from router_fakes import WAIT_S, FakeWorker, Served, eventually, served, settings
 from router_kube import FakeKube, kubeconfig
 from sie_router.core.demand import wanted
 from sie_router.settings import Kubernetes
@@ -72,7 +73,8 @@ async def test_a_worker_that_runs_is_met_before_the_first_request(make_worker: M
     worker = await make_worker(status("l4-0", loaded=[MODEL]))
     async with served(settings(worker)) as router, httpx.AsyncClient(base_url=router.url) as client:
         codes = set[int]()
-        while (answer := await client.post(ENCODE, content=b"{}")).status_code != 200:
-            codes.add(answer.status_code)
+        async with asyncio.timeout(WAIT_S):
+            while (answer := await client.post(ENCODE, content=b"{}")).status_code != 200:
+                codes.add(answer.status_code)
         assert codes <= {503}
         assert (await client.get("/readyz")).json()["healthy_workers"] == 1

@@ -172,6 +172,22 @@ async def test_the_workers_of_the_start_are_listed_when_each_said_something_or_w
     await asyncio.gather(following, return_exceptions=True)
 
 
+async def test_nobody_waits_long_for_a_worker_that_says_nothing() -> None:
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(mute, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    store, discovery = awaiting(), StaticDiscovery([f"http://127.0.0.1:{port}"])
+    following = asyncio.create_task(follow(discovery, store.publish, random.random, dialling_s=0.01))
+    async with asyncio.timeout(DIALLING_S / 2):  # it would be dialled for `CONNECT_TIMEOUT_S`
+        await eventually(lambda: not store.snapshot().unheard)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    server.close()
+
+
 async def test_nobody_waits_for_a_source_for_ever(caplog: pytest.LogCaptureFixture) -> None:
     store = awaiting()
     following = asyncio.create_task(follow(Named(), store.publish, random.random, listing_s=0.01))

@@ -105,17 +105,22 @@ class Feed:
 
 
 async def follow(
-    discovery: Discovery, publish: Publish, draw: Callable[[], float], *, listing_s: float = LISTING_S
+    discovery: Discovery,
+    publish: Publish,
+    draw: Callable[[], float],
+    *,
+    listing_s: float = LISTING_S,
+    dialling_s: float = DIALLING_S,
 ) -> None:
     """Keep exactly one feed for each URL the discovery names; never returns, cancel it.
 
     A worker that leaves keeps the feed it has. One that serves again under the URL of one that left is another one.
-    `WorkersListed` comes when the workers of the first whole list were dialled: at most `DIALLING_S` after that list,
-    or `listing_s` seconds after the start without one.
+    `WorkersListed` comes when the workers of the first whole list were dialled: at most `dialling_s` after that list,
+    or `listing_s` after the start without one, in seconds.
     """
     async with asyncio.TaskGroup() as group:
         listed: asyncio.Future[list[Feed]] = asyncio.get_running_loop().create_future()
-        group.create_task(_tell_listed(listed, publish, listing_s), name="first list of workers")
+        group.create_task(_tell_listed(listed, publish, listing_s, dialling_s), name="first list of workers")
         feeds: dict[str, tuple[Feed, asyncio.Task[None]]] = {}
         leaving: frozenset[str] = frozenset()
         async for endpoints in discovery.watch():
@@ -134,19 +139,21 @@ async def follow(
         await asyncio.Event().wait()
 
 
-async def _tell_listed(listed: asyncio.Future[list[Feed]], publish: Publish, listing_s: float) -> None:
+async def _tell_listed(
+    listed: asyncio.Future[list[Feed]], publish: Publish, listing_s: float, dialling_s: float
+) -> None:
     try:
         async with asyncio.timeout(listing_s):
             feeds = await listed
     except TimeoutError:
         logger.warning("not every source of workers has said anything within %g s, going on without it", listing_s)
     else:
-        await _dialled(feeds)
+        await _dialled(feeds, dialling_s)
     publish(WorkersListed())
 
 
-async def _dialled(feeds: Iterable[Feed]) -> None:
+async def _dialled(feeds: Iterable[Feed], dialling_s: float) -> None:
     with suppress(TimeoutError):
-        async with asyncio.timeout(DIALLING_S):
+        async with asyncio.timeout(dialling_s):
             for feed in feeds:
                 await feed.dialled.wait()
