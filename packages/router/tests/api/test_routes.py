@@ -67,6 +67,8 @@ async def test_each_generation_of_clients_hears_what_it_understands(
         ("POST", f"/v1/encode/{MODEL}", {"X-SIE-MACHINE-PROFILE": "h100"}, ErrorCode.GPU_NOT_CONFIGURED),
         ("POST", f"/v1/encode/{MODEL}", {"X-SIE-Pool": "tenant"}, ErrorCode.POOL_NOT_FOUND),
         ("GET", "/v1/models/no/such", {}, ErrorCode.MODEL_NOT_FOUND),
+        ("GET", "/v1/models/default:/no/such", {}, ErrorCode.MODEL_NOT_FOUND),
+        ("GET", f"/v1/models/vision:/{MODEL}", {}, ErrorCode.BUNDLE_CONFLICT),
     ],
 )
 async def test_every_error_has_the_one_envelope(
@@ -178,6 +180,7 @@ async def test_models_join_the_catalogue_with_the_workers(make_worker: MakeWorke
         listed = (await client.get("/v1/models")).json()["models"]
         assert [(model["name"], model["state"]) for model in listed] == [(MODEL, "loaded"), ("org/other", "loading")]
         one = (await client.get("/v1/models/baai/BGE-M3")).json()
+        assert (await client.get("/v1/models/Default:/baai/BGE-M3:default")).json() == one
     assert one == listed[0]
     assert one | {} == {
         "name": MODEL,

@@ -39,6 +39,14 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         read_catalog(tmp_path / "nowhere", tmp_path)
 
 
+def test_an_empty_folder_is_no_catalogue(tmp_path: Path) -> None:
+    models, bundles = folders(tmp_path)
+    (tmp_path / "none").mkdir()
+    for pair in ((tmp_path / "none", bundles), (models, tmp_path / "none")):
+        with pytest.raises(ValueError, match="none' holds no"):
+            read_catalog(*pair)
+
+
 def swap(mount: Path, version: str, files: dict[str, str]) -> None:
     """Change a folder the way a ConfigMap's mount changes: new files aside, then one link is swapped."""
     (mount / version).mkdir(parents=True)
@@ -49,6 +57,12 @@ def swap(mount: Path, version: str, files: dict[str, str]) -> None:
     for name in files:
         if not (mount / name).is_symlink():
             (mount / name).symlink_to(f"..data/{name}")
+
+
+def empty(mount: Path) -> None:
+    """Take every file away, as a ConfigMap without keys does."""
+    for path in mount.glob("*.yaml"):
+        path.unlink()
 
 
 def model(name: str) -> str:
@@ -75,6 +89,9 @@ async def test_a_swapped_config_map_is_read_and_a_wrong_one_keeps_the_last(
         before = len(caplog.records)
         await asyncio.to_thread(router.app.catalog.look)
         assert len(caplog.records) == before
+        assert await names(router) == ["org/b"]
+        empty(models)
+        await eventually(lambda: "holds no *.yaml" in caplog.text)
         assert await names(router) == ["org/b"]
         swap(models, "..4", {"a.yaml": model("org/c")})
         await eventually(lambda: listed(router) == ["org/c"])

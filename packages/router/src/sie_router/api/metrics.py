@@ -6,6 +6,7 @@ A scrape changes nothing. Label values come from configuration, never from calle
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
 from itertools import accumulate
 from operator import itemgetter
 from typing import Final
@@ -26,6 +27,16 @@ from sie_router.data.outcome import Outcome
 BUCKETS_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
 MAX_MODEL_SERIES: Final = 1000
 _LABELS: Final = ("machine_profile", "bundle")
+
+
+class Task(StrEnum):
+    """What runs as long as the router does; label values."""
+
+    WORKERS = "workers"
+    POOLS = "pools"
+    REAPER = "reaper"
+    CLOCK = "clock"
+    CATALOGUE = "catalogue"
 
 
 class Latencies:
@@ -49,12 +60,16 @@ class Latencies:
 
 
 class Counters:
-    """What happened since the process started. Only `count` writes; keys are bounded by configuration."""
+    """What happened since the process started; keys are bounded by configuration.
+
+    Only `count` writes, and of `restarts`, by task, whoever supervises the tasks.
+    """
 
     def __init__(self) -> None:
         self.requests: dict[tuple[str, int, Group], int] = {}
         self.latencies: dict[tuple[str, str], Latencies] = {}
         self.provisioning: dict[str, int] = {}
+        self.restarts: dict[str, int] = {task.value: 0 for task in Task}
 
     def count(self, outcome: Outcome) -> None:
         """Count one finished request, whatever became of it."""
@@ -121,6 +136,12 @@ class RouterCollector(Collector):
         for profile, count in counts.items():
             provisioning.add_metric((profile,), count)
         yield provisioning
+        restarts = CounterMetricFamily(
+            "sie_router_task_restarts", "Tasks of the router that ended and were begun again", labels=("task",)
+        )
+        for task, count in self._counters.restarts.items():
+            restarts.add_metric((task,), count)
+        yield restarts
 
     def _groups(self, fleet: Fleet) -> Iterator[Metric]:
         demand = GaugeMetricFamily(
