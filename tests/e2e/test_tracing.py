@@ -74,7 +74,7 @@ def router(worker: str, env: dict[str, str]) -> Iterator[str]:
     popen = subprocess.Popen([*command, "-w", worker, "--group", "l4", "-l", "error"], env={**os.environ, **env})  # noqa: TID251 - for a child
     url = f"http://127.0.0.1:{port}"
     try:
-        eventually(lambda: httpx.get(f"{url}/readyz").json()["healthy_workers"] == 1)
+        eventually(lambda: httpx.get(f"{url}/readyz").json().get("healthy_workers") == 1)
         yield url
     finally:
         popen.terminate()

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sie_protocol.versions import VERSION, Dialect, dialect_for, is_skewed, parse_version
+from sie_protocol.errors import RULES, ErrorCode, Problem, envelope
+from sie_protocol.headers import ERROR_CODE, RETRY_AFTER
+from sie_protocol.versions import VERSION, Dialect, dialect_for, envelope_for, is_skewed, parse_version
 
 NUMBERS = st.integers(0, 50)
 PACKAGES = Path(__file__).parents[2]
@@ -17,17 +19,48 @@ PACKAGES = Path(__file__).parents[2]
     [
         (None, Dialect(202, "router")),
         ("unknown", Dialect(202, "router")),
-        ("0.1.10", Dialect(202, "router")),
-        ("0.2.0", Dialect(202, "router")),
-        ("0.3.0", Dialect(202, "gateway")),
-        ("0.6.4", Dialect(202, "gateway")),
-        ("0.6.5", Dialect(503, "gateway")),
-        ("0.10.1", Dialect(503, "gateway")),
-        ("1.0.0rc1", Dialect(503, "gateway")),
+        ("0.1.10", Dialect(202, "router", None, 400)),
+        ("0.2.0", Dialect(202, "router", None, 400)),
+        ("0.3.0", Dialect(202, "gateway", None, 400)),
+        ("0.6.4", Dialect(202, "gateway", None, 400)),
+        ("0.6.5", Dialect(503, "gateway", ErrorCode.MODEL_LOADING)),
+        ("0.8.3", Dialect(503, "gateway", ErrorCode.MODEL_LOADING)),
+        ("0.9.0", Dialect(503, "gateway", ErrorCode.QUEUE_UNAVAILABLE)),
+        ("0.10.1", Dialect(503, "gateway", ErrorCode.QUEUE_UNAVAILABLE)),
+        ("1.0.0rc1", Dialect(503, "gateway", ErrorCode.QUEUE_UNAVAILABLE)),
     ],
 )
 def test_each_generation_of_clients_hears_its_own_dialect(version: str | None, dialect: Dialect) -> None:
     assert dialect_for(version) == dialect
+
+
+@pytest.mark.parametrize("code", list(ErrorCode))
+@pytest.mark.parametrize("version", [None, VERSION, "0.6.4", "0.6.5", "0.8.3", "0.9.0", "0.10.1"])
+def test_every_published_client_tries_again_what_can_pass_and_nothing_else(
+    version: str | None, code: ErrorCode
+) -> None:
+    problem = Problem(code, "text", details={"fact": 1})
+    shape = envelope_for(problem, version)
+    headers, inner = dict(shape.headers), shape.body["error"]
+    assert (inner["message"], inner["fact"], inner["code"]) == ("text", 1, headers[ERROR_CODE])
+    assert inner.get("reason", inner["code"]) == code, "the honest code is there for who reads it"
+    if version is None:
+        assert shape == envelope(problem)
+    elif shape.status == 503 and code in NEEDED:
+        assert RULES[code].retryable is retries(version, inner["code"], has_delay=RETRY_AFTER in headers)
+
+
+# Without the one that is only heard, and the one that ends the call of clients from 0.6.5 to 0.7.
+NEEDED = set(ErrorCode) - {ErrorCode.QUEUE_FULL, ErrorCode.QUEUE_UNAVAILABLE}
+
+
+def retries(version: str, code: str, *, has_delay: bool) -> bool:
+    """What a published client does about a 503, as read in its source."""
+    numbers = parse_version(version) or (0, 0, 0)
+    if numbers < (0, 6, 5):
+        return True
+    known = {"PROVISIONING", "MODEL_LOADING", "LORA_LOADING", "RESOURCE_EXHAUSTED"}
+    return code in known or (numbers >= (0, 9, 0) and code == "QUEUE_UNAVAILABLE" and has_delay)
 
 
 @given(NUMBERS, NUMBERS, NUMBERS)

@@ -43,7 +43,7 @@ async def line(stream: asyncio.StreamReader | None, pattern: str) -> re.Match[st
 
 async def healthy(client: httpx.AsyncClient, count: int) -> None:
     async with asyncio.timeout(30):
-        while (await client.get("/readyz")).json()["healthy_workers"] != count:  # noqa: ASYNC110 - another process has no event
+        while (await client.get("/readyz")).json().get("healthy_workers") != count:  # noqa: ASYNC110 - another process has no event
             await asyncio.sleep(0.01)
 
 

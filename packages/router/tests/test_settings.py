@@ -88,6 +88,12 @@ def test_what_cannot_be_used_is_named(flags: Flags, environ: dict[str, str], nam
         read_settings(flags, environ)
 
 
+def test_the_workers_of_one_token_are_bounded_where_that_is_said() -> None:
+    assert read_settings(Flags(), {}).max_workers_per_owner is None
+    said = read_settings(Flags(), {"SIE_ROUTER_MAX_WORKERS_PER_OWNER": "9", "SIE_ROUTER_MAX_POOLS_PER_OWNER": "3"})
+    assert (said.max_workers_per_owner, said.max_pools_per_owner) == (9, 3)
+
+
 @pytest.mark.parametrize("mode", ["static", "Token", " STATIC "])
 def test_tokens_are_read_from_either_variable(mode: str) -> None:
     one = read_settings(Flags(), {"SIE_AUTH_MODE": mode, "SIE_AUTH_TOKEN": "a, b"}).auth

@@ -9,6 +9,7 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import JSON, MSGPACK, X_MSGPACK
 
 MAX_BODY_BYTES: Final = 34 * 1024 * 1024
+PAUSE_S: Final = 30.0  # who sends or takes nothing for longer does not go on: it has died, or means no good
 
 T = TypeVar("T")
 ArrayHook = Callable[[Any], Any]
@@ -59,3 +60,9 @@ def body_too_long(size_bytes: int, limit_bytes: int = MAX_BODY_BYTES) -> Problem
         ErrorCode.INPUT_TOO_LONG,
         f"the body has {size_bytes} bytes, the limit is {limit_bytes}; send fewer items per request",
     )
+
+
+def body_stopped(size_bytes: int, pause_s: float) -> Problem:
+    """The refusal of a body of which no more came for so long after so many bytes."""
+    text = f"the body stopped for {pause_s:g} s after {size_bytes} bytes; send it without a break"
+    return Problem(ErrorCode.INVALID_INPUT, text)

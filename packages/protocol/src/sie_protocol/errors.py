@@ -39,6 +39,7 @@ class ErrorCode(StrEnum):
     SHUTTING_DOWN = "SHUTTING_DOWN"
     WORKER_UNAVAILABLE = "WORKER_UNAVAILABLE"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    QUEUE_UNAVAILABLE = "QUEUE_UNAVAILABLE"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
 
 
@@ -73,11 +74,12 @@ RULES: Final[Mapping[ErrorCode, Rule]] = MappingProxyType(
         ErrorCode.LORA_LOADING: Rule(503, retryable=True, retry_after_s=1),
         ErrorCode.QUEUE_FULL: Rule(503, retryable=True, retry_after_s=1),
         ErrorCode.RESOURCE_EXHAUSTED: Rule(503, retryable=True, retry_after_s=5),
-        # Old clients retry any 503; newer ones know QUEUE_FULL and MODEL_LOADING only, so routers hide the next two
-        # behind a retry on another worker and answer with PROVISIONING when there is none.
+        # Old clients retry any 503; newer ones only those they know, and hear others in place of the next three
+        # (`versions.DIALECTS`).
         ErrorCode.SHUTTING_DOWN: Rule(503, retryable=True, retry_after_s=1),
         ErrorCode.WORKER_UNAVAILABLE: Rule(503, retryable=True, retry_after_s=1),
         ErrorCode.STORE_UNAVAILABLE: Rule(503, retryable=True, retry_after_s=1),
+        ErrorCode.QUEUE_UNAVAILABLE: Rule(503, retryable=True, retry_after_s=1),
         ErrorCode.DEADLINE_EXCEEDED: Rule(504, retryable=True, retry_after_s=1),
     }
 )

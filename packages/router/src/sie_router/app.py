@@ -5,7 +5,7 @@ import itertools
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
@@ -21,7 +21,7 @@ from sie_router.api.explain import explain_routes
 from sie_router.api.front import Front
 from sie_router.api.health import Phase, health_routes
 from sie_router.api.inference import InferenceRoute, NamedRoute, describe
-from sie_router.api.metrics import Counters, RouterCollector, metric_routes
+from sie_router.api.metrics import Counters, RouterCollector, Task, metric_routes
 from sie_router.api.metrics_flow import FlowCollector
 from sie_router.api.models import model_routes
 from sie_router.api.page import page_routes
@@ -40,9 +40,12 @@ from sie_router.control.pools_kube import KubePools
 from sie_router.control.pools_memory import MemoryPools
 from sie_router.control.reaper import Reaper
 from sie_router.control.store import FleetStore
+from sie_router.control.strangers import Strangers
+from sie_router.control.supervise import supervise
 from sie_router.control.ticker import tick
 from sie_router.core.catalog import AnyModel, Models, UnreadCatalog
 from sie_router.core.events import CatalogPut, Tick
+from sie_router.core.fleet import Source
 from sie_router.core.index import empty_fleet
 from sie_router.core.pools import Caller
 from sie_router.data.admission import Admission
@@ -76,7 +79,8 @@ class RouterApp:
         self.phase = Phase.STARTING
         self.catalog = self._catalog_files()
         models: Models = AnyModel() if self.catalog is None else UnreadCatalog()
-        fleet = replace(empty_fleet(settings.groups, settings.profiles, settings.lease_s), models=models)
+        fleet = empty_fleet(settings.groups, settings.profiles, settings.lease_s)
+        fleet = replace(fleet, models=models, unheard=_unheard(settings))
         self.store = FleetStore(fleet, time.monotonic)
         self.inflight = Inflight(time.monotonic)
         self.health = HealthBook(self.store.publish, time.monotonic, random.random)
@@ -85,6 +89,7 @@ class RouterApp:
             max_per_worker=settings.max_connections_per_worker,
             clock=time.monotonic,
         )
+        self._strangers = Strangers(self.store.snapshot)
         self._silence = Silence(self.store.snapshot, self.upstream, time.monotonic)
         self.counters = Counters()
         self.retries = RetryBudget(time.monotonic())
@@ -120,7 +125,13 @@ class RouterApp:
         app.include_router(health_routes(snapshot, self._status, self._phase_now))
         app.include_router(model_routes(snapshot))
         app.include_router(explain_routes(snapshot, lambda: self.inflight.workers, random.random))
-        limits = Limits(self._settings.max_pools, self._settings.max_pool_workers)
+        settings = self._settings
+        limits = Limits(
+            max_pools=settings.max_pools,
+            max_workers=settings.max_pool_workers,
+            max_pools_per_owner=settings.max_pools_per_owner,
+            max_workers_per_owner=settings.max_workers_per_owner,
+        )
         app.include_router(pool_routes(Pools(self.pools, snapshot, self.store.publish, time.time, limits)))
         collector = RouterCollector(
             self.counters, snapshot, self.inflight, self.health.ejections, time.monotonic, time.time
@@ -139,8 +150,12 @@ class RouterApp:
         return CatalogFiles(models_dir, bundles_dir, lambda catalog: self.store.publish(CatalogPut(catalog)))
 
     def _phase_now(self) -> Phase:
-        is_unread = isinstance(self.store.snapshot().models, UnreadCatalog)
-        return Phase.UNREAD if is_unread and self.phase is Phase.SERVING else self.phase
+        fleet = self.store.snapshot()
+        if self.phase is not Phase.SERVING:
+            return self.phase
+        if fleet.unheard:
+            return Phase.STARTING
+        return Phase.UNREAD if isinstance(fleet.models, UnreadCatalog) else Phase.SERVING
 
     def _traced(self, app: ASGIApp) -> ASGIApp:
         if not self._settings.tracing:
@@ -154,10 +169,15 @@ class RouterApp:
         return tracing.around(app)
 
     def _pool_store(self) -> PoolStore:
-        kube = self._settings.kubernetes
+        settings, kube = self._settings, self._settings.kubernetes
         if self._kube is not None and kube is not None:
-            return KubePools(self._kube, random.random, lease_s=self._settings.lease_s, release=kube.release)
-        return MemoryPools() if self._settings.pools_file is None else FilePools(self._settings.pools_file)
+            most = settings.max_pool_workers
+            return KubePools(
+                self._kube, random.random, lease_s=settings.lease_s, release=kube.release, max_workers=most
+            )
+        if settings.pools_file is None:
+            return MemoryPools()
+        return FilePools(settings.pools_file, settings.max_pool_workers)
 
     def _ways(self, tokens: Tokens) -> tuple[Proxy, Express | None]:
         settings = self._settings
@@ -205,6 +225,7 @@ class RouterApp:
     def _pass_time(self) -> None:
         self.store.publish(Tick())
         self._silence.look()
+        self._strangers.look()
         fleet = self.store.snapshot()
         self.health.forget(fleet.workers)
         self.inflight.forget(fleet.pools)
@@ -218,6 +239,19 @@ class RouterApp:
             sources.append(KubeDiscovery(self._kube, kube.namespace, kube.services, kube.port, random.random))
         return sources
 
+    def _background(self) -> Mapping[Task, Callable[[], Coroutine[None, None, None]]]:
+        """Everything that is not a request. Each begins anew with what the store knows already."""
+        publish, snapshot = self.store.publish, self.store.snapshot
+        tasks: dict[Task, Callable[[], Coroutine[None, None, None]]] = {
+            Task.WORKERS: lambda: follow(Combined(self._sources(), random.random), publish, random.random),
+            Task.POOLS: lambda: follow_pools(self.pools, publish),
+            Task.REAPER: lambda: Reaper(self.pools, snapshot, publish, time.time).run(),
+            Task.CLOCK: lambda: tick(self._pass_time, self.upstream.close_idle),
+        }
+        if self.catalog is not None:
+            tasks[Task.CATALOGUE] = self.catalog.follow
+        return tasks
+
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
@@ -226,20 +260,19 @@ class RouterApp:
             stack.push_async_callback(self.upstream.close)
             if self._kube is not None:
                 stack.push_async_callback(self._kube.close)
-            background: list[Coroutine[None, None, None]] = [
-                follow(Combined(self._sources(), random.random), self.store.publish, random.random),
-                follow_pools(self.pools, self.store.publish),
-                Reaper(self.pools, self.store.snapshot, self.store.publish, time.time).run(),
-                tick(self._pass_time, self.upstream.close_idle),
-            ]
-            if self.catalog is not None:
-                background.append(self.catalog.follow())
-            for each in background:
-                task = asyncio.create_task(each)
+            for name, begin in self._background().items():
+                task = asyncio.create_task(supervise(name, begin, self.counters.restarts, random.random), name=name)
                 stack.push_async_callback(_ended, task)
             self.phase = Phase.SERVING
             yield
             self.drain()
+
+
+def _unheard(settings: Settings) -> frozenset[Source]:
+    """What there is to hear of before the first request; pools in memory ended with the last process."""
+    is_kube = settings.kubernetes is not None
+    awaited = {Source.POOLS: is_kube or settings.pools_file is not None, Source.WORKERS: is_kube or settings.workers}
+    return frozenset(source for source, is_any in awaited.items() if is_any)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -16,6 +16,7 @@ from typing import Literal, cast
 import uvicorn
 from starlette.types import ASGIApp
 
+from sie_protocol.codec import PAUSE_S
 from sie_protocol.headers import SERVER_VERSION
 from sie_protocol.heap import M_MMAP_THRESHOLD, tell_heap
 from sie_protocol.versions import VERSION
@@ -115,15 +116,26 @@ def _soon(call: Callable[[], None]) -> None:
 
 
 def server_config(
-    app: ASGIApp, express: Express | None, *, host: str, port: int, loop: Literal["uvloop", "none"], shutdown_s: int
+    app: ASGIApp,
+    express: Express | None,
+    *,
+    host: str,
+    port: int,
+    loop: Literal["uvloop", "none"],
+    shutdown_s: int,
+    pause_s: float = PAUSE_S,
 ) -> uvicorn.Config:
-    """How a router is served; every answer carries its version. `none` is for a caller with a loop of its own."""
+    """How a router is served; every answer carries its version. `none` is for a caller with a loop of its own.
+
+    `pause_s`: see `Protocol`.
+    """
     return uvicorn.Config(
         app,
         host=host,
         port=port,
         loop=loop,
-        http=cast("type[asyncio.Protocol]", partial(Protocol, express=express)),  # all uvicorn does is to call it
+        # All that uvicorn does is to call it.
+        http=cast("type[asyncio.Protocol]", partial(Protocol, express=express, pause_s=pause_s)),
         headers=[(SERVER_VERSION, VERSION)],
         ws_max_size=1 << 16,
         lifespan="on",

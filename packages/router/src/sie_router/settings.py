@@ -16,6 +16,7 @@ from sie_protocol.codec import MAX_BODY_BYTES
 from sie_router.core.catalog import DEFAULT_BUNDLE
 from sie_router.core.fleet import Group
 from sie_router.core.leases import LEASE_S
+from sie_router.core.pools import MAX_WORKERS
 from sie_router.core.rate import Rate
 
 LEVELS: Final = ("critical", "error", "warning", "info", "debug")
@@ -114,7 +115,9 @@ class Settings:
     pools_file: Path | None = None
     lease_s: float = LEASE_S
     max_pools: int = 100
-    max_pool_workers: int = 64
+    max_pool_workers: int = MAX_WORKERS
+    max_pools_per_owner: int = 20
+    max_workers_per_owner: int | None = None
     auth: AuthSettings = AuthSettings()
 
 
@@ -168,6 +171,8 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
         lease_s=env.number("SIE_ROUTER_LEASE_S", default.lease_s, least=1),
         max_pools=env.number("SIE_ROUTER_MAX_POOLS", default.max_pools),
         max_pool_workers=env.number("SIE_ROUTER_MAX_POOL_WORKERS", default.max_pool_workers),
+        max_pools_per_owner=env.number("SIE_ROUTER_MAX_POOLS_PER_OWNER", default.max_pools_per_owner),
+        max_workers_per_owner=env.number("SIE_ROUTER_MAX_WORKERS_PER_OWNER", 0) or None,
         auth=_auth(env),
     )
 

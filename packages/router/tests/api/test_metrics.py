@@ -109,6 +109,20 @@ async def test_the_series_of_a_dead_worker_disappear(make_worker: MakeWorker) ->
     assert value(series, "workers", status="unhealthy") == 1
 
 
+async def test_workers_of_one_name_have_series_of_their_own_wherever_they_are(make_worker: MakeWorker) -> None:
+    workers = [await make_worker(status("w", depth=depth)) for depth in (5, 7)]
+    workers.append(await make_worker(status("other", depth=1)))
+    async with served(settings(*workers)) as router:
+        await eventually(lambda: router.healthy() == 3)
+        series = await scrape(router)
+        depths = {dict(labels)["worker"]: found for (name, labels), found in series.items() if name.endswith("depth")}
+        assert depths == {f"w@127.0.0.1:{each.port}": each.frame.queue_depth for each in workers[:2]} | {"other": 1}
+        workers[0].kill()
+        await eventually(lambda: router.healthy() == 2)
+        left = {dict(labels)["worker"] for name, labels in await scrape(router) if name.endswith("breaker_open")}
+    assert left == {f"w@127.0.0.1:{workers[1].port}", "other"}
+
+
 async def test_every_router_exports_the_same_leases_and_they_die_with_the_pool(tmp_path: Path) -> None:
     more = {"pools_file": tmp_path / "pools.json", "groups": (Group("l4", "default"), Group("a100", "default"))}
     asked = {"name": "t", "gpus": {"l4": 2, "a100": 1}, "minimum_worker_count": 3}

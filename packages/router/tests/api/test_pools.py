@@ -1,3 +1,4 @@
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -168,6 +169,33 @@ async def test_there_are_never_more_pools_than_allowed() -> None:
         assert (await client.post("/v1/pools", json=TENANT)).status_code == 201
         too_long = await client.post("/v1/pools", content=b" " * 70_000)
         assert too_long.status_code == 413
+
+
+async def test_one_token_cannot_take_everything_from_the_others() -> None:
+    async with clients(auth=AUTH, max_pools=9, max_pools_per_owner=2, max_workers_per_owner=5) as (_, client):
+
+        async def make(token: str, name: str, count: int) -> httpx.Response:
+            asked = {"name": name, "gpus": {"l4": count}}
+            return await client.post("/v1/pools", json=asked, headers=bearer(token))
+
+        codes = [(await make("alice", name, count)).status_code for name, count in (("a", 1), ("b", 2), ("b", 3))]
+        assert codes == [201, 201, 200]
+        third, larger = await make("alice", "c", 1), await make("alice", "b", 5)
+        for refused, limit in ((third, "one token may have 2"), (larger, "one token may reserve 5")):
+            assert (refused.status_code, refused.headers["x-sie-error-code"]) == (503, "RESOURCE_EXHAUSTED")
+            assert limit in refused.json()["error"]["message"]
+        assert (await make("bob", "d", 5)).status_code == 201
+        assert (await make("bob", "a", 1)).status_code == 403  # not a matter of bounds
+        assert [(await make("root", name, 9)).status_code for name in ("e", "f", "g")] == [201] * 3
+        assert (await make("alice", "b", 4)).status_code == 200
+
+
+async def test_many_at_once_do_not_exceed_the_bounds_of_a_token(tmp_path: Path) -> None:
+    async with clients(auth=AUTH, max_pools_per_owner=2, pools_file=tmp_path / "pools.json") as (router, client):
+        await eventually(lambda: not router.app.store.snapshot().unheard)
+        asked = [{**TENANT, "name": f"p{number}"} for number in range(6)]
+        made = await asyncio.gather(*(client.post("/v1/pools", json=each, headers=bearer("alice")) for each in asked))
+        assert sorted(each.status_code for each in made) == [201, 201, 503, 503, 503, 503]
 
 
 async def test_looking_changes_nothing(make_worker: MakeWorker) -> None:

@@ -67,6 +67,8 @@ async def test_each_generation_of_clients_hears_what_it_understands(
         ("POST", f"/v1/encode/{MODEL}", {"X-SIE-MACHINE-PROFILE": "h100"}, ErrorCode.GPU_NOT_CONFIGURED),
         ("POST", f"/v1/encode/{MODEL}", {"X-SIE-Pool": "tenant"}, ErrorCode.POOL_NOT_FOUND),
         ("GET", "/v1/models/no/such", {}, ErrorCode.MODEL_NOT_FOUND),
+        ("GET", "/v1/models/default:/no/such", {}, ErrorCode.MODEL_NOT_FOUND),
+        ("GET", f"/v1/models/vision:/{MODEL}", {}, ErrorCode.BUNDLE_CONFLICT),
     ],
 )
 async def test_every_error_has_the_one_envelope(
@@ -81,6 +83,23 @@ async def test_every_error_has_the_one_envelope(
         assert answer.headers.get_list("x-sie-server-version") == ["0.1.10"]
         assert "retry-after" not in answer.headers
         assert not router.app.store.snapshot().demand
+
+
+async def test_clients_that_would_retry_a_typo_for_long_hear_it_as_one() -> None:
+    async with served(settings()) as router, httpx.AsyncClient(base_url=router.url) as client:
+        heard = {
+            version: await client.post(
+                f"/v1/encode/{MODEL}", headers={"X-SIE-MACHINE-PROFILE": "h100", "X-SIE-SDK-Version": version}
+            )
+            for version in ("0.1.10", "0.6.4", "0.6.5", "unknown")
+        }
+    assert {version: answer.status_code for version, answer in heard.items()} == {
+        "0.1.10": 400,
+        "0.6.4": 400,
+        "0.6.5": 503,
+        "unknown": 503,
+    }
+    assert {answer.headers["x-sie-error-code"] for answer in heard.values()} == {"GPU_NOT_CONFIGURED"}
 
 
 async def test_a_route_is_explained_and_nothing_comes_of_it(
@@ -161,6 +180,7 @@ async def test_models_join_the_catalogue_with_the_workers(make_worker: MakeWorke
         listed = (await client.get("/v1/models")).json()["models"]
         assert [(model["name"], model["state"]) for model in listed] == [(MODEL, "loaded"), ("org/other", "loading")]
         one = (await client.get("/v1/models/baai/BGE-M3")).json()
+        assert (await client.get("/v1/models/Default:/baai/BGE-M3:default")).json() == one
     assert one == listed[0]
     assert one | {} == {
         "name": MODEL,

@@ -39,6 +39,14 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         read_catalog(tmp_path / "nowhere", tmp_path)
 
 
+def test_an_empty_folder_is_no_catalogue(tmp_path: Path) -> None:
+    models, bundles = folders(tmp_path)
+    (tmp_path / "none").mkdir()
+    for pair in ((tmp_path / "none", bundles), (models, tmp_path / "none")):
+        with pytest.raises(ValueError, match="none' holds no"):
+            read_catalog(*pair)
+
+
 def swap(mount: Path, version: str, files: dict[str, str]) -> None:
     """Change a folder the way a ConfigMap's mount changes: new files aside, then one link is swapped."""
     (mount / version).mkdir(parents=True)
@@ -49,6 +57,12 @@ def swap(mount: Path, version: str, files: dict[str, str]) -> None:
     for name in files:
         if not (mount / name).is_symlink():
             (mount / name).symlink_to(f"..data/{name}")
+
+
+def empty(mount: Path) -> None:
+    """Take every file away, as a ConfigMap without keys does."""
+    for path in mount.glob("*.yaml"):
+        path.unlink()
 
 
 def model(name: str) -> str:
@@ -76,6 +90,9 @@ async def test_a_swapped_config_map_is_read_and_a_wrong_one_keeps_the_last(
         await asyncio.to_thread(router.app.catalog.look)
         assert len(caplog.records) == before
         assert await names(router) == ["org/b"]
+        empty(models)
+        await eventually(lambda: "holds no *.yaml" in caplog.text)
+        assert await names(router) == ["org/b"]
         swap(models, "..4", {"a.yaml": model("org/c")})
         await eventually(lambda: listed(router) == ["org/c"])
         following.cancel()
@@ -89,6 +106,8 @@ async def test_a_router_without_its_catalogue_is_unready_and_asks_for_no_worker(
         unready = await client.get("/readyz")
         early = await client.post("/v1/encode/org/a")
         assert (unready.status_code, early.headers["x-sie-error-code"]) == (503, "STORE_UNAVAILABLE")
+        published = await client.post("/v1/encode/org/a", headers={"x-sie-sdk-version": "0.10.1"})
+        assert published.headers["x-sie-error-code"] == "QUEUE_UNAVAILABLE"
         assert not any(wanted(router.app.store.snapshot(), 0).values())
         swap(models, "..1", {"a.yaml": model("org/a")})
         swap(bundles, "..1", {"default.yaml": BUNDLE})

@@ -2,7 +2,9 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,9 +12,12 @@ from router_builders import L4, status
 from router_fakes import FakeWorker, eventually
 from sie_router.control.discovery import Endpoints
 from sie_router.control.discovery_static import StaticDiscovery
-from sie_router.control.feed import FIRST_PAUSE_S, LONGEST_PAUSE_S, follow, pause_s
+from sie_router.control.feed import DIALLING_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, follow
 from sie_router.control.store import FleetStore
+from sie_router.core.events import Event, WorkerLost
+from sie_router.core.fleet import Source
 from sie_router.core.index import empty_fleet
+from sie_router.core.pause import pause_s
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
 
@@ -139,7 +144,60 @@ async def test_a_worker_under_the_address_of_one_that_left_is_a_new_one(make_wor
         await eventually(lambda: store.snapshot().has_healthy(L4))
 
 
+def awaiting() -> FleetStore:
+    fleet = replace(empty_fleet([L4]), unheard=frozenset({Source.WORKERS}))
+    return FleetStore(fleet, asyncio.get_running_loop().time)
+
+
+async def test_the_workers_of_the_start_are_listed_when_each_said_something_or_was_not_there(
+    make_worker: MakeWorker,
+) -> None:
+    one, dead = await make_worker(status("one")), await make_worker(status("dead"))
+    await dead.close()
+    discovery, store, heard = Named(), awaiting(), list[Event]()
+
+    def publish(event: Event) -> None:
+        heard.append(event)
+        store.publish(event)
+
+    following = asyncio.create_task(follow(discovery, publish, random.random))
+    discovery.sets.put_nowait(Endpoints(frozenset({one.url}), is_whole=False))
+    await eventually(lambda: store.snapshot().has_healthy(L4))
+    assert store.snapshot().unheard
+    async with asyncio.timeout(DIALLING_S / 2):  # nobody waits for the bound where everybody was dialled
+        discovery.sets.put_nowait(Endpoints(frozenset({one.url, dead.url})))
+        await eventually(lambda: not store.snapshot().unheard)
+    assert WorkerLost(dead.url) in heard
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_nobody_waits_long_for_a_worker_that_says_nothing() -> None:
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(mute, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    store, discovery = awaiting(), StaticDiscovery([f"http://127.0.0.1:{port}"])
+    following = asyncio.create_task(follow(discovery, store.publish, random.random, dialling_s=0.01))
+    async with asyncio.timeout(DIALLING_S / 2):  # it would be dialled for `CONNECT_TIMEOUT_S`
+        await eventually(lambda: not store.snapshot().unheard)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    server.close()
+
+
+async def test_nobody_waits_for_a_source_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    store = awaiting()
+    following = asyncio.create_task(follow(Named(), store.publish, random.random, listing_s=0.01))
+    await eventually(lambda: not store.snapshot().unheard)
+    assert "not every source of workers" in caplog.text
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
 @given(st.integers(0, 10**6), st.floats(0, 1))
 def test_pauses_grow_from_the_first_to_the_longest(failures: int, draw: float) -> None:
-    assert FIRST_PAUSE_S / 2 <= pause_s(failures, draw) <= LONGEST_PAUSE_S
-    assert pause_s(failures, draw) <= pause_s(failures + 1, draw)
+    now, then = (pause_s(count, draw, FIRST_PAUSE_S, LONGEST_PAUSE_S) for count in (failures, failures + 1))
+    assert FIRST_PAUSE_S / 2 <= now <= then <= LONGEST_PAUSE_S

@@ -1,7 +1,9 @@
+import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from router_builders import pool
@@ -11,10 +13,12 @@ from router_pool_contract import PoolStoreContract, following, make
 from sie_protocol.errors import ErrorCode, Problem
 from sie_router.control.kube import KubeApi, Pace
 from sie_router.control.kube_objects import CONFIG_MAPS, LEASES
-from sie_router.control.pools import PoolStore, changes
+from sie_router.control.pools import PoolFinder, PoolStore, changes
 from sie_router.control.pools_file import FilePools
 from sie_router.control.pools_kube import RELEASE, RELEASE_LABEL, TYPE_LABEL, KubePools, prefix
 from sie_router.control.pools_memory import MemoryPools
+from sie_router.core.demand import reserved
+from sie_router.core.events import Event, PoolPut
 from sie_router.core.pools import ANYONE, renew
 
 QUICK = Pace(first_pause_s=0.01, longest_pause_s=0.02)
@@ -53,6 +57,29 @@ class TestFilePools(PoolStoreContract):
             assert path.read_text() == "[{"
             path.write_text("[]")
             await eventually(lambda: not fleet.snapshot().pools)
+
+    async def test_what_was_written_by_hand_is_used_within_the_bounds_and_complained_of_once(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = tmp_path / "pools.json"
+        wrong = [pool("less", {"l4": -5, "a100": 2}, minimum_worker_count=9), pool("more", {"l4": 70}), pool("no", {})]
+        path.write_bytes(msgspec.json.encode([*wrong, pool("a")]))
+        store = FilePools(path)
+        sound = {
+            "less": pool("less", {"a100": 2}, minimum_worker_count=2),
+            "more": pool("more", {"l4": 64}),
+            "a": pool("a"),
+        }
+        async with following(store) as fleet:
+            await eventually(lambda: bool(fleet.snapshot().pools))
+            assert fleet.snapshot().pools == sound
+            assert set(reserved(fleet.snapshot(), 0.0).values()) == {65}
+        assert [await store.get(each.name) for each in wrong] == [sound["less"], sound["more"], None]
+        assert len(caplog.records) == 3
+        renewed = await store.change("less", partial(renew, name="less", caller=ANYONE, now=5.0))
+        assert renewed == pool("less", {"a100": 2}, minimum_worker_count=2, last_renewed=5.0)
+        kept = {each["name"]: each["gpus"] for each in msgspec.json.decode(path.read_bytes())}
+        assert kept == {"a": {"l4": 1}, "less": {"a100": 2}, "more": {"l4": 70}, "no": {}}
 
 
 class TestKubePools(PoolStoreContract):
@@ -116,7 +143,7 @@ class TestKubePools(PoolStoreContract):
     async def test_what_an_operator_wrote_by_hand_is_a_pool_and_nonsense_is_none(
         self, stores: tuple[PoolStore, PoolStore], kube: FakeKube
     ) -> None:
-        for name, spec in (("hand", '{"gpus":{"l4":1}}'), ("bad", '{"gpus":{"l4":"x"}}'), ("worse", "{")):
+        for name, spec in (("hand", '{"gpus":{"l4":1,"a100":-5}}'), ("bad", '{"gpus":{"l4":"x"}}'), ("worse", "{")):
             labels = {TYPE_LABEL: "pool"}
             meta = {"labels": labels, "creationTimestamp": "1970-01-01T00:00:03Z"}
             await kube.put(CONFIG_MAPS, prefix(RELEASE) + name, {"metadata": meta, "data": {"spec": spec}})
@@ -140,6 +167,27 @@ class TestKubePools(PoolStoreContract):
             await kube.start()
             await make(stores[1], pool("b"))
             await eventually(lambda: set(fleet.snapshot().pools) == {"a", "b"})
+
+
+async def test_everybody_who_shares_a_look_up_hears_that_it_failed(tmp_path: Path) -> None:
+    path = tmp_path / "pools.json"
+    path.mkdir()
+    finder = PoolFinder(FilePools(path), lambda _: None)
+    found = await asyncio.gather(*(finder.find("a") for _ in range(6)), return_exceptions=True)
+    assert [each.code for each in found if isinstance(each, Problem)] == [ErrorCode.STORE_UNAVAILABLE] * 6
+    assert len(set(map(id, found))) == 6
+
+
+async def test_a_look_up_goes_on_for_the_others_when_the_first_one_leaves(tmp_path: Path) -> None:
+    store, events = FilePools(tmp_path / "pools.json"), list[Event]()
+    await make(store, pool("a"))
+    finder = PoolFinder(store, events.append)
+    first, *others = [asyncio.create_task(finder.find("a")) for _ in range(3)]
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.gather(*others)
+    assert first.cancelled()
+    assert events == [PoolPut(pool("a"))]
 
 
 def _object(kube: FakeKube, plural: str) -> dict[str, dict[str, object]]:

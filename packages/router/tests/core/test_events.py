@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from router_builders import L4, MODEL, ask, catalog, fleet, pool, seen, url
+from sie_protocol.errors import ErrorCode
 from sie_protocol.status import STALE_AFTER_S
 from sie_router.core.demand import wanted
 from sie_router.core.events import (
@@ -22,7 +23,7 @@ from sie_router.core.events import (
     WorkerLost,
     apply,
 )
-from sie_router.core.fleet import OTHER, Fleet, Group
+from sie_router.core.fleet import OTHER, Fleet, Group, Source
 from sie_router.core.health import Health, Phase
 from sie_router.core.index import empty_fleet, reindexed
 from sie_router.core.route import Forward, Provision, Reject, decide
@@ -134,6 +135,15 @@ class Cluster(RuleBasedStateMachine):
                     assert not self.fleet.has_healthy(decision.group, name)
                 if name not in self.fleet.pools and name != "default":
                     assert isinstance(decision, Reject)
+
+    @invariant()
+    def nobody_is_served_and_nothing_is_wanted_before_all_was_heard(self) -> None:
+        for source in Source:
+            early = replace(self.fleet, unheard=frozenset({source}))
+            for name in (None, "default", "x"):
+                decision = decide(early, ask(pool=name), {}, 0.5)
+                assert isinstance(decision, Reject)
+                assert decision.code is ErrorCode.STORE_UNAVAILABLE
 
     @invariant()
     def only_pools_that_exist_own_workers(self) -> None:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from router_builders import pool
 from sie_protocol.errors import ErrorCode, Problem
-from sie_router.core.pools import ANYONE, MAX_NAME, Caller, checked_name, put, renew
+from sie_router.core.pools import ANYONE, MAX_NAME, Caller, checked_name, put, renew, within_bounds
 
 ALICE, BOB, ADMIN = Caller("alice"), Caller("bob"), Caller("root", is_admin=True)
 moments = st.floats(0, 2e9)
@@ -52,3 +52,23 @@ def test_a_pool_is_its_owners_and_the_admins() -> None:
     with pytest.raises(Problem) as missing:
         renew(None, "a", ALICE, 0)
     assert missing.value.code is ErrorCode.POOL_NOT_FOUND
+
+
+@given(
+    st.dictionaries(st.sampled_from(["l4", "a100", "t4"]), st.integers(-9, 99)),
+    st.integers(-9, 199),
+    st.integers(1, 64),
+)
+def test_whatever_was_stored_by_hand_is_used_within_the_bounds(gpus: dict[str, int], floor: int, most: int) -> None:
+    stored = pool("a", gpus, minimum_worker_count=floor)
+    sound = within_bounds(stored, most)
+    positive = {profile: count for profile, count in gpus.items() if count > 0}
+    if sound is None:
+        assert not positive
+        return
+    assert set(sound.gpus) <= set(positive)
+    assert all(1 <= count <= positive[profile] for profile, count in sound.gpus.items())
+    total = sum(sound.gpus.values())
+    assert total == min(most, sum(positive.values()))
+    assert 0 <= sound.minimum_worker_count <= total
+    assert within_bounds(sound, most) is sound

@@ -1,48 +1,8 @@
-import asyncio
-from collections.abc import Callable
-from typing import Any, cast
-
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router_time import VirtualLoop
 from sie_router.data.deadline import Deadline
-
-
-class VirtualLoop:
-    """Timers of a loop whose time passes only when told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.timers: list[VirtualTimer] = []
-
-    def time(self) -> float:
-        return self.now
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> "VirtualTimer":
-        timer = VirtualTimer(self, when, callback)
-        self.timers.append(timer)
-        return timer
-
-    def pass_to(self, moment: float) -> None:
-        while due := [timer for timer in self.timers if timer.at <= moment]:
-            timer = min(due, key=VirtualTimer.when)
-            self.timers.remove(timer)
-            self.now = timer.at
-            timer.callback()
-        self.now = moment
-
-
-class VirtualTimer:
-    def __init__(self, loop: VirtualLoop, at: float, callback: Callable[[], None]) -> None:
-        self.loop, self.at, self.callback = loop, at, callback
-
-    def when(self) -> float:
-        return self.at
-
-    def cancel(self) -> None:
-        if self in self.loop.timers:
-            self.loop.timers.remove(self)
-
 
 steps = st.lists(
     st.one_of(
@@ -57,7 +17,7 @@ steps = st.lists(
 @given(steps)
 def test_it_rings_at_the_time_it_was_set_to_last_and_at_no_other(steps: list[tuple[str, int]]) -> None:
     loop, rung, wanted = VirtualLoop(), list[float](), list[float]()
-    deadline = Deadline(cast("asyncio.AbstractEventLoop", cast("Any", loop)), lambda: rung.append(loop.now))
+    deadline = Deadline(loop.as_loop(), lambda: rung.append(loop.now))
     at: float | None = None
     for what, value in (*steps, ("pass", 100)):
         match what:
@@ -79,7 +39,7 @@ def test_it_rings_at_the_time_it_was_set_to_last_and_at_no_other(steps: list[tup
 @given(st.lists(st.integers(0, 20), max_size=5))
 def test_closed_it_leaves_the_loop_nothing(delays: list[int]) -> None:
     loop, rung = VirtualLoop(), list[float]()
-    deadline = Deadline(cast("asyncio.AbstractEventLoop", cast("Any", loop)), lambda: rung.append(loop.now))
+    deadline = Deadline(loop.as_loop(), lambda: rung.append(loop.now))
     for delay in delays:
         deadline.set(delay)
     deadline.close()

@@ -59,11 +59,12 @@ async def test_who_did_not_ask_to_wait_is_told_at_once_and_offered_to(make_worke
 
 
 async def test_once_a_start_was_seen_clients_are_told_how_long_the_next_may_take(make_worker: MakeWorker) -> None:
-    worker = await make_worker(NOBODY)
+    worker = await make_worker(WARM)
+    worker.kill()
     async with served(settings(worker, retry_after_s=120)) as router:
         first = await ask(router, None)
-        assert (int(first.headers["retry-after"]) >= 120, first.json()["estimated_wait_s"]) == (True, 9)
-        worker.tell(WARM)
+        assert (first.headers["retry-after"], first.json()["estimated_wait_s"]) == ("120", 9)
+        await worker.start()
         await eventually(lambda: router.healthy() == 1)
         worker.tell(NOBODY)
         await eventually(lambda: router.healthy() == 0)
@@ -71,6 +72,15 @@ async def test_once_a_start_was_seen_clients_are_told_how_long_the_next_may_take
     assert second.status_code == 202
     assert 1 <= int(second.headers["retry-after"]) < 20
     assert 1 <= second.json()["estimated_wait_s"] < 20
+
+
+async def test_who_comes_while_a_worker_gets_ready_is_told_to_come_back_in_seconds(make_worker: MakeWorker) -> None:
+    worker = await make_worker(NOBODY)
+    async with served(settings(worker, retry_after_s=120)) as router:
+        await eventually(lambda: len(router.app.store.snapshot().workers) == 1)
+        assert 2 <= int((await ask(router, None)).headers["retry-after"]) <= 5
+        named = await ask(router, None, "/v1/embeddings", b'{"model": "BAAI/bge-m3"}')
+        assert 2 <= int(named.headers["retry-after"]) <= 5
 
 
 async def test_a_model_that_loads_is_offered_to_be_waited_for(make_worker: MakeWorker) -> None:

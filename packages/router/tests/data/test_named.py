@@ -144,7 +144,7 @@ def test_renaming_changes_the_model_and_nothing_else(fields: dict[str, Any], nam
         return {"type": "http.request", "body": msgspec.json.encode({**fields, "model": f"b:/{name}"})}
 
     body = Body(empty, None, 1 << 20, Admission(1, 1 << 20))
-    asyncio.run(body.fill())
+    asyncio.run(body.fill(60))
     asked = model_named(body.data)
     assert (asked.bundle, asked.name) == ("b", name)
     rename(body, asked, to)

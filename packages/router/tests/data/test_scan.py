@@ -114,7 +114,7 @@ async def of(data: bytes) -> Body:
         return {"type": "http.request", "body": data}
 
     body = Body(receive, None, 1 << 26, Admission(1, 1 << 26))
-    await body.fill()
+    await body.fill(60)
     return body
 
 

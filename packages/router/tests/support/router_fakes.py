@@ -16,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from router_builders import L4, status
+from sie_protocol.codec import PAUSE_S
 from sie_protocol.status import HEARTBEAT_S, WorkerStatus
 from sie_router.app import RouterApp
 from sie_router.data.express import Express
@@ -224,21 +225,28 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    settings: Settings, *, keep_alive_s: float | None = None, is_draining: bool = False
+    settings: Settings, *, keep_alive_s: float | None = None, is_draining: bool = False, pause_s: float = PAUSE_S
 ) -> AsyncIterator[Served]:
     """Serve a router in this process, as the command does."""
     outcomes: list[Outcome] = []
     app = RouterApp(settings, outcomes.append)
-    async with listening(app.asgi, app.express, keep_alive_s=keep_alive_s, is_draining=is_draining) as port:
+    async with listening(
+        app.asgi, app.express, keep_alive_s=keep_alive_s, is_draining=is_draining, pause_s=pause_s
+    ) as port:
         yield Served(app, port, outcomes)
 
 
 @asynccontextmanager
 async def listening(
-    app: ASGIApp, express: Express | None = None, *, keep_alive_s: float | None = None, is_draining: bool = False
+    app: ASGIApp,
+    express: Express | None = None,
+    *,
+    keep_alive_s: float | None = None,
+    is_draining: bool = False,
+    pause_s: float = PAUSE_S,
 ) -> AsyncIterator[int]:
     """Serve any application as a router is served; its port."""
-    config = server_config(app, express, host="127.0.0.1", port=0, loop="none", shutdown_s=5)
+    config = server_config(app, express, host="127.0.0.1", port=0, loop="none", shutdown_s=5, pause_s=pause_s)
     if keep_alive_s is not None:
         config.timeout_keep_alive = cast("int", keep_alive_s)
     if is_draining:

@@ -182,7 +182,11 @@ class FakeKube:
         collection, _, name = asked.path.rpartition("/")
         if asked.method == "POST":
             return await self._create(asked)
-        if asked.method == "GET" and asked.path not in self.objects and collection.endswith("/namespaces/default"):
+        if (
+            asked.method == "GET"
+            and asked.path not in self.objects
+            and collection.rpartition("/")[0].endswith("/namespaces")
+        ):
             return 200, self._page(asked)
         stored = self.objects.get(asked.path)
         if stored is None:

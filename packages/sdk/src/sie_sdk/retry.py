@@ -22,6 +22,7 @@ SPENT_S: Final = 0.001  # less time than this is none: clocks and sleeps are not
 SPREAD: Final = 0.25  # of a delay, so that many clients told the same do not return together
 MAX_OOM_RETRIES: Final = 3
 _UNAVAILABLE: Final = 503
+_IF_INVITED: Final = ErrorCode.QUEUE_UNAVAILABLE  # published gateways give it no delay when it is final
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ def rule_for(refusal: Refusal) -> Rule | None:
     rule = RULES.get(refusal.name)
     if rule is not None:
         return rule
-    is_known = refusal.code in KNOWN  # and not in the table above, so another attempt meets the same
+    is_known = refusal.code in KNOWN and refusal.code != _IF_INVITED  # another attempt meets the same
     invited = refusal.status == _UNAVAILABLE and refusal.retry_after_s is not None
     return _UNNAMED if invited and not is_known else None
 

@@ -84,6 +84,8 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
             raise ValueError(f"a model to preload or to pin: {problem.message}") from problem
         stack.push_async_callback(engine.close)
         stack.callback(weights.close)  # before the engine's, which waits for loads
+        if limits.health.interval_s:
+            await engine.health.check()
         stack.push_async_callback(_stop, asyncio.create_task(engine.health.watch(), name="health of the device"))
         metrics.watch(engine.statuses, engine.memory, device.kind)
         identity = Identity(

@@ -16,7 +16,6 @@ from sie_server.core.memory import Reading
 from sie_server.engine import encoding
 from sie_server.engine.device import Device
 from sie_server.engine.engine import Engine, EngineLimits, EnginePorts
-from sie_server.engine.health import HealthLimits
 from sie_server.engine.loading import Fetched
 from sie_server.engine.loop import BatchRecord, QueueLimits
 from sie_server.engine.models import Stay
@@ -27,7 +26,6 @@ from sie_server.engine.results import Encoded
 
 ADAPTERS = {"gated": "gated_adapter:GatedAdapter"}
 WAIT_S = 10.0
-NEVER_TRIED = HealthLimits(interval_s=0)  # the tests of health have devices of their own
 
 
 @dataclass(slots=True)
@@ -240,7 +238,7 @@ async def engine_of(
     pipeline, device = Pipeline(2, clock), Device("cpu", cores)
     bounds = MemoryLimits(100.0, drain_s)
     waiting = queue or QueueLimits(64, 1000, 60.0)
-    limits = EngineLimits(8, 16, 1000, waiting, bounds, stay or Stay(), NEVER_TRIED, max_loras=max_loras)
+    limits = EngineLimits(8, 16, 1000, waiting, bounds, stay or Stay(), max_loras=max_loras)
     ports = EnginePorts(
         clock,
         lambda _: (),

@@ -13,6 +13,7 @@ from sie_protocol.versions import dialect_for
 from sie_router.api.views import live_profiles
 from sie_router.core.fleet import Fleet
 from sie_router.core.pools import Caller
+from sie_router.core.route import waits_for
 from sie_router.data.caller import seen_as
 
 
@@ -39,8 +40,12 @@ def health_routes(
     @routes.get(READYZ)
     async def readyz() -> Response:
         """Tell 200 also without any worker: only a router that gets requests can ask for one."""
-        if phase() is not Phase.SERVING:
-            raise Problem(ErrorCode.SHUTTING_DOWN, f"this router is {phase().value}; use another one")
+        now = phase()
+        if now is Phase.DRAINING:
+            raise Problem(ErrorCode.SHUTTING_DOWN, f"this router is {now.value}; use another one")
+        if now is not Phase.SERVING:
+            waiting = f" and waits for {waits_for(snapshot())}" if snapshot().unheard else ""
+            raise Problem(ErrorCode.STORE_UNAVAILABLE, f"this router is {now.value}{waiting}; use another one")
         healthy = sum(worker.is_trusted for worker in snapshot().workers.values())
         return _json({"status": "ready", "healthy_workers": healthy})
 

@@ -4,8 +4,11 @@ A scrape changes nothing. Label values come from configuration, never from calle
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
 from itertools import accumulate
+from operator import itemgetter
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
@@ -16,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from sie_protocol.headers import METRICS
 from sie_router.core.demand import reserved, unserved, wanted, warm
-from sie_router.core.fleet import OTHER, Fleet, Group
+from sie_router.core.fleet import OTHER, Fleet, Group, Worker
 from sie_router.core.pools import DEFAULT_POOL
 from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
@@ -24,6 +27,16 @@ from sie_router.data.outcome import Outcome
 BUCKETS_S: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0)
 MAX_MODEL_SERIES: Final = 1000
 _LABELS: Final = ("machine_profile", "bundle")
+
+
+class Task(StrEnum):
+    """What runs as long as the router does; label values."""
+
+    WORKERS = "workers"
+    POOLS = "pools"
+    REAPER = "reaper"
+    CLOCK = "clock"
+    CATALOGUE = "catalogue"
 
 
 class Latencies:
@@ -47,12 +60,16 @@ class Latencies:
 
 
 class Counters:
-    """What happened since the process started. Only `count` writes; keys are bounded by configuration."""
+    """What happened since the process started; keys are bounded by configuration.
+
+    Only `count` writes, and of `restarts`, by task, whoever supervises the tasks.
+    """
 
     def __init__(self) -> None:
         self.requests: dict[tuple[str, int, Group], int] = {}
         self.latencies: dict[tuple[str, str], Latencies] = {}
         self.provisioning: dict[str, int] = {}
+        self.restarts: dict[str, int] = {task.value: 0 for task in Task}
 
     def count(self, outcome: Outcome) -> None:
         """Count one finished request, whatever became of it."""
@@ -119,6 +136,12 @@ class RouterCollector(Collector):
         for profile, count in counts.items():
             provisioning.add_metric((profile,), count)
         yield provisioning
+        restarts = CounterMetricFamily(
+            "sie_router_task_restarts", "Tasks of the router that ended and were begun again", labels=("task",)
+        )
+        for task, count in self._counters.restarts.items():
+            restarts.add_metric((task,), count)
+        yield restarts
 
     def _groups(self, fleet: Fleet) -> Iterator[Metric]:
         demand = GaugeMetricFamily(
@@ -182,8 +205,7 @@ def _workers(fleet: Fleet) -> Iterator[Metric]:
     breaker = GaugeMetricFamily(
         "sie_router_worker_breaker_open", "1 while a connected worker is ejected because it fails", labels=labels
     )
-    connected = {worker.name: worker for worker in fleet.workers.values() if worker.is_connected}
-    for name, worker in sorted(connected.items()):
+    for name, worker in _connected(fleet):
         values = (name, worker.group.profile, worker.group.bundle)
         depth.add_metric((*values, fleet.pool_of(worker)), worker.queue_depth)
         memory.add_metric(values, worker.memory_used_bytes)
@@ -198,14 +220,28 @@ def _workers(fleet: Fleet) -> Iterator[Metric]:
     yield workers
 
 
+def _connected(fleet: Fleet) -> list[tuple[str, Worker]]:
+    """Connected workers by label: the name, with the address where several have it, so that none hides another.
+
+    Those that are not connected count as well: all routers must call a worker the same.
+    """
+    count = Counter(worker.name for worker in fleet.workers.values())
+    connected = [worker for worker in fleet.workers.values() if worker.is_connected]
+    labels = (each.name if count[each.name] == 1 else f"{each.name}@{_address(each)}" for each in connected)
+    return sorted(zip(labels, connected, strict=True), key=itemgetter(0))
+
+
+def _address(worker: Worker) -> str:
+    return worker.url.partition("://")[2]
+
+
 def _mismatches(fleet: Fleet) -> Metric:
     family = GaugeMetricFamily(
         "sie_router_worker_config_mismatch",
         "1 while a connected worker runs another configuration of its bundle than this router's catalogue has",
         labels=("worker", *_LABELS),
     )
-    connected = {worker.name: worker for worker in fleet.workers.values() if worker.is_connected}
-    for name, worker in sorted(connected.items()):
+    for name, worker in _connected(fleet):
         own, said = fleet.models.config_hash(worker.bundle), worker.bundle_config_hash
         family.add_metric((name, worker.group.profile, worker.group.bundle), bool(own and said and own != said))
     return family

@@ -5,8 +5,10 @@ from collections.abc import Callable
 import msgspec
 from fastapi import APIRouter, Response
 
+from sie_protocol.catalog import bundle_conflict
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import JSON, MODELS
+from sie_protocol.target import parse_model
 from sie_router.api.views import model_info, model_infos
 from sie_router.core.fleet import Fleet
 
@@ -22,11 +24,14 @@ def model_routes(snapshot: Callable[[], Fleet]) -> APIRouter:
 
     @routes.get(MODELS + "/{model:path}")
     async def get_model(model: str) -> Response:
-        """Describe one model, named in any spelling of its id."""
-        info = model_info(snapshot(), model)
+        """Describe one model, named as in a request: in any spelling of its id, with the bundle in front or without."""
+        ref = parse_model(model)
+        info = model_info(snapshot(), ref.name)
         if info is None:
             message = f"model '{model}' is not in the catalogue; GET {MODELS} lists what is"
             raise Problem(ErrorCode.MODEL_NOT_FOUND, message, details={"model": model})
+        if ref.bundle is not None and ref.bundle not in map(str.lower, info["bundles"]):
+            raise bundle_conflict(info["name"], ref.bundle, tuple(info["bundles"]))
         return Response(msgspec.json.encode(info), media_type=JSON)
 
     return routes

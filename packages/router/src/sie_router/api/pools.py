@@ -27,7 +27,7 @@ from sie_router.core.pools import (
     put,
     renew,
 )
-from sie_router.core.reserve import reservation
+from sie_router.core.reserve import check_share, reservation
 from sie_router.data.caller import caller_of
 
 MAX_BODY_BYTES: Final = 64 << 10
@@ -44,10 +44,12 @@ class PoolRequest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many pools there may be, and how many workers one may reserve."""
+    """How many pools there may be, and how many workers one may reserve; and both for all pools of one owner."""
 
     max_pools: int
     max_workers: int
+    max_pools_per_owner: int
+    max_workers_per_owner: int | None
 
 
 class Pools:
@@ -66,7 +68,7 @@ class Pools:
         self._publish = publish
         self._clock = clock
         self._limits = limits
-        self._being_made: set[str] = set()
+        self._being_made: dict[str, Pool] = {}
 
     async def create(self, body: bytes, content_type: str | None, caller: Caller) -> Response:
         """Make a pool (201), or change and renew one's own (200)."""
@@ -74,12 +76,12 @@ class Pools:
         name, now, fleet = checked_name(asked.name), self._clock(), self._snapshot()
         spec = reservation(fleet, asked.gpus, asked.bundle, asked.minimum_worker_count, self._limits.max_workers)
         pool = Pool(name, spec.gpus, spec.minimum_worker_count, spec.bundle, caller.id, now, now)
-        self._check_room(name)
-        self._being_made.add(name)
+        self._check_room(pool, caller)
+        self._being_made[name] = pool
         try:
             made = await self._store.change(name, partial(put, asked=pool, caller=caller))
         finally:
-            self._being_made.discard(name)
+            self._being_made.pop(name, None)
         assert made is not None  # noqa: S101 - `put` always returns a pool
         self._publish(PoolPut(made))
         return _json(pool_info(self._snapshot(), made), 201 if made == pool else 200)
@@ -118,9 +120,13 @@ class Pools:
         """The pools that are this caller's, and the default one."""
         return _json({"pools": pool_items(self._snapshot(), caller)})
 
-    def _check_room(self, name: str) -> None:
-        pools = self._snapshot().pools.keys() | self._being_made
-        if name not in pools and len(pools) >= self._limits.max_pools:
+    def _check_room(self, asked: Pool, caller: Caller) -> None:
+        known, limits = self._snapshot().pools, self._limits
+        if not caller.is_admin:
+            both = (*known.values(), *self._being_made.values())
+            check_share(both, asked, limits.max_pools_per_owner, limits.max_workers_per_owner)
+        pools = known.keys() | self._being_made.keys()
+        if asked.name not in pools and len(pools) >= limits.max_pools:
             message = f"there are {len(pools)} pools and no more are allowed; delete one, or wait until a lease ends"
             raise Problem(ErrorCode.RESOURCE_EXHAUSTED, message, retry_after_s=60)
 

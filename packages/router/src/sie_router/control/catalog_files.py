@@ -66,7 +66,7 @@ def read_catalog(models_dir: Path, bundles_dir: Path) -> Catalog:
     """Read every `*.yaml` of both folders.
 
     Raises:
-        ValueError: a folder is missing, or a file is wrong; the message names it.
+        ValueError: a folder is missing or holds nothing, or a file is wrong; the message names it.
     """
     return build_catalog(
         [_model(path) for path in _files(models_dir)],
@@ -89,7 +89,11 @@ def _stamp(folder: Path) -> Stamp:
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise ValueError(f"'{folder}' is no folder; expected one with YAML files of the model catalogue")
-    return sorted(folder.glob("*.yaml"))
+    found = sorted(folder.glob("*.yaml"))
+    if not found:
+        # Without one no model could be served, and clients would hear 404, which they take for good.
+        raise ValueError(f"'{folder}' holds no *.yaml; expected the files of the model catalogue, at least one")
+    return found
 
 
 def _model(path: Path) -> ModelConfig:

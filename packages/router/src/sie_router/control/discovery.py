@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 RESTART_S: Final = 1.0
@@ -13,10 +13,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """All workers at one moment, by URL: those that may get requests, and those that are on their way out."""
+    """All workers at one moment, by URL: those that may get requests, and those that are on their way out.
+
+    `is_whole` is false while some source has not said anything yet.
+    """
 
     serving: frozenset[str] = frozenset()
     leaving: frozenset[str] = frozenset()
+    is_whole: bool = True
 
 
 class Discovery(Protocol):
@@ -47,7 +51,7 @@ class Combined:
             while True:
                 await self._news.wait()
                 self._news.clear()
-                yield _union(self._latest.values())
+                yield replace(_union(self._latest.values()), is_whole=len(self._latest) == len(self._sources))
 
     async def _run(self, number: int, source: Discovery) -> None:
         while True:

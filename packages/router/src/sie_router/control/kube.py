@@ -20,6 +20,7 @@ from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.exceptions import ConfigError
 
 from sie_router.control.kube_objects import Kind, Thing
+from sie_router.core.pause import pause_s
 
 CONNECT_TIMEOUT_S: Final = 3.0
 REQUEST_TIMEOUT_S: Final = 10.0
@@ -113,8 +114,7 @@ class Pace:
 
     def pause_s(self, failures: int, draw: float) -> float:
         """How long to wait after so many failures in a row; `draw` in [0, 1) spreads the herd."""
-        longest = min(self.longest_pause_s, self.first_pause_s * 2.0 ** min(failures, 16))
-        return longest * (0.5 + draw / 2)
+        return pause_s(failures, draw, self.first_pause_s, self.longest_pause_s)
 
 
 class KubeApi:

@@ -8,9 +8,10 @@ from typing import Final, Protocol
 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_router.core.events import Event, PoolEvent, PoolGone, PoolPut, PoolsListed
-from sie_router.core.pools import Pool, is_name
+from sie_router.core.pools import MAX_WORKERS, Pool, is_name, within_bounds
 
 AGAIN_S: Final = 1.0
+MAX_TOLD: Final = 1000  # pools whose faults are remembered
 MAX_LOOKUPS: Final = 8  # at a time; a flood of wrong names must not become a flood of requests to the store
 
 Step = Callable[[Pool | None], Pool | None]
@@ -49,6 +50,38 @@ def unavailable(error: Exception) -> Problem:
     return Problem(ErrorCode.STORE_UNAVAILABLE, f"the store of pools cannot be used now, try again: {error}")
 
 
+class Bounds:
+    """Stored pools as they may be used. A fault of one is logged once, until it is another one."""
+
+    def __init__(self, max_workers: int = MAX_WORKERS) -> None:
+        self._max_workers = max_workers
+        self._told: dict[str, Pool] = {}
+
+    def __call__(self, stored: Pool | None) -> Pool | None:
+        """The pool within the bounds, if there is one."""
+        if stored is None:
+            return None
+        sound = within_bounds(stored, self._max_workers)
+        told = self._told.get(stored.name)
+        if sound is not stored and (told is None or told.reservation != stored.reservation):
+            if len(self._told) >= MAX_TOLD:
+                self._told.clear()
+            self._told[stored.name] = stored
+            self._tell(stored, sound)
+        return sound
+
+    def _tell(self, stored: Pool, sound: Pool | None) -> None:
+        logger.warning(
+            "the stored pool '%s' asks for %s with a floor of %d; expected at least 1 of each, %d in all and a floor "
+            "within that, so it counts as %s",
+            stored.name,
+            dict(stored.gpus),
+            stored.minimum_worker_count,
+            self._max_workers,
+            "none" if sound is None else f"{dict(sound.gpus)} with a floor of {sound.minimum_worker_count}",
+        )
+
+
 def changes(before: Mapping[str, Pool], after: Mapping[str, Pool]) -> Iterator[PoolEvent]:
     """The events that lead from one set of pools to another."""
     for name in before.keys() - after.keys():
@@ -77,7 +110,7 @@ class PoolFinder:
         self._store = store
         self._publish = publish
         self._room = asyncio.Semaphore(MAX_LOOKUPS)
-        self._found: dict[str, asyncio.Event] = {}  # names that are being looked up
+        self._asked: dict[str, asyncio.Future[Problem | None]] = {}  # names that are being looked up, and the outcome
 
     async def find(self, name: str) -> None:
         """Tell the fleet of the pool, if it exists after all. Requests for the same name share one look-up.
@@ -87,18 +120,34 @@ class PoolFinder:
         """
         if not is_name(name):
             return
-        if name in self._found:
-            await self._found[name].wait()
-            return
-        found = self._found[name] = asyncio.Event()
+        while (asked := self._asked.get(name)) is not None:
+            await asyncio.wait((asked,))
+            if not asked.cancelled():
+                _raise(asked.result())
+                return
+            # Whoever asked went away without an answer; the first of those who waited for it asks now.
+        await self._look_up(name)
+
+    async def _look_up(self, name: str) -> None:
+        asked = self._asked[name] = asyncio.get_running_loop().create_future()
         try:
             async with self._room:
                 pool = await self._store.get(name)
             if pool is not None:
                 self._publish(PoolPut(pool))
+            asked.set_result(None)
+        except Problem as problem:
+            asked.set_result(problem)
+            raise
         finally:
-            del self._found[name]
-            found.set()
+            del self._asked[name]
+            asked.cancel()  # changes nothing where there is a result
+
+
+def _raise(problem: Problem | None) -> None:
+    """Refuse with a problem of one's own: whoever answers with it may change it."""
+    if problem is not None:
+        raise Problem(problem.code, problem.message, details=problem.details)
 
 
 class Snapshots:

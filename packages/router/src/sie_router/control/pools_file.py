@@ -10,9 +10,9 @@ from typing import Final
 
 import msgspec
 
-from sie_router.control.pools import Snapshots, Step, unavailable
+from sie_router.control.pools import Bounds, Snapshots, Step, unavailable
 from sie_router.core.events import PoolEvent
-from sie_router.core.pools import Pool
+from sie_router.core.pools import MAX_WORKERS, Pool
 
 POLL_S: Final = 0.2  # a file of another process tells nobody that it changed; looking costs some microseconds
 
@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 class FilePools:
     """A `PoolStore` in one file. It is replaced as a whole, so readers need no lock; writers queue for a lock file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, max_workers: int = MAX_WORKERS) -> None:
         self._path = path
+        self._bounds = Bounds(max_workers)
         self._lock = path.with_name(path.name + ".lock")
 
     async def watch(self) -> AsyncGenerator[PoolEvent]:
@@ -42,14 +43,15 @@ class FilePools:
                     complained = True
                 else:
                     last, complained = stamp, False
-                    for event in seen.events(pools):
+                    sound = {name: pool for name, each in pools.items() if (pool := self._bounds(each)) is not None}
+                    for event in seen.events(sound):
                         yield event
             await asyncio.sleep(POLL_S)
 
     async def get(self, name: str) -> Pool | None:
         """As the protocol says."""
         try:
-            return (await asyncio.to_thread(_read, self._path)).get(name)
+            return self._bounds((await asyncio.to_thread(_read, self._path)).get(name))
         except (OSError, msgspec.MsgspecError) as error:
             raise unavailable(error) from error
 
@@ -65,7 +67,7 @@ class FilePools:
         with self._lock.open("ab") as lock:  # closing it gives the lock back, also when the process dies
             fcntl.flock(lock, fcntl.LOCK_EX)
             pools = _read(self._path)
-            after = step(pools.get(name))
+            after = step(self._bounds(pools.get(name)))
             if after != pools.pop(name, None):
                 kept = pools if after is None else {**pools, name: after}
                 _write(self._path, sorted(kept.values(), key=lambda pool: pool.name))

@@ -19,10 +19,10 @@ import msgspec
 
 from sie_router.control.kube import Conflict, KubeApi, KubeError, NotFound, Pace, follow
 from sie_router.control.kube_objects import CONFIG_MAPS, LEASES, ConfigMap, Kind, Lease, LeaseSpec, Meta, Thing
-from sie_router.control.pools import Snapshots, Step, unavailable
+from sie_router.control.pools import Bounds, Snapshots, Step, unavailable
 from sie_router.core.events import PoolEvent
 from sie_router.core.leases import LEASE_S
-from sie_router.core.pools import Pool
+from sie_router.core.pools import MAX_WORKERS, Pool
 
 TYPE_LABEL: Final = "sie.superlinked.com/type"
 RELEASE_LABEL: Final = "app.kubernetes.io/instance"
@@ -55,11 +55,7 @@ class _Stored:
 
     config: ConfigMap | None
     lease: Lease | None
-    prefix: str
-
-    @property
-    def pool(self) -> Pool | None:
-        return None if self.config is None or self.lease is None else _pool(self.config, self.lease, self.prefix)
+    pool: Pool | None
 
 
 class KubePools:
@@ -73,6 +69,7 @@ class KubePools:
         *,
         lease_s: float = LEASE_S,
         release: str = RELEASE,
+        max_workers: int = MAX_WORKERS,
     ) -> None:
         self._api = api
         self._release = release
@@ -80,10 +77,11 @@ class KubePools:
         self._draw = draw
         self._pace = pace
         self._lease_s = lease_s
+        self._bounds = Bounds(max_workers)
 
     async def watch(self) -> AsyncGenerator[PoolEvent]:
         """As the protocol says; while the API is away the last pools stand."""
-        seen, sets = Snapshots(), _Sets(self._prefix)
+        seen, sets = Snapshots(), _Sets(self._joined)
         tasks = (
             asyncio.create_task(self._follow(CONFIG_MAPS, sets.put_configs)),
             asyncio.create_task(self._follow(LEASES, sets.put_leases)),
@@ -135,7 +133,15 @@ class KubePools:
             lease = await self._api.get(LEASES, self._prefix + name)
         with suppress(NotFound):
             config = await self._api.get(CONFIG_MAPS, self._prefix + name)
-        return _Stored(config, lease, self._prefix)
+        return _Stored(config, lease, self._pool(config, lease))
+
+    def _joined(self, configs: Mapping[str, ConfigMap], leases: Mapping[str, Lease]) -> dict[str, Pool]:
+        pairs = ((config, leases.get(name)) for name, config in configs.items() if name.startswith(self._prefix))
+        pools = (self._pool(config, lease) for config, lease in pairs)
+        return {pool.name: pool for pool in pools if pool is not None}
+
+    def _pool(self, config: ConfigMap | None, lease: Lease | None) -> Pool | None:
+        return None if config is None or lease is None else self._bounds(_pool(config, lease, self._prefix))
 
     async def _write(self, name: str, stored: _Stored, after: Pool | None) -> None:
         if after == stored.pool and after is not None:
@@ -165,8 +171,8 @@ class KubePools:
 class _Sets:
     """The last ConfigMaps and Leases that were told, and a signal that there are new ones. One reader."""
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
+    def __init__(self, joined: Callable[[Mapping[str, ConfigMap], Mapping[str, Lease]], dict[str, Pool]]) -> None:
+        self._joined = joined
         self._configs: Mapping[str, ConfigMap] | None = None
         self._leases: Mapping[str, Lease] | None = None
         self._changed = asyncio.Event()
@@ -193,18 +199,12 @@ class _Sets:
             if self._is_over:
                 return None
             if self._configs is not None and self._leases is not None:
-                return _joined(self._configs, self._leases, self._prefix)
+                return self._joined(self._configs, self._leases)
 
 
 def prefix(release: str) -> str:
     """What the names of a release's pools begin with."""
     return f"{release}-pool-"
-
-
-def _joined(configs: Mapping[str, ConfigMap], leases: Mapping[str, Lease], prefix: str) -> dict[str, Pool]:
-    pairs = ((config, leases.get(name)) for name, config in configs.items() if name.startswith(prefix))
-    pools = (_pool(config, lease, prefix) for config, lease in pairs if lease is not None)
-    return {pool.name: pool for pool in pools if pool is not None}
 
 
 def _pool(config: ConfigMap, lease: Lease, prefix: str) -> Pool | None:

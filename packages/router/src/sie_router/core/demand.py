@@ -99,6 +99,12 @@ def waited_s(fleet: Fleet, wish: Wish, now: float) -> float:
     return 0.0 if want is None else now - want.began
 
 
+def at_once(fleet: Fleet, wish: Wish) -> int:
+    """How many asked for this together of late; 0: nobody counts them."""
+    want = fleet.demand.get(wish)
+    return 0 if want is None else want.new + want.again
+
+
 def _want(fleet: Fleet, wish: Wish, now: float) -> Want | None:
     want = fleet.demand.get(wish)
     return want if want is not None and want.until > now and not fleet.has_healthy(*wish) else None

@@ -8,7 +8,7 @@ from sie_protocol.catalog import Catalog
 from sie_protocol.status import STALE_AFTER_S, ModelFailure, ModelStatus, WorkerStatus
 from sie_router.core.catalog import known_models
 from sie_router.core.demand import Arrival, missed, pruned, unmet
-from sie_router.core.fleet import OTHER, Fleet, Group, Worker
+from sie_router.core.fleet import OTHER, Fleet, Group, Source, Worker
 from sie_router.core.health import HEALTHY, Health, awaited, weight
 from sie_router.core.index import reindexed
 from sie_router.core.pools import Pool
@@ -38,6 +38,11 @@ class WorkerGone:
     """A worker does not exist any more."""
 
     url: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersListed:
+    """All workers that there were at the start had their chance to tell of themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,7 @@ class Tick:
 
 WorkerEvent = WorkerSeen | WorkerLost | WorkerGone | WorkerJudged
 PoolEvent = PoolPut | PoolGone | PoolsListed
-Event = WorkerEvent | PoolEvent | Missed | CatalogPut | Tick
+Event = WorkerEvent | WorkersListed | PoolEvent | Missed | CatalogPut | Tick
 
 
 def apply(fleet: Fleet, event: Event, now: float) -> Fleet:
@@ -102,7 +107,10 @@ def apply(fleet: Fleet, event: Event, now: float) -> Fleet:
         case WorkerSeen() | WorkerLost() | WorkerGone() | WorkerJudged():
             return _after_worker(fleet, event, now)
         case PoolPut() | PoolGone() | PoolsListed():
-            return _with_pools(fleet, _pools_after(fleet, event))
+            after = _with_pools(fleet, _pools_after(fleet, event))
+            return _heard(after, Source.POOLS) if isinstance(event, PoolsListed) else after
+        case WorkersListed():
+            return _heard(fleet, Source.WORKERS)
         case Missed(group, pool, ttl_s, arrival):
             return replace(fleet, demand=missed(fleet, group, pool, now, ttl_s, arrival))
         case CatalogPut(catalog):
@@ -111,6 +119,10 @@ def apply(fleet: Fleet, event: Event, now: float) -> Fleet:
             return _ticked(fleet, now)
         case _:
             assert_never(event)
+
+
+def _heard(fleet: Fleet, source: Source) -> Fleet:
+    return replace(fleet, unheard=fleet.unheard - {source}) if source in fleet.unheard else fleet
 
 
 def _after_worker(fleet: Fleet, event: WorkerEvent, now: float) -> Fleet:

@@ -6,6 +6,7 @@ a queue depth and nothing else, and those must not rebuild it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 import msgspec
@@ -35,6 +36,13 @@ class Group(msgspec.Struct, frozen=True):
 
 
 OTHER: Final = Group("other", "other")  # label values of whatever nobody configured
+
+
+class Source(StrEnum):
+    """What a router has to hear of before it can tell who may serve a request."""
+
+    POOLS = "the list of pools"
+    WORKERS = "its workers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,14 @@ class Worker:
     def is_trusted(self) -> bool:
         """True when the worker is healthy and its requests succeed. Others get requests only for want of better."""
         return self.is_healthy and not self.health.is_ejected
+
+    @property
+    def is_coming(self) -> bool:
+        """True when the worker is likely to take requests within seconds: it gets ready, or was lost a moment ago.
+
+        One that is lost for longer is stale.
+        """
+        return not (self.is_healthy or self.is_draining or self.is_stale)
 
     @property
     def is_assignable(self) -> bool:
@@ -154,7 +170,9 @@ class Fleet:
     """One snapshot. `configured` is ordered: the first group is the default, by convention the cheapest.
 
     `pools` are by name, without the default one, which is whatever they leave; without a renewal they end after
-    `lease_s`. `demand` is by (group, pool); `startups` are the seconds that it took of late to meet one of a group.
+    `lease_s`. `unheard` is what was not heard of yet: nobody is served meanwhile, as a worker that is not known would
+    be started once more, and a pool that is not known could not keep others off its workers. `demand` is by
+    (group, pool); `startups` are the seconds that it took of late to meet one of a group.
     """
 
     configured: tuple[Group, ...] = ()
@@ -165,6 +183,7 @@ class Fleet:
     demand: Mapping[tuple[Group, str], Want] = field(default_factory=dict)
     startups: Mapping[Group, tuple[float, ...]] = field(default_factory=dict)
     index: Index = field(default_factory=Index)
+    unheard: frozenset[Source] = frozenset()
     lease_s: float = LEASE_S
 
     def scope(self, pool: str = DEFAULT_POOL) -> Scope:

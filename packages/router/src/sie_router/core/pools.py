@@ -12,6 +12,7 @@ from typing import Final
 from sie_protocol.errors import ErrorCode, Problem
 
 DEFAULT_POOL: Final = "default"
+MAX_WORKERS: Final = 64  # of one pool, where nothing else is set
 MAX_NAME: Final = 40  # fits into the names of Kubernetes objects and into label values, whatever we put in front
 _TICK_S: Final = 1e-6  # the precision with which Kubernetes keeps times
 _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")  # RFC 1123
@@ -49,6 +50,11 @@ class Pool:
         """All that an assignment depends on; a renewal leaves it as it is."""
         return (self.name, self.created_at, self.bundle, self.gpus)
 
+    @property
+    def size(self) -> int:
+        """How many workers it reserves."""
+        return sum(self.gpus.values())
+
     def is_for(self, caller: Caller) -> bool:
         """True when this caller may use and change the pool."""
         return caller.is_admin or self.owner in ("", caller.id)
@@ -56,6 +62,23 @@ class Pool:
     def is_before(self, other: "Pool") -> bool:
         """True when this is an earlier version of the same reservation."""
         return self.created_at == other.created_at and self.last_renewed < other.last_renewed
+
+
+def within_bounds(pool: Pool, max_workers: int) -> Pool | None:
+    """A stored pool as it may be used: it itself, or one with counts of at least 1 and `max_workers` in all.
+
+    Whoever writes to the store by hand is not asked for reason first. None when nothing is left.
+    """
+    gpus: dict[str, int] = {}
+    for profile, count in pool.gpus.items():
+        most = min(count, max_workers - sum(gpus.values()))
+        if most >= 1:
+            gpus[profile] = most
+    if not gpus:
+        return None
+    floor = min(max(pool.minimum_worker_count, 0), sum(gpus.values()))
+    is_sound = (gpus, floor) == (pool.gpus, pool.minimum_worker_count)
+    return pool if is_sound else replace(pool, gpus=gpus, minimum_worker_count=floor)
 
 
 def pool_key(name: str) -> str:

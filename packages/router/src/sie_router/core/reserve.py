@@ -1,11 +1,12 @@
 """May this be reserved? Checks what a caller asked for against what the cluster could ever have."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_router.core.fleet import Fleet, GroupKey
+from sie_router.core.pools import Pool
 from sie_router.core.route import real_profile
 
 MAX_LABEL: Final = 63
@@ -48,6 +49,38 @@ def reservation(
     if not 0 <= minimum_worker_count <= total:
         raise _invalid(f"minimum_worker_count is {minimum_worker_count}; expected 0 to {total}, what gpus reserves")
     return Reservation(resolved, wanted, minimum_worker_count)
+
+
+def check_share(pools: Iterable[Pool], asked: Pool, max_pools: int, max_workers: int | None) -> None:
+    """Check that an owner has no more than its share of pools and workers with what it asks for.
+
+    A pool may be among `pools` twice, as it is and as it is about to be: the larger one counts. Somebody else's name is
+    for the store to refuse.
+
+    Raises:
+        Problem: RESOURCE_EXHAUSTED; the message names the bound.
+    """
+    known = tuple(pools)
+    if any(pool.name == asked.name and pool.owner != asked.owner for pool in known):
+        return
+    sizes: dict[str, int] = {}
+    for pool in known:
+        if pool.owner == asked.owner:
+            sizes[pool.name] = max(sizes.get(pool.name, 0), pool.size)
+    is_new = sizes.pop(asked.name, None) is None
+    if is_new and len(sizes) >= max_pools:
+        raise _beyond(f"this token has {len(sizes)} pools, and one token may have {max_pools}")
+    total = sum(sizes.values())
+    if max_workers is not None and total + asked.size > max_workers:
+        raise _beyond(
+            f"this token's other pools reserve {total} workers and this one asks for {asked.size}; all pools of one "
+            f"token may reserve {max_workers}"
+        )
+
+
+def _beyond(what: str) -> Problem:
+    message = f"{what}; delete a pool, ask for fewer workers, or wait until a lease ends"
+    return Problem(ErrorCode.RESOURCE_EXHAUSTED, message, retry_after_s=60)
 
 
 def _profile(fleet: Fleet, asked: str, bundle: str | None) -> str:

@@ -109,6 +109,8 @@ def make_plan(fleet: Fleet, ask: Ask) -> Plan | Reject:
     """Resolve model, pool and machine profile. Cost does not grow with the fleet."""
     try:
         model = fleet.models.resolve(ask.model)
+        if fleet.unheard:
+            return _too_early(fleet)
         pool = _pool(fleet, ask)
     except Problem as problem:
         return Reject(problem.code, problem.message, problem.details)
@@ -123,6 +125,16 @@ def make_plan(fleet: Fleet, ask: Ask) -> Plan | Reject:
             return _not_configured(fleet, f"machine profile '{ask.profile}' is not configured")
         profile = ask.profile
     return Plan(model, None, profile, fleet.scope())
+
+
+def _too_early(fleet: Fleet) -> Reject:
+    message = f"this router is starting and waits for {waits_for(fleet)}; try again, or use another one"
+    return Reject(ErrorCode.STORE_UNAVAILABLE, message)
+
+
+def waits_for(fleet: Fleet) -> str:
+    """What a router that is starting has not heard of yet, for people to read."""
+    return " and ".join(sorted(fleet.unheard))
 
 
 def _pool(fleet: Fleet, ask: Ask) -> Pool | None:

@@ -7,7 +7,7 @@ import msgspec
 from sie_protocol.compat import compat_body
 from sie_protocol.errors import ErrorCode, Problem, envelope
 from sie_protocol.headers import JSON, RETRY_AFTER
-from sie_protocol.versions import dialect_for
+from sie_protocol.versions import dialect_for, envelope_for
 from sie_router.core.route import Provision
 
 ACCEPTED: Final = 202
@@ -22,9 +22,9 @@ class Answer(msgspec.Struct, frozen=True):
     body: bytes
 
 
-def refusal(problem: Problem, more: dict[str, Any] | None = None) -> Answer:
+def refusal(problem: Problem, more: dict[str, Any] | None = None, *, sdk_version: str | None = None) -> Answer:
     """A problem in the one envelope; `more` are further top-level keys of its body."""
-    shape = envelope(problem)
+    shape = envelope_for(problem, sdk_version)
     body = msgspec.json.encode({**shape.body, **(more or {})})
     return Answer(shape.status, _headers(body, shape.headers), body)
 

@@ -104,6 +104,10 @@ class Forwarder:
         own, asked = self._budget_s, incoming.timeout_s
         return call.started + (own if asked is None else min(own, asked))
 
+    def left_s(self, call: Call, incoming: Incoming) -> float:
+        """How long the answer may still take."""
+        return self.deadline(call, incoming) - self._plane.clock()
+
     def begin(
         self, call: Call, incoming: Incoming, body: Body, to: Forward, tell: Callable[[Came], None]
     ) -> Connection | None:
@@ -175,6 +179,8 @@ class Forwarder:
             is_error = reply.status >= _SERVER_ERROR
             said = verdict(reply.status, is_about_model=is_error and code_of(reply) == _ABOUT_MODEL)
         except BudgetSpent as spent:
+            if body.is_awaited:
+                raise body.late() from spent
             # A second worker, or that of an impatient client, may have had little of the time.
             said = Verdict.BAD if left_s > self._budget_s / 2 else Verdict.NEUTRAL
             time_s = self.deadline(call, incoming) - call.started
@@ -203,7 +209,7 @@ class Forwarder:
         if came is not None and not (isinstance(came, ConnectionCut) and not came.received):
             raise came
         # Nothing was sent, or a kept connection was closed just as it was used: that is no try.
-        left_s = self.deadline(call, incoming) - self._plane.clock()
+        left_s = self.left_s(call, incoming)
         if left_s <= 0:
             raise BudgetSpent("no time is left")
         head = head_for(incoming, to.worker, to.model_id, body.wire_length)

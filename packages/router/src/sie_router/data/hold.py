@@ -57,7 +57,7 @@ class Hold:
     async def _kept(
         self, call: Call, incoming: Incoming, body: Body, result: Reply | Decision, seen: Index, wish_s: int
     ) -> Reply | Decision:
-        await body.fill()
+        await body.fill(self._forwarder.left_s(call, incoming))
         if not body.is_whole:
             return result
         call.watch.start()

@@ -9,12 +9,13 @@ from typing import Final, assert_never
 from sie_protocol.codec import MAX_BODY_BYTES
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import RETRY_AFTER
+from sie_router.core.comeback import delay_s
 from sie_router.core.demand import jittered, ttl_s, waited_s
 from sie_router.core.events import Missed
 from sie_router.core.fleet import OTHER, Index
 from sie_router.core.health import Verdict
 from sie_router.core.pools import pool_key
-from sie_router.core.route import Decision, Forward, Provision, Reject
+from sie_router.core.route import Ask, Decision, Forward, Provision, Reject
 from sie_router.core.startups import expected_s
 from sie_router.data.admission import Admission
 from sie_router.data.answers import Answer, compat_provisioning, compat_refusal, provisioning, refusal
@@ -94,7 +95,8 @@ class Proxy:
         except Problem as problem:
             if problem.retry_after_s is not None:
                 problem.retry_after_s = jittered(problem.retry_after_s, self._plane.draw())
-            answer = compat_refusal(problem) if call.is_named else refusal(problem)
+            version = sdk_version(call.scope)
+            answer = compat_refusal(problem) if call.is_named else refusal(problem, sdk_version=version)
             if problem.code is ErrorCode.METHOD_NOT_ALLOWED:
                 answer.headers.append((b"allow", b"POST"))
             await self._answer(call, answer)
@@ -118,7 +120,7 @@ class Proxy:
         body = call.body = Body(receive, incoming.content_length, self._terms.max_body_bytes, self._admission)
         try:
             if call.is_named:
-                await body.fill(self._terms.max_body_bytes)
+                await body.fill(self._forwarder.left_s(call, incoming), self._terms.max_body_bytes)
                 incoming = call.incoming = with_model(incoming, await model_found(body))
             seen = self._plane.snapshot().index
             result = await self._first(call, incoming, body)
@@ -150,7 +152,7 @@ class Proxy:
         if isinstance(result, Reply):
             await self._deliver(call, result)
         else:
-            await self._decline(call, result)
+            await self._decline(call, incoming, result)
 
     async def _first(self, call: Call, incoming: Incoming, body: Body) -> Reply | Decision:
         """What comes of the request now. Its body is read only if there is somebody to send it to."""
@@ -163,7 +165,7 @@ class Proxy:
             return decision
         call.model = decision.model_id
         seen = self._plane.snapshot()
-        await body.fill()
+        await body.fill(self._forwarder.left_s(call, incoming))
         if body.is_whole:
             call.watch.start()
         if self._plane.snapshot() is not seen:
@@ -172,14 +174,14 @@ class Proxy:
                 return decision
         return await self._forwarder.forward(call, incoming, body, decision)
 
-    async def _decline(self, call: Call, decision: Forward | Provision | Reject) -> None:
+    async def _decline(self, call: Call, incoming: Incoming, decision: Decision) -> None:
         match decision:
             case Provision(group, is_configured, _, pool):
                 if is_configured:
                     self._plane.publish(Missed(group, pool, ttl_s(self._terms.retry_after_s), call.arrival))
                 call.provisioning = True
                 call.group = group if is_configured else OTHER
-                await self._answer(call, self._come_back(call, decision))
+                await self._answer(call, self._come_back(call, incoming.ask, decision))
             case Reject(code, message, details):
                 about = {"param": "model"} if code in _ABOUT_MODEL else {}
                 raise Problem(code, message, details={**details, **about} if call.is_named else details)
@@ -188,17 +190,16 @@ class Proxy:
             case _:
                 assert_never(decision)
 
-    def _come_back(self, call: Call, decision: Provision) -> Answer:
-        terms, version, fleet = self._terms, sdk_version(call.scope), self._plane.snapshot()
-        waited = waited_s(fleet, (decision.group, decision.pool), self._plane.clock())
-        left_s = expected_s(fleet.startups, decision.group, waited)
-        delay_s = terms.retry_after_s if left_s is None else min(left_s, terms.retry_after_s)
-        if call.is_named:
-            delay_s = min(delay_s, COMPAT_RETRY_AFTER_S)
-        retry_after_s = jittered(delay_s, self._plane.draw())
+    def _come_back(self, call: Call, ask: Ask, decision: Provision) -> Answer:
+        terms, fleet, now = self._terms, self._plane.snapshot(), self._plane.clock()
+        wish = (decision.group, decision.pool)
+        most_s = min(terms.retry_after_s, COMPAT_RETRY_AFTER_S) if call.is_named else terms.retry_after_s
+        retry_after_s = delay_s(fleet, ask, wish, now, most_s, self._plane.draw())
+        waited = waited_s(fleet, wish, now)
         if call.is_named:
             return compat_provisioning(decision, retry_after_s, waited)
-        return provisioning(decision, version, retry_after_s, left_s or terms.estimated_wait_s, waited)
+        left_s = expected_s(fleet.startups, decision.group, waited) or terms.estimated_wait_s
+        return provisioning(decision, sdk_version(call.scope), retry_after_s, left_s, waited)
 
     async def _answer(self, call: Call, answer: Answer) -> None:
         call.status = answer.status

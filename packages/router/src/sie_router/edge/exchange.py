@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from starlette.types import ASGIApp
 
+from sie_protocol.codec import body_stopped
 from sie_protocol.errors import ErrorCode, Problem
 from sie_router.data.answers import refusal
 from sie_router.data.call import GONE, Gone
@@ -44,6 +45,10 @@ class Line(Protocol):
         """There may be room for more of the body."""
         ...
 
+    def await_body(self) -> None:
+        """The application waits for more of the body; call `starve` if none comes."""
+        ...
+
     def over(self) -> None:
         """The answer is complete."""
         ...
@@ -68,6 +73,9 @@ class Exchange:
         self._gone = scope[GONE] = Gone()
         self._body = bytearray()
         self._is_whole = False
+        self._fed_bytes = 0
+        self._is_hungry = False  # the application waits for more of the body
+        self._starved_s = 0.0  # for how long it has, in vain
         self._news = asyncio.Event()
         self._head = b""  # until the first piece of the body
         self._is_started = False
@@ -81,6 +89,7 @@ class Exchange:
         """A piece of the body; nobody wants it once the answer is complete."""
         if not self.is_over:
             self._body += data
+            self._fed_bytes += len(data)
             self._news.set()
 
     @property
@@ -92,6 +101,12 @@ class Exchange:
         """The body is whole."""
         self._is_whole = True
         self._news.set()
+
+    def starve(self, pause_s: float) -> None:
+        """No more of the body came for so long; does nothing when nobody waits for it."""
+        if self._is_hungry:
+            self._starved_s = pause_s
+            self._news.set()
 
     def gone(self) -> None:
         """The client went away."""
@@ -120,15 +135,20 @@ class Exchange:
     # What the application calls
 
     async def receive(self) -> Any:
-        """The next message for the application."""
+        """The next message for the application.
+
+        Raises:
+            Problem: INVALID_INPUT, the body stopped.
+        """
         if self._expects and not self._is_started:
             self._line.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._expects = False
         if not self.is_over and not self._gone.is_told:
-            await self._news.wait()
-            self._news.clear()
+            await self._progress()
         if self.is_over or self._gone.is_told:
             return {"type": "http.disconnect"}
+        if self._starved_s:
+            raise body_stopped(self._fed_bytes, self._starved_s)
         data = bytes(self._body)
         self._body.clear()
         self._line.balance()
@@ -150,6 +170,14 @@ class Exchange:
             self._pass(message.get("body", b""), is_last=not message.get("more_body", False))
         else:
             raise RuntimeError(f"unexpected message '{message['type']}', the response is complete")
+
+    async def _progress(self) -> None:
+        if not self._news.is_set() and not self._is_whole:
+            self._is_hungry = True
+            self._line.await_body()
+        await self._news.wait()
+        self._is_hungry = False
+        self._news.clear()
 
     def _begin(self, status: int, headers: Any) -> None:
         """Build the head; how the body is framed follows from the headers."""

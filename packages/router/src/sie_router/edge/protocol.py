@@ -17,12 +17,14 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
+from sie_protocol.codec import PAUSE_S
 from sie_router.data.deadline import Deadline
 from sie_router.data.express import MAX_BODY_BYTES, App, Begun, Express, is_express
 from sie_router.data.incoming import RawHeaders, Scope
 from sie_router.edge.exchange import STATUS_LINE, Exchange
 from sie_router.edge.malformed import MAX_HEAD_BYTES, malformed
 from sie_router.edge.request import address, head_again, offers_websocket, target_of
+from sie_router.edge.unread import Unread
 
 PAUSE_AT: Final = 16  # pipelined requests wait: read no more, which also means not to notice that the client is gone
 _RESET: Final = struct.pack("ii", 1, 0)  # linger no time
@@ -35,7 +37,8 @@ class Protocol(asyncio.Protocol):
     """Serves the requests of one connection in their order.
 
     A short inference request waits until it is whole and is given to `express`. What that does not take, and everything
-    else, is an exchange with the ASGI application. A request that comes before the last one is answered waits.
+    else, is an exchange with the ASGI application. A request that comes before the last one is answered waits. A client
+    that neither sends what it announced nor takes its answer is given up after `pause_s`.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Protocol(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         express: Express | None,
+        pause_s: float = PAUSE_S,
     ) -> None:
         self._config = config
         self._state = server_state
@@ -55,6 +59,8 @@ class Protocol(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._parser = self._new_parser()
         self._idle = Deadline(self._loop, self._idled)
+        self._pause_s = pause_s
+        self._more = Deadline(self._loop, self._starved)
         self._serving: Begun | Exchange | None = None
         self._waiting: deque[Exchange] = deque()
         self._last_words = b""  # for a client whose next request is none
@@ -86,6 +92,7 @@ class Protocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without inheriting from it
+        self._unread = Unread(self._loop, self._transport, self._pause_s)
         self._server, self._client = (address(transport, name) for name in ("sockname", "peername"))
         self._state.connections.add(cast("Any", self))
         self._idle.set(self._config.timeout_keep_alive)
@@ -119,17 +126,19 @@ class Protocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client takes answers slower than it asks: no more questions until it did."""
         self._writable = self._loop.create_future()
+        self._unread.begin()
         self.balance()
 
     def resume_writing(self) -> None:
         """The client caught up."""
         self._release_writer()
+        self._unread.end()
         self.balance()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - however it was lost
         """The client went away. A request whose body is not whole is one that it gave up."""
         self._state.connections.discard(cast("Any", self))
-        self._idle.close()
+        self._close_timers()
         self._leave_express()
         self._waiting.clear()
         self._release_writer()
@@ -143,7 +152,7 @@ class Protocol(asyncio.Protocol):
         """Finish what was begun, and close."""
         self._stays = False
         if self._serving is None and self._parts is None:
-            self._transport.close()
+            self._close()
 
     # What the parser tells
 
@@ -277,17 +286,21 @@ class Protocol(asyncio.Protocol):
             self._is_paused = not reads
             (self._transport.resume_reading if reads else self._transport.pause_reading)()
 
+    def await_body(self) -> None:
+        """The application waits for more of the body."""
+        self._more.set(self._pause_s)
+
     def over(self) -> None:
         """The answer is complete."""
         self._serving = None
         self._state.total_requests += 1
         if self._says_close or not (self._stays or self._waiting):
-            self._transport.close()
+            self._close()
         elif self._waiting:
             self._serve(self._waiting.popleft(), self._app)
         elif self._last_words:
             self._transport.write(self._last_words)
-            self._transport.close()
+            self._close()
         else:
             self._idle.set(self._config.timeout_keep_alive)
         self.balance()
@@ -337,12 +350,12 @@ class Protocol(asyncio.Protocol):
         self._last_words = malformed()
         if self._serving is None:
             self._transport.write(self._last_words)
-            self._transport.close()
+            self._close()
 
     def _upgrade(self, rest: bytes) -> None:
         """Hand the connection over to uvicorn's WebSocket, which reads the head once more."""
         self._state.connections.discard(cast("Any", self))
-        self._idle.close()
+        self._close_timers()
         make = cast("Any", self._config.ws_protocol_class)
         protocol = make(config=self._config, server_state=self._state, app_state=self._app_state)
         protocol.connection_made(self._transport)
@@ -361,4 +374,17 @@ class Protocol(asyncio.Protocol):
             self._writable = None
 
     def _idled(self) -> None:
+        self._close()
+
+    def _starved(self) -> None:
+        if isinstance(self._serving, Exchange):
+            self._serving.starve(self._pause_s)
+
+    def _close(self) -> None:
+        """Close once the client has everything."""
         self._transport.close()
+        self._unread.begin()
+
+    def _close_timers(self) -> None:
+        for timer in (self._idle, self._more, self._unread):
+            timer.close()

@@ -2,15 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
 
 from starlette.types import Receive, Scope
 
-from sie_protocol.codec import body_too_long
+from sie_protocol.codec import PAUSE_S, body_stopped, body_too_long
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.api.edge import header
-
-PAUSE_S: Final = 30.0  # a body that stops for longer does not go on: its sender has died, or means no good
 
 
 class ClientGoneError(Exception):
@@ -88,8 +85,7 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int, held: Held
             async with asyncio.timeout(pause_s):
                 message = await receive()
         except TimeoutError as error:
-            text = f"the body stopped for {pause_s:.0f} s after {held.size} bytes; send it without a break"
-            raise Problem(ErrorCode.INVALID_INPUT, text) from error
+            raise body_stopped(held.size, pause_s) from error
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         part: bytes = message.get("body", b"")

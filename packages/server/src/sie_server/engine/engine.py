@@ -235,8 +235,6 @@ class Engine:
             return "shutting down"
         if self.health.problem is not None:
             return f"the device does not work: {self.health.problem}"
-        if not self.health.is_tried:
-            return "the device has not computed anything yet"
         waits_for = [*self._models.preloading, *self._loras.preloading]
         return f"loading {', '.join(waits_for)}" if waits_for else None
 

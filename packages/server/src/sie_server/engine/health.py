@@ -39,18 +39,14 @@ class DeviceHealth:
         self._changed = changed
         self._computed_at = clock()
         self.problem: str | None = None
-        self.is_tried = not limits.interval_s
 
     def computed(self) -> None:
         """The device has computed something."""
-        self.is_tried = True
         self._computed_at = self._clock()
         self._set(None)
 
     async def watch(self) -> None:
-        """Try the device at once, and whenever it was idle for an interval; until cancelled."""
-        if self._limits.interval_s:
-            await self.check()
+        """Try the device whenever it was idle for an interval; until cancelled."""
         while self._limits.interval_s:
             await asyncio.sleep(self._limits.interval_s)
             if self._clock() - self._computed_at >= self._limits.interval_s:
@@ -70,7 +66,6 @@ class DeviceHealth:
         else:
             log.error("the device failed its self-test", exc_info=error)
             self._set("it failed its self-test")
-        self.is_tried = True
 
     def _try(self) -> "asyncio.Future[None]":
         test = partial(self._self_test, self._device.kind)

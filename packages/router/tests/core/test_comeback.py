@@ -1,0 +1,94 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router_builders import L4, ask, fleet, pool, seen, url
+from sie_protocol.status import STALE_AFTER_S
+from sie_router.core.comeback import GAP_S, delay_s
+from sie_router.core.demand import BURST_S
+from sie_router.core.events import Missed, PoolPut, Tick, WorkerGone, WorkerLost, apply
+from sie_router.core.fleet import Fleet, Group
+from sie_router.core.pools import DEFAULT_POOL
+
+WISH = (L4, DEFAULT_POOL)
+MOST_S = 120
+draws = st.floats(0, 1, exclude_max=True)
+
+
+def asked(state: Fleet, now: float, draw: float) -> tuple[Fleet, int]:
+    """One more client finds nobody."""
+    state = apply(state, Missed(L4, DEFAULT_POOL, 300), now)
+    return state, delay_s(state, ask(), WISH, now, MOST_S, draw)
+
+
+@given(st.lists(st.tuples(st.floats(0, 200), draws), min_size=1, max_size=20))
+def test_who_asks_alone_is_told_the_configured_delay_and_a_herd_is_spread(asks: list[tuple[float, float]]) -> None:
+    state, now, burst_at, told = fleet(), 0.0, None, []
+    for pause_s, draw in asks:
+        now += pause_s
+        is_first = burst_at is None or now - burst_at >= BURST_S
+        burst_at = now if is_first else burst_at
+        state, answer = asked(state, now, draw)
+        told.append(answer)
+        assert answer == MOST_S if is_first else MOST_S <= answer <= MOST_S * 1.25
+    assert told[0] == MOST_S
+
+
+def test_all_of_a_herd_but_the_first_come_back_over_a_quarter_of_the_delay() -> None:
+    state, told = fleet(), set[int]()
+    for client in range(1000):
+        state, answer = asked(state, client / 2000, client / 1000)
+        told.add(answer)
+    assert told == set(range(MOST_S, 151))
+
+
+def test_whom_nobody_counts_are_spread_as_well() -> None:
+    assert delay_s(fleet(groups=[]), ask(), WISH, 0, MOST_S, 0.999) == 150
+
+
+GAP = range(GAP_S[0], GAP_S[1] + 1)
+A100 = Group("a100", "default")
+
+
+def told(state: Fleet, draw: float, name: str = DEFAULT_POOL, profile: str | None = None) -> int:
+    """What a client hears that asks for a worker of a pool."""
+    asks = ask(profile=profile, pool=None if name == DEFAULT_POOL else name)
+    return delay_s(apply(state, Missed(L4, name, 300), 100), asks, (L4, name), 100, MOST_S, draw)
+
+
+@given(draws)
+def test_a_worker_that_is_here_and_gets_ready_is_waited_for_in_seconds(draw: float) -> None:
+    assert told(fleet(seen(ready=False), now=99), draw) in GAP
+    assert told(fleet(seen(profile="a100", ready=False), groups=[L4, A100], now=99), draw) in GAP, "any will do"
+    assert told(fleet(seen(profile="a100", ready=False), groups=[L4, A100], now=99), draw, profile="l4") == MOST_S
+    assert told(fleet(seen(ready=False, draining=True), now=99), draw) == MOST_S
+    assert told(fleet(seen(), WorkerGone(url("w")), now=99), draw) == MOST_S
+
+
+@given(draws)
+def test_a_worker_that_gets_ready_is_coming_for_the_pool_that_will_have_it(draw: float) -> None:
+    state = fleet(PoolPut(pool("a")), seen(ready=False), now=99)
+    assert told(state, draw, "a") in GAP
+    assert told(state, draw) == MOST_S
+    assert told(apply(state, seen("v", ready=False), 99), draw) in GAP, "the other one is for everybody"
+
+
+def test_all_delays_of_a_gap_are_drawn_but_none_is_longer_than_the_configured_one() -> None:
+    state = fleet(seen(ready=False), now=99)
+    assert {told(state, draw / 100) for draw in range(100)} == set(GAP)
+    assert {delay_s(state, ask(), WISH, 100, 3, draw / 100) for draw in range(100)} == {2, 3}
+
+
+@given(st.floats(0, 60), st.floats(0, 1), draws)
+def test_a_client_of_a_lost_worker_is_served_within_seconds_of_a_soon_return(
+    gap_s: float, part: float, draw: float
+) -> None:
+    state, ticks, asks_at = fleet(seen(), WorkerLost(url("w"))), 0, gap_s * part
+    while asks_at < gap_s:
+        while ticks < int(asks_at):
+            ticks += 1
+            state = apply(state, Tick(), ticks)
+        state, delay = asked(state, asks_at, draw)
+        assert (delay in GAP) is (ticks <= STALE_AFTER_S)
+        asks_at += delay
+    if gap_s <= STALE_AFTER_S:
+        assert asks_at <= gap_s + GAP_S[1]
