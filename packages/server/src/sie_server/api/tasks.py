@@ -12,11 +12,11 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from sie_protocol import headers
-from sie_protocol.codec import decode_body
+from sie_protocol.codec import PAUSE_S, decode_body
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import Usage
 from sie_protocol.target import parse_target
-from sie_server.api.body import PAUSE_S, Bodies, ClientGoneError, read_body, when_gone
+from sie_server.api.body import Bodies, ClientGoneError, read_body, when_gone
 from sie_server.api.edge import REQUEST_ID_KEY, error_response, header, unexpected
 from sie_server.api.metrics import Metrics, RequestRecord
 from sie_server.core.values import MAX_VALUES, check_values
