@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -70,6 +71,19 @@ def test_a_reply_nested_without_end_is_an_error_and_not_a_crash() -> None:
     body = b"\x91" * 100_000 + b"\x01"
     with pytest.raises(Problem, match="not valid msgpack"):
         arrays.decode_reply(body)
+
+
+@pytest.mark.parametrize("shape", [(arrays.JSON_AT_ONCE + 1,), (300, 100, 2), (1, 50_000), (3, 20_000)])
+def test_a_large_array_is_written_block_by_block_and_reads_as_written_at_once(shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    hook = arrays.hook_for("application/json")
+    assert isinstance(hook(array), msgspec.Raw)  # a list would be written without a break
+    assert codec.encode_body({"x": array}, "application/json", hook)[1] == msgspec.json.encode({"x": array.tolist()})
+
+
+def test_a_float_takes_about_as_much_json_as_is_counted() -> None:
+    array = np.random.default_rng(0).normal(size=10_000).astype(np.float32)
+    assert len(msgspec.json.encode(array.tolist())) == pytest.approx(array.size * arrays.JSON_NUMBER_BYTES, rel=0.1)
 
 
 def test_json_readers_get_lists() -> None:

@@ -206,7 +206,7 @@ def test_documents_come_back_on_request_and_may_be_objects(running: Process) -> 
         ({"documents": []}, 400, "documents"),
         ({"documents": [5]}, 400, "documents"),
         ({"query": None}, 400, "query"),
-        ({"documents": ["a"] * 1001}, 413, None),
+        ({"documents": ["a"] * 1001}, 413, "documents"),
     ],
 )
 def test_a_refused_rerank_says_why(running: Process, change: dict[str, Any], status: int, param: str | None) -> None:

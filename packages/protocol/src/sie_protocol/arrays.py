@@ -16,6 +16,8 @@ from sie_protocol.errors import ErrorCode, Problem
 
 MAX_DIMENSIONS: Final = 8
 MAX_NESTING: Final = 64
+JSON_AT_ONCE: Final = 1 << 14  # numbers; writing them takes a few milliseconds
+JSON_NUMBER_BYTES: Final = 20  # about, of a float32 with its comma: it is written as the float64 that it equals
 DTYPES: Final = frozenset(
     {f"{order}{kind}" for order in "<>" for kind in ("f2", "f4", "f8", "i2", "i4", "i8", "u2", "u4", "u8")}
     | {"|b1", "|i1", "|u1"}
@@ -81,8 +83,17 @@ def pack(value: Any) -> Any:
 
 def _listed(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return value.tolist()
+        return value.tolist() if value.size <= JSON_AT_ONCE else _in_blocks(value)
     return _scalar(value)
+
+
+def _in_blocks(array: Array) -> msgspec.Raw:
+    """Nested lists, written a few rows at a time: in between, other threads may run."""
+    rows = max(1, JSON_AT_ONCE * len(array) // array.size)
+    parts = []
+    for at in range(0, len(array), rows):
+        parts += [b",", msgspec.json.encode(array[at : at + rows].tolist())[1:-1]]
+    return msgspec.Raw(b"".join([b"[", *parts[1:], b"]"]))
 
 
 def _scalar(value: Any) -> Any:

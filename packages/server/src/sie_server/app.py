@@ -69,6 +69,7 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         Stay(settings.preload, settings.pinned, settings.idle_evict_s, settings.load_timeout_s),
         HealthLimits(settings.self_test_interval_s, settings.self_test_timeout_s),
         settings.max_loras,
+        max_request_pixels=settings.max_request_pixels,
     )
     async with AsyncExitStack() as stack:
         pipeline = Pipeline(max(2, settings.cores), time.monotonic)
@@ -103,7 +104,10 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         following = files.follow(catalog, adopt, settings.catalog_interval_s)
         stack.push_async_callback(_stop, asyncio.create_task(following, name="catalogue"))
         bodies = Bodies(settings.max_held_body_bytes)
-        context = TaskContext(engine, pipeline, metrics, settings.machine_profile, settings.max_body_bytes, bodies)
+        answers = Bodies(settings.max_held_answer_bytes, "answers")
+        context = TaskContext(
+            engine, pipeline, metrics, settings.machine_profile, settings.max_body_bytes, bodies, answers
+        )
         app: ASGIApp = build_api(context, feed)
         yield Worker(_traced(app, stack) if settings.tracing else app, engine, feed, metrics)
 

@@ -77,7 +77,9 @@ class Settings:
     queue_timeout_s: float = 120.0
     max_body_bytes: int = MAX_BODY_BYTES
     max_held_body_bytes: int = 256 * 1024 * 1024
+    max_held_answer_bytes: int = 1024 * 1024 * 1024
     max_text_chars: int = 2 * 1024 * 1024
+    max_request_pixels: int = 512_000_000
     max_watchers: int = 64
     catalog_interval_s: float = 2.0
     drain_grace_s: float = 25.0
@@ -154,7 +156,9 @@ def read(env: Mapping[str, str]) -> Settings:
         queue_timeout_s=get("SIE_QUEUE_TIMEOUT_S", _seconds, default.queue_timeout_s),
         max_body_bytes=get("SIE_MAX_REQUEST_BODY_BYTES", _count, default.max_body_bytes),
         max_held_body_bytes=get("SIE_MAX_HELD_BODY_BYTES", _count, default.max_held_body_bytes),
+        max_held_answer_bytes=get("SIE_MAX_HELD_ANSWER_BYTES", _count, default.max_held_answer_bytes),
         max_text_chars=get("SIE_MAX_ITEM_TEXT_CHARS", _count, default.max_text_chars),
+        max_request_pixels=get("SIE_MAX_REQUEST_PIXELS", _count, default.max_request_pixels),
         max_watchers=get("SIE_MAX_STATUS_WATCHERS", _count, default.max_watchers),
         catalog_interval_s=get("SIE_CATALOG_INTERVAL_S", _seconds, default.catalog_interval_s),
         drain_grace_s=get("SIE_DRAIN_GRACE_S", _seconds, default.drain_grace_s),

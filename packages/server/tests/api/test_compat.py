@@ -4,7 +4,9 @@ from typing import Any
 import httpx
 import pytest
 
+import buggy_adapter
 from served_worker import Served, served, write_catalog
+from sie_server.adapters.registry import ADAPTERS
 from wire_answers import code_of, patiently
 
 HASH = "org/hash"
@@ -17,9 +19,14 @@ CALLS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 async def worker(tmp_path: Path) -> Any:
-    models = {HASH: {}, "org/missing": {"adapter": "dense", "weights_path": "/nowhere/at/all"}}
-    settings = write_catalog(tmp_path, models)
-    async with served(settings, machine_profile="l4", max_body_bytes=4000, max_text_chars=100) as each:
+    models = {
+        HASH: {},
+        "org/buggy": {"adapter": "buggy"},
+        "org/missing": {"adapter": "dense", "weights_path": "/nowhere/at/all"},
+    }
+    adapters = {**ADAPTERS, **buggy_adapter.ADAPTERS}
+    settings = write_catalog(tmp_path, models, adapters)
+    async with served(settings, adapters, machine_profile="l4", max_body_bytes=4000, max_text_chars=100) as each:
         yield each
 
 
@@ -52,6 +59,17 @@ async def test_what_is_wrong_with_the_worker_is_a_server_error(worker: Served, p
     worker.worker.engine.drain()
     draining = error_of(await ask(worker, path))
     assert (draining["code"], draining["type"], draining["param"]) == ("SHUTTING_DOWN", "server_error", None)
+
+
+@pytest.mark.parametrize("path", CALLS)
+async def test_a_bug_has_the_shape_of_the_route_too_and_is_in_the_log(
+    worker: Served, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reply = await ask(worker, path, model="org/buggy")
+    error = error_of(reply)
+    assert (reply.status_code, error["code"], error["type"]) == (500, "INTERNAL_ERROR", "server_error")
+    assert reply.headers["x-request-id"] in caplog.text
+    assert "ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.parametrize("path", CALLS)
@@ -89,3 +107,24 @@ async def test_requests_are_counted_under_the_models_of_the_catalogue(worker: Se
     assert f'sie_requests_total{{endpoint="rerank",model="{HASH}",status="200"}} 2.0' in metrics
     assert 'sie_requests_total{endpoint="rerank",model="other",status="404"} 2.0' in metrics
     assert "evil" not in metrics
+
+
+async def test_options_of_a_rerank_request_are_those_of_a_score_request(worker: Served) -> None:
+    long = "word " * 15
+    asked = {"query": long, "documents": [long, "b"]}
+    dot = await ask(worker, "/v1/rerank", **asked, options={"similarity": "dot", "overflow_policy": None})
+    assert dot.status_code == 200, dot.text
+    for options in ({"nonsense": 1}, {"similarity": "euclid"}, {"overflow_policy": "explode"}, {"profile": "none"}):
+        error = error_of(await ask(worker, "/v1/rerank", **asked, options=options))
+        assert (error["code"], error["param"]) == ("INVALID_INPUT", "options")
+
+
+async def test_what_no_worker_does_to_documents_is_refused_and_not_dropped(worker: Served) -> None:
+    error = error_of(await ask(worker, "/v2/rerank", max_tokens_per_doc=1))
+    assert (error["code"], error["param"]) == ("INVALID_INPUT", "max_tokens_per_doc")
+    assert (await ask(worker, "/v2/rerank", max_tokens_per_doc=None)).status_code == 200
+
+
+async def test_a_format_that_is_null_was_not_said(worker: Served) -> None:
+    replies = [await ask(worker, "/v1/embeddings", **own) for own in ({}, {"encoding_format": None})]
+    assert replies[0].json() == replies[1].json()

@@ -11,7 +11,7 @@ from sie_protocol.headers import JSON
 from sie_server.adapters.registry import ADAPTERS
 from wire_answers import error_of, patiently
 
-FINDER, SHARES, RELATIONS = "org/finder", "org/shares", "org/relations"
+FINDER, SHARES, RELATIONS, SHORT = "org/finder", "org/shares", "org/relations", "org/short"
 NOTHING: dict[str, Any] = {"entities": [], "relations": [], "classifications": [], "objects": [], "data": {}}
 
 
@@ -26,6 +26,7 @@ async def worker(tmp_path: Path) -> Any:
             "tasks": {"extract": {"entities": "required"}},
             "options": {"gives": "relations"},
         },
+        SHORT: {"adapter": "finder", "tasks": tasks, "max_sequence_length": 3},
         "org/hash": {},
         "org/wrong": {"tasks": {"encode": {"dense": {"dim": 8}}, "extract": {}}},
     }
@@ -130,6 +131,19 @@ async def test_one_bad_item_of_a_thousand_refuses_a_request_for_vectors_and_is_n
     assert "item 700 has no text" in error["message"]
 
 
+async def test_a_text_that_may_not_be_cut_is_refused_in_its_place_and_costs_nothing(worker: Served) -> None:
+    items = [{"text": "a a"}, {"text": "a a a a"}, {}]
+    error = {"overflow_policy": "error"}
+    answer = await extract(worker, SHORT, items, "a", options=error)
+    assert [item.get("error", {}).get("code") for item in answer["items"]] == [None, "INPUT_TOO_LONG", "INVALID_INPUT"]
+    assert "item 1 is longer than model 'org/short' reads" in answer["items"][1]["error"]["message"]
+    assert (len(answer["items"][0]["entities"]), answer["items"][1]["entities"]) == (2, [])
+    assert answer["usage"] == {"input_tokens": 2, "truncated_items": 0}
+    assert (await extract(worker, SHORT, items[1:2], "a", options=error))["usage"]["input_tokens"] == 0
+    for policy in ({}, {"overflow_policy": "truncate_text"}):
+        assert (await extract(worker, SHORT, items, "a", options=policy))["usage"]["truncated_items"] == 1
+
+
 async def test_a_request_of_bad_items_only_costs_nothing(worker: Served) -> None:
     answer = await extract(worker, FINDER, [{"text": "a" * 201}, {}], "a")
     assert [each["error"]["code"] for each in answer["items"]] == ["INPUT_TOO_LONG", "INVALID_INPUT"]
@@ -150,6 +164,12 @@ async def test_a_request_of_bad_items_only_costs_nothing(worker: Served) -> None
         (FINDER, {"params": {"labels": ["a"], "options": {"threshold": 2}}}, "INVALID_INPUT", "from 0 to 1"),
         (FINDER, {"params": {"labels": ["a"], "options": {"top_k": 0}}}, "INVALID_INPUT", "findings, 1 or more"),
         (RELATIONS, {"params": None}, "INVALID_INPUT", "send params.labels"),
+        (
+            FINDER,
+            {"params": {"labels": ["a"], "options": {"overflow_policy": "cut"}}},
+            "INVALID_INPUT",
+            "truncate_text",
+        ),
         (FINDER, {"params": {"labels": ["a"], "options": {"new": 1}}}, "INVALID_INPUT", "new cannot be set"),
         (FINDER, {"items": [{"text": "broken"}], "params": {"labels": ["o"]}}, "INFERENCE_ERROR", "item 0"),
         ("org/none", {}, "MODEL_NOT_FOUND", "org/none"),

@@ -1,5 +1,6 @@
 """Whatever is sent, the worker answers in its own words: no 500, no hang, no growth."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,18 +14,21 @@ from hypothesis import strategies as st
 
 from openapi_fuzz import ANSWER_S, FUZZ, Requests, check, check_sent, requests_of
 from served_worker import Process, process, write_catalog
-from sie_protocol.headers import JSON, MSGPACK, operation_path
+from sie_protocol.headers import EMBEDDINGS, JSON, MSGPACK, RERANK, operation_path
+from sie_server.core.options import REQUEST_OPTIONS, RUNTIME_OPTIONS
 
-M = "org/hash"
+M, THREE = "org/hash", "org/three"
 
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     folder = tmp_path_factory.mktemp("catalog")
-    write_catalog(folder, {M: {"max_sequence_length": 16}})
+    three = {"encode": {kind: {"dim": 8} for kind in ("dense", "sparse", "multivector")}}
+    write_catalog(folder, {M: {"max_sequence_length": 16}, THREE: {"tasks": three}})
     with process("--models-dir", str(folder / "models"), "--bundles-dir", str(folder / "bundles")) as running:
         with running.client() as http:
             running.encode(http, M, "load it")
+            running.encode(http, THREE, "load it")
         yield running
 
 
@@ -76,6 +80,32 @@ def test_no_msgpack_value_is_answered_with_a_bug(http: httpx.Client, operation: 
     sent = msgspec.msgpack.encode(body)
     reply = http.post(operation_path(operation, M), content=sent, headers={"content-type": MSGPACK})
     check(reply.status_code, reply.headers, reply.content)
+
+
+numbers = st.integers(-(10**400), 10**400) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans()
+wild = st.recursive(st.none() | numbers | st.text(max_size=20), lambda inner: st.lists(inner, max_size=4), max_leaves=6)
+options = st.dictionaries(
+    st.sampled_from(sorted(REQUEST_OPTIONS | RUNTIME_OPTIONS)) | st.text(max_size=5), wild, max_size=3
+)
+hybrid = st.lists(numbers, min_size=3, max_size=3).map(lambda own: {"score_mode": "hybrid", "score_weights": own})
+
+
+@given(operation=st.sampled_from(["encode", "score"]), asked=options | hybrid)
+@FUZZ
+def test_no_option_is_answered_with_a_bug(http: httpx.Client, operation: str, asked: Any) -> None:
+    item = {"text": "a"}
+    body = {"items": [item], "params": {"options": asked}, "query": item, "options": asked}
+    reply = http.post(operation_path(operation, THREE), content=json.dumps(body), headers={"content-type": JSON})
+    check(reply.status_code, reply.headers, reply.content)
+
+
+@given(field=st.sampled_from(["input", "dimensions", "top_n", "documents", "encoding_format", "options"]), value=wild)
+@FUZZ
+def test_no_field_of_other_services_routes_is_answered_with_a_bug(http: httpx.Client, field: str, value: Any) -> None:
+    body = {"model": M, "input": "a", "query": "a", "documents": ["b"], field: value}
+    for path in (EMBEDDINGS, RERANK):
+        reply = http.post(path, content=json.dumps(body), headers={"content-type": JSON})
+        check(reply.status_code, reply.headers, reply.content)
 
 
 @given(media=st.sampled_from([MSGPACK, JSON, "text/plain", ""]), body=st.binary(max_size=200))

@@ -14,6 +14,7 @@ from sie_protocol.headers import JSON, MSGPACK
 from tiny_vision import WIDTH, oracle_images, oracle_texts, picture, write_clip
 
 M, TEXT_ONLY = "org/clip", "org/hash"
+MOST_PIXELS = 101_000_000
 IMAGES = [picture(40, 40, 1), picture(60, 35, 2, "JPEG")]
 
 
@@ -30,7 +31,7 @@ async def worker(tmp_path: Path, clip: Path) -> Any:
         "inputs": {"text": True, "image": True},
         "tasks": {"encode": {"dense": {"dim": WIDTH}}},
     }
-    async with served(write_catalog(tmp_path, {M: own, TEXT_ONLY: {}})) as each:
+    async with served(write_catalog(tmp_path, {M: own, TEXT_ONLY: {}}), max_request_pixels=MOST_PIXELS) as each:
         await each.encode(M, "load it")
         await each.encode(TEXT_ONLY, "load it")
         yield each
@@ -94,3 +95,11 @@ async def test_too_many_images_of_one_item_are_refused_with_the_limit(worker: Se
     reply = await encode(worker, [{"images": [{"data": b""}] * 65}])
     assert (reply.status_code, reply.headers["x-sie-error-code"]) == (413, "INPUT_TOO_LONG")
     assert "the limit is 64" in reply.json()["error"]["message"]
+
+
+async def test_images_of_too_many_pixels_in_all_are_refused_before_any_is_decoded(worker: Served) -> None:
+    small_file, broken = picture(6000, 6000, mode="1"), b"\x89PNG\r\n\x1a\n"
+    items = [{"images": [{"data": broken}]}, *[{"images": [{"data": small_file}]}] * 3]
+    reply = await encode(worker, items)  # the first one would be refused otherwise, and with another code
+    assert (reply.status_code, reply.headers["x-sie-error-code"]) == (413, "INPUT_TOO_LONG")
+    assert f"have 108000000 pixels, the limit is {MOST_PIXELS}" in reply.json()["error"]["message"]

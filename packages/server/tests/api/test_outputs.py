@@ -9,6 +9,7 @@ import pytest
 
 from served_worker import Served, served, write_catalog
 from sie_protocol.arrays import decode_reply
+from sie_protocol.headers import JSON, MSGPACK
 
 M = "org/three"
 DIMS = {"dense": 20, "sparse": 30522, "multivector": 12}
@@ -91,6 +92,16 @@ async def test_packed_bits_keep_the_unpacked_dimension(worker: Served, dtype: st
 async def test_token_vectors_that_no_memory_could_hold_are_refused_before_they_are_computed(tmp_path: Path) -> None:
     tasks = {"encode": {"multivector": {"dim": 200_000}}}
     async with served(write_catalog(tmp_path, {M: {"tasks": tasks}})) as kit:
-        reply = await kit.encode(M, "word " * 500, "word " * 500)
-        assert (reply.status_code, reply.headers["x-sie-error-code"]) == (413, "INPUT_TOO_LONG")
-        assert "the 1000 tokens of the request have vectors of 762 MiB, the limit is 512 MiB" in reply.text
+        await kit.encode(M, "warm")
+        for texts, accept, says in (
+            (
+                ["word " * 500] * 2,
+                MSGPACK,
+                "the 1000 tokens of the request have vectors of 762 MiB, the limit is 512 MiB",
+            ),
+            (["word " * 150], JSON, "have vectors of 572 MiB, the limit is 512 MiB"),  # as it would be written
+        ):
+            body = {"items": [{"text": text} for text in texts]}
+            reply = await kit.http.post(f"/v1/encode/{M}", json=body, headers={"accept": accept})
+            assert (reply.status_code, reply.headers["x-sie-error-code"]) == (413, "INPUT_TOO_LONG")
+            assert says in reply.text

@@ -1,13 +1,24 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sie_protocol.catalog import EmptyTask, EncodeTask, ModelConfig, ProfileConfig, Tasks, VectorTask
+from sie_protocol.catalog import EmptyTask, EncodeTask, ExtractTask, ModelConfig, ProfileConfig, Tasks, VectorTask
 from sie_protocol.errors import ErrorCode, Problem
-from sie_protocol.items import EncodeParams
-from sie_server.core.options import Prompt, load_options, no_such_task, resolve_encode
+from sie_protocol.items import EncodeParams, ExtractParams
+from sie_server.core.extraction import resolve_extract
+from sie_server.core.options import (
+    REQUEST_OPTIONS,
+    RUNTIME_OPTIONS,
+    Prompt,
+    load_options,
+    no_such_task,
+    resolve_encode,
+)
+from sie_server.core.profiles import check_profile
+from sie_server.core.scoring import resolve_score
 
 DENSE = Tasks(encode=EncodeTask(dense=VectorTask(8)))
 
@@ -104,3 +115,47 @@ def test_a_model_without_the_task_says_what_it_has() -> None:
 def test_adapters_are_told_only_what_is_fixed_at_load_time() -> None:
     profile = ProfileConfig("dense", adapter_options={"pooling": "cls", **E5})
     assert load_options(profile) == {"pooling": "cls"}
+
+
+@pytest.mark.parametrize("name", sorted(REQUEST_OPTIONS | RUNTIME_OPTIONS))
+def test_an_option_that_is_null_was_not_said(name: str) -> None:
+    tasks = Tasks(encode=EncodeTask(dense=VectorTask(8)), extract=ExtractTask(labels="optional"))
+    own, null = model(tasks=tasks, **E5), {name: None}
+    assert resolve_encode(own, EncodeParams(options=null)) == resolve_encode(own, EncodeParams())
+    assert resolve_score(own, None, null) == resolve_score(own, None, {})
+    assert resolve_extract(own, ExtractParams(options=null)) == resolve_extract(own, ExtractParams())
+    assert check_profile(own, "org/m", null) is None
+
+
+@pytest.mark.parametrize("name", ["short", "SHORT", "Short"])
+def test_the_case_of_a_profile_does_not_matter(name: str) -> None:
+    assert check_profile(model(), "org/m", {"profile": name}) == "short"
+    assert prompt(model(), options={"profile": name}) == "short: T"
+
+
+LONG = "x" * 100_000
+ANYTHING = st.sampled_from([LONG, [LONG], {LONG: LONG}, {LONG}, [[1] * 50_000], 10**5000, -(10**5000)])
+
+
+@given(name=st.sampled_from(sorted(REQUEST_OPTIONS | RUNTIME_OPTIONS | {LONG})), value=ANYTHING)
+def test_a_refusal_repeats_only_the_beginning_of_what_was_sent(name: str, value: Any) -> None:
+    tasks = Tasks(encode=EncodeTask(dense=VectorTask(8), sparse=VectorTask(8)), extract=ExtractTask(labels="optional"))
+    own, options = model(tasks=tasks), {name: value}
+    calls: list[Callable[[], object]] = [
+        lambda: resolve_encode(own, EncodeParams(options=options)),
+        lambda: resolve_encode(own, EncodeParams(output_types=[LONG])),
+        lambda: resolve_encode(own, EncodeParams(output_dtype=LONG)),
+        lambda: resolve_score(own, None, options),
+        lambda: resolve_score(own, None, {"score_mode": "hybrid", **options}),
+        lambda: resolve_extract(own, ExtractParams(options=options)),
+        lambda: check_profile(own, f"org/m:{LONG}", {"profile": "short"}),
+        lambda: check_profile(own, "org/m", options),
+    ]
+    messages: list[str] = []
+    for call in calls:
+        try:
+            call()
+        except Problem as problem:
+            messages.append(problem.message)
+    assert len(messages) >= 3
+    assert all(len(message) < 1000 for message in messages)

@@ -31,13 +31,15 @@ class FinderAdapter:
     """Option `gives`: entities (each place of a label in the text), classifications (the share of its characters), or
     relations (each label between every two entities in their order, the farther apart the weaker).
 
-    A token is a word; the label "unknown" is none of this model's; the text "broken" has a score that is no number.
+    A token is a word; a text of more than the model's length is said to be cut;
+    the label "unknown" is none of this model's; the text "broken" has a score that is no number.
     Of `objects` the texts are the bytes of images: each place of a label is as far to the right, one pixel high, and
     bytes that are no UTF-8 are no image; "endless" has no end.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
         self._gives: str = spec.options.get("gives", "entities")
+        self._most = spec.max_sequence_length or 10**9
 
     @property
     def capabilities(self) -> Capabilities:
@@ -50,7 +52,8 @@ class FinderAdapter:
         texts = [*map(_told, labelled_pictures(inputs))] if self._gives == "objects" else labelled_texts(inputs)
         if any("unknown" in each.labels for each in texts):
             raise UnsupportedInputError("label 'unknown' is none of its labels")
-        return [Prepared(max(1, len(each.text.split())), truncated=False, payload=each) for each in texts]
+        words = [max(1, len(each.text.split())) for each in texts]
+        return [Prepared(min(n, self._most), n > self._most, each) for n, each in zip(words, texts, strict=True)]
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:  # noqa: ARG002 - needs none
         return {self._gives: [FIND[self._gives](each.payload) for each in batch]}

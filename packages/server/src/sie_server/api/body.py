@@ -15,10 +15,14 @@ class ClientGoneError(Exception):
 
 
 class Bodies:
-    """Bytes of all bodies that a worker holds: at most so many, but one body of any size is always let in."""
+    """Bytes of all bodies that a worker holds: at most so many, but one body of any size is always let in.
 
-    def __init__(self, limit_bytes: int) -> None:
+    `what` they are bodies of, in the plural.
+    """
+
+    def __init__(self, limit_bytes: int, what: str = "requests") -> None:
         self._limit = limit_bytes
+        self._what = what
         self._held = 0
 
     def hold(self) -> "Held":
@@ -33,7 +37,7 @@ class Bodies:
         """
         others = self._held - own
         if others and self._held + size > self._limit:
-            message = f"this worker holds {self._held} bytes of requests and takes at most {self._limit}; try again"
+            message = f"this worker holds {self._held} bytes of {self._what} and takes at most {self._limit}; try again"
             raise Problem(ErrorCode.QUEUE_FULL, message)
         self._held += size
 

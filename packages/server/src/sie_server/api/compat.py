@@ -4,16 +4,16 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
 from starlette.responses import Response
 
-from sie_protocol.codec import decode_body
+from sie_protocol.arrays import hook_for
 from sie_protocol.compat import compat_body
 from sie_protocol.errors import ErrorCode, Problem, envelope
 from sie_protocol.headers import JSON
+from sie_server.api import tasks
 from sie_server.api.tasks import OFF_LOOP_BYTES, TaskContext
 
 T = TypeVar("T")
@@ -47,11 +47,10 @@ async def decoded(context: TaskContext, body: bytes, kind: type[T]) -> T:
     """The request.
 
     Raises:
-        Problem: as `decode_body`, with the field that is wrong.
+        Problem: as `tasks.decoded`, with the field that is wrong.
     """
-    decode = partial(decode_body, body, JSON, kind)
     try:
-        return await off_loop_if(context, len(body), decode)
+        return await tasks.decoded(context, body, JSON, kind)
     except Problem as problem:
         found = _FIELD.search(problem.message)
         problem.details = {**problem.details, "param": found and (found[1] or found[2])}
@@ -59,8 +58,8 @@ async def decoded(context: TaskContext, body: bytes, kind: type[T]) -> T:
 
 
 async def written(context: TaskContext, size: int, build: Callable[[], Any]) -> bytes:
-    """The answer as JSON; `size` is about how many bytes it has."""
-    return await off_loop_if(context, size, lambda: msgspec.json.encode(build()))
+    """The answer as JSON, arrays included; `size` is about how many bytes it has."""
+    return await off_loop_if(context, size, lambda: msgspec.json.encode(build(), enc_hook=hook_for(JSON)))
 
 
 async def off_loop_if(context: TaskContext, size: int, work: Callable[[], T]) -> T:

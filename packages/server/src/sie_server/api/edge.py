@@ -56,7 +56,7 @@ class Edge:
         except Exception:
             log.exception("request %s to %s failed", scope[REQUEST_ID_KEY], scope["path"])
             if not started:
-                await error_response(_internal())(scope, receive, stamped)
+                await error_response(unexpected())(scope, receive, stamped)
 
 
 def error_response(problem: Problem) -> Response:
@@ -81,7 +81,7 @@ async def on_http_error(request: Request, error: Exception) -> Response:
 
 async def on_bug(_: Request, __: Exception) -> Response:
     """Handler of everything else; the text stays in the log, which `Edge` writes."""
-    return error_response(_internal())
+    return error_response(unexpected())
 
 
 def header(scope: Mapping[str, Any], name: bytes) -> str | None:
@@ -89,7 +89,8 @@ def header(scope: Mapping[str, Any], name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
 
 
-def _internal() -> Problem:
+def unexpected() -> Problem:
+    """The refusal of a request that met a bug."""
     return Problem(ErrorCode.INTERNAL_ERROR, "an unexpected error; the worker's log has it under the X-Request-ID")
 
 
@@ -102,7 +103,7 @@ def _routing_problem(scope: Scope, error: HTTPException) -> Problem:
         case status if status < 500:  # noqa: PLR2004 - the line between the caller's errors and ours
             return Problem(ErrorCode.INVALID_INPUT, str(error.detail))
         case _:
-            return _internal()
+            return unexpected()
 
 
 def _new_id() -> bytes:

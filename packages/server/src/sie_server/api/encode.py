@@ -7,10 +7,10 @@ from typing import Any
 from starlette.types import Scope
 
 from sie_protocol import arrays
-from sie_protocol.codec import decode_body, encode_body
+from sie_protocol.codec import encode_body, wants_msgpack
 from sie_protocol.items import EncodeParams, EncodeRequest
 from sie_server.api.edge import header
-from sie_server.api.tasks import OFF_LOOP_BYTES, Outcome, Reply, TaskContext, timing_headers, usage
+from sie_server.api.tasks import OFF_LOOP_BYTES, Outcome, Reply, TaskContext, decoded, timing_headers, usage
 from sie_server.engine import encoding
 from sie_server.engine.quantize import Finished
 from sie_server.engine.results import Encoded
@@ -23,14 +23,16 @@ async def encode(context: TaskContext, scope: Scope, body: bytes, outcome: Outco
     started = perf_counter()
     name: str = scope["path_params"]["model"]
     outcome.model = context.engine.lookup(name).model.sie_id
-    decode = partial(decode_body, body, header(scope, b"content-type"), EncodeRequest)
-    request = decode() if len(body) < OFF_LOOP_BYTES else await context.pipeline.run(decode)
-    encoded = await encoding.encode(context.engine, name, request.items, request.params or NO_PARAMS)
-    outcome.spent(encoded.cost)
+    request = await decoded(context, body, header(scope, b"content-type"), EncodeRequest)
     accept = header(scope, b"accept")
+    number_bytes = encoding.FLOAT_BYTES if wants_msgpack(accept) else arrays.JSON_NUMBER_BYTES
+    encoded = await encoding.encode(
+        context.engine, name, request.items, request.params or NO_PARAMS, number_bytes=number_bytes
+    )
+    outcome.spent(encoded.cost)
     value = encode_reply(request, encoded, perf_counter() - started)
     write = partial(encode_body, value, accept, arrays.hook_for(accept))
-    size = sum(each.size_bytes for row in encoded.rows for each in row.values())
+    size = number_bytes // encoding.FLOAT_BYTES * sum(each.size_bytes for row in encoded.rows for each in row.values())
     media, payload = write() if size < OFF_LOOP_BYTES else await context.pipeline.run(write)
     return media, payload, timing_headers(encoded.cost)
 

@@ -1,11 +1,10 @@
 """`POST /v1/extract/{model}`: what is in each item."""
 
-from functools import partial
 from typing import Any
 
 from starlette.types import Scope
 
-from sie_protocol.codec import decode_body, encode_body
+from sie_protocol.codec import encode_body
 from sie_protocol.errors import Problem
 from sie_protocol.items import (
     Classification,
@@ -19,7 +18,7 @@ from sie_protocol.items import (
 )
 from sie_server.adapters import base
 from sie_server.api.edge import header
-from sie_server.api.tasks import OFF_LOOP_BYTES, Outcome, Reply, TaskContext, timing_headers, usage
+from sie_server.api.tasks import OFF_LOOP_BYTES, Outcome, Reply, TaskContext, decoded, timing_headers, usage
 from sie_server.engine import extraction
 from sie_server.engine.results import Extracted, Found
 
@@ -31,8 +30,7 @@ async def extract(context: TaskContext, scope: Scope, body: bytes, outcome: Outc
     """Answer one extract request."""
     name: str = scope["path_params"]["model"]
     outcome.model = context.engine.lookup(name).model.sie_id
-    decode = partial(decode_body, body, header(scope, b"content-type"), ExtractRequest)
-    request = decode() if len(body) < OFF_LOOP_BYTES else await context.pipeline.run(decode)
+    request = await decoded(context, body, header(scope, b"content-type"), ExtractRequest)
     extracted = await extraction.extract(context.engine, name, request.items, request.params or NO_PARAMS)
     outcome.spent(extracted.cost)
     accept = header(scope, b"accept")

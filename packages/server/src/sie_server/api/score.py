@@ -1,13 +1,11 @@
 """`POST /v1/score/{model}`: how well each item answers the query."""
 
-from functools import partial
-
 from starlette.types import Scope
 
-from sie_protocol.codec import decode_body, encode_body
+from sie_protocol.codec import encode_body
 from sie_protocol.items import ScoreRequest, ScoreResult, id_of
 from sie_server.api.edge import header
-from sie_server.api.tasks import OFF_LOOP_BYTES, Outcome, Reply, TaskContext, timing_headers, usage
+from sie_server.api.tasks import Outcome, Reply, TaskContext, decoded, timing_headers, usage
 from sie_server.engine import scoring
 from sie_server.engine.results import Scored
 
@@ -16,8 +14,7 @@ async def score(context: TaskContext, scope: Scope, body: bytes, outcome: Outcom
     """Answer one score request."""
     name: str = scope["path_params"]["model"]
     outcome.model = context.engine.lookup(name).model.sie_id
-    decode = partial(decode_body, body, header(scope, b"content-type"), ScoreRequest)
-    request = decode() if len(body) < OFF_LOOP_BYTES else await context.pipeline.run(decode)
+    request = await decoded(context, body, header(scope, b"content-type"), ScoreRequest)
     scored = await scoring.score(
         context.engine, name, request.query, request.items, request.instruction, request.options or {}
     )

@@ -2,27 +2,34 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from time import perf_counter
+from typing import TypeVar
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from sie_protocol import headers
+from sie_protocol.codec import PAUSE_S, decode_body
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import Usage
 from sie_protocol.target import parse_target
 from sie_server.api.body import Bodies, ClientGoneError, read_body, when_gone
-from sie_server.api.edge import REQUEST_ID_KEY, error_response, header
+from sie_server.api.edge import REQUEST_ID_KEY, error_response, header, unexpected
 from sie_server.api.metrics import Metrics, RequestRecord
+from sie_server.core.values import MAX_VALUES, check_values
 from sie_server.engine.engine import Engine
 from sie_server.engine.pipeline import Pipeline
 from sie_server.engine.results import Cost
 
-# Decoding or encoding this many bytes takes about a millisecond, which is as long as the event loop may be held.
+# Encoding this many bytes takes about a millisecond, which is as long as the event loop may be held.
 OFF_LOOP_BYTES = 1024 * 1024
+PIECE_BYTES = 64 * 1024  # of an answer; a client that takes less in `PAUSE_S` does not read
 CLIENT_GONE = 499  # only in metrics: there is nobody to hear it
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +57,7 @@ class TaskContext:
     machine_profile: str
     max_body_bytes: int
     bodies: Bodies
+    answers: Bodies
 
 
 class TaskEndpoint:
@@ -69,7 +77,7 @@ class TaskEndpoint:
         work = asyncio.current_task()
         assert work is not None  # noqa: S101 - ASGI servers run every request in a task
         gone = False
-        held = self._context.bodies.hold()
+        held, answered = self._context.bodies.hold(), self._context.answers.hold()
         watcher: asyncio.Task[None] | None = None
 
         def drop() -> None:
@@ -83,9 +91,12 @@ class TaskEndpoint:
             watcher = asyncio.get_running_loop().create_task(when_gone(receive, drop))
             media, payload, extra = await self._answer(self._context, scope, body, outcome)
             outcome.phases["total"] = perf_counter() - started
+            answered.grow(len(payload))
             watcher.cancel()
-            outcome.status = 200
-            await _send(send, media, payload, (*extra, (headers.TOTAL_TIME, milliseconds(outcome.phases["total"]))))
+            outcome.status = HTTPStatus.OK
+            await send_answer(
+                send, media, payload, (*extra, (headers.TOTAL_TIME, milliseconds(outcome.phases["total"])))
+            )
         except Problem as problem:
             outcome.status = problem.status
             _log_refusal(scope, problem)
@@ -96,10 +107,16 @@ class TaskEndpoint:
             if not gone:
                 raise
             outcome.status = CLIENT_GONE
+        except Exception:
+            if outcome.status == HTTPStatus.OK:  # it is on its way, and can only be broken off
+                raise
+            log.exception("request %s to %s failed", scope[REQUEST_ID_KEY], scope["path"])
+            await self._refuse(unexpected())(scope, receive, send)
         finally:
             if watcher is not None:
                 watcher.cancel()
             held.release()
+            answered.release()
             outcome.phases["total"] = perf_counter() - started
             record = RequestRecord(outcome.model, self._name, outcome.status, outcome.phases)
             self._context.metrics.on_request(record)
@@ -107,6 +124,20 @@ class TaskEndpoint:
 
 Reply = tuple[str, bytes, tuple[tuple[str, str], ...]]
 Answer = Callable[[TaskContext, Scope, bytes, Outcome], Awaitable[Reply]]
+
+
+async def decoded(context: TaskContext, body: bytes, content_type: str | None, kind: type[T]) -> T:
+    """The request in a body, which is not decoded at all when it holds too many values.
+
+    Raises:
+        Problem: INPUT_TOO_LONG, or as `decode_body`.
+    """
+
+    def decode() -> T:
+        check_values(body, content_type)
+        return decode_body(body, content_type, kind)
+
+    return decode() if len(body) <= MAX_VALUES else await context.pipeline.run(decode)
 
 
 def timing_headers(cost: Cost) -> tuple[tuple[str, str], ...]:
@@ -145,11 +176,29 @@ def check_machine_profile(asked: str | None, own: str) -> None:
     )
 
 
-async def _send(send: Send, media: str, payload: bytes, extra: tuple[tuple[str, str], ...]) -> None:
+async def send_answer(
+    send: Send, media: str, payload: bytes, extra: tuple[tuple[str, str], ...], pause_s: float = PAUSE_S
+) -> None:
+    """Send an answer as fast as its client reads it.
+
+    Raises:
+        ClientGoneError: the client has taken nothing for so long; the connection will be closed.
+    """
     fields = [(b"content-type", media.encode()), (b"content-length", str(len(payload)).encode())]
     fields += [(name.lower().encode(), value.encode()) for name, value in extra]
-    await send({"type": "http.response.start", "status": 200, "headers": fields})
-    await send({"type": "http.response.body", "body": payload})
+    for message in _messages(fields, payload):
+        try:
+            async with asyncio.timeout(pause_s):  # the server waits here until the client has taken what was before
+                await send(message)
+        except TimeoutError as error:
+            raise ClientGoneError from error
+
+
+def _messages(fields: Sequence[tuple[bytes, bytes]], payload: bytes) -> Iterator[Message]:
+    yield {"type": "http.response.start", "status": 200, "headers": fields}
+    for start in range(0, max(1, len(payload)), PIECE_BYTES):
+        end = start + PIECE_BYTES
+        yield {"type": "http.response.body", "body": payload[start:end], "more_body": end < len(payload)}
 
 
 def _log_refusal(scope: Scope, problem: Problem) -> None:

@@ -9,10 +9,11 @@ from typing import Any, Final
 from sie_protocol.catalog import ExtractTask, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import MAX_LABELS, ExtractParams
-from sie_server.core.options import EXTRACT_OPTIONS, invalid, merged_options, no_such_task
+from sie_server.core.options import EXTRACT_OPTIONS, invalid, may_cut, merged_options, no_such_task, shown
 
 MAX_LABEL_CHARS: Final = 1000
 AGGREGATIONS: Final = ("first", "average", "max", "simple")
+MAX_COUNT: Final = 1_000_000  # of tokens, objects or findings; no model reads or gives more
 FINDINGS: Final = ("entities", "classifications")
 SLOT: Final = "{}"
 
@@ -21,12 +22,14 @@ SLOT: Final = "{}"
 class ExtractOptions:
     """One extract request, resolved: labels in the caller's order, and those options that the caller or profile set.
 
-    `reads_entities`: every item says which entities are in its text.
+    `reads_entities`: every item says which entities are in its text. `may_cut`: an item that is too long loses its end,
+    else it is refused.
     """
 
     labels: tuple[str, ...]
     options: Mapping[str, Any]
     reads_entities: bool = False
+    may_cut: bool = True
 
 
 def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions:
@@ -46,8 +49,9 @@ def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions
     for name, value in options.items():
         is_right, expected = CHECKS[name]
         if not is_right(value):
-            raise invalid(f"options.{name} is {value!r:.200}; expected {expected}")
-    return ExtractOptions(_labels(model, task, params.labels or []), options, task.entities == "required")
+            raise invalid(f"options.{name} is {shown(value)}; expected {expected}")
+    labels = _labels(model, task, params.labels or [])
+    return ExtractOptions(labels, options, task.entities == "required", may_cut(merged))
 
 
 def _labels(model: ModelConfig, task: ExtractTask, labels: list[str]) -> tuple[str, ...]:
@@ -65,7 +69,7 @@ def _labels(model: ModelConfig, task: ExtractTask, labels: list[str]) -> tuple[s
             message = f"label {at} has {len(label)} characters, the limit is {MAX_LABEL_CHARS}"
             raise Problem(ErrorCode.INPUT_TOO_LONG, message)
         if label in seen:
-            raise invalid(f"label {at}, '{label}', is there twice; send every label once")
+            raise invalid(f"label {at}, {shown(label)}, is there twice; send every label once")
         seen.add(label)
     return tuple(labels)
 
@@ -90,7 +94,7 @@ def _is_switch(value: object) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT
 
 
 def _is_positive(value: object) -> bool:
@@ -130,7 +134,7 @@ CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxy
         "multi_label": _SWITCH,
         "nms_threshold": _SHARE,
         "score_threshold": _SHARE,
-        "stride": (_is_count, "a number of tokens, 0 or more"),
+        "stride": (_is_count, f"a number of tokens, 0 to {MAX_COUNT}"),
         "task": (_is_name, f"a text of at most {MAX_LABEL_CHARS} characters that is not empty"),
         "text_threshold": _SHARE,
         "threshold": _SHARE,

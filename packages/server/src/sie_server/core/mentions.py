@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple, TypeGuard
 
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
-from sie_server.core.options import invalid
+from sie_server.core.options import invalid, shown
 
 # Every pair of them is looked at in both directions.
 MAX_MENTIONS: Final = 256
@@ -42,7 +42,7 @@ def _mention(place: str, text: str, entity: object) -> Mention:
     known = entity if isinstance(entity, Mapping) else {}
     start, end = known.get("start"), known.get("end")
     if not (_is_place(start) and _is_place(end)):
-        raise invalid(f"{place} is {entity!r:.200}; expected {FORM}")
+        raise invalid(f"{place} is {shown(entity)}; expected {FORM}")
     if not start < end <= len(text):
         raise invalid(f"{place} goes from {start} to {end}, which is no piece of a text of {len(text)} characters")
     piece, named = text[start:end], known.get("text")

@@ -13,6 +13,7 @@ from sie_server.core.muvera import Muvera, muvera_of
 
 DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 OVERFLOW_POLICIES: Final = ("default", "truncate_text", "error")
+SHOWN_CHARS: Final = 200
 # Which profile a request means; `core.profiles.check_profile` reads them.
 LORA_OPTIONS: Final = ("lora", "lora_id")
 REQUEST_OPTIONS: Final = frozenset({"profile", "is_query", *LORA_OPTIONS})
@@ -126,7 +127,7 @@ def resolve_encode(model: ModelConfig, params: EncodeParams) -> EncodeOptions:
     options = merged_options(model, params.options or {})
     is_query = options.get("is_query", False)
     if not isinstance(is_query, bool):
-        raise invalid(f"options.is_query is {is_query!r}; expected true or false")
+        raise invalid(f"options.is_query is {shown(is_query)}; expected true or false")
     types = output_types(model, _first(params.output_types, options.get("output_types")))
     return EncodeOptions(
         types,
@@ -149,12 +150,18 @@ def merged_options(model: ModelConfig, asked: Mapping[str, Any]) -> dict[str, An
     Raises:
         Problem: INVALID_INPUT for an unknown profile or option.
     """
+    asked = said(asked)
     profile = _profile(model, asked.get("profile", DEFAULT_PROFILE))
     unknown = sorted(set(asked) - REQUEST_OPTIONS - RUNTIME_OPTIONS)
     if unknown:
         known = ", ".join(sorted(REQUEST_OPTIONS | RUNTIME_OPTIONS))
-        raise invalid(f"options {', '.join(unknown)} cannot be set per request; known options: {known}")
-    return {**profile.adapter_options, **asked}
+        raise invalid(f"options {cut(', '.join(unknown))} cannot be set per request; known options: {known}")
+    return said({**profile.adapter_options, **asked})
+
+
+def said(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without those that are null, which is how some clients spell what they do not say."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def prompt_of(options: Mapping[str, Any], own_instruction: str | None, *, is_query: bool) -> Prompt:
@@ -180,7 +187,7 @@ def may_cut(options: Mapping[str, Any]) -> bool:
     """
     policy = options.get("overflow_policy", OVERFLOW_POLICIES[0])
     if policy not in OVERFLOW_POLICIES:
-        raise invalid(f"options.overflow_policy is {policy!r}; expected one of: {', '.join(OVERFLOW_POLICIES)}")
+        raise invalid(f"options.overflow_policy is {shown(policy)}; expected one of: {', '.join(OVERFLOW_POLICIES)}")
     return bool(policy != "error")
 
 
@@ -192,7 +199,33 @@ def no_such_task(model: ModelConfig, task: str) -> Problem:
 
 def no_such_profile(model: ModelConfig, name: object) -> Problem:
     """The refusal of a profile that a model does not have."""
-    return invalid(f"model '{model.sie_id}' has no profile {name!r}; it has: {', '.join(sorted(model.profiles))}")
+    return invalid(f"model '{model.sie_id}' has no profile {shown(name)}; it has: {', '.join(sorted(model.profiles))}")
+
+
+def shown(value: object) -> str:
+    """What a caller sent, as a refusal says it: as Python writes it, but no more of it than helps."""
+    try:
+        return cut(repr(value))
+    except (ValueError, RecursionError):  # a number of thousands of digits, lists in lists without end
+        return f"a value of type {type(value).__name__} that is too large to show"
+
+
+def cut(text: str) -> str:
+    """The beginning of a text of the caller's, or all if it is short."""
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
+
+
+def profile_named(model: ModelConfig, name: object) -> str:
+    """The profile that a caller means; as in the name of a model, case does not matter.
+
+    Raises:
+        Problem: INVALID_INPUT.
+    """
+    lowered = name.lower() if isinstance(name, str) else None
+    found = next((each for each in model.profiles if each.lower() == lowered), None)
+    if found is None:
+        raise no_such_profile(model, name)
+    return found
 
 
 def invalid(message: str) -> Problem:
@@ -201,9 +234,7 @@ def invalid(message: str) -> Problem:
 
 
 def _profile(model: ModelConfig, name: object) -> ProfileConfig:
-    profile = model.profiles.get(name) if isinstance(name, str) else None
-    if profile is None:
-        raise no_such_profile(model, name)
+    profile = model.profiles[profile_named(model, name)]
     if load_identity(profile) != load_identity(model.profiles[DEFAULT_PROFILE]):
         raise invalid(f"profile '{name}' has weights of its own; ask for model '{model.sie_id}:{name}'")
     return profile
@@ -217,7 +248,7 @@ def _first(asked: object, otherwise: object) -> object:
 def _text(options: Mapping[str, Any], key: str) -> str:
     value = options.get(key)
     if value is not None and not isinstance(value, str):
-        raise invalid(f"options.{key} is {value!r}; expected a text")
+        raise invalid(f"options.{key} is {shown(value)}; expected a text")
     return value or ""
 
 
@@ -231,10 +262,10 @@ def output_types(model: ModelConfig, wanted: object) -> tuple[str, ...]:
     if wanted is None:
         return ("dense",) if "dense" in has else has[:1]
     if not isinstance(wanted, list) or not wanted or not all(isinstance(each, str) for each in wanted):
-        raise invalid(f"output_types is {wanted!r}; expected a list of names")
+        raise invalid(f"output_types is {shown(wanted)}; expected a list of names")
     missing = [each for each in wanted if each not in has]
     if missing:
-        raise invalid(f"model '{model.sie_id}' has no output {', '.join(missing)}; it has: {', '.join(has)}")
+        raise invalid(f"model '{model.sie_id}' has no output {cut(', '.join(missing))}; it has: {', '.join(has)}")
     return tuple(dict.fromkeys(wanted))
 
 
@@ -242,5 +273,5 @@ def _dtype(wanted: object) -> str:
     if wanted is None:
         return DTYPES[0]
     if wanted not in DTYPES:
-        raise invalid(f"output_dtype {wanted!r} is not supported; supported: {', '.join(DTYPES)}")
+        raise invalid(f"output_dtype {shown(wanted)} is not supported; supported: {', '.join(DTYPES)}")
     return str(wanted)

@@ -14,7 +14,7 @@ from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, EncodeTask,
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.core.muvera import muvera_of
 from sie_server.core.names import suggestion
-from sie_server.core.options import LORA_OPTIONS, invalid, load_identity, no_such_profile
+from sie_server.core.options import LORA_OPTIONS, cut, invalid, load_identity, profile_named, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,9 @@ def check_profile(model: ModelConfig, named: str, options: Mapping[str, Any]) ->
     Raises:
         Problem: INVALID_INPUT when there is no such profile, or two of the three ask for different ones.
     """
-    wanted = options.get("profile")
-    if wanted is not None and (not isinstance(wanted, str) or wanted not in model.profiles):
-        raise no_such_profile(model, wanted)
+    wanted: str | None = options.get("profile")
+    if wanted is not None:
+        wanted = profile_named(model, wanted)
     loras = _profiles_with_lora(model, options)
     if loras:
         wanted = wanted or _named(model, named) or loras[0]
@@ -104,7 +104,7 @@ def check_profile(model: ModelConfig, named: str, options: Mapping[str, Any]) ->
     if wanted is None:
         return None
     if PROFILE_SEPARATOR in named and wanted != _named(model, named):
-        raise invalid(f"the request names '{named}' and options.profile '{wanted}'; name one profile only")
+        raise invalid(f"the request names '{cut(named)}' and options.profile '{wanted}'; name one profile only")
     return wanted
 
 
@@ -127,7 +127,7 @@ def _profiles_with_lora(model: ModelConfig, options: Mapping[str, Any]) -> list[
         meant = {lora for name, lora in loras.items() if isinstance(wanted, str) and wanted in (name, lora.hf_id)}
         if not meant:
             known = f"it has: {', '.join(loras)}" if loras else "it has none"
-            raise invalid(f"model '{model.sie_id}' has no LoRA {wanted!r:.200} (options.{option}); {known}")
+            raise invalid(f"model '{model.sie_id}' has no LoRA {shown(wanted)} (options.{option}); {known}")
         own = sorted((name for name, lora in loras.items() if lora in meant), key=lambda name: (name != wanted, name))
         found = own if found is None else [name for name in found if name in own]
     if found == []:

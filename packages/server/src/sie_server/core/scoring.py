@@ -19,6 +19,7 @@ from sie_server.core.options import (
     no_such_task,
     output_types,
     prompt_of,
+    shown,
 )
 from sie_server.core.similarity import SIMILARITIES
 
@@ -27,6 +28,7 @@ KINDS: Final = ("dense", "sparse", "multivector")
 SCORE_MODES: Final = MappingProxyType({**{kind: kind for kind in KINDS}, "colbert": "multivector", HYBRID: HYBRID})
 # How much each of the kinds counts in a hybrid score: what BGE-M3 was published with.
 HYBRID_WEIGHTS: Final = (0.4, 0.2, 0.4)
+MAX_WEIGHT: Final = 1e9  # only their proportions count, and those of larger numbers are not exact for long
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def resolve_score(model: ModelConfig, instruction: str | None, asked: Mapping[st
     muvera = muvera_of(model, options)
     similarity = options.get("similarity", SIMILARITIES[0] if muvera is None else "dot")
     if similarity not in SIMILARITIES:
-        raise invalid(f"options.similarity is {similarity!r}; expected one of: {', '.join(SIMILARITIES)}")
+        raise invalid(f"options.similarity is {shown(similarity)}; expected one of: {', '.join(SIMILARITIES)}")
     mode = _mode(model, options, may_mix=muvera is None)
     weights = _weights(model, mode, options.get("score_weights", HYBRID_WEIGHTS))
     return ScoreOptions(
@@ -131,14 +133,14 @@ def _mode(model: ModelConfig, options: Mapping[str, Any], *, may_mix: bool) -> s
     asked = options.get("score_mode")
     if model.tasks.score is not None:
         if asked is not None:
-            raise invalid(f"options.score_mode is {asked!r}; model '{model.sie_id}' reads pairs and has no modes")
+            raise invalid(f"options.score_mode is {shown(asked)}; model '{model.sie_id}' reads pairs and has no modes")
         return None
     mode = SCORE_MODES.get(asked) if isinstance(asked, str) else None
     if asked is None:
         return output_types(model, options.get("output_types"))[0]
     able = (*model.dims, *([HYBRID] if may_mix and len(model.dims) > 1 else []))
     if mode not in able:
-        raise invalid(f"options.score_mode is {asked!r}; model '{model.sie_id}' has: {', '.join(able)}")
+        raise invalid(f"options.score_mode is {shown(asked)}; model '{model.sie_id}' has: {', '.join(able)}")
     return mode
 
 
@@ -150,14 +152,15 @@ def _weights(model: ModelConfig, mode: str | None, asked: object) -> Mapping[str
     numbers = asked if isinstance(asked, list | tuple) else ()
     if len(numbers) != len(KINDS) or not all(_is_weight(each) for each in numbers):
         raise invalid(
-            f"options.score_weights is {asked!r}; expected three numbers of at least 0: for dense, sparse, multivector"
+            f"options.score_weights is {shown(asked)}; expected three numbers from 0 to {MAX_WEIGHT:.0e}: "
+            "for dense, sparse, multivector"
         )
     own = {kind: float(number) for kind, number in zip(KINDS, numbers, strict=True) if kind in model.dims and number}
     total = sum(own.values())
     if not total:
-        raise invalid(f"options.score_weights is {asked!r}; an output of model '{model.sie_id}' must count")
+        raise invalid(f"options.score_weights is {shown(asked)}; an output of model '{model.sie_id}' must count")
     return {kind: number / total for kind, number in own.items()}
 
 
 def _is_weight(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_WEIGHT

@@ -8,7 +8,8 @@ from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item
 from sie_server.adapters.base import Prepared, Vector
-from sie_server.core.options import EncodeOptions, invalid, resolve_encode
+from sie_server.core.options import EncodeOptions, resolve_encode
+from sie_server.core.values import check_count
 from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
 from sie_server.engine.fixed import with_fixed
@@ -21,23 +22,26 @@ from sie_server.engine.results import Encoded
 FLOAT_BYTES: Final = 4
 
 
-async def encode(engine: Engine, name: str, items: Sequence[Item], params: EncodeParams) -> Encoded:
+async def encode(
+    engine: Engine, name: str, items: Sequence[Item], params: EncodeParams, *, number_bytes: int = FLOAT_BYTES
+) -> Encoded:
     """Encode the items of one request; cancelling it drops what has not started.
+
+    `number_bytes`: what a number takes in the form in which the answer will be sent.
 
     Raises:
         Problem: any refusal of an encode call.
     """
     choice = engine.lookup(name, params.options or {})
     options = resolve_encode(choice.model, params)
+    check_count(len(items), engine.limits.queue.max_items)
     limit = engine.limits.max_text_chars
     inputs = [inputs_of(choice.model, f"item {at}", item, options.prompt, limit) for at, item in enumerate(items)]
-    if not inputs:
-        raise invalid("items is empty; send at least one item")
     counts = [len(of_item) for of_item in inputs]
     wants = Wants(options.computed, options.may_cut, counts)
     all_inputs = [each for of_item in inputs for each in of_item]
     async with engine.admitted(choice, all_inputs, wants, is_query=options.is_query) as admitted:
-        _check_answer(choice.model, options, admitted.prepared, engine.limits.answer_vector_bytes)
+        _check_answer(choice.model, options, admitted.prepared, number_bytes, engine.limits.answer_vector_bytes)
         own = await admitted.rows(admitted.prepared)
         cost = admitted.cost()
     work = partial(_finish, joined(own, counts), options)
@@ -47,17 +51,20 @@ async def encode(engine: Engine, name: str, items: Sequence[Item], params: Encod
     return Encoded(choice.model.sie_id, rows, choice.model.dims, options, cost)
 
 
-def _check_answer(model: ModelConfig, options: EncodeOptions, prepared: Sequence[Prepared], limit_bytes: int) -> None:
+def _check_answer(
+    model: ModelConfig, options: EncodeOptions, prepared: Sequence[Prepared], number_bytes: int, limit_bytes: int
+) -> None:
     """Refuse a request whose token vectors would take too much memory; other vectors are one an item."""
     if "multivector" not in options.computed:
         return
     tokens = sum(each.tokens for each in prepared)
     of_items = options.muvera.dims * len(prepared) if options.muvera else 0
-    size = (tokens * model.dims["multivector"] + of_items) * FLOAT_BYTES
+    size = (tokens * model.dims["multivector"] + of_items) * number_bytes
     if size > limit_bytes:
         message = (
             f"the {tokens} tokens of the request have vectors of {size >> 20} MiB, the limit is "
             f"{limit_bytes >> 20} MiB; send fewer items in one request"
+            f"{', or accept msgpack, which takes less' if number_bytes > FLOAT_BYTES else ''}"
         )
         raise Problem(ErrorCode.INPUT_TOO_LONG, message)
 

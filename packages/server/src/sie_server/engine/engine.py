@@ -16,8 +16,10 @@ from sie_protocol.status import GpuStatus, ModelStatus
 from sie_server.adapters.base import (
     Adapter,
     Input,
+    LabelledPicture,
     LoadError,
     ModelSpec,
+    Picture,
     ReadsTokens,
     UnreadableImageError,
     UnsupportedInputError,
@@ -66,7 +68,7 @@ class EngineLimits:
 
     `max_loras` are those of one model. `score_vector_bytes`: token vectors of one score request that exist at a time; a
     thousand long documents have many times as many. `answer_vector_bytes`: those of one encode request, which all exist
-    until they are sent.
+    until they are sent. `max_request_pixels`: of all images of one request; a megapixel may take 40 ms to decode.
     """
 
     max_batch_items: int
@@ -79,6 +81,7 @@ class EngineLimits:
     max_loras: int = 10
     score_vector_bytes: int = 256 * 1024 * 1024
     answer_vector_bytes: int = 512 * 1024 * 1024
+    max_request_pixels: int = 512_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,7 @@ class Engine:
         Raises:
             Problem: as `run`; but an image that cannot be read has its refusal in its place.
         """
+        await self._check_pixels(list(inputs.values()))
         loop = self._models.ready(choice.slot)
         read = await one_by_one(loop, self.pipeline, inputs)
         self._models.used(choice.slot)
@@ -192,7 +196,8 @@ class Engine:
         Raises:
             Problem: as `run`.
         """
-        loop = self._models.ready(choice.slot)
+        await self._check_pixels(inputs)
+        loop = self._models.ready(choice.slot)  # no pause from here on until it is admitted: the model could leave
         with self._loras.held(choice) as lora:
             async with admitted(loop, self.pipeline, inputs, wants, is_query=is_query, query=query, lora=lora) as ready:
                 yield ready
@@ -304,6 +309,18 @@ class Engine:
         """Refuse what waits, finish what runs, drop all weights."""
         await self._loras.close()
         await self._models.close()
+
+    async def _check_pixels(self, inputs: Sequence[Input]) -> None:
+        labelled = (each.picture if isinstance(each, LabelledPicture) else each for each in inputs)
+        pictures = [each for each in labelled if isinstance(each, Picture)]
+        if not pictures:
+            return
+        from sie_server.adapters.shared.pixels import pixels_of  # noqa: PLC0415 - only who gets images needs Pillow
+
+        pixels, limit = await self.pipeline.run(partial(pixels_of, pictures)), self.limits.max_request_pixels
+        if pixels > limit:
+            message = f"the images of the request have {pixels} pixels, the limit is {limit}; send fewer in one request"
+            raise Problem(ErrorCode.INPUT_TOO_LONG, message)
 
     def _on_batch(self, record: BatchRecord) -> None:
         self.health.computed()

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 from sie_protocol.catalog import ModelConfig
-from sie_protocol.errors import Problem
+from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import ExtractParams, Item
 from sie_server.adapters.base import Findings, Labelled, LabelledPicture, Picture, UnreadableImageError
 from sie_server.core.extraction import ExtractOptions, check_finite, resolve_extract
 from sie_server.core.mentions import mentions_of
 from sie_server.core.options import invalid
+from sie_server.core.values import check_count
+from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
 from sie_server.engine.inputs import content_of
 from sie_server.engine.loop import Row
@@ -26,27 +28,32 @@ async def extract(engine: Engine, name: str, items: Sequence[Item], params: Extr
     """
     choice = engine.lookup(name, params.options or {})
     wanted = resolve_extract(choice.model, params)
-    if not items:
-        raise invalid("items is empty; send at least one item")
+    check_count(len(items), engine.limits.queue.max_items)
     max_chars = engine.limits.max_text_chars
     contents = [_content(choice.model, at, item, wanted, max_chars) for at, item in enumerate(items)]
     found: dict[int, Found] = {at: each for at, each in enumerate(contents) if isinstance(each, Problem)}
     texts = {at: each for at, each in enumerate(contents) if isinstance(each, Labelled)}
     pictures = {at: each for at, each in enumerate(contents) if isinstance(each, Picture)}
     costs = [
-        *(await _from_texts(engine, choice, texts, found) if texts else ()),
+        *(await _from_texts(engine, choice, wanted, texts, found) if texts else ()),
         *(await _from_images(engine, choice, wanted, pictures, found) if pictures else ()),
     ]
     return Extracted(choice.model.sie_id, [found[at] for at in range(len(items))], total(costs))
 
 
 async def _from_texts(
-    engine: Engine, choice: Choice, texts: Mapping[int, Labelled], found: dict[int, Found]
+    engine: Engine, choice: Choice, wanted: ExtractOptions, texts: Mapping[int, Labelled], found: dict[int, Found]
 ) -> Sequence[Cost]:
-    """Put what is in the texts at their places."""
-    ran = await engine.run(choice, list(texts.values()))
-    found.update({at: _findings(row, at) for at, row in zip(texts, ran.rows, strict=True)})
-    return [ran.cost]
+    """Put what is in the texts at their places. One that may not be cut, but would be, is not read, for nothing."""
+    async with engine.admitted(choice, list(texts.values()), Wants()) as admitted:
+        prepared = dict(zip(texts, admitted.prepared, strict=True))
+        if not wanted.may_cut:
+            found.update({at: _too_long(choice, at) for at, each in prepared.items() if each.truncated})
+        admitted.prepared = [each for at, each in prepared.items() if at not in found]
+        rows = await admitted.rows(admitted.prepared) if admitted.prepared else ()
+        places = [at for at in texts if at not in found]
+        found.update({at: _findings(row, at) for at, row in zip(places, rows, strict=True)})
+        return [admitted.cost()]
 
 
 async def _from_images(
@@ -58,9 +65,19 @@ async def _from_images(
     for at, each in read.items():
         if isinstance(each, UnreadableImageError):
             found[at] = invalid(f"item {at}: {each}")
+        elif each.cost.truncated_items and not wanted.may_cut:
+            found[at] = _too_long(choice, at)
         else:
             found[at] = _findings(each.row, at)
     return [each.cost for each in read.values() if not isinstance(each, UnreadableImageError)]
+
+
+def _too_long(choice: Choice, at: int) -> Problem:
+    return Problem(
+        ErrorCode.INPUT_TOO_LONG,
+        f"item {at} is longer than model '{choice.name}' reads; shorten it, or have it cut with "
+        "options.overflow_policy: truncate_text",
+    )
 
 
 def _content(

@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from sie_server.adapters.base import Adapter, Input, Prepared
+from sie_server.adapters.base import Adapter, Input, Labelled, Pair, Prepared
+from sie_server.core.scoring import pieces
 from sie_server.engine.loop import Clock
+
+# A tokenizer reads so much in some tens of milliseconds; an image is a piece of its own, it may take a second.
+PIECE_CHARS: Final = 128 * 1024
 
 T = TypeVar("T")
 
@@ -26,11 +29,37 @@ class Pipeline:
     async def prepare(
         self, adapter: Adapter, inputs: Sequence[Input], *, is_query: bool
     ) -> tuple[list[Prepared], float]:
-        """Tokenise one request's inputs in one call; also the seconds it took, waiting for a thread included."""
-        started = self._clock()
-        prepared = await self.run(partial(adapter.prepare, inputs, is_query=is_query))
-        return prepared, self._clock() - started
+        """Tokenise one request's inputs; also the seconds it took, waiting for a thread included.
+
+        A thread cannot be stopped, so it takes the inputs in pieces and looks after each if anybody still waits.
+        """
+        started, is_wanted = self._clock(), True
+
+        def work() -> list[Prepared]:
+            prepared: list[Prepared] = []
+            for piece in pieces([_size(each) for each in inputs], PIECE_CHARS):
+                if not is_wanted:
+                    break
+                prepared += adapter.prepare(inputs[piece], is_query=is_query)
+            return prepared
+
+        try:
+            return await self.run(work), self._clock() - started
+        finally:
+            is_wanted = False
 
     async def close(self) -> None:
         """Wait for what runs."""
         await asyncio.to_thread(self._pool.shutdown)
+
+
+def _size(given: Input) -> int:
+    match given:
+        case str():
+            return len(given)
+        case Pair():
+            return len(given.first) + len(given.second)
+        case Labelled():
+            return len(given.text)
+        case _:
+            return PIECE_CHARS

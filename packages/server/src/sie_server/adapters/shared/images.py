@@ -13,9 +13,9 @@ from PIL import Image
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import Picture, UnreadableImageError
 from sie_server.adapters.shared.checkpoint import expect, read_numbers
+from sie_server.adapters.shared.pixels import FORMATS, UNREADABLE
 from sie_server.adapters.shared.weights import read_json
 
-FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # 40 megapixels are 120 MB of decoded memory; what a camera of today takes fits, a small file that unfolds does not.
 MAX_PIXELS: Final = 40_000_000
 # An image that keeps its shape is at most so many times as long as it is wide: Qwen2-VL's own rule.
@@ -146,7 +146,7 @@ def read_image(picture: Picture, fit: Callable[[Image.Image], T]) -> T:
                     f"an image has {width} x {height} pixels, the limit is {MAX_PIXELS}; make it smaller"
                 )
             return fit(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         known = ", ".join(FORMATS)
         raise UnreadableImageError(f"an image cannot be read ({error}); send one of: {known}") from error
 
