@@ -6,6 +6,7 @@ binaries, named by a hash of what goes in, so only changed sources build again. 
 """
 
 import hashlib
+import re
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ BASE_DOCKERFILE: Final = "FROM scratch\nADD base.tar /\nCOPY pip.conf /etc/pip.c
 PIP_CONF: Final = "[global]\nno-index = true\nfind-links = /wheels\ndisable-pip-version-check = true\n"
 UNUSED: Final = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*")
 BUILD_BACKEND: Final = "hatchling"
+INSTALLED: Final = re.compile(r"\./(packages/\w+)(?:\[([\w,]*)\])?")  # of our packages, with extras, in a Dockerfile
 KEPT: Final = 2  # of the archives of one image: this one, and that of the branch beside it
 
 
@@ -42,7 +44,6 @@ class Image:
     suffix: str
     dockerfile: str
     sources: tuple[str, ...]
-    extras: tuple[str, ...]
     arguments: tuple[str, ...] = ()
 
     @property
@@ -53,9 +54,10 @@ class Image:
     def requirements(self) -> list[str]:
         """What pip has to bring for it, besides our own packages."""
         wanted = [BUILD_BACKEND]
-        for folder, extras in zip(self.sources, self.extras, strict=False):
+        for folder, extras in INSTALLED.findall((DOCKER / self.dockerfile).read_text()):
             project = tomllib.loads((ROOT / folder / "pyproject.toml").read_text())["project"]
-            lists = [project["dependencies"], *(project["optional-dependencies"][each] for each in extras.split())]
+            lists = [project["dependencies"]]
+            lists += [project["optional-dependencies"][each] for each in extras.split(",") if each]
             wanted += [each for some in lists for each in some if not each.startswith("sie-")]
         return sorted(set(wanted))
 
@@ -76,14 +78,12 @@ ROUTER: Final = Image(
     "",
     "router.Dockerfile",
     ("packages/protocol", "packages/router", "packages/server/src/sie_server/catalog"),
-    ("", ""),
 )
 WORKER: Final = Image(
     "sie-server",
     "-cpu-default",
     "worker.Dockerfile",
     ("packages/protocol", "packages/server"),
-    ("arrays", "torch onnx"),
     ("--target", "cpu", "--build-arg", "TARGET=cpu", "--build-arg", "TORCH_CPU_FROM=--no-index"),
 )
 IMAGES: Final = (ROUTER, WORKER)
