@@ -5,7 +5,7 @@ An adapter knows its weights, its tokenizer and its arithmetic. It knows nothing
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from sie_protocol.arrays import Array
 from sie_server.core.lifecycle import ErrorClass
@@ -111,6 +111,7 @@ class LabelledPicture:
 
 
 Input = str | Pair | Picture | Labelled | LabelledPicture
+T = TypeVar("T", str, Pair, Labelled, LabelledPicture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,10 +267,7 @@ def single_texts(inputs: Sequence[Input]) -> list[str]:
     Raises:
         UnsupportedInputError: one of them is a pair.
     """
-    texts = [each for each in inputs if isinstance(each, str)]
-    if len(texts) < len(inputs):
-        raise UnsupportedInputError("the model reads single texts only")
-    return texts
+    return _only(str, inputs, "the model reads single texts only")
 
 
 def labelled_texts(inputs: Sequence[Input]) -> list[Labelled]:
@@ -278,10 +276,7 @@ def labelled_texts(inputs: Sequence[Input]) -> list[Labelled]:
     Raises:
         UnsupportedInputError: one of them is something else.
     """
-    texts = [each for each in inputs if isinstance(each, Labelled)]
-    if len(texts) < len(inputs):
-        raise UnsupportedInputError("the model extracts from texts and does nothing else")
-    return texts
+    return _only(Labelled, inputs, "the model extracts from texts and does nothing else")
 
 
 def labelled_pictures(inputs: Sequence[Input]) -> list[LabelledPicture]:
@@ -290,10 +285,7 @@ def labelled_pictures(inputs: Sequence[Input]) -> list[LabelledPicture]:
     Raises:
         UnsupportedInputError: one of them is something else.
     """
-    pictures = [each for each in inputs if isinstance(each, LabelledPicture)]
-    if len(pictures) < len(inputs):
-        raise UnsupportedInputError("the model finds things in images and does nothing else")
-    return pictures
+    return _only(LabelledPicture, inputs, "the model finds things in images and does nothing else")
 
 
 def text_pairs(inputs: Sequence[Input]) -> list[Pair]:
@@ -302,7 +294,11 @@ def text_pairs(inputs: Sequence[Input]) -> list[Pair]:
     Raises:
         UnsupportedInputError: one of them is a single text.
     """
-    pairs = [each for each in inputs if isinstance(each, Pair)]
-    if len(pairs) < len(inputs):
-        raise UnsupportedInputError("the model reads pairs of texts only")
-    return pairs
+    return _only(Pair, inputs, "the model reads pairs of texts only")
+
+
+def _only(kind: type[T], inputs: Sequence[Input], refusal: str) -> list[T]:
+    found = [each for each in inputs if isinstance(each, kind)]
+    if len(found) < len(inputs):
+        raise UnsupportedInputError(refusal)
+    return found
