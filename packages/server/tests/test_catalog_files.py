@@ -521,3 +521,27 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("sie_id: x\nsurprise: 1\n")
     with pytest.raises(ValueError, match=r"bad\.yaml: .*surprise"):
         read_catalog(tmp_path, Settings().bundles_dir)
+
+
+def test_a_model_whose_adapter_nobody_has_is_named_with_the_one_that_was_meant(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = "tasks: {encode: {dense: {dim: 4}}}\nprofiles: {default: {adapter: "
+    (tmp_path / "m.yaml").write_text(f"sie_id: org/m\n{task}dens}}}}\n")
+    (tmp_path / "n.yaml").write_text(f"sie_id: org/n\n{task}elsewhere}}}}\n")
+    bundles = tmp_path / "bundles"
+    bundles.mkdir()
+    (bundles / "b.yaml").write_text("name: b\nadapters: [elsewhere]\n")
+    read_catalog(tmp_path, bundles)
+    [said] = caplog.messages
+    assert said == "model 'org/m' is served by nobody: there is no adapter 'dens'; did you mean dense?"
+
+
+def test_a_misspelt_option_is_refused_when_the_catalogue_is_read(tmp_path: Path) -> None:
+    profile = "{adapter: dense, adapter_options: {poolin: cls}}"
+    (tmp_path / "m.yaml").write_text(
+        f"sie_id: org/m\ntasks: {{encode: {{dense: {{dim: 4}}}}}}\nprofiles: {{default: {profile}}}\n"
+    )
+    catalog = read_catalog(tmp_path, Settings().bundles_dir)
+    with pytest.raises(ValueError, match="has no option 'poolin'; did you mean pooling"):
+        select(catalog, "default", ())

@@ -51,8 +51,8 @@ def test_parties_that_always_want_more_get_the_same_time_since_the_last_of_them_
 ) -> None:
     """The others are alone for a while before the last one comes, and it owes and is owed nothing for that.
 
-    The bound does not grow with time. It is that of a fair queue of depth `lanes` (Jin, Chase and Kaur 2004), four times:
-    batches under way are charged with what the ones before them took, both when the last one comes and later.
+    The bound does not grow with time. It is that of a fair queue of depth `lanes` (Jin, Chase and Kaur 2004) four
+    times: batches under way are charged with what the ones before them took, when the last one comes and later.
     """
     shared, by_party, last = Shared(lanes), dict(enumerate(lengths)), len(lengths) - 1
     for party in range(last):
