@@ -1,0 +1,80 @@
+"""LoRAs inside a model's own weights, one for each task it was trained for, as jina-embeddings-v3 is published.
+
+Beside each matrix W, which is called `parametrizations.weight.original` then, stand those of all tasks, one behind the
+other: `parametrizations.weight.0.lora_A` [tasks, rank, in] and `lora_B` [tasks, out, rank], and for embeddings [tasks,
+rows, rank] and [tasks, rank, width]. A task adds `alpha / rank * B A`, or A B to embeddings (Sturua et al. 2024, arXiv
+2409.10173); config.json lists their names in that order (`lora_adaptations`) and has `lora_rank` and `lora_alpha`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import torch
+
+from sie_server.adapters.base import LoadError
+from sie_server.adapters.shared.lora import Change, Lora, Targets, lora_of, usable
+from sie_server.core.lifecycle import ErrorClass
+
+Pair = dict[str, torch.Tensor]  # A and B of one layer, of all tasks
+
+_HALF: Final = re.compile(r"(?P<layer>.+)\.parametrizations\.weight\.0\.lora_(?P<half>[AB])")
+_TABLE: Final = "_embeddings"  # so end the names of embeddings, and of nothing else
+_UNUSED: Final = "pooler."  # vectors are made without it
+_AXES: Final = 3
+
+
+def read_task_loras(
+    wanted: Sequence[str], config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], targets: Targets | None
+) -> dict[str, Lora]:
+    """The LoRAs of these tasks by name, on the encoder's device; the others are not read.
+
+    Raises:
+        LoadError: UNKNOWN when the weights have no such task or matrices that do not fit, DEPENDENCY for what is not
+            computed here, OOM.
+    """
+    if not wanted:
+        return {}
+    names = config.get("lora_adaptations")
+    names = names if isinstance(names, list) else []
+    for task in wanted:
+        if task not in names:
+            known = f"they have: {', '.join(map(str, names))}" if names else "they have none"
+            raise LoadError(ErrorClass.UNKNOWN, f"the weights have no LoRA for task '{task}', of the catalogue; {known}")
+    rank, alpha = config.get("lora_rank"), config.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        message = f"config.json has lora_rank {rank!r} and lora_alpha {alpha!r}; expected numbers"
+        raise LoadError(ErrorClass.UNKNOWN, message)
+    pairs, fit = _pairs(tensors, len(names), rank), usable(targets)
+    return {task: lora_of(_changes(pairs, names.index(task)), alpha / rank, fit) for task in wanted}
+
+
+def _pairs(tensors: Mapping[str, torch.Tensor], tasks: int, rank: int) -> Mapping[str, Pair]:
+    """The matrices of each layer that is changed."""
+    pairs: dict[str, Pair] = {}
+    for name, tensor in tensors.items():
+        found = _HALF.fullmatch(name)
+        if found is not None and _UNUSED not in name:
+            pairs.setdefault(found["layer"], {})[found["half"]] = tensor
+    if not pairs:
+        raise LoadError(ErrorClass.UNKNOWN, "config.json lists LoRAs of tasks, but the weights have no matrices of any")
+    for layer, pair in pairs.items():
+        shapes = {half: tuple(each.shape) for half, each in sorted(pair.items())}
+        is_whole = len(pair) == len("AB") and all(len(shape) == _AXES for shape in shapes.values())
+        if not is_whole or not _are_of(shapes["A"], shapes["B"], tasks, rank, is_table=layer.endswith(_TABLE)):
+            message = f"the matrices of '{layer}' for tasks are {shapes}; expected those of {tasks} tasks of rank {rank}"
+            raise LoadError(ErrorClass.UNKNOWN, message)
+    return pairs
+
+
+def _are_of(down: Sequence[int], up: Sequence[int], tasks: int, rank: int, *, is_table: bool) -> bool:
+    """Whether A and B have these shapes for so many tasks."""
+    ranks = (down[2], up[1]) if is_table else (down[1], up[2])
+    return (down[0], up[0]) == (tasks, tasks) and ranks == (rank, rank)
+
+
+def _changes(pairs: Mapping[str, Pair], task: int) -> Iterator[Change]:
+    for layer, pair in pairs.items():
+        down, up = pair["A"][task].float(), pair["B"][task].float()
+        is_table = layer.endswith(_TABLE)
+        yield Change(layer, down.t(), up.t(), is_table) if is_table else Change(layer, down, up)
