@@ -15,6 +15,7 @@ from sie_server.settings import Settings
 
 FOR_QUERIES = "Represent this sentence for searching relevant passages: T"
 FOR_CHINESE = "为这个句子生成表示以用于检索相关文章：T"  # noqa: RUF001 - a full-width colon, as published
+FOR_EVIDENCE = "Represent the query for retrieving evidence documents: "
 TASK = "Given a web search query, retrieve relevant passages that answer the query"
 # id: dense dim, pooling, what becomes of a query "T", and of a document
 FAMILY = {
@@ -81,6 +82,7 @@ BEYOND = {
     "google/embeddinggemma-300m": (2048, 768, "mean", "task: search result | query: T", "title: none | text: T"),
     "nvidia/llama-embed-nemotron-8b": (8192, 4096, "mean", f"Instruct: {TASK}\nQuery: T", "T"),
     "nvidia/llama-nemotron-embed-1b-v2": (8192, 2048, "mean", "query: T", "passage: T"),
+    "jinaai/jina-embeddings-v3": (8192, 1024, "mean", f"{FOR_EVIDENCE}T", "Represent the document for retrieval: T"),
     "jinaai/jina-embeddings-v2-small-en": (8192, 512, "mean", "T", "T"),
     "jinaai/jina-embeddings-v2-base-en": (8192, 768, "mean", "T", "T"),
     "jinaai/jina-embeddings-v2-base-code": (8192, 768, "mean", "T", "T"),
@@ -117,6 +119,7 @@ SHORTEST = {
     "nomic-ai/nomic-embed-text-v2-moe": 256,
     "google/embeddinggemma-300m": 128,
     "nvidia/llama-nemotron-embed-1b-v2": 384,
+    "jinaai/jina-embeddings-v3": 32,
 }
 RECIPES = {name: (512, *facts) for name, facts in FAMILY.items()} | BEYOND
 

@@ -1,4 +1,4 @@
-"""Writes small seeded checkpoints as jina-embeddings-v3 is published, a LoRA of each task inside; PEFT is the oracle."""
+"""Writes small seeded checkpoints as jina-embeddings-v3 is published, with a LoRA of each task; PEFT is the oracle."""
 
 import json
 import re

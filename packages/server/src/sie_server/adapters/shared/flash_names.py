@@ -1,8 +1,8 @@
 """XLM-RoBERTa as Jina AI publishes it, with queries, keys and values in one matrix, as what it is: a BERT.
 
 Changes names and cuts one matrix in three, never numbers. Its configurations name a class of code, and no architecture.
-jina-embeddings-v3 keeps LoRAs of its own beside each matrix (`task_loras`), which are left out here. transformers has it
-under names of its own, as `jina_embeddings_v3`.
+jina-embeddings-v3 keeps LoRAs of its own beside each matrix (`task_loras`), which are left out here. transformers has
+it under names of its own, as `jina_embeddings_v3`.
 """
 
 import re

@@ -67,7 +67,8 @@ _BEGINNINGS: Final = (True, False, None, "gaussian", "eva", "orthogonal")
 class Place:
     """Where a linear layer [outputs, inputs] of a checkpoint stands: columns, from `start` on, of a product of a block.
 
-    A table of embeddings [inputs, outputs] has a place of the block `TABLES`. `into` does to the first axis of a matrix what was done to that of the layer's weight when the model was loaded.
+    A table of embeddings [inputs, outputs] has a place of the block `TABLES`. `into` does to the first axis of a matrix
+    what was done to that of the layer's weight when the model was loaded.
     """
 
     block: int
@@ -271,7 +272,8 @@ def _placed(change: Change, targets: Targets) -> list[tuple[Place, torch.Tensor]
     """The parts of B, each with its place."""
     layer, inputs = change.layer, change.down.shape[1]
     places = targets.tables if change.is_table else targets.places
-    renamed = {name.removesuffix(".weight"): rows for name, rows in targets.rename({f"{layer}.weight": change.up}).items()}
+    named = targets.rename({f"{layer}.weight": change.up})
+    renamed = {name.removesuffix(".weight"): rows for name, rows in named.items()}
     if change.is_table:  # never cut in parts; a rename may add a table that a family lacks
         renamed = {name: rows for name, rows in renamed.items() if rows is change.up}
     found = [(places[name], rows) for name, rows in renamed.items() if name in places]

@@ -40,7 +40,8 @@ def read_task_loras(
     for task in wanted:
         if task not in names:
             known = f"they have: {', '.join(map(str, names))}" if names else "they have none"
-            raise LoadError(ErrorClass.UNKNOWN, f"the weights have no LoRA for task '{task}', of the catalogue; {known}")
+            message = f"the weights have no LoRA for task '{task}', which the catalogue names; {known}"
+            raise LoadError(ErrorClass.UNKNOWN, message)
     rank, alpha = config.get("lora_rank"), config.get("lora_alpha")
     if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
         message = f"config.json has lora_rank {rank!r} and lora_alpha {alpha!r}; expected numbers"
@@ -62,7 +63,7 @@ def _pairs(tensors: Mapping[str, torch.Tensor], tasks: int, rank: int) -> Mappin
         shapes = {half: tuple(each.shape) for half, each in sorted(pair.items())}
         is_whole = len(pair) == len("AB") and all(len(shape) == _AXES for shape in shapes.values())
         if not is_whole or not _are_of(shapes["A"], shapes["B"], tasks, rank, is_table=layer.endswith(_TABLE)):
-            message = f"the matrices of '{layer}' for tasks are {shapes}; expected those of {tasks} tasks of rank {rank}"
+            message = f"the matrices of '{layer}' for tasks are {shapes}; expected {tasks} tasks of rank {rank}"
             raise LoadError(ErrorClass.UNKNOWN, message)
     return pairs
 
