@@ -1,6 +1,7 @@
 """jina-embeddings-v3: the layout of its publisher and that of transformers, and the LoRAs of tasks inside it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,11 +53,20 @@ def run(loaded: DenseAdapter, asked: list[tuple[str, str | None]]) -> Array:
     return np.asarray(loaded.run(batch, threads=1)["dense"])
 
 
-def test_a_batch_of_all_tasks_and_none_has_each_text_as_peft_alone(site: Site) -> None:
+def in_folders(site: Site, folder: Path) -> Path:
+    """The model as published for transformers: each LoRA beside it, in a folder with another spelling of its task."""
+    shutil.copytree(site.native, folder)
+    for task, lora in zip(TASKS, site.loras, strict=True):
+        shutil.copytree(lora, folder / task.replace(".", "_").replace("-", "_"))
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["published", "for transformers"])
+def test_a_batch_of_all_tasks_and_none_has_each_text_as_peft_alone(site: Site, tmp_path: Path, layout: str) -> None:
     expected = np.stack([oracle(site.native, lora, TEXTS) for lora in (None, *site.loras)])
     apart = np.abs(expected[:, None] - expected[None]).max((2, 3))
     assert (apart[~np.eye(len(apart), dtype=bool)] > 0.05).all(), "every task changes what the model says"
-    loaded = adapter(site.published, *TASKS)
+    loaded = adapter(site.published if layout == "published" else in_folders(site, tmp_path / "model"), *TASKS)
     kinds = [None, *TASKS]
     mixed = [(at, kind) for at in range(len(TEXTS)) for kind in range(len(kinds))]
     for order in (mixed, sorted(mixed, key=lambda each: each[1]), mixed[::-1][:9], [(2, 3)]):
@@ -84,6 +94,16 @@ def test_a_model_holds_the_tasks_of_its_catalogue_entry_and_no_others(site: Site
     with pytest.raises(KeyError):
         loaded.lora_of_task("classification")
     assert not isinstance(ColbertAdapter, HasTasks)
+
+
+def test_tasks_that_are_not_beside_the_weights_are_refused_with_those_that_are(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="task 'separation', which the catalogue names; they have none"):
+        adapter(site.native, "separation")
+    folder = in_folders(site, tmp_path / "model")
+    known = ", ".join(sorted(task.replace(".", "_").replace("-", "_") for task in TASKS))
+    with pytest.raises(LoadError, match=f"task 'more', which the catalogue names; they have: {known}") as refused:
+        adapter(folder, "more", "separation")
+    assert refused.value.error_class is ErrorClass.UNKNOWN
 
 
 def config(**values: Any) -> Any:

@@ -62,7 +62,7 @@ class DenseAdapter:
         check_dims(self._spec, "dense", len(chain[-1].weight) if chain else architecture.width)
         with fitting(device):
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
-        tasks = read_task_loras(self._spec.tasks, config, tensors, encoder.targets)
+        tasks = read_task_loras(self._spec.tasks, folder, config, tensors, encoder.targets)
         self._held.fill(Loaded(tokenizer, encoder, layout, chain, tasks), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
