@@ -10,6 +10,7 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams
 from sie_server.core.muvera import OPTION as MUVERA
 from sie_server.core.muvera import Muvera, muvera_of
+from sie_server.core.tasks import DOC_TASK, QUERY_TASK
 
 DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 OVERFLOW_POLICIES: Final = ("default", "truncate_text", "error")
@@ -56,7 +57,7 @@ RUNTIME_OPTIONS: Final = EXTRACT_OPTIONS | frozenset(
     }
 )
 # What a profile may say without weights of its own, and a request may not.
-PROFILE_OPTIONS: Final = frozenset({MUVERA})
+PROFILE_OPTIONS: Final = frozenset({MUVERA, QUERY_TASK, DOC_TASK})
 _SLOT = re.compile(r"\{(text|instruction)\}")
 
 
@@ -111,7 +112,7 @@ def load_options(profile: ProfileConfig) -> dict[str, Any]:
 def load_identity(profile: ProfileConfig) -> tuple[object, ...]:
     """What decides which weights a profile runs on, and how they are loaded; equal ones share.
 
-    A LoRA is no part of it: it goes on top, request by request.
+    A LoRA is no part of it, nor are tasks: they go on top, request by request.
     """
     return profile.adapter, profile.compute_precision, load_options(profile)
 
