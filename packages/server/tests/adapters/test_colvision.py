@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import Input, LoadError, ModelSpec, Pair, Picture, UnsupportedInputError, WeightsSource
@@ -218,3 +220,63 @@ def test_a_preprocessor_for_another_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=f"the model reads {SIDE} x {SIDE}"):
         adapter(folder)
     assert SIDE % PATCH == 0
+
+
+@pytest.mark.parametrize("write", [write_colpali, write_colsmol])
+def test_a_model_that_may_not_read_its_own_pages_is_refused(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    folder = write(tmp_path / "model")
+    square = adapter(folder).tokens_of(Picture(picture(50, 50)))
+    assert adapter(folder, square).prepare([Picture(picture(50, 50))])[0].tokens == square
+    with pytest.raises(LoadError, match=f"a page has up to {square} tokens, but max_sequence_length is {square - 1}"):
+        adapter(folder, square - 1)
+
+
+def test_tiles_of_another_size_than_the_model_s_are_refused(tmp_path: Path) -> None:
+    folder = write_colsmol(tmp_path / "model")
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_image_size": {"longest_edge": 8}}))
+    with pytest.raises(LoadError, match="the model reads 16 x 16"):
+        adapter(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "error_class", "says"),
+    [
+        ({"scale_factor": 3}, ErrorClass.UNKNOWN, "4 patches a side, of which scale_factor 3 cannot be made"),
+        ({"scale_factor": "two"}, ErrorClass.UNKNOWN, "not that of a vision model"),
+        ({"mask_non_image_embeddings": True}, ErrorClass.DEPENDENCY, "mask_non_image_embeddings True"),
+        ({"text_config": {"model_type": "mistral"}}, ErrorClass.DEPENDENCY, "model_type 'mistral'"),
+    ],
+)
+def test_varieties_of_idefics3_that_are_not_computed_here_are_refused(
+    tmp_path: Path, change: dict[str, Any], error_class: ErrorClass, says: str
+) -> None:
+    folder = write_colsmol(tmp_path / "model")
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(LoadError, match=says) as refused:
+        adapter(folder)
+    assert refused.value.error_class is error_class
+
+
+@pytest.mark.parametrize("name", OF_COLPALI_ENGINE)
+def test_a_chat_model_without_a_projection_is_refused(tmp_path: Path, name: str) -> None:
+    folder = OF_COLPALI_ENGINE[name](tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    projection = {"custom_text_proj.weight", "linear.weight"}
+    save_file({key: tensor for key, tensor in tensors.items() if key not in projection}, folder / "bare")
+    (folder / "bare").replace(folder / "model.safetensors")
+    with pytest.raises(LoadError, match="weight' is missing"):
+        adapter(folder)
+
+
+def test_a_lora_of_what_looks_at_images_is_refused(tmp_path: Path) -> None:
+    base = write_colqwen25(tmp_path / "base")
+    trained = write_trained(base, tmp_path / "lora")
+    name = "base_model.model.visual.blocks.0.mlp.gate_proj.lora_{}.weight"
+    more = {name.format("A"): torch.ones(4, 32), name.format("B"): torch.ones(40, 4)}
+    save_file(load_file(trained / "adapter_model.safetensors") | more, trained / "more")
+    (trained / "more").replace(trained / "adapter_model.safetensors")
+    with pytest.raises(LoadError, match=r"visual\.blocks\.0\.mlp\.gate_proj") as refused:
+        adapter(base).read_lora(str(trained))
+    assert refused.value.error_class is ErrorClass.DEPENDENCY

@@ -112,7 +112,7 @@ FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
         # As colpali-engine trained and publishes it: here no line ends a query.
         "qwen2_5_vl": Family(
             "qwen2_5_vl",
-            replace(_QWEN_WORDING, end="{filling}"),
+            replace(_QWEN_WORDING, end="{filling}", filler="<|endoftext|>"),
             partial(_qwen, QWEN2_5),
             {"model_type": "qwen2_5_vl_text", "max_position_embeddings": 32768, "rms_norm_eps": 1e-5},
             "custom_text_proj",

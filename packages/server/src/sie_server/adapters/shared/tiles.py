@@ -56,23 +56,24 @@ class Tiling:
         along = math.ceil(self.longest / self.side)
         return (along, along) if self.splits and along > 1 else ONE_TILE
 
-    def _cut(self, image: Image.Image) -> tuple[Array, tuple[int, int]]:
-        height, width = self.size(image.height, image.width)
-        image = image.resize((width, height), self.resample)
-        if not self.splits:
-            return self._tiles(image, ONE_TILE)
-        rows, columns = self._counts(height, width)
-        image = image.resize((columns * self.side, rows * self.side), self.resample)
-        return self._tiles(image, (rows, columns) if rows * columns > 1 else ONE_TILE)
-
-    def _counts(self, height: int, width: int) -> tuple[int, int]:
-        """Tiles below and beside each other that hold an image; its shorter side is stretched with the longer one."""
+    def counts(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tiles that hold an image once it has `size`; its sides are stretched to theirs."""
+        height, width = self.size(height, width)
         shape = width / height
         if width >= height:
             columns = math.ceil(width / self.side)
             return max(1, math.ceil(int(columns * self.side / shape) / self.side)), columns
         rows = math.ceil(height / self.side)
         return rows, max(1, math.ceil(int(rows * self.side * shape) / self.side))
+
+    def _cut(self, image: Image.Image) -> tuple[Array, tuple[int, int]]:
+        rows, columns = self.counts(image.height, image.width)
+        height, width = self.size(image.height, image.width)
+        image = image.resize((width, height), self.resample)
+        if not self.splits:
+            return self._tiles(image, ONE_TILE)
+        image = image.resize((columns * self.side, rows * self.side), self.resample)
+        return self._tiles(image, (rows, columns) if rows * columns > 1 else ONE_TILE)
 
     def _tiles(self, image: Image.Image, tiles: tuple[int, int]) -> tuple[Array, tuple[int, int]]:
         rows, columns = tiles
