@@ -38,8 +38,9 @@ PATCH = 4
 TILE, MERGED = 16, 2  # pixels of a tile of ColSmol's, and patches that become one token
 LONGEST = 60  # pixels of its images, which are then stretched to 64
 LEAST, MOST = 16 * 16, 64 * 64  # pixels of ColQwen2.5's
+WIDTH = 32
 TEXT = {
-    "hidden_size": 32,
+    "hidden_size": WIDTH,
     "intermediate_size": 48,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
@@ -56,7 +57,7 @@ PROJECTIONS = {"qwen2_5_vl": "custom_text_proj", "idefics3": "linear"}
 PAGE = "<|im_start|>User: Describe the image.<image><end_of_utterance>"
 QUERIES = {"qwen2_5_vl": "<|endoftext|>" * 10, "idefics3": "<end_of_utterance>" * 10 + "\n"}
 # As its authors publish it, but for the numbers.
-LORA = {
+LORA: dict[str, Any] = {
     "alpha_pattern": {},
     "auto_mapping": None,
     "bias": "none",
@@ -102,7 +103,7 @@ def write_colqwen25(folder: Path, *, most: int = MOST) -> Path:
         "patch_size": PATCH,
         "window_size": 3 * 2 * PATCH,
         "fullatt_block_indexes": [1],
-        "out_hidden_size": TEXT["hidden_size"],
+        "out_hidden_size": WIDTH,
         "initializer_range": 0.2,
     }
     rope = {"rope_type": "default", "rope_theta": 5_000.0, "mrope_section": [1, 2, 1]}
@@ -226,8 +227,8 @@ class EngineOracle:
 def _save(folder: Path, config: Any, images: Any, tokens: Any) -> Path:
     model = AutoModel.from_config(config)
     shake(model)
-    kind, head = config.model_type, nn.Linear(TEXT["hidden_size"], DIMS)
-    (name,) = {PROJECTIONS[kind]}
+    kind, head = config.model_type, nn.Linear(WIDTH, DIMS)
+    name = PROJECTIONS[kind]
     tensors = {_published(kind, each): tensor for each, tensor in model.state_dict().items()}
     tensors |= {f"{name}.{part}": tensor for part, tensor in head.state_dict().items()}
     images.save_pretrained(folder)

@@ -122,9 +122,7 @@ class QwenEye:
         turned = vision.get("rope_parameters") or {}
         expect(turned, "rope_type", "axial", default="axial")
         self._rope = Rope(read_numbers("vision model", lambda: float(turned.get("rope_theta", 10_000.0))))
-        # Of a window's side: in tokens, as the windows never cut one.
-        self._window = max(1, int(vision["window_size"]) // self._step) if release.is_windowed else None
-        far = set(vision["fullatt_block_indexes"]) if release.is_windowed else set(range(shape.layers))
+        self._window, far = _read_windows(release, vision, shape, self._step)
         blocks = tuple(_read_block(checkpoint, at, shape, dtype, is_near=at not in far) for at in range(shape.layers))
         self._tower = Tower(shape, blocks, EVERYTHING, device)
         # A still image is shown twice, as two moments; what both see of it adds up.
@@ -182,6 +180,18 @@ def _read_shape(release: Release, vision: Mapping[str, Any]) -> TowerShape:
         }
 
     return replace(read_tower_shape(read_numbers("vision model", numbers)), gated=release.is_windowed)
+
+
+def _read_windows(
+    release: Release, vision: Mapping[str, Any], shape: TowerShape, step: int
+) -> tuple[int | None, frozenset[int]]:
+    """Rows and columns of a window, in tokens of `step` pixels, and the blocks that see beyond it; None: all do."""
+    if not release.is_windowed:
+        return None, frozenset(range(shape.layers))
+    return read_numbers(
+        "vision model",
+        lambda: (max(1, int(vision["window_size"]) // step), frozenset(map(int, vision["fullatt_block_indexes"]))),
+    )
 
 
 def _read_block(checkpoint: Checkpoint, at: int, shape: TowerShape, dtype: torch.dtype, *, is_near: bool) -> Block:
