@@ -129,8 +129,8 @@ class TiledEye:
 class _Squares:
     """SigLIP without its head, on squares of the size that it was made for: then its learned positions fit as they are.
 
-    `size` is what the preprocessor makes, in pixels; `side` are the patches of one side. (For Idefics3, transformers finds
-    positions by fractions of a side; for the sides of published models, 26, 27 and 32 patches, that comes to the same.)
+    `size` is what the preprocessor makes, in pixels; `side` are the patches of one side. For Idefics3, transformers
+    finds positions by fractions of a side; for those of published models (26, 27, 32 patches) that is the same.
     """
 
     def __init__(
