@@ -315,18 +315,28 @@ def test_published_late_interaction_models_keep_their_recipe(name: str, facts: t
     assert options.get("skip_punctuation", True) == (name != "lightonai/mLateOn")
 
 
-# id: tokens of one batch
-PAGES = {"vidore/colpali-v1.3-hf": 8192, "vidore/colqwen2-v1.0-hf": 4096}
+# id: tokens of one batch, and the base on which the id itself is a LoRA
+PAGES = {
+    "vidore/colpali-v1.3-hf": (8192, None),
+    "vidore/colqwen2-v1.0-hf": (4096, None),
+    "vidore/colqwen2.5-v0.2": (4096, "vidore/colqwen2.5-base"),
+    "vidore/colSmol-256M": (4096, "vidore/ColSmolVLM-Instruct-256M-base"),
+    "vidore/colSmol-500M": (4096, "vidore/ColSmolVLM-Instruct-500M-base"),
+}
 
 
-@pytest.mark.parametrize(("name", "batch"), PAGES.items())
-def test_published_models_of_page_images_keep_their_recipe(name: str, batch: int) -> None:
+@pytest.mark.parametrize(("name", "facts"), PAGES.items())
+def test_published_models_of_page_images_keep_their_recipe(name: str, facts: tuple[int, str | None]) -> None:
+    batch, base = facts
     own = Settings()
     model = read_catalog(own.models_dir, own.bundles_dir).find(name)
     assert model is not None
     profile = model.profiles["default"]
     assert (model.dims, model.max_sequence_length, model.inputs.image) == ({"multivector": 128}, 2048, True)
     assert (profile.adapter, profile.max_batch_tokens, profile.compute_precision) == ("colvision", batch, "bfloat16")
+    assert model.hf_id == (base or name)
+    loras = {each.lora.hf_id if each.lora else None for each in model.profiles.values()}
+    assert loras == {name if base else None}
 
 
 @pytest.mark.parametrize(("name", "length"), RERANKERS.items())
