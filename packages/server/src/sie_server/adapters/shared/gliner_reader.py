@@ -135,7 +135,8 @@ class GlinerReader:
         of_word = np.array(encoding.word_ids, np.int64)
         kept, starts, counts = np.unique(of_word, return_index=True, return_counts=True)
         tokens = Tokens(np.array(encoding.ids, np.int64), starts, counts)
-        windows, truncated = windows_of(tokens, prompt, self._end, self._layout, self._bounds, len(asked.labels))
+        named = f"the {len(asked.labels)} labels"
+        windows, truncated = windows_of(tokens, prompt, self._end, self._layout, self._bounds, named)
         return Reading(places[kept], prompt.labels, windows, truncated or len(places) > self._bounds.text)
 
     def _tokenized_prompt(self, labels: tuple[str, ...]) -> tuple[Prompt, Array]:
@@ -151,9 +152,9 @@ class GlinerReader:
 
 
 def windows_of(
-    tokens: Tokens, prompt: Prompt, end: Array, layout: Layout, bounds: Bounds, labels: int
+    tokens: Tokens, prompt: Prompt, end: Array, layout: Layout, bounds: Bounds, asked: str
 ) -> tuple[tuple[Window, ...], bool]:
-    """The windows of a text behind a prompt with so many labels, and whether something of the text is in none.
+    """The windows of a text behind a prompt, and whether something of the text is in none; `asked` tells of the prompt.
 
     Raises:
         UnsupportedInputError: the prompt leaves no room for a text.
@@ -161,8 +162,8 @@ def windows_of(
     room = bounds.window - len(prompt.ids) - len(end)
     if room < 1:
         raise UnsupportedInputError(
-            f"the {labels} labels take {len(prompt.ids)} tokens, and the model reads {bounds.window} at once, text "
-            "included; ask for fewer labels at a time"
+            f"{asked} take {len(prompt.ids)} tokens, and the model reads {bounds.window} at once, text included; ask "
+            "for fewer at a time"
         )
     windows: list[Window] = []
     total, truncated = 0, bool((tokens.counts > room).any())
