@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sie_server.adapters.base import Data, Labelled, ModelSpec, Piece, UnsupportedInputError, Value, WeightsSource
 from sie_server.adapters.gliner2 import Gliner2Adapter
-from sie_server.adapters.shared.gliner2_data import Seen, data_of
+from sie_server.adapters.shared.gliner2_data import Draft, Seen, data_of
 from sie_server.core.schema import Field, Schema, read_schema
 from tiny_gliner import LETTERS
 from tiny_gliner2 import BERT, MAX_WORDS, Oracle, Variety, write_gliner2
@@ -257,8 +257,8 @@ def test_of_windows_a_record_that_is_there_once_has_the_surest_values() -> None:
 
 def test_of_windows_records_and_pairs_are_told_once_and_the_surest_answers() -> None:
     schema = read_schema(SCHEMAS["all"])
-    one, again, other = ((((piece("cup", 3, score)),), (Piece("small", score),)) for score in (0.6, 0.7, 0.8))
-    other = ((piece("cup", 30, 0.8),), ())
+    one, again = (((piece("cup", 3, score),), (Piece("small", score),)) for score in (0.6, 0.7))
+    other: Draft = ((piece("cup", 30, 0.8),), ())
     pair = ((piece("Ada", 0, 0.9),), (piece("Bob", 8, 0.9),))
     windows = [
         Seen([[], [one]], [[pair]], [[0.4, 0.6], [0.2, 0.9]]),
