@@ -36,8 +36,7 @@ def extract_params(
 
     Args:
         labels: what to look for, at most 1000; models with labels of their own need none, and tell only those named.
-        output_schema: JSON schema of the `data` that a model shall write, in the place of labels; refused by models that
-            write none.
+        output_schema: JSON schema of the `data` that a model shall write, in the place of labels; others refuse it.
         instruction: task description for models that read one.
         options: further options of the model, such as `threshold`; `profile` names one of its profiles.
     """

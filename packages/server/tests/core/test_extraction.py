@@ -104,6 +104,8 @@ def test_the_request_beats_its_profile_which_beats_the_family() -> None:
         ("stride", [0, 64], [-1, 1.5, True, "64"]),
         ("findings", ["entities", "classifications"], ["relations", True, ["entities"]]),
         ("task", ["topic", "x" * 1000], ["", " ", "x" * 1001, 5]),
+        ("relation_labels", [[], ["knows", "x" * 1000]], ["knows", ["a", "a"], [""], [5], ["x" * 1001], ["a"] * 1001]),
+        ("relation_threshold", [0, 0.5, 1], [-0.1, True, "0.5"]),
         ("top_k", [1, 10], [0, -1, 1.5, True, "10"]),
     ],
 )

@@ -131,6 +131,12 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MAX_LABEL_CHARS and bool(value.strip())
 
 
+def _is_labels(value: object) -> bool:
+    if not isinstance(value, list) or len(value) > MAX_LABELS:
+        return False
+    return all(map(_is_name, value)) and len(set(value)) == len(value)
+
+
 def _is_findings(value: object) -> bool:
     return value in FINDINGS
 
@@ -156,6 +162,8 @@ CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxy
         "merge_adjacent_entities": _SWITCH,
         "multi_label": _SWITCH,
         "nms_threshold": _SHARE,
+        "relation_labels": (_is_labels, f"a list of at most {MAX_LABELS} texts, each once"),
+        "relation_threshold": _SHARE,
         "score_threshold": _SHARE,
         "stride": (_is_count, f"a number of tokens, 0 to {MAX_COUNT}"),
         "task": (_is_name, f"a text of at most {MAX_LABEL_CHARS} characters that is not empty"),

@@ -32,6 +32,8 @@ EXTRACT_OPTIONS: Final = frozenset(
         "merge_adjacent_entities",
         "multi_label",
         "nms_threshold",
+        "relation_labels",
+        "relation_threshold",
         "score_threshold",
         "stride",
         "task",

@@ -5,7 +5,7 @@ looked for with queries that know those before it. A long text is read in window
 """
 
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -78,19 +78,22 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What was looked for at once: the proposals of each query, and the chance [choices, queries] of each choice."""
+    """What was looked for at once: the proposals of each query, and the chance [choices, queries] of each choice.
+
+    `rows` are those of the choices, by their text in lower case: where each first stands, be it as the choice of
+    another field, or as a field's name. So the package reads them.
+    """
 
     place: Place
     spans: Sequence[Spans]
-    names: Sequence[str]
+    rows: Mapping[str, int]
     chances: Array
     threshold: float
 
     def values(self, field: Field, column: int) -> tuple[Piece, ...]:
         """What a field has, by one of the queries."""
         if field.choices:
-            # The package reads a choice where it first stands, be it the choice of another field, or a field's name.
-            scores = [float(self.chances[self.names.index(each.lower()), column]) for each in field.choices]
+            scores = [float(self.chances[self.rows[each.lower()], column]) for each in field.choices]
             chosen = zip(field.choices, scores, strict=True)
             return _settled(field, [Piece(*each) for each in chosen if each[1] >= self.threshold])
         words = self.place.reading.words[self.place.window.first_word :]
@@ -138,7 +141,7 @@ def _drafts(
     columns = Columns(
         place,
         _by_label(head.spans.spans(logits[len(choices) :], threshold), len(queries)),
-        [piece.lower() for piece in sheet.choices],
+        {piece.lower(): row for row, piece in reversed([*enumerate(sheet.choices)])},
         logits[: len(choices), 0].sigmoid().cpu().numpy(),
         threshold,
     )
@@ -197,6 +200,8 @@ def pieces_of(text: str, words: Array, spans: Spans) -> list[tuple[str, float, i
 
     `words` [words, 2] are where each begins and ends; a full stop that was put behind the text is cut.
     """
+    if not len(spans):
+        return []
     kept = choose(spans, flat=True, multi_label=False)
     starts = words[kept.firsts, 0].tolist()
     ends = np.minimum(words[kept.lasts, 1], len(text)).tolist()
