@@ -6,7 +6,7 @@ looked for with queries that know those before it. A long text is read in window
 
 from bisect import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
 
@@ -135,14 +135,12 @@ def _drafts(
             if count
         ]
     )
-    choices = place.at(place.reading.labels[len(place.reading.labels) - len(sheet.choices) :])
-    words = torch.cat((choices, place.at(place.window.words)))
-    (logits,) = head.spans.logits(words, queries, [(len(words), slice(0, len(queries)))])
+    (logits,) = head.spans.logits(place.at(place.window.words), queries, [(len(place.window.words), slice(None))])
     columns = Columns(
         place,
-        _by_label(head.spans.spans(logits[len(choices) :], threshold), len(queries)),
+        _by_label(head.spans.spans(logits, threshold), len(queries)),
         {piece.lower(): row for row, piece in reversed([*enumerate(sheet.choices)])},
-        logits[: len(choices), 0].sigmoid().cpu().numpy(),
+        _chances(head, place, len(sheet.choices), queries),
         threshold,
     )
     numbers = iter(range(len(queries)))
@@ -150,6 +148,15 @@ def _drafts(
         [tuple(columns.values(field, next(numbers)) for field in fields) for _ in range(count)]
         for (fields, _), count in zip(kinds, counts, strict=True)
     ]
+
+
+def _chances(head: Gliner2Head, place: Place, count: int, queries: torch.Tensor) -> Array:
+    """[choices, queries] of the last labels of a reading, each of which is a piece of one word."""
+    choices = place.at(place.reading.labels[len(place.reading.labels) - count :])
+    if not count:
+        return np.empty((0, len(queries)), np.float32)
+    (logits,) = replace(head.spans, max_width=1).logits(choices, queries, [(count, slice(None))])
+    return logits[:, 0].sigmoid().cpu().numpy()
 
 
 def data_of(schema: Schema, windows: Sequence[Seen], threshold: float) -> Data:
