@@ -26,6 +26,7 @@ class Part(BaseModel):
     name: str = Field(description="what it is called")
     size: Literal["small", "large"] | None = None
     colours: list[Literal["red", "blue"]] = []
+    kind: Literal["part"] = "part"
 
 
 class Pair(BaseModel):
@@ -50,6 +51,7 @@ def test_what_pydantic_writes_is_read_as_it_is() -> None:
         core.Field("name", description="what it is called"),
         core.Field("size", choices=("small", "large")),
         core.Field("colours", many=True, choices=("red", "blue")),
+        core.Field("kind", choices=("part",)),
     )
     assert read_schema(Product.model_json_schema()) == Schema(
         ("name", "prices", "mood", "topics", "maker", "parts", "owns"),

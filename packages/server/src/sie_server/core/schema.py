@@ -220,7 +220,7 @@ class _Reading:
                 continue
             ways = next((key for key in ("anyOf", "oneOf", "allOf") if key in rest), None)
             if ways is None:
-                return rest
+                return {"enum": [rest.pop("const")], **rest} if "const" in rest else rest
             schema = {**_only(f"{path}.{ways}", rest.pop(ways)), **rest}
         raise invalid(f"{path} is reached by more than {MAX_HOPS} references")
 

@@ -49,7 +49,7 @@ def sheet_of(schema: Schema) -> Sheet:
     relations = [Form(each.name, ROLE, RELATION, each.description) for each in schema.relations]
     questions = [Form(each.name, CLASS, each.labels, each.description) for each in schema.questions]
     choices = tuple(chain.from_iterable(map(_choices, schema.records)))
-    return Sheet((*records, *relations, *questions), choices, "properties and choices")
+    return Sheet((*records, *relations, *questions), choices, "names of the schema")
 
 
 def _choices(record: Record) -> list[str]:
