@@ -134,8 +134,10 @@ async def test_idle_models_go_and_used_and_pinned_ones_stay() -> None:
         sized(kit, a=1, b=1, c=1)
         for name in "abc":
             await kit.load(name)
+        used = await stuck(kit, "used")  # a look at what is idle may come at any time
         kit.clock.now += 0.06
-        await kit.encode("used", model="a")
+        kit.gates["a"].open.set()
+        await used
         await until(lambda: kit.state("b") == "available")
         assert [kit.state(name) for name in "ac"] == ["loaded", "loaded"]
         assert kit.memory.events == ["b idle"]
