@@ -43,6 +43,6 @@ def test_an_interrupted_demo_ends_quietly_with_the_status_of_an_interrupt() -> N
                 break
         demo.send_signal(signal.SIGINT)
         rest = demo.stdout.read()
-        assert demo.wait(30) == 130
+        assert demo.wait(60) == 130
     assert rest.endswith("everything is stopped\n")
     assert "Traceback" not in rest
