@@ -1,7 +1,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 
 import pytest
@@ -87,12 +87,12 @@ async def test_a_server_that_refuses_the_handshake_is_dialled_again() -> None:
     dialled = asyncio.Event()
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        if answers:
-            writer.write(answers.pop())
-        else:
-            dialled.set()
-        writer.close()
+        with closing(writer), suppress(asyncio.IncompleteReadError):  # also when the test is over
+            await reader.readuntil(b"\r\n\r\n")
+            if answers:
+                writer.write(answers.pop())
+            else:
+                dialled.set()
 
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
