@@ -124,6 +124,7 @@ async def test_a_worker_that_leaves_gets_nothing_new_whatever_it_says(make_worke
         assert not store.snapshot().has_healthy(L4)
         names.sets.put_nowait(Endpoints())
         await eventually(lambda: not store.snapshot().workers)
+        await eventually(lambda: not worker.streams)  # or its end would be cut short by that of the test
 
 
 async def test_a_worker_that_was_leaving_before_the_router_came_is_not_dialled(make_worker: MakeWorker) -> None:
