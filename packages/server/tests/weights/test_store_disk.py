@@ -18,7 +18,7 @@ from sie_server.weights.local_cache import KEEP_PARTIAL_S, size_of
 from sie_server.weights.snapshot import MANIFEST, Snapshot
 from weights_kit import MIB, Kit, files_of, manifest_of, refused, source, write_model
 
-BOUND_S = 30.0
+BOUND_S = 90.0
 NAMES = ("org/a", "org/b", "org/c")
 HOLD = """
 import sys
