@@ -1,3 +1,6 @@
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -6,7 +9,7 @@ from sie_protocol.status import STALE_AFTER_S
 from sie_router.core.comeback import GAP_S, delay_s
 from sie_router.core.demand import BURST_S
 from sie_router.core.events import Missed, PoolPut, Tick, WorkerGone, WorkerLost, apply
-from sie_router.core.fleet import Fleet, Group
+from sie_router.core.fleet import Fleet, Group, Worker
 from sie_router.core.pools import DEFAULT_POOL
 
 WISH = (L4, DEFAULT_POOL)
@@ -70,6 +73,26 @@ def test_a_worker_that_gets_ready_is_coming_for_the_pool_that_will_have_it(draw:
     assert told(state, draw, "a") in GAP
     assert told(state, draw) == MOST_S
     assert told(apply(state, seen("v", ready=False), 99), draw) in GAP, "the other one is for everybody"
+
+
+class Unread(Mapping[str, Worker]):
+    """Workers whom nobody may look at one by one."""
+
+    def __getitem__(self, url: str) -> Worker:
+        raise KeyError(url)
+
+    def __iter__(self) -> Iterator[str]:
+        raise AssertionError("walks over the fleet")
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_a_refusal_walks_over_no_workers_while_one_is_coming() -> None:
+    for state in (fleet(seen(ready=False), now=99), fleet(PoolPut(pool("a")), seen(ready=False), now=99)):
+        name = "a" if state.pools else DEFAULT_POOL
+        asks = ask(pool=name)
+        assert delay_s(replace(state, workers=Unread()), asks, (L4, name), 100, MOST_S, 0) == GAP_S[0]
 
 
 def test_all_delays_of_a_gap_are_drawn_but_none_is_longer_than_the_configured_one() -> None:

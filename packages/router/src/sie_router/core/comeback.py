@@ -4,9 +4,8 @@ from dataclasses import replace
 from typing import Final
 
 from sie_router.core.demand import Wish, at_once, jittered, waited_s
-from sie_router.core.fleet import Fleet, Worker
+from sie_router.core.fleet import Fleet
 from sie_router.core.hold import able
-from sie_router.core.index import reindexed
 from sie_router.core.route import Ask
 from sie_router.core.startups import expected_s
 
@@ -27,10 +26,5 @@ def delay_s(fleet: Fleet, ask: Ask, wish: Wish, now: float, most_s: int, draw: f
 
 def is_coming(fleet: Fleet, ask: Ask) -> bool:
     """True when such a request could be served if the workers that are likely to be ready in seconds were now."""
-    coming = {url: _ready(worker) for url, worker in fleet.workers.items() if worker.is_coming}
-    others = fleet.workers if fleet.pools else {}  # they do not serve it, but decide what is left for which pool
-    return bool(coming) and able(reindexed(replace(fleet, workers={**others, **coming})), ask) > 0
-
-
-def _ready(worker: Worker) -> Worker:
-    return replace(worker, is_ready=True, is_connected=True)
+    soon = fleet.index.soon
+    return bool(soon) and able(replace(fleet, index=replace(fleet.index, scopes=soon)), ask) > 0

@@ -110,7 +110,7 @@ class Worker:
     def membership(self) -> tuple[object, ...]:
         """All that the index is made of; equal membership means an equal index."""
         ejected = self.health if self.health.is_ejected else None
-        places = (self.is_healthy, self.is_assignable, ejected, self.name, self.profile, self.bundle)
+        places = (self.is_healthy, self.is_coming, self.is_assignable, ejected, self.name, self.profile, self.bundle)
         return (*places, self.loaded, self.loading)
 
 
@@ -139,10 +139,13 @@ class Index:
     """Lookups of one fleet. `profiles` maps each real profile in lower case to its spelling.
 
     `scopes` are by pool name; that of `DEFAULT_POOL` holds the workers that nobody reserved. A pool without healthy
-    workers has none. `owners` maps the URL of each reserved worker to its pool.
+    workers has none. `soon` are what they would be if the workers were ready that are likely to be so in seconds, for
+    requests that find nobody now; empty when there are no such workers. `owners` maps the URL of each reserved worker
+    to its pool.
     """
 
     scopes: Mapping[str, Scope] = field(default_factory=dict)
+    soon: Mapping[str, Scope] = field(default_factory=dict)
     owners: Mapping[str, str] = field(default_factory=dict)
     profiles: Mapping[str, str] = field(default_factory=dict)
     configured: Mapping[GroupKey, Group] = field(default_factory=dict)
