@@ -1,14 +1,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router_builders import L4, ask, fleet, pool, seen, url
+from router_builders import L4, ask, fleet, pool, seen, status, url
 from sie_protocol.status import STALE_AFTER_S
 from sie_router.core.comeback import GAP_S, delay_s
 from sie_router.core.demand import BURST_S
-from sie_router.core.events import Missed, PoolPut, Tick, WorkerGone, WorkerLost, apply
+from sie_router.core.events import LATE_S, Missed, PoolPut, Tick, WorkerGone, WorkerLost, WorkerSeen, apply
 from sie_router.core.fleet import Fleet, Group, Worker
 from sie_router.core.pools import DEFAULT_POOL
 
@@ -73,6 +73,38 @@ def test_a_worker_that_gets_ready_is_coming_for_the_pool_that_will_have_it(draw:
     assert told(state, draw, "a") in GAP
     assert told(state, draw) == MOST_S
     assert told(apply(state, seen("v", ready=False), 99), draw) in GAP, "the other one is for everybody"
+
+
+@settings(max_examples=20)
+@given(st.lists(st.booleans(), min_size=1, max_size=8), st.integers(1, int(LATE_S)), draws)
+def test_a_worker_that_is_here_but_never_gets_ready_is_waited_for_in_seconds_only_so_long(
+    is_lost: list[bool], successor_at: int, draw: float
+) -> None:
+    state, frame = fleet(seen(ready=False)), WorkerSeen(url("w"), status("w", ready=False))
+    for now in range(int(LATE_S) + successor_at + 3):
+        if now == successor_at:
+            frame = WorkerSeen(url("w"), status("v", ready=False))
+        news = WorkerLost(url("w")) if is_lost[now % len(is_lost)] and now != successor_at else frame
+        state = apply(apply(apply(state, news, now), frame, now), Tick(), now)
+        assert (asked(state, now, draw)[1] in GAP) is (now - successor_at <= LATE_S)
+
+
+@given(st.sampled_from(["ready", "draining", "silent"]), draws)
+def test_a_worker_that_was_given_up_is_coming_again_once_it_has_served_or_begins_anew(how: str, draw: float) -> None:
+    state = fleet(seen(ready=False))
+    for now in range(int(LATE_S) + 10):
+        state = apply(apply(state, seen(ready=False), now), Tick(), now)
+    assert asked(state, now, draw)[1] not in GAP
+    match how:
+        case "ready":
+            state = apply(state, seen(), now)
+        case "draining":
+            state = apply(state, seen(draining=True), now)
+        case _:
+            now += int(STALE_AFTER_S) + 1
+            state = apply(state, Tick(), now)
+    state = apply(apply(state, seen(ready=False), now), Tick(), now)
+    assert asked(state, now, draw)[1] in GAP
 
 
 class Unread(Mapping[str, Worker]):

@@ -52,7 +52,8 @@ class Worker:
     `group` holds the labels it is counted under: its configured group, or `OTHER`. `loaded`, `loading` and `failed` are
     by model id in lower case; `loaded_models` keeps their spelling. `seen_at` is monotonic time in seconds.
     `is_connected` turns false when the status stream or a request found the worker gone, `is_stale` when it fell
-    silent. `ordinal` is the number at the end of a pod's name: a StatefulSet removes the highest first. `weight` in
+    silent. It has been awaited since `awaited_since`, unless it serves; `is_late` turns true when that lasts too long to
+    be a start. `ordinal` is the number at the end of a pod's name: a StatefulSet removes the highest first. `weight` in
     (0, 1] is the share of requests a worker takes that began to serve at `serving_since`.
     """
 
@@ -66,6 +67,8 @@ class Worker:
     is_draining: bool = False
     is_connected: bool = True
     is_stale: bool = False
+    awaited_since: float = 0.0
+    is_late: bool = False
     queue_depth: int = 0
     loaded: frozenset[str] = frozenset()
     loading: frozenset[str] = frozenset()
@@ -91,12 +94,14 @@ class Worker:
         return self.is_healthy and not self.health.is_ejected
 
     @property
-    def is_coming(self) -> bool:
-        """True when the worker is likely to take requests within seconds: it gets ready, or was lost a moment ago.
-
-        One that is lost for longer is stale.
-        """
+    def is_awaited(self) -> bool:
+        """True when the worker may take requests again: it gets ready, or was lost. One lost for longer is stale."""
         return not (self.is_healthy or self.is_draining or self.is_stale)
+
+    @property
+    def is_coming(self) -> bool:
+        """True when the worker is likely to take requests within seconds: it is awaited, and not for too long."""
+        return self.is_awaited and not self.is_late
 
     @property
     def is_assignable(self) -> bool:
