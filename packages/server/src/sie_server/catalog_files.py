@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from sie_protocol.catalog import Catalog, ModelConfig, build_catalog, decode_bundle, decode_model
 from sie_protocol.hashing import bundle_config_hash
+from sie_protocol.profiles import offered
 from sie_server.core.names import suggestion
-from sie_server.core.profiles import offered
 
 T = TypeVar("T")
 Stamp = list[tuple[str, int, int, int]]

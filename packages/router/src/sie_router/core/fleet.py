@@ -52,9 +52,9 @@ class Worker:
     `group` holds the labels it is counted under: its configured group, or `OTHER`. `loaded`, `loading` and `failed` are
     by model id in lower case; `loaded_models` keeps their spelling. `seen_at` is monotonic time in seconds.
     `is_connected` turns false when the status stream or a request found the worker gone, `is_stale` when it fell
-    silent. It has been awaited since `awaited_since`, unless it serves; `is_late` turns true when that lasts too long to
-    be a start. `ordinal` is the number at the end of a pod's name: a StatefulSet removes the highest first. `weight` in
-    (0, 1] is the share of requests a worker takes that began to serve at `serving_since`.
+    silent. One that does not serve has been awaited since `awaited_since`; `is_late` turns true when that lasts too
+    long for a start. `ordinal` is the number at the end of a pod's name: a StatefulSet removes the highest first.
+    `weight` in (0, 1] is the share of requests a worker takes that began to serve at `serving_since`.
     """
 
     url: str
