@@ -186,12 +186,15 @@ async def send_answer(
     """
     fields = [(b"content-type", media.encode()), (b"content-length", str(len(payload)).encode())]
     fields += [(name.lower().encode(), value.encode()) for name, value in extra]
-    for message in _messages(fields, payload):
-        try:
-            async with asyncio.timeout(pause_s):  # the server waits here until the client has taken what was before
-                await send(message)
-        except TimeoutError as error:
-            raise ClientGoneError from error
+    clock = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(pause_s) as limit:
+            for number, message in enumerate(_messages(fields, payload)):
+                if number > 1:  # the start and the first piece leave together; then a piece was taken
+                    limit.reschedule(clock() + pause_s)
+                await send(message)  # the server waits here until the client has taken what was before
+    except TimeoutError as error:
+        raise ClientGoneError from error
 
 
 def _messages(fields: Sequence[tuple[bytes, bytes]], payload: bytes) -> Iterator[Message]:
