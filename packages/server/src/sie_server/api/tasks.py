@@ -45,6 +45,8 @@ class Outcome:
     def spent(self, cost: Cost) -> None:
         """Note what the engine took."""
         self.phases.update(queue=cost.queue_s, tokenize=cost.tokenization_s, inference=cost.inference_s)
+        if cost.postprocessing_s:
+            self.phases["postprocess"] = cost.postprocessing_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +143,13 @@ async def decoded(context: TaskContext, body: bytes, content_type: str | None, k
 
 
 def timing_headers(cost: Cost) -> tuple[tuple[str, str], ...]:
-    """The measured phases of a request."""
+    """The measured phases of a request; the last one only where there was something to do."""
+    after = ((headers.POSTPROCESSING_TIME, milliseconds(cost.postprocessing_s)),) if cost.postprocessing_s else ()
     return (
         (headers.QUEUE_TIME, milliseconds(cost.queue_s)),
         (headers.TOKENIZATION_TIME, milliseconds(cost.tokenization_s)),
         (headers.INFERENCE_TIME, milliseconds(cost.inference_s)),
+        *after,
     )
 
 
