@@ -110,6 +110,8 @@ async def test_answers_share_their_room_and_give_it_back(tmp_path: Path) -> None
         refused = await worker.encode(M, "x")
         assert (code_of(refused), refused.headers["retry-after"]) == ("QUEUE_FULL", "1")
         assert "bytes of answers" in refused.text
+        metrics = (await worker.http.get("/metrics")).text
+        assert f'sie_requests_total{{code="503",endpoint="encode",model="{M}",status="queue_full"}} 1.0' in metrics
         may_read.set()
         await slow
         assert (await worker.encode(M, "x")).status_code == 200

@@ -197,8 +197,8 @@ async def test_metrics_have_only_catalogue_names_and_reading_changes_nothing(wor
     first, second = [(await worker.http.get("/metrics")).text for _ in range(2)]
     memory = re.compile(r"^sie_memory_used_bytes .*$", re.MULTILINE)  # that of the process moves by itself
     assert memory.sub("", first) == memory.sub("", second)
-    assert f'sie_requests_total{{endpoint="encode",model="{M}",status="200"}} 1.0' in first
-    assert 'sie_requests_total{endpoint="encode",model="other",status="404"} 1.0' in first
+    assert f'sie_requests_total{{code="200",endpoint="encode",model="{M}",status="success"}} 1.0' in first
+    assert 'sie_requests_total{code="404",endpoint="encode",model="other",status="error"} 1.0' in first
     assert f'sie_tokens_processed_total{{model="{M}"}} 3.0' in first
     assert f'sie_queue_depth{{model="{M}"}} 0.0' in first
     assert f'sie_model_loaded{{device="cpu",model="{M}"}} 1.0' in first

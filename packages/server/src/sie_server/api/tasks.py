@@ -40,6 +40,7 @@ class Outcome:
 
     model: str | None = None
     status: int = 500
+    error: ErrorCode | None = None
     phases: dict[str, float] = field(default_factory=dict)
 
     def spent(self, cost: Cost) -> None:
@@ -100,7 +101,7 @@ class TaskEndpoint:
                 send, media, payload, (*extra, (headers.TOTAL_TIME, milliseconds(outcome.phases["total"])))
             )
         except Problem as problem:
-            outcome.status = problem.status
+            outcome.status, outcome.error = problem.status, problem.code
             _log_refusal(scope, problem)
             await self._refuse(problem)(scope, receive, send)
         except ClientGoneError:
@@ -120,7 +121,7 @@ class TaskEndpoint:
             held.release()
             answered.release()
             outcome.phases["total"] = perf_counter() - started
-            record = RequestRecord(outcome.model, self._name, outcome.status, outcome.phases)
+            record = RequestRecord(outcome.model, self._name, outcome.status, outcome.phases, outcome.error)
             self._context.metrics.on_request(record)
 
 
