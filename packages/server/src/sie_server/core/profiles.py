@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sie_protocol import profiles
 from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, LoraConfig, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.profiles import profile_id, under
 from sie_server.core.names import suggestion
 from sie_server.core.options import LORA_OPTIONS, cut, invalid, load_identity, profile_named, shown
+from sie_server.core.tasks import tasks_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,26 @@ def weights_of(model: ModelConfig) -> Mapping[str, str]:
             (owner for owner in owners.values() if load_identity(model.profiles[owner]) == identity), name
         )
     return owners
+
+
+def tasks_used(model: ModelConfig) -> tuple[str, ...]:
+    """The tasks of all profiles that run on the weights of the default one, by name."""
+    identity = load_identity(model.profiles[DEFAULT_PROFILE])
+    sharing = (own for own in model.profiles.values() if load_identity(own) == identity)
+    return tuple(sorted({task for own in sharing for task in tasks_of(own.adapter_options) if task is not None}))
+
+
+def offered(model: ModelConfig, profile: str) -> ModelConfig:
+    """The model as callers of this profile see it, as routers show it too.
+
+    Raises:
+        ValueError: it declares an output that cannot be made, or a task that is none; the message names it.
+    """
+    try:
+        tasks_of(model.profiles[profile].adapter_options)
+    except ValueError as error:
+        raise ValueError(f"profile '{profile}' of model '{model.sie_id}': {error}") from error
+    return profiles.offered(model, profile)
 
 
 def check_profile(model: ModelConfig, named: str, options: Mapping[str, Any]) -> str | None:
