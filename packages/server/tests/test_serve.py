@@ -118,7 +118,7 @@ def test_the_work_of_a_client_that_left_is_dropped(tmp_path: Path) -> None:
             await_depth(status, 0)
         metrics = http.get("/metrics").text
         assert 'sie_tokens_processed_total{model="org/slow"} 2.0' in metrics  # "warm" and "busy", not "two words"
-        assert 'sie_requests_total{endpoint="encode",model="org/slow",status="499"} 1.0' in metrics
+        assert 'sie_requests_total{code="499",endpoint="encode",model="org/slow",status="error"} 1.0' in metrics
         assert worker.stop() == 0
 
 

@@ -102,7 +102,7 @@ class RouterApp:
         self.pools = self._pool_store()
         if self.catalog is not None:
             self.catalog.look()
-        tokens = Tokens(settings.auth.tokens, settings.auth.admin_token)
+        tokens = Tokens(settings.auth.tokens, settings.auth.admin_token, settings.auth.proxy_secret)
         exempt = settings.auth.exempt
         proxy, self.express = self._ways(tokens)
         front = Front([InferenceRoute(proxy), NamedRoute(proxy.named)], self._build())

@@ -27,6 +27,7 @@ _DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 Number = TypeVar("Number", int, float)
 
 
+LEAST_SECRET: Final = 16  # characters: nobody guesses as many
 AUTH_MODES: Final = ("none", "static", "token")  # the last two are the same
 
 
@@ -40,11 +41,15 @@ class Exempt(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AuthSettings:
-    """Who may call; without tokens, everybody."""
+    """Who may call; without tokens and without a proxy's secret, everybody.
+
+    `proxy_secret` is the password by which an authenticating proxy shows that it is the one who names a user.
+    """
 
     tokens: tuple[str, ...] = ()
     admin_token: str | None = None
     exempt: Exempt = Exempt.NOTHING
+    proxy_secret: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,18 +229,22 @@ def _auth(env: _Environment) -> AuthSettings:
     if mode not in AUTH_MODES:
         raise ValueError(f"SIE_AUTH_MODE='{said}' does not exist; choose one of: {', '.join(AUTH_MODES)}")
     tokens = env.list("SIE_AUTH_TOKENS") or env.list("SIE_AUTH_TOKEN")
-    admin = env.text("SIE_ADMIN_TOKEN")
+    admin, proxy_secret = env.text("SIE_ADMIN_TOKEN"), env.text("SIE_AUTH_PROXY_SECRET")
     if mode == "none":
-        if said is None and (tokens or admin):
+        if said is None and (tokens or admin or proxy_secret):
             raise ValueError(
                 "tokens are set, but SIE_AUTH_MODE is not; set it to 'static', or to 'none' to ignore them"
             )
         return AuthSettings()
-    if not tokens and admin is None:
+    if not tokens and admin is None and proxy_secret is None:
         raise ValueError(f"SIE_AUTH_MODE is '{mode}' without a token; set SIE_AUTH_TOKENS or SIE_ADMIN_TOKEN")
     if admin in tokens:
         raise ValueError("SIE_ADMIN_TOKEN is one of SIE_AUTH_TOKENS as well; every holder of it would be an admin")
-    return AuthSettings(tokens, admin, _exempt(env))
+    if proxy_secret is not None and (len(proxy_secret) < LEAST_SECRET or ":" in proxy_secret):
+        raise ValueError(f"SIE_AUTH_PROXY_SECRET cannot be used; take {LEAST_SECRET} or more characters without ':'")
+    if proxy_secret is not None and proxy_secret in (*tokens, admin):
+        raise ValueError("SIE_AUTH_PROXY_SECRET is a token as well; whoever has that could name any user")
+    return AuthSettings(tokens, admin, _exempt(env), proxy_secret)
 
 
 def _exempt(env: _Environment) -> Exempt:

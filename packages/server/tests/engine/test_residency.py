@@ -1,4 +1,5 @@
 import asyncio
+import threading
 
 import pytest
 
@@ -183,3 +184,35 @@ async def test_a_slow_load_blocks_no_other() -> None:
         await kit.refused("x", model="a")
         await kit.load("b")
         assert (kit.state("a"), kit.state("b")) == ("loading", "loaded")
+
+
+async def test_a_load_that_was_given_up_keeps_its_own_room_until_it_ends_and_no_other_s() -> None:
+    async with engine_of("a", "b", limit_bytes=100, stay=Stay(load_timeout_s=0.02)) as kit:
+        sized(kit, a=40, b=60)
+        gate, given_up = kit.gates["a"], kit.gates["a"].may_load
+
+        async def fail(name: str) -> None:
+            kit.clock.now += 60  # the time after which such a load may be tried again
+            await kit.refused("x", model=name)
+            await until(lambda: kit.state(name) == "failed")
+
+        while gate.loads < 1:
+            await fail("a")
+        gate.may_load = threading.Event()
+        while gate.loads < 2:
+            await fail("a")
+        await fail("b")
+        assert kit.gates["b"].loads == 0, "both loads still read their files, nobody waits for either"
+        given_up.set()
+        await until(lambda: gate.unloaded and not kit.memory.held_bytes)
+        sized(kit, b=70)
+        await fail("b")
+        assert kit.gates["b"].loads == 0, "the second load does not end with the first"
+        gate.may_load.set()
+        sized(kit, b=60)
+        kit.gates["b"].may_load.set()
+        kit.clock.now += 60
+        while kit.state("b") != "loaded":
+            await kit.refused("x", model="b")
+            await until(lambda: kit.state("b") != "loading")
+            kit.clock.now += 60
