@@ -3,14 +3,14 @@
 Knows nothing of models. Queries come scaled; a group of query heads may share one head of keys and values.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch.nn import functional
 
-from sie_server.adapters.shared.padding import Paddings
+from sie_server.adapters.shared.distance_bias import Bias
+from sie_server.adapters.shared.padding import Padding, Paddings
 
 # Up to here one product per head with all scores in memory is as fast as the fused kernel, and starts sooner.
 PLAIN_ATTENTION_TOKENS = 128
@@ -28,64 +28,85 @@ class Sight:
 
 EVERYTHING: Final = Sight()
 
-# (queries [heads, tokens, head width], keys and values [shared heads, tokens, head width],
-#  out [tokens, heads, head width], length of each sequence, sight)
-Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, list[int], Sight], None]
 
+class Attention:
+    """On a CPU one sequence after the other: no work on padding. Elsewhere all at once: a call costs more than that."""
 
-def attend_on(device: str) -> Attend:
-    """The way that suits a device."""
-    return attend_each if device == "cpu" else PaddedAttention()
-
-
-def attend_each(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    out: torch.Tensor,
-    lengths: list[int],
-    sight: Sight = EVERYTHING,
-) -> None:
-    """One sequence after the other: no work on padding, at one call per sequence. See `Attend`."""
-    parts = (torch.split_with_sizes(part, lengths, dim=1) for part in (queries, keys, values))
-    for query, key, value, target in zip(*parts, torch.split_with_sizes(out, lengths), strict=True):
-        tokens = len(target)
-        sees_all = sight.window is None or sight.window >= tokens - 1
-        if tokens <= PLAIN_ATTENTION_TOKENS:
-            seen = None if sees_all and not sight.causal else band(tokens, tokens, 0, sight, query.device)
-            context = _plain(query, key, value, seen)
-        elif sees_all:
-            context = _fused(query[None], key[None], value[None], causal=sight.causal)[0]
-        else:
-            context = _blocks(query[None], key[None], value[None], sight, None)[0]
-        target.copy_(context.transpose(0, 1))
-
-
-class PaddedAttention:
-    """The same over a padded copy. See `Attend`."""
-
-    def __init__(self) -> None:
-        self._paddings = Paddings()
+    def __init__(self, device: str) -> None:
+        self._paddings = None if device == "cpu" else Paddings()
 
     def __call__(
         self,
-        queries: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
+        heads: tuple[torch.Tensor, ...],
         out: torch.Tensor,
         lengths: list[int],
         sight: Sight = EVERYTHING,
+        *,
+        seen: list[int] | None = None,
+        bias: Bias | None = None,
     ) -> None:
-        """See `Attend`."""
-        padding = self._paddings.of(lengths, out.device)
-        query, key, value = map(padding.spread, (queries, keys, values))
-        if sight.window is not None and sight.window < query.shape[2] - 1:
-            context = _blocks(query, key, value, sight, padding.real)
-        elif sight.causal:
-            context = _fused(query, key, value, causal=True)  # padding comes after every real token: none sees it
-        else:
-            context = _fused(query, key, value, padding.real[:, None, None, :])
-        out.copy_(padding.gather(context))
+        """From `heads`, queries, keys and values [heads, tokens, head width], to `out` [tokens, heads, head width].
+
+        Keys and values may have fewer heads. `lengths` are those of the sequences; with `seen`, only so many first
+        tokens of each are keys: the rest see them and are seen by none. A token that sees nothing takes nothing.
+        `bias` is added to scores; there is none for causal or windowed attention.
+        """
+        if self._paddings is not None:
+            padding = self._paddings.of(lengths, out.device, seen)
+            query, key, value = map(padding.spread, heads)
+            out.copy_(padding.gather(_padded(query, key, value, padding, sight, bias)))
+            return
+        parts = (torch.split_with_sizes(part, lengths, dim=1) for part in heads)
+        each = zip(*parts, torch.split_with_sizes(out, lengths), seen or lengths, strict=True)
+        for query, key, value, target, count in each:
+            if bias is not None:
+                context = _biased_sequence(query, key[:, :count], value[:, :count], bias)
+            elif seen is not None:
+                mask = None if sight == EVERYTHING else band(len(target), count, 0, sight, out.device)
+                context = _masked(query[None], key[None, :, :count], value[None, :, :count], mask)[0]
+            else:
+                context = _sequence(query, key, value, sight)
+            target.copy_(context.transpose(0, 1))
+
+
+def _padded(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    padding: Padding,
+    sight: Sight,
+    bias: Bias | None,
+) -> torch.Tensor:
+    """Of [sequences, heads, tokens, head width]."""
+    longest, visible = query.shape[2], padding.visible[:, None, None, :]
+    if bias is not None:
+        return _biased(query, key, value, bias, ~visible)
+    if padding.seen is not None:
+        seen = visible if sight == EVERYTHING else visible & band(longest, longest, 0, sight, query.device)
+        return _masked(query, key, value, seen)
+    if sight.window is not None and sight.window < longest - 1:
+        return _blocks(query, key, value, sight, padding.real)
+    if sight.causal:
+        return _fused(query, key, value, causal=True)  # padding comes after every real token: none sees it
+    return _fused(query, key, value, visible)
+
+
+def _sequence(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sight: Sight) -> torch.Tensor:
+    tokens = query.shape[1]
+    sees_all = sight.window is None or sight.window >= tokens - 1
+    if tokens <= PLAIN_ATTENTION_TOKENS:
+        seen = None if sees_all and not sight.causal else band(tokens, tokens, 0, sight, query.device)
+        return _plain(query, key, value, seen)
+    if sees_all:
+        return _fused(query[None], key[None], value[None], causal=sight.causal)[0]
+    return _blocks(query[None], key[None], value[None], sight, None)[0]
+
+
+def _biased_sequence(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: Bias) -> torch.Tensor:
+    if query.shape[1] > PLAIN_ATTENTION_TOKENS:
+        return _biased(query[None], key[None], value[None], bias, None)[0]
+    added = bias.block(0, query.shape[1], key.shape[1]).to(query.dtype)
+    return torch.bmm(torch.baddbmm(added, query, key.transpose(1, 2)).softmax(-1), value)
 
 
 def _plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
@@ -111,6 +132,25 @@ def _fused(
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=seen, is_causal=causal, scale=1.0, enable_gqa=shared
     )
+
+
+def _masked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor | None) -> torch.Tensor:
+    context = _fused(query, key, value, seen)
+    if seen is None:
+        return context
+    # What a kernel gives where nothing is seen differs from one to the next; nothing is what it should be.
+    return context.masked_fill(~seen.any(-1, keepdim=True), 0.0)
+
+
+def _biased(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: Bias, hidden: torch.Tensor | None
+) -> torch.Tensor:
+    """Block by block of queries: only so much of the bias is in memory. `hidden` keys are seen by none."""
+    context = torch.empty_like(query)
+    for block, added in bias.blocks(query.shape[2], key.shape[2]):
+        mask = added[None] if hidden is None else added[None].masked_fill(hidden, -torch.inf)
+        context[:, :, block] = _fused(query[:, :, block], key, value, mask.to(query.dtype))
+    return context
 
 
 def _blocks(

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.shared.attention import EVERYTHING, Sight, attend_on
+from sie_server.adapters.shared.attention import EVERYTHING, Attention, Sight
 from sie_server.adapters.shared.bert_weights import Layer, Norm, read_layer, read_linear, read_norm
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
@@ -157,7 +157,7 @@ class PackedBart:
         self._shape = shape
         self._weights = weights
         self._device = device
-        self._attend = attend_on(device)
+        self._attend = Attention(device)
         self._buffers = ThreadBuffers(device, qkv=3 * shape.width, context=shape.width, inner=shape.inner)
 
     @torch.inference_mode()
@@ -216,5 +216,5 @@ class PackedBart:
         heads = qkv.view(tokens, 3, shape.heads, width // shape.heads).permute(1, 2, 0, 3)
         context = buffers.context[:tokens]
         out = context.view(tokens, shape.heads, width // shape.heads)
-        self._attend(heads[0], heads[1], heads[2], out, text.lengths, sight)
+        self._attend(heads.unbind(), out, text.lengths, sight)
         return context

@@ -12,9 +12,8 @@ import torch
 from torch.nn import functional
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.shared.attention import Sight, attend_on
+from sie_server.adapters.shared.attention import Attention, Sight
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
-from sie_server.adapters.shared.expansion import SeenAttention
 from sie_server.adapters.shared.linear import InPlace
 from sie_server.adapters.shared.lora import Add, Lora, Mixture, Targets, adding, mix
 from sie_server.adapters.shared.rope import Rope, turn, turns
@@ -97,7 +96,7 @@ class PackedPreNorm:
         self._weights = weights
         self._device = device
         self._ropes = {layer.rope for layer in weights.layers}
-        self._attend, self._attend_seen = attend_on(device), SeenAttention(device)
+        self._attend = Attention(device)
         self._buffers = ThreadBuffers(
             device,
             qkv=(shape.turned_heads + shape.shared_heads) * shape.head_width,
@@ -187,10 +186,7 @@ class PackedPreNorm:
         context = batch.buffers.context[:tokens]
         out = context.view(tokens, shape.heads, shape.head_width)
         queries, keys = turned[: shape.heads], turned[shape.heads :]
-        if batch.packed.seen is None:
-            self._attend(queries, keys, values, out, batch.packed.lengths, layer.sight)
-        else:
-            self._attend_seen(queries, keys, values, out, batch.packed.lengths, batch.packed.seen, layer.sight)
+        self._attend((queries, keys, values), out, batch.packed.lengths, layer.sight, seen=batch.packed.seen)
         return context
 
     def _rest(

@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch.nn import functional
 
-from sie_server.adapters.shared.attention import Sight, attend_on
+from sie_server.adapters.shared.attention import Attention, Sight
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
 from sie_server.adapters.shared.rope import turn
 
@@ -79,7 +79,7 @@ class Tower:
         self.shape = shape
         self._blocks = blocks
         self._sight = sight
-        self._attend = attend_on(device)
+        self._attend = Attention(device)
         self._activate = ACTIVATIONS[shape.activation]
 
     def run(self, hidden: torch.Tensor, lengths: list[int], by: torch.Tensor | None = None) -> torch.Tensor:
@@ -96,7 +96,7 @@ class Tower:
             heads = by_head.permute(1, 2, 0, 3)
             context = torch.empty_like(hidden)
             out = context.view(len(hidden), shape.heads, -1)
-            self._attend(heads[0], heads[1], heads[2], out, lengths, self._sight)
+            self._attend(heads.unbind(), out, lengths, self._sight)
             hidden.add_(block.out.bias).addmm_(context, block.out.weight)
             inner = self._activate(block.up.linear(block.inner_norm.norm(hidden, shape.norm_eps)))
             hidden.add_(block.down.bias).addmm_(inner, block.down.weight)

@@ -13,11 +13,10 @@ import torch
 from torch.nn import functional
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.shared.attention import EVERYTHING, attend_on
+from sie_server.adapters.shared.attention import Attention
 from sie_server.adapters.shared.bert_weights import BertShape, BertWeights, Layer, Norm
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
-from sie_server.adapters.shared.distance_bias import Bias, BiasedAttention, bias_of
-from sie_server.adapters.shared.expansion import SeenAttention
+from sie_server.adapters.shared.distance_bias import Bias, bias_of
 from sie_server.adapters.shared.linear import gelu_
 from sie_server.adapters.shared.lora import Add, Lora, Mixture, Targets, adding, mix
 from sie_server.adapters.shared.rope import turn, turns
@@ -66,8 +65,7 @@ class PackedBert:
         self._shape = shape
         self._weights = weights
         self._device = device
-        self._attend = attend_on(device)
-        self._attend_biased, self._attend_seen = BiasedAttention(device), SeenAttention(device)
+        self._attend = Attention(device)
         inner = shape.inner if shape.gate is None else 2 * shape.inner
         self._buffers = ThreadBuffers(device, qkv=3 * shape.width, context=shape.width, inner=inner)
 
@@ -127,12 +125,7 @@ class PackedBert:
         heads = by_head.permute(1, 2, 0, 3)
         context = batch.buffers.context[:tokens]
         out = context.view(tokens, shape.heads, shape.head_width)
-        if batch.bias is not None:
-            self._attend_biased(heads[0], heads[1], heads[2], out, packed.lengths, batch.bias, packed.seen)
-        elif packed.seen is None:
-            self._attend(heads[0], heads[1], heads[2], out, packed.lengths, EVERYTHING)
-        else:
-            self._attend_seen(heads[0], heads[1], heads[2], out, packed.lengths, packed.seen, EVERYTHING)
+        self._attend(heads.unbind(), out, packed.lengths, seen=packed.seen, bias=batch.bias)
         return context
 
 
