@@ -13,11 +13,12 @@ from typing import Final
 import numpy as np
 import torch
 
-from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, single_texts
+from sie_server.adapters.base import Capabilities, Input, Outputs, Prepared, single_texts
+from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import BERT_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
-from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
-from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
+from sie_server.adapters.shared.held import check_dims, fitting, read_model
+from sie_server.adapters.shared.lora import loras_of
 from sie_server.adapters.shared.marked import Side, read_documents, read_queries
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.projection import Chain, read_projection
@@ -36,12 +37,8 @@ class Loaded:
     projection: Chain
 
 
-class ColbertAdapter:
+class ColbertAdapter(LoraAdapter[Loaded]):
     """A BERT or ModernBERT whose every token becomes a unit vector; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -90,14 +87,6 @@ class ColbertAdapter:
         vectors = unit(hidden.float()).cpu().numpy()
         ends = np.cumsum([np.count_nonzero(each.kept) for each in inputs])[:-1]
         return {"multivector": np.split(vectors, ends)}
-
-    def read_lora(self, folder: str) -> Lora:
-        """A LoRA for the encoder."""
-        return read_lora(folder, self._held.parts().encoder.targets)
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
     def _side(self, *, is_query: bool) -> Side:
         loaded = self._held.parts()

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
-from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, single_texts
+from sie_server.adapters.base import Capabilities, Input, Outputs, Prepared, single_texts
+from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
-from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
+from sie_server.adapters.shared.held import check_dims, fitting, read_model
 from sie_server.adapters.shared.layout import Layout, read_layout
-from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
+from sie_server.adapters.shared.lora import loras_of
 from sie_server.adapters.shared.pooling import pool, unit
 from sie_server.adapters.shared.projection import Chain, linked, read_dense
 from sie_server.adapters.shared.tokenize import TextTokenizer
@@ -29,12 +30,8 @@ class Loaded:
     chain: Chain
 
 
-class DenseAdapter:
+class DenseAdapter(LoraAdapter[Loaded]):
     """An encoder with pooling; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -82,14 +79,6 @@ class DenseAdapter:
         for layer in loaded.chain:
             vectors = layer(vectors)
         return {"dense": (unit(vectors) if loaded.layout.normalize else vectors).cpu().numpy()}
-
-    def read_lora(self, folder: str) -> Lora:
-        """A LoRA for the encoder."""
-        return read_lora(folder, self._held.parts().encoder.targets)
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
     def _causal(self) -> dict[str, bool]:
         """Whether a decoder's tokens see only what is before them, if the catalogue says so."""

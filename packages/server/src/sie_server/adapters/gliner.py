@@ -17,17 +17,17 @@ from sie_server.adapters.base import (
     Entity,
     Input,
     Labelled,
-    ModelSpec,
     Outputs,
     Prepared,
     labelled_texts,
 )
+from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.gliner_config import read_gliner_config
 from sie_server.adapters.shared.gliner_heads import Head, WordLayers, read_head, read_word_layers
 from sie_server.adapters.shared.gliner_labels import LabelText, LabelVectors, read_label_vectors
 from sie_server.adapters.shared.gliner_reader import Bounds, GlinerReader, Reading, layout_of
-from sie_server.adapters.shared.held import Held, fitting
+from sie_server.adapters.shared.held import fitting
 from sie_server.adapters.shared.spans import Spans, choose, join
 from sie_server.adapters.shared.torch_use import precision
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
@@ -70,12 +70,8 @@ class Loaded:
     labels: LabelVectors | None
 
 
-class GlinerAdapter:
+class GlinerAdapter(ModelAdapter[Loaded]):
     """An encoder that reads labels and text together, and a head that compares them; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -136,10 +132,6 @@ class GlinerAdapter:
             parts = [(window.first_word, next(spans)) for window in task.reading.windows]
             found.append(entities_of(task, join(parts)) if parts else ())
         return {"entities": found}
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
 
 @torch.inference_mode()

@@ -23,18 +23,18 @@ from sie_server.adapters.base import (
     Input,
     LabelledPicture,
     LoadError,
-    ModelSpec,
     Outputs,
     Prepared,
     UnsupportedInputError,
     labelled_pictures,
 )
+from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.boxes import Seen, corners_of, objects
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
 from sie_server.adapters.shared.chunks import chunk_tokens, chunks
 from sie_server.adapters.shared.clip_tokenizer import open_clip_tokenizer
 from sie_server.adapters.shared.dual import DEFAULTS, HIGHEST_ID, Clip
-from sie_server.adapters.shared.held import Held, fitting, read_model
+from sie_server.adapters.shared.held import fitting, read_model
 from sie_server.adapters.shared.owl_heads import OwlHeads
 from sie_server.adapters.shared.remembered import Key, Remembered
 from sie_server.adapters.shared.square import Squared, Squaring, read_squaring
@@ -68,13 +68,8 @@ class Loaded:
     labels: Remembered
 
 
-class Owlv2Adapter:
+class Owlv2Adapter(ModelAdapter[Loaded]):
     """The towers of CLIP with heads on every patch; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
-        self._device = "cpu"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -107,7 +102,6 @@ class Owlv2Adapter:
             heads = OwlHeads(checkpoint, grid, clip.width, eps)
         longest = read_numbers("OWLv2", lambda: int(text["max_position_embeddings"]))
         labels = Remembered(_in_pieces(clip, chunk_tokens(device)))
-        self._device = device
         tokenizer = open_clip_tokenizer(folder)
         self._held.fill(Loaded(tokenizer, longest, squaring, grid[0] * grid[1], clip, heads, labels), device)
 
@@ -126,12 +120,8 @@ class Owlv2Adapter:
         loaded = self._held.with_threads(threads)
         scenes: list[Scene] = [each.payload for each in batch]
         frames = loaded.squaring.framed([each.picture for each in scenes])
-        states = loaded.clip.states(sent(frames, self._device))
+        states = loaded.clip.states(sent(frames, self._held.device))
         return {"objects": [_found(*each, loaded) for each in zip(scenes, states, strict=True)]}
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
 
 def _name(name: str) -> str:
