@@ -25,11 +25,12 @@ from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.gliner_config import read_gliner_config
 from sie_server.adapters.shared.gliner_heads import Head, WordLayers, read_head, read_word_layers
-from sie_server.adapters.shared.gliner_labels import LabelText, LabelVectors, read_label_vectors
+from sie_server.adapters.shared.gliner_labels import LabelVectors, read_label_vectors
 from sie_server.adapters.shared.gliner_reader import Bounds, GlinerReader, Reading, layout_of
 from sie_server.adapters.shared.held import fitting
 from sie_server.adapters.shared.spans import Spans, choose, join
 from sie_server.adapters.shared.torch_use import precision
+from sie_server.adapters.shared.vector_cache import Key
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 
 # Relative positions have no end, but attention costs the square: enough for a window of words that are long ones.
@@ -56,7 +57,7 @@ class Task:
     asked: Labelled
     choice: Choice
     reading: Reading
-    labels: tuple[LabelText, ...] = ()
+    labels: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +165,11 @@ def _slices(counts: Sequence[int]) -> list[slice]:
 
 def _label_tokens(loaded: Loaded, tasks: Sequence[Task]) -> list[int]:
     """What of labels is still to be read, told with the first text that asks for them; labels are read once for all."""
-    seen: set[str] = set()
+    seen: set[Key] = set()
     tokens = []
     for task in tasks:
-        new = [each for each in task.labels if each.text not in seen] if task.reading.windows else []
-        seen.update(each.text for each in new)
+        new = [each for each in task.labels if each not in seen] if task.reading.windows else []
+        seen.update(new)
         tokens.append(loaded.labels.unknown_tokens(new) if loaded.labels and new else 0)
     return tokens
 

@@ -8,7 +8,7 @@ Options of a request: `score_threshold` (0.1), `label_template` (none: labels ar
 (none: one thing may be found by several patches), `max_objects` (1000).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,14 +31,14 @@ from sie_server.adapters.base import (
 from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.boxes import Seen, corners_of, objects
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
-from sie_server.adapters.shared.chunks import chunk_tokens, chunks
+from sie_server.adapters.shared.chunks import chunk_tokens
 from sie_server.adapters.shared.clip_tokenizer import open_clip_tokenizer
 from sie_server.adapters.shared.dual import DEFAULTS, HIGHEST_ID, Clip
 from sie_server.adapters.shared.held import fitting, read_model
 from sie_server.adapters.shared.owl_heads import OwlHeads
-from sie_server.adapters.shared.remembered import Key, Remembered
 from sie_server.adapters.shared.square import Squared, Squaring, read_squaring
 from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.vector_cache import Key, VectorCache
 from sie_server.core.lifecycle import ErrorClass
 
 SCORE_THRESHOLD: Final = 0.1
@@ -65,7 +65,7 @@ class Loaded:
     patches: int
     clip: Clip
     heads: OwlHeads
-    labels: Remembered
+    labels: VectorCache
 
 
 class Owlv2Adapter(ModelAdapter[Loaded]):
@@ -101,7 +101,7 @@ class Owlv2Adapter(ModelAdapter[Loaded]):
             clip = Clip(config, checkpoint, device, precision(self._spec.precision, device))
             heads = OwlHeads(checkpoint, grid, clip.width, eps)
         longest = read_numbers("OWLv2", lambda: int(text["max_position_embeddings"]))
-        labels = Remembered(_in_pieces(clip, chunk_tokens(device)))
+        labels = VectorCache(clip.texts, chunk_tokens(device))
         tokenizer = open_clip_tokenizer(folder)
         self._held.fill(Loaded(tokenizer, longest, squaring, grid[0] * grid[1], clip, heads, labels), device)
 
@@ -127,18 +127,6 @@ class Owlv2Adapter(ModelAdapter[Loaded]):
 def _name(name: str) -> str:
     """The tower's tensors are called as in CLIP, which misspells one of them."""
     return name.removeprefix("owlv2.").replace("pre_layernorm", "pre_layrnorm")
-
-
-def _in_pieces(clip: Clip, limit: int) -> Callable[[Sequence[Key]], torch.Tensor]:
-    """The vectors of texts, at most so many tokens at a time."""
-
-    def compute(keys: Sequence[Key]) -> torch.Tensor:
-        pieces = list(chunks([len(key) for key in keys], limit))
-        found = torch.cat([clip.texts([np.array(keys[at], np.int64) for at in piece]) for piece in pieces])
-        order = sent(np.concatenate(pieces), found.device)
-        return torch.empty_like(found).index_copy_(0, order, found)
-
-    return compute
 
 
 def _prepared(given: LabelledPicture, loaded: Loaded) -> Prepared:
