@@ -4,7 +4,7 @@ import asyncio
 import gc
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -60,7 +60,44 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
     files = CatalogFiles(settings.models_dir, settings.bundles_dir, settings.bundle, settings.models)
     catalog = files.read()
     metrics = Metrics()
-    limits = EngineLimits(
+    async with AsyncExitStack() as stack:
+        pipeline = Pipeline(max(2, settings.cores), time.monotonic)
+        stack.push_async_callback(pipeline.close)
+        device = Device(await asyncio.to_thread(accelerator.choose, settings.device), settings.cores)
+        stack.push_async_callback(device.close)
+        weights = await asyncio.to_thread(_open_weights, settings, metrics)
+        ports = _ports(device.kind, settings, metrics, weights)
+        try:
+            engine = Engine(catalog.models, adapters, device, pipeline, _limits(settings), ports)
+        except Problem as problem:
+            raise ValueError(f"a model to preload or to pin: {problem.message}") from problem
+        stack.push_async_callback(engine.close)
+        stack.callback(weights.close)  # before the engine's, which waits for loads
+        if settings.self_test_interval_s:
+            await engine.health.check()
+        _run_beside(stack, engine.health.watch(), "health of the device")
+        metrics.watch(engine.statuses, engine.memory, device.kind)
+        identity = Identity(
+            settings.name, settings.machine_profile, settings.pool, settings.bundle, settings.max_batch_items
+        )
+        feed = StatusFeed(identity, engine, settings.max_watchers, catalog.config_hash)
+
+        def adopt(changed: Served) -> None:
+            feed.config_hash = changed.config_hash
+            engine.adopt(changed.models)
+
+        _run_beside(stack, files.follow(catalog, adopt, settings.catalog_interval_s), "catalogue")
+        bodies = Bodies(settings.max_held_body_bytes)
+        answers = Bodies(settings.max_held_answer_bytes, "answers")
+        context = TaskContext(
+            engine, pipeline, metrics, settings.machine_profile, settings.max_body_bytes, bodies, answers
+        )
+        app: ASGIApp = build_api(context, feed)
+        yield Worker(_traced(app, stack) if settings.tracing else app, engine, feed, metrics)
+
+
+def _limits(settings: Settings) -> EngineLimits:
+    return EngineLimits(
         settings.max_batch_items,
         settings.cpu_batch_tokens,
         settings.max_text_chars,
@@ -71,45 +108,6 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         settings.max_loras,
         max_request_pixels=settings.max_request_pixels,
     )
-    async with AsyncExitStack() as stack:
-        pipeline = Pipeline(max(2, settings.cores), time.monotonic)
-        stack.push_async_callback(pipeline.close)
-        device = Device(await asyncio.to_thread(accelerator.choose, settings.device), settings.cores)
-        stack.push_async_callback(device.close)
-        weights = await asyncio.to_thread(_open_weights, settings, metrics)
-        ports = _ports(device.kind, settings, metrics, weights)
-        try:
-            engine = Engine(catalog.models, adapters, device, pipeline, limits, ports)
-        except Problem as problem:
-            raise ValueError(f"a model to preload or to pin: {problem.message}") from problem
-        stack.push_async_callback(engine.close)
-        stack.callback(weights.close)  # before the engine's, which waits for loads
-        if limits.health.interval_s:
-            await engine.health.check()
-        stack.push_async_callback(_stop, asyncio.create_task(engine.health.watch(), name="health of the device"))
-        metrics.watch(engine.statuses, engine.memory, device.kind)
-        identity = Identity(
-            settings.name,
-            settings.machine_profile,
-            settings.pool,
-            settings.bundle,
-            settings.max_batch_items,
-        )
-        feed = StatusFeed(identity, engine, settings.max_watchers, catalog.config_hash)
-
-        def adopt(changed: Served) -> None:
-            feed.config_hash = changed.config_hash
-            engine.adopt(changed.models)
-
-        following = files.follow(catalog, adopt, settings.catalog_interval_s)
-        stack.push_async_callback(_stop, asyncio.create_task(following, name="catalogue"))
-        bodies = Bodies(settings.max_held_body_bytes)
-        answers = Bodies(settings.max_held_answer_bytes, "answers")
-        context = TaskContext(
-            engine, pipeline, metrics, settings.machine_profile, settings.max_body_bytes, bodies, answers
-        )
-        app: ASGIApp = build_api(context, feed)
-        yield Worker(_traced(app, stack) if settings.tracing else app, engine, feed, metrics)
 
 
 def _traced(app: ASGIApp, stack: AsyncExitStack) -> ASGIApp:
@@ -167,9 +165,15 @@ def _ports(kind: str, settings: Settings, metrics: Metrics, weights: WeightsStor
     )
 
 
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+def _run_beside(stack: AsyncExitStack, work: Coroutine[None, None, None], name: str) -> None:
+    """A task that ends with the worker."""
+    task = asyncio.create_task(work, name=name)
+
+    async def stop() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(stop)
 
 
 async def serve(settings: Settings) -> None:
