@@ -78,7 +78,7 @@ class ColbertAdapter(LoraAdapter[Loaded]):
         """One float32 array of unit vectors [tokens, dims] for each input."""
         loaded, inputs = self._held.with_threads(threads), [each.payload for each in batch]
         ids, seen = [each.ids for each in inputs], [each.seen for each in inputs]
-        hidden, _ = loaded.encoder.encode(ids, seen=seen, loras=loras_of(batch))
+        hidden, _ = loaded.encoder.encode(ids, key_lengths=seen, loras=loras_of(batch))
         kept = np.concatenate([each.kept for each in inputs])
         if not kept.all():
             hidden = hidden[sent(kept, hidden.device)]

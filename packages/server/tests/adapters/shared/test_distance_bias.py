@@ -38,7 +38,7 @@ def test_scores_are_biased_by_distance_in_blocks_of_any_size(
         rows = torch.randn(HEADS, 2 * 30 - 1, generator=generator)
         seen = [max(1, length // 2) for length in lengths] if expanded else None
         bias, out = bias_of(rows, max(lengths)), torch.empty(sum(lengths), HEADS, WIDTH)
-        Attention(device)(heads.unbind(), out, lengths, seen=seen, bias=bias)
+        Attention(device)(heads.unbind(), out, lengths, key_lengths=seen, bias=bias)
         torch.testing.assert_close(out, by_hand(heads, lengths, seen or lengths, rows), atol=1e-5, rtol=1e-5)
 
 

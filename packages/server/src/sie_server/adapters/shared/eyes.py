@@ -15,12 +15,12 @@ from torch.nn import functional
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError, Picture
-from sie_server.adapters.shared.attention import EVERYTHING
+from sie_server.adapters.shared.attention import FULL_ATTENTION
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
 from sie_server.adapters.shared.dual import DEFAULTS
 from sie_server.adapters.shared.images import read_free_shape, read_preprocessing
 from sie_server.adapters.shared.patches import Patches, blocks_of, places_of, shifted
-from sie_server.adapters.shared.rope import Rope, side_by_side, turns
+from sie_server.adapters.shared.rope import Rope, rotations, side_by_side
 from sie_server.adapters.shared.torch_use import sent
 from sie_server.adapters.shared.tower import (
     Affine,
@@ -80,7 +80,7 @@ class SiglipEye:
             )
             raise LoadError(ErrorClass.UNKNOWN, message)
         self.side = side // patch
-        self._tower = Tower(shape, read_blocks(checkpoint, "vision_model", shape, dtype), EVERYTHING, device)
+        self._tower = Tower(shape, read_blocks(checkpoint, "vision_model", shape, dtype), FULL_ATTENTION, device)
         self._patches = Patches(checkpoint, vision, dtype)
         self._norm = read_affine(checkpoint, "vision_model.post_layernorm", dtype)
         self._out = read_affine(checkpoint, "multi_modal_projector.linear", dtype)
@@ -132,7 +132,7 @@ class QwenEye:
         expect(turned, "rope_type", "axial", default="axial")
         self._rope = Rope(read_numbers("vision model", lambda: float(turned.get("rope_theta", 10_000.0))))
         blocks = tuple(_qwen_block(checkpoint, f"visual.blocks.{at}", shape, dtype) for at in range(shape.layers))
-        self._tower = Tower(shape, blocks, EVERYTHING, device)
+        self._tower = Tower(shape, blocks, FULL_ATTENTION, device)
         # A still image is shown twice, as two moments; what both see of it adds up.
         moments = checkpoint.get("visual.patch_embed.proj.weight", shape.width, 3, 2, self._patch, self._patch)
         self._project = moments.sum(2).flatten(1).to(dtype)
@@ -154,7 +154,7 @@ class QwenEye:
         squares = [blocks_of(each.contiguous(), self._patch, self._merged) for each in scaled]
         sizes = [(each.shape[-2] // self._patch, each.shape[-1] // self._patch) for each in scaled]
         places = torch.cat([places_of(*size, self._merged, self._device) for size in sizes])
-        by = torch.cat([turns(axis, self._rope, self._axis_width) for axis in places.unbind(1)], dim=1)
+        by = torch.cat([rotations(axis, self._rope, self._axis_width) for axis in places.unbind(1)], dim=1)
         hidden = functional.linear(torch.cat(squares).to(self._dtype), self._project)
         hidden = self._tower.run(hidden, [len(each) for each in squares], by)
         hidden = self._norm.norm(hidden, _QWEN_EPS).view(-1, self._merged**2 * self._tower.shape.width)

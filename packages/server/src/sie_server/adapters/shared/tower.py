@@ -14,9 +14,9 @@ from typing import Any, Final
 import torch
 from torch.nn import functional
 
-from sie_server.adapters.shared.attention import Attention, Sight
+from sie_server.adapters.shared.attention import Attention, AttentionPattern
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
-from sie_server.adapters.shared.rope import turn
+from sie_server.adapters.shared.rope import rotate
 
 
 def _quick_gelu(inner: torch.Tensor) -> torch.Tensor:
@@ -75,28 +75,28 @@ class TowerShape:
 class Tower:
     """The blocks, without embeddings and without the norm at the end."""
 
-    def __init__(self, shape: TowerShape, blocks: tuple[Block, ...], sight: Sight, device: str) -> None:
+    def __init__(self, shape: TowerShape, blocks: tuple[Block, ...], pattern: AttentionPattern, device: str) -> None:
         self.shape = shape
         self._blocks = blocks
-        self._sight = sight
+        self._pattern = pattern
         self._attend = Attention(device)
         self._activate = ACTIVATIONS[shape.activation]
 
     def run(self, hidden: torch.Tensor, lengths: list[int], by: torch.Tensor | None = None) -> torch.Tensor:
         """[tokens, width] to the same, changed in place; `lengths` are those of the sequences in it.
 
-        With `by` [tokens, head width / 2] queries and keys are turned, see `rope.turn`.
+        With `by` [tokens, head width / 2] queries and keys are turned, see `rope.rotate`.
         """
         shape = self.shape
         for block in self._blocks:
             qkv = block.qkv.linear(block.attention_norm.norm(hidden, shape.norm_eps))
             by_head = qkv.view(len(hidden), 3, shape.heads, -1)
             if by is not None:
-                turn(by_head[:, :2].flatten(1, 2), by)
+                rotate(by_head[:, :2].flatten(1, 2), by)
             heads = by_head.permute(1, 2, 0, 3)
             context = torch.empty_like(hidden)
             out = context.view(len(hidden), shape.heads, -1)
-            self._attend(heads.unbind(), out, lengths, self._sight)
+            self._attend(heads.unbind(), out, lengths, self._pattern)
             hidden.add_(block.out.bias).addmm_(context, block.out.weight)
             inner = self._activate(block.up.linear(block.inner_norm.norm(hidden, shape.norm_eps)))
             hidden.add_(block.down.bias).addmm_(inner, block.down.weight)
