@@ -98,14 +98,14 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
 
 def _limits(settings: Settings) -> EngineLimits:
     return EngineLimits(
-        settings.max_batch_items,
-        settings.cpu_batch_tokens,
-        settings.max_text_chars,
-        QueueLimits(settings.max_queue_items, settings.max_queue_tokens, settings.queue_timeout_s),
-        MemoryLimits(settings.memory_threshold_percent, settings.evict_drain_s),
-        Stay(settings.preload, settings.pinned, settings.idle_evict_s, settings.load_timeout_s),
-        HealthLimits(settings.self_test_interval_s, settings.self_test_timeout_s),
-        settings.max_loras,
+        max_batch_items=settings.max_batch_items,
+        cpu_batch_tokens=settings.cpu_batch_tokens,
+        max_text_chars=settings.max_text_chars,
+        queue=QueueLimits(settings.max_queue_items, settings.max_queue_tokens, settings.queue_timeout_s),
+        memory=MemoryLimits(settings.memory_threshold_percent, settings.evict_drain_s),
+        stay=Stay(settings.preload, settings.pinned, settings.idle_evict_s, settings.load_timeout_s),
+        health=HealthLimits(settings.self_test_interval_s, settings.self_test_timeout_s),
+        max_loras=settings.max_loras,
         max_request_pixels=settings.max_request_pixels,
     )
 

@@ -18,8 +18,8 @@ from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import BERT_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.held import check_dims, fitting, read_model
+from sie_server.adapters.shared.late_interaction import Side, read_documents, read_queries
 from sie_server.adapters.shared.lora import loras_of
-from sie_server.adapters.shared.marked import Side, read_documents, read_queries
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.projection import Chain, read_projection
 from sie_server.adapters.shared.torch_use import precision, sent
@@ -77,8 +77,8 @@ class ColbertAdapter(LoraAdapter[Loaded]):
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """One float32 array of unit vectors [tokens, dims] for each input."""
         loaded, inputs = self._held.with_threads(threads), [each.payload for each in batch]
-        ids, seen = [each.ids for each in inputs], [each.seen for each in inputs]
-        hidden, _ = loaded.encoder.encode(ids, key_lengths=seen, loras=loras_of(batch))
+        ids, key_lengths = [each.ids for each in inputs], [each.key_length for each in inputs]
+        hidden, _ = loaded.encoder.encode(ids, key_lengths=key_lengths, loras=loras_of(batch))
         kept = np.concatenate([each.kept for each in inputs])
         if not kept.all():
             hidden = hidden[sent(kept, hidden.device)]
