@@ -34,7 +34,7 @@ from sie_server.adapters.shared.boxes import Seen, corners_of, objects
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.held import fitting, read_model
 from sie_server.adapters.shared.patches import shifted
-from sie_server.adapters.shared.scaled import Scaled, Scaling, read_scaling
+from sie_server.adapters.shared.scaled import Resizing, Scaled, read_resizing
 from sie_server.adapters.shared.tokenize import open_tokenizer
 from sie_server.adapters.shared.torch_use import sent
 from sie_server.core.lifecycle import ErrorClass
@@ -62,7 +62,7 @@ class Loaded:
 
     tokenizer: Tokenizer
     longest: int
-    scaling: Scaling
+    resizing: Resizing
     model: Any
 
 
@@ -85,7 +85,7 @@ class GroundingDinoAdapter(ModelAdapter[Loaded]):
         with fitting(device):
             model = _filled(config, tensors).to(device)
         longest = int(model.config.max_text_len)
-        self._held.fill(Loaded(open_tokenizer(folder), longest, read_scaling(folder), model), device)
+        self._held.fill(Loaded(open_tokenizer(folder), longest, read_resizing(folder), model), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """`payload` is a Scene.
@@ -114,7 +114,7 @@ class GroundingDinoAdapter(ModelAdapter[Loaded]):
         pixels = sent(np.stack([each.picture.pixels for each in scenes]), self._held.device)
         ids = sent(np.array([each.ids for each in scenes], np.int64), self._held.device)
         seen = loaded.model(
-            pixel_values=shifted(pixels, loaded.scaling),
+            pixel_values=shifted(pixels, loaded.resizing.scaling),
             pixel_mask=torch.ones(pixels.shape[:3], dtype=torch.long, device=self._held.device),
             input_ids=ids,
             token_type_ids=torch.zeros_like(ids),
@@ -152,7 +152,7 @@ def _filled(own: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
 
 def _prepared(given: LabelledPicture, loaded: Loaded) -> Prepared:
     ids, spans = _read(given.labels, loaded)
-    picture = loaded.scaling.read(given.picture)
+    picture = loaded.resizing.read(given.picture)
     rows, columns, _ = picture.pixels.shape
     tokens = math.ceil(rows / PLACE) * math.ceil(columns / PLACE) + len(ids)
     return Prepared(tokens, truncated=False, payload=Scene(picture, ids, spans, given.labels, given.options))
