@@ -115,7 +115,7 @@ async def test_many_tasks_wait_as_one_and_leave_the_connections_to_others(cold: 
     async def all_wait(count: int, *, kept: int) -> None:
         await asyncio.to_thread(eventually, cold, told=count, kept=kept)
         async with asyncio.timeout(SOON_S):
-            while len(waits) < count:  # the server told them, which they may not have heard yet
+            while len(waits) < count:  # noqa: ASYNC110 - told by the server, they may not have heard it yet
                 await asyncio.sleep(0.005)
 
     async with SIEAsyncClient(cold.url, max_connections=4, on_wait=waits.append) as client:
