@@ -3,7 +3,7 @@
 Options: `pooling`, `normalize`, `end_token`, and `is_causal`, which beats the same key of a decoder's configuration.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,21 +13,26 @@ from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.held import check_dims, fitting, read_model
 from sie_server.adapters.shared.layout import Layout, read_layout
-from sie_server.adapters.shared.lora import loras_of
+from sie_server.adapters.shared.lora import Lora, loras_of
 from sie_server.adapters.shared.pooling import pool, unit
 from sie_server.adapters.shared.projection import Chain, linked, read_dense
+from sie_server.adapters.shared.task_loras import read_task_loras
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory. `chain` are the dense layers behind the pooling, mostly none."""
+    """A model in memory. `chain` are the dense layers behind the pooling, `tasks` the LoRAs inside the weights.
+
+    Both are mostly none.
+    """
 
     tokenizer: TextTokenizer
     encoder: Encoder
     layout: Layout
     chain: Chain
+    tasks: Mapping[str, Lora]
 
 
 class DenseAdapter(LoraAdapter[Loaded]):
@@ -54,7 +59,8 @@ class DenseAdapter(LoraAdapter[Loaded]):
         check_dims(self._spec, "dense", len(chain[-1].weight) if chain else architecture.width)
         with fitting(device):
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
-        self._held.fill(Loaded(tokenizer, encoder, layout, chain), device)
+        tasks = read_task_loras(self._spec.tasks, folder, config, tensors, encoder.targets)
+        self._held.fill(Loaded(tokenizer, encoder, layout, chain, tasks), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Token ids, cut at the model's length."""
@@ -79,6 +85,10 @@ class DenseAdapter(LoraAdapter[Loaded]):
         for layer in loaded.chain:
             vectors = layer(vectors)
         return {"dense": (unit(vectors) if loaded.layout.normalize else vectors).cpu().numpy()}
+
+    def lora_of_task(self, task: str) -> Lora:
+        """The LoRA for a task that the weights have inside."""
+        return self._held.parts().tasks[task]
 
     def _causal(self) -> dict[str, bool]:
         """Whether a decoder's tokens see only what is before them, if the catalogue says so."""
