@@ -450,7 +450,7 @@ def test_the_gliner_models_of_personal_data_are_torch_files_and_have_a_lower_thr
     model = published(f"knowledgator/gliner-pii-{size}-v1.0")
     profile = model.profiles["default"]
     assert (model.outputs, profile.adapter, model.allow_pickle) == (("json",), "gliner", True)
-    assert read_choice(profile.adapter_options) == Choice(0.3, True, False, False)
+    assert read_choice(profile.adapter_options) == Choice(0.3, True, False, False, relation_threshold=0.3)
 
 
 def test_the_published_glirel_model_asks_for_entities_and_keeps_its_recipe() -> None:
