@@ -14,10 +14,10 @@ from sie_router.control.discovery import Endpoints
 from sie_router.control.discovery_static import StaticDiscovery
 from sie_router.control.feed import FIRST_PAUSE_S, LONGEST_PAUSE_S, follow
 from sie_router.control.store import FleetStore
+from sie_router.core.backoff import backoff_s
 from sie_router.core.events import Event, WorkerLost
 from sie_router.core.fleet import Source
 from sie_router.core.index import empty_fleet
-from sie_router.core.pause import pause_s
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
 
@@ -200,5 +200,5 @@ async def test_nobody_waits_for_a_source_for_ever(caplog: pytest.LogCaptureFixtu
 
 @given(st.integers(0, 10**6), st.floats(0, 1))
 def test_pauses_grow_from_the_first_to_the_longest(failures: int, draw: float) -> None:
-    now, then = (pause_s(count, draw, FIRST_PAUSE_S, LONGEST_PAUSE_S) for count in (failures, failures + 1))
+    now, then = (backoff_s(count, draw, FIRST_PAUSE_S, LONGEST_PAUSE_S) for count in (failures, failures + 1))
     assert FIRST_PAUSE_S / 2 <= now <= then <= LONGEST_PAUSE_S

@@ -10,7 +10,7 @@ from sie_protocol.status import STALE_AFTER_S
 from sie_router.core.events import Event, Tick, WorkerGone, WorkerSeen, apply
 from sie_router.data.body import REPLAY_BYTES
 from sie_router.data.connection import ConnectionCut
-from sie_router.data.silence import Silence
+from sie_router.data.stale import StaleWorkers
 from sie_router.data.upstream import Upstream
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
@@ -101,13 +101,13 @@ async def test_a_worker_is_given_up_when_nothing_was_heard_of_it_for_too_long(
     worker = await make_worker(WARM, hang)
     upstream = Upstream(connect_timeout_s=1, max_per_worker=1, clock=lambda: 0.0)
     state, now = fleet(WorkerSeen(worker.url, WARM)), 0.0
-    silence = Silence(lambda: state, upstream, lambda: now)
+    stale = StaleWorkers(lambda: state, upstream, lambda: now)
     head = b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
     request = asyncio.create_task(upstream.send(worker.url, head, b"", 60))
     await eventually(lambda: len(worker.seen) == 1)
     for now in (0.0, STALE_AFTER_S, STALE_AFTER_S + 1):
         state = apply(state, event or WorkerGone(worker.url), now)
-        silence.look()
+        stale.look()
         assert upstream.open_connections() == 1
         await asyncio.sleep(0)
         assert request.done() == (now > STALE_AFTER_S)
