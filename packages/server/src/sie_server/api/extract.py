@@ -38,7 +38,8 @@ async def extract(context: TaskContext, scope: Scope, body: bytes, outcome: Outc
     def write() -> tuple[str, bytes]:
         return encode_body(extract_reply(request, extracted), accept)
 
-    findings = sum(len(each) for found in extracted.rows if not isinstance(found, Problem) for each in found.values())
+    rows = (found for found in extracted.rows if not isinstance(found, Problem))
+    findings = sum(len(each) for found in rows for each in found.values() if isinstance(each, tuple))
     size = BYTES_PER_FINDING * (findings + len(extracted.rows))
     media, payload = write() if size < OFF_LOOP_BYTES else await context.pipeline.run(write)
     return media, payload, timing_headers(extracted.cost)
@@ -66,8 +67,21 @@ def _result(name: str, found: Found) -> ExtractResult:
     if isinstance(found, Problem):
         result["error"] = {"code": str(found.code), "message": found.message}
         return result
-    for each in (finding for findings in found.values() for finding in findings):
+    data = found.get("data")
+    if isinstance(data, base.Data):
+        result["data"] = dict(data.values)
+    for each in (each for findings in found.values() if isinstance(findings, tuple) for each in findings):
         match each:
+            case base.Passage(text, label, score, bbox):
+                passage: Entity = {
+                    "text": text,
+                    "label": label,
+                    "score": score,
+                    "start": None,
+                    "end": None,
+                    "bbox": None if bbox is None else list(bbox),
+                }
+                result["entities"].append(passage)
             case base.Entity(text, label, score, start, end):
                 entity: Entity = {
                     "text": text,
