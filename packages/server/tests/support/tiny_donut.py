@@ -50,7 +50,8 @@ class DonutOracle:
                 do_sample=False,
                 **wanted,
             )
-        return [each for each in found[0].tolist() if each != PAD]
+        ids: list[int] = found[0].tolist()
+        return ids[: ids.index(EOS) + 1] if EOS in ids else ids
 
     def fields(self, text: str) -> Any:
         """What its processor makes of a text without its task's mark."""

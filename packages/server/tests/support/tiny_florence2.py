@@ -168,7 +168,7 @@ class FinePlaces(Florence2PostProcessor):
 
     def dequantize(self, locations: torch.Tensor, size: tuple[int, int]) -> Any:
         """Places in pixels, with fractions."""
-        cut = super().dequantize(locations, (size[0] * FINE, size[1] * FINE))
+        cut = super().dequantize(locations.double(), (size[0] * FINE, size[1] * FINE))
         return cut.double() / FINE
 
 
@@ -182,13 +182,24 @@ class FlorenceOracle:
 
     def ids(self, image: bytes, prompt: str, **wanted: Any) -> list[int]:
         """What is written about one image, behind the token that everything starts with."""
+        found = self._generated(image, prompt, wanted).sequences
+        ids: list[int] = found[0].tolist()[1:]
+        return ids[: ids.index(EOS) + 1] if EOS in ids else ids
+
+    def surenesses(self, image: bytes, prompt: str, **wanted: Any) -> list[float]:
+        """The natural logarithms of the probabilities of the same, without beams."""
+        found = self._generated(image, prompt, wanted)
+        sure = torch.stack(found.logits, dim=1)[0].log_softmax(dim=-1)
+        return [float(sure[at, token]) for at, token in enumerate(found.sequences[0, 1:].tolist())]
+
+    def _generated(self, image: bytes, prompt: str, wanted: dict[str, Any]) -> Any:
         pixels = self.processor.image_processor(_opened(image), return_tensors="pt")["pixel_values"]
         ids = [self.model.config.image_token_id] * PLACES + self.tokenizer.encode(prompt).ids
+        how = {"num_beams": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True, **wanted}
+        if how["num_beams"] == 1:
+            how["early_stopping"] = False  # of beams only
         with torch.inference_mode():
-            found = self.model.generate(
-                input_ids=torch.tensor([ids]), pixel_values=pixels, do_sample=False, **{"num_beams": 1, **wanted}
-            )
-        return [each for each in found[0].tolist()[1:] if each != PAD]
+            return self.model.generate(input_ids=torch.tensor([ids]), pixel_values=pixels, **how)
 
     def prompt(self, task: str, said: str = "") -> str:
         """The sentence that stands for a task."""
@@ -203,14 +214,9 @@ class FlorenceOracle:
 def florence_oracle(folder: Path) -> FlorenceOracle:
     """transformers, for a folder of `write_florence2`."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        extra_special_tokens={"image_token": "<image>"},
-    )
+    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    more = {"image_token": "<image>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special, extra_special_tokens=more)
     images = _processor()
     images.image_seq_length = PLACES
     kinds = ("pure_text", "description_with_bboxes", "description_with_polygons", "polygons", "bboxes")
