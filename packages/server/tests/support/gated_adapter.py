@@ -105,6 +105,16 @@ class GatedAdapter:
             self._memory.held_bytes.pop(self._name, None)
 
 
+@dataclass(slots=True)
+class Clock:
+    """Monotonic time that only the test moves."""
+
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class SteppingAdapter(GatedAdapter):
     """The same, a step for each word of the longest text. A step takes a turn, and waits for the gate as batches do."""
 
@@ -136,7 +146,7 @@ class Memory:
     release_error: Exception | None = None
     may_release: threading.Event = field(default_factory=threading.Event)
     events: list[str] = field(default_factory=list)
-    clock: "Clock" = field(default_factory=lambda: Clock())
+    clock: Clock = field(default_factory=Clock)
 
     def read(self) -> Reading | None:
         """What the models that are loaded hold."""
@@ -161,16 +171,6 @@ class Memory:
     def counted(self, event: OomEvent) -> int:
         """How often it happened."""
         return sum(each.endswith(f" {event}") for each in self.events)
-
-
-@dataclass(slots=True)
-class Clock:
-    """Monotonic time that only the test moves."""
-
-    now: float = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""Writes a small seeded Donut as published ones look, and answers for it with transformers and its processor: the oracle."""
+"""Writes a small seeded Donut, and answers for it with transformers and its processor: the oracle."""
 
 import io
 import json
