@@ -103,16 +103,21 @@ def test_a_question_is_part_of_the_data_and_no_finding(vqa: Path) -> None:
 
 
 def test_values_are_texts_and_a_kind_is_a_class_with_the_probability_of_all_its_tokens() -> None:
-    found = [{"menu": [{"nm": "Tea"}, {"nm": "Cake"}], "total": "9"}, {"class": "invoice"}, {"question": "q"}]
+    found: list[dict[str, Any]] = [
+        {"menu": [{"nm": "Tea"}, {"nm": "Cake"}], "total": "9"},
+        {"class": "invoice"},
+        {"question": "q"},
+    ]
     texts = [Written((1, 2), (-1.0, -3.0)), Written((1, 2), (-0.5, -0.25)), Written((), ())]
     outputs = _outputs(found, texts)
-    score = pytest.approx(math.exp(-2))
+    score: Any = pytest.approx(math.exp(-2))
+    chance: Any = pytest.approx(math.exp(-0.75))
     assert outputs["entities"] == [
         (Passage("Tea", "menu.nm", score), Passage("Cake", "menu.nm", score), Passage("9", "total", score)),
         (),
         (),
     ]
-    assert outputs["classifications"] == [(), (Classification("invoice", pytest.approx(math.exp(-0.75))),), ()]
+    assert outputs["classifications"] == [(), (Classification("invoice", chance),), ()]
 
 
 def test_a_document_costs_its_patches_its_prompt_and_what_may_be_written(vqa: Path) -> None:
@@ -153,7 +158,13 @@ def test_a_configuration_of_older_releases_says_how_to_write(cord: Path, tmp_pat
     (copied(cord, tmp_path) / "generation_config.json").unlink()
     config = json.loads((tmp_path / "config.json").read_text())
     start = adapter(cord)._held.parts().tokenizer.token_to_id(CORD)
-    known = {"max_length": 20, "num_beams": 1, "do_sample": False, "early_stopping": False, "length_penalty": 1.0}
+    known: dict[str, Any] = {
+        "max_length": 20,
+        "num_beams": 1,
+        "do_sample": False,
+        "early_stopping": False,
+        "length_penalty": 1.0,
+    }
     known |= {
         "no_repeat_ngram_size": 0,
         "bad_words_ids": None,

@@ -163,7 +163,7 @@ def published_name(name: str) -> str:
     return name.replace("_block.ffn.", "_block.ffn.fn.net.").replace("_block.norm2.", "_block.ffn.norm.")
 
 
-class FinePlaces(Florence2PostProcessor):
+class FinePlaces(Florence2PostProcessor):  # type: ignore[misc] # transformers has no types
     """transformers' own, which cuts places at whole pixels, made to cut them at small parts of one."""
 
     def dequantize(self, locations: torch.Tensor, size: tuple[int, int]) -> Any:
