@@ -1,6 +1,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from sie_server.adapters.base import (
     UnsupportedInputError,
     WeightsSource,
 )
-from sie_server.adapters.donut import DonutAdapter, _outputs
+from sie_server.adapters.donut import DonutAdapter, _outputs, _patches
 from sie_server.adapters.shared.generation import Written
 from sie_server.core.lifecycle import ErrorClass
-from tiny_donut import EOS, POSITIONS, donut_oracle, write_donut
+from tiny_donut import EOS, POSITIONS, DonutSwinConfig, VisionEncoderDecoderConfig, donut_oracle, write_donut
 from tiny_vision import picture
 
 CORD, VQA = "<s_cord-v2>", "<s_docvqa>"
@@ -124,6 +125,12 @@ def test_a_document_costs_its_patches_its_prompt_and_what_may_be_written(vqa: Pa
     [prepared] = adapter(vqa).prepare([asked(IMAGES[0], QUESTION, num_beams=2)])
     assert prepared.tokens == 4 * 3 + len(prepared.payload.prompt)
     assert prepared.written == 28
+
+
+def test_published_sizes_have_so_many_patches(cord: Path) -> None:
+    swin: Any = DonutSwinConfig(image_size=[2560, 1920], patch_size=4, depths=[2, 2, 14, 2])
+    config: Any = VisionEncoderDecoderConfig(encoder=swin.to_dict(), decoder={"model_type": "mbart"})
+    assert _patches(config, replace(adapter(cord)._held.parts().sheets, size=(2560, 1920))) == 80 * 60
 
 
 @pytest.mark.parametrize(

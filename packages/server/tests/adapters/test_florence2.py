@@ -22,14 +22,15 @@ from sie_server.adapters.base import (
     UnsupportedInputError,
     WeightsSource,
 )
-from sie_server.adapters.florence2 import Florence2Adapter
-from sie_server.adapters.shared.generation import Length, Written
+from sie_server.adapters.florence2 import Florence2Adapter, _places
+from sie_server.adapters.shared.generation import Length, Written, chance
 from sie_server.adapters.shared.places import TASKS
 from sie_server.core.lifecycle import ErrorClass
 from tiny_florence2 import (
     EOS,
     PLACES,
     POSITIONS,
+    Florence2Config,
     FlorenceOracle,
     florence_oracle,
     write_florence2,
@@ -320,6 +321,22 @@ def test_beams_follow_the_rules_of_transformers(
             )
             end = next((at for at, each in enumerate(theirs) if each in ends), len(theirs))
             assert list(text.ids) == theirs[:end]
+
+
+def test_published_sizes_are_read_as_577_places(native: Path) -> None:
+    config: Any = Florence2Config()
+    how = replace(adapter(native)._held.parts().preprocessing, size=(768, 768))
+    assert _places(config, how) == 577
+    with pytest.raises(LoadError, match="no positions for"):
+        _places(config, replace(how, size=(1632, 768)))
+
+
+def test_surenesses_that_are_no_numbers_are_not_hidden() -> None:
+    assert chance([]) == 0
+    assert chance([-1.0, -3.0]) == pytest.approx(0.1353352832)
+    assert chance([-1.0, -3.0], whole=True) == pytest.approx(0.0183156389)
+    assert chance([1e-9]) == 1
+    assert chance([float("nan"), -1.0]) != chance([float("nan"), -1.0])
 
 
 def test_prepared_inputs_of_other_models_have_nothing_to_write() -> None:

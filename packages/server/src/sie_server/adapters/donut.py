@@ -36,7 +36,7 @@ from sie_server.adapters.base import (
 )
 from sie_server.adapters.shared.checkpoint import expect, read_numbers
 from sie_server.adapters.shared.fields import fields_of, leaves
-from sie_server.adapters.shared.generation import Length, Written, length_of, read_rules
+from sie_server.adapters.shared.generation import Length, Written, chance, length_of, read_rules
 from sie_server.adapters.shared.held import Held, fitting, read_model
 from sie_server.adapters.shared.library import Memory, Scribe, filled, library, read_library_config
 from sie_server.adapters.shared.patches import shifted
@@ -213,10 +213,8 @@ def _outputs(found: Sequence[Mapping[str, Any]], written: Sequence[Written]) -> 
     """An answer is as sure as all its tokens together: a kind by their product, a text by their geometric mean."""
     entities, classifications = [], []
     for fields, text in zip(found, written, strict=True):
-        total, count = sum(text.surenesses), len(text.surenesses)
-        kind, score = fields.get(KIND), min(1.0, math.exp(total))
-        classifications.append((Classification(kind, score),) if isinstance(kind, str) and kind else ())
+        kind, whole = fields.get(KIND), chance(text.surenesses, whole=True)
+        classifications.append((Classification(kind, whole),) if isinstance(kind, str) and kind else ())
         told = leaves({name: each for name, each in fields.items() if name not in (QUESTION, KIND)})
-        mean = min(1.0, math.exp(total / count)) if count else 0.0
-        entities.append(tuple(Passage(value, name, mean) for name, value in told))
+        entities.append(tuple(Passage(value, name, chance(text.surenesses)) for name, value in told))
     return {"data": [Data(each) for each in found], "entities": entities, "classifications": classifications}

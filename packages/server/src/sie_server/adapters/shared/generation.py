@@ -5,6 +5,7 @@ repeated, words that are never written, length penalty, early stopping), and so 
 after every token, and it tells how sure the model was of each.
 """
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -51,6 +52,17 @@ class Written:
 
     ids: tuple[int, ...]
     surenesses: tuple[float, ...]
+
+
+def chance(surenesses: Sequence[float], *, whole: bool = False) -> float:
+    """The geometric mean of tokens' probabilities, or with `whole` their product; 0 of none.
+
+    What is no number stays none, so that whoever checks an answer sees it.
+    """
+    if not surenesses:
+        return 0.0
+    found = math.exp(sum(surenesses) / (1 if whole else len(surenesses)))
+    return 1.0 if found > 1 else found
 
 
 class Writer(Protocol):

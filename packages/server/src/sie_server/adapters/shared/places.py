@@ -4,7 +4,6 @@ A place is two tokens, `<loc_120><loc_87>`. How words and places belong together
 is what transformers' processor reads, but that places keep their fractions of a pixel, as in the publisher's own code.
 """
 
-import math
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from sie_server.adapters.base import Box, Data, DetectedObject, Passage
 from sie_server.adapters.shared.boxes import Seen, objects
+from sie_server.adapters.shared.generation import chance
 
 BINS: Final = 1000  # along each side of an image
 UNREAD: Final = frozenset({"<s>", "</s>", "<pad>"})
@@ -64,8 +64,7 @@ class Reading:
         parts: set[int] = set() if spans else set(range(len(self.pieces)))
         for start, end in spans:
             parts.update(at for at in range(bisect_right(starts, start) - 1, len(self.pieces)) if starts[at] < end)
-        sure = [each for at in sorted(parts) for each in self.surenesses[at]]
-        return min(1.0, math.exp(sum(sure) / len(sure))) if sure else 0.0
+        return chance([each for at in sorted(parts) for each in self.surenesses[at]])
 
 
 @dataclass(frozen=True, slots=True)
