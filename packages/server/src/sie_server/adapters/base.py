@@ -56,7 +56,8 @@ class ModelSpec:
     """All an adapter is told about its model.
 
     `dims` maps an output to its number of components. `options` are those of the family (`pooling`, ...).
-    `precision` is the dtype wanted on an accelerator; on a CPU everything is float32.
+    `precision` is the dtype wanted on an accelerator; on a CPU everything is float32. `tasks` are those for which the
+    weights must have LoRAs of their own, see `HasTasks`.
     """
 
     name: str
@@ -65,6 +66,7 @@ class ModelSpec:
     options: Mapping[str, Any]
     max_sequence_length: int | None = None
     precision: str | None = None
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +309,17 @@ class TakesLoras(Protocol):
         Raises:
             LoadError: what is missing or wrong, or cannot be computed.
         """
+
+
+@runtime_checkable
+class HasTasks(Protocol):
+    """An adapter that reads the LoRAs which its weights have inside, one for each of `ModelSpec.tasks`.
+
+    `load` refuses weights that lack one. Inputs run with one as with any other: see `Prepared.lora`.
+    """
+
+    def lora_of_task(self, task: str) -> Any:
+        """The LoRA of one of these tasks."""
 
 
 @runtime_checkable

@@ -198,8 +198,9 @@ class Engine:
         """
         await self._check_pixels(inputs)
         loop = self._models.ready(choice.slot)  # no pause from here on until it is admitted: the model could leave
-        with self._loras.held(choice) as lora:
-            async with admitted(loop, self.pipeline, inputs, wants, is_query=is_query, query=query, lora=lora) as ready:
+        with self._loras.held(choice) as loras:
+            given = admitted(loop, self.pipeline, inputs, wants, is_query=is_query, query=query, loras=loras)
+            async with given as ready:
                 yield ready
                 self._models.used(choice.slot)
 
