@@ -25,7 +25,7 @@ from sie_server.adapters.base import (
 from sie_server.adapters.donut import DonutAdapter, _outputs, _patches
 from sie_server.adapters.shared.generation import Written
 from sie_server.core.lifecycle import ErrorClass
-from tiny_donut import EOS, POSITIONS, DonutSwinConfig, VisionEncoderDecoderConfig, donut_oracle, write_donut
+from tiny_donut import EOS, POSITIONS, donut_oracle, published_shape, write_donut
 from tiny_vision import picture
 
 CORD, VQA = "<s_cord-v2>", "<s_docvqa>"
@@ -128,9 +128,7 @@ def test_a_document_costs_its_patches_its_prompt_and_what_may_be_written(vqa: Pa
 
 
 def test_published_sizes_have_so_many_patches(cord: Path) -> None:
-    swin: Any = DonutSwinConfig(image_size=[2560, 1920], patch_size=4, depths=[2, 2, 14, 2])
-    config: Any = VisionEncoderDecoderConfig(encoder=swin.to_dict(), decoder={"model_type": "mbart"})
-    assert _patches(config, replace(adapter(cord)._held.parts().sheets, size=(2560, 1920))) == 80 * 60
+    assert _patches(published_shape(), replace(adapter(cord)._held.parts().sheets, size=(2560, 1920))) == 80 * 60
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,9 @@ from tiny_florence2 import (
     EOS,
     PLACES,
     POSITIONS,
-    Florence2Config,
     FlorenceOracle,
     florence_oracle,
+    published_shape,
     write_florence2,
     write_published,
 )
@@ -324,7 +324,7 @@ def test_beams_follow_the_rules_of_transformers(
 
 
 def test_published_sizes_are_read_as_577_places(native: Path) -> None:
-    config: Any = Florence2Config()
+    config = published_shape()
     how = replace(adapter(native)._held.parts().preprocessing, size=(768, 768))
     assert _places(config, how) == 577
     with pytest.raises(LoadError, match="no positions for"):

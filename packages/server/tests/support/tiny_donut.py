@@ -122,6 +122,12 @@ def write_donut(folder: Path, task: str, *, asks: bool = False, legacy_size: boo
     return folder
 
 
+def published_shape() -> Any:
+    """The configuration of donut-base, as far as its images go."""
+    swin = DonutSwinConfig(image_size=[2560, 1920], patch_size=4, depths=[2, 2, 14, 2])
+    return VisionEncoderDecoderConfig(encoder=swin.to_dict(), decoder={"model_type": "mbart"})
+
+
 def donut_oracle(folder: Path) -> DonutOracle:
     """transformers, for a folder of `write_donut`."""
     model = VisionEncoderDecoderModel.from_pretrained(folder).eval()

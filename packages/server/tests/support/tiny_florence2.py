@@ -146,6 +146,11 @@ def write_published(native: Path, folder: Path) -> Path:
     return folder
 
 
+def published_shape() -> Any:
+    """The configuration of Florence-2-base, as far as its images go."""
+    return Florence2Config()
+
+
 def published_name(name: str) -> str:
     """The published name of a tensor of transformers."""
     name = name.removeprefix("model.")
