@@ -438,6 +438,7 @@ GLINER = {
     "knowledgator/gliner-bi-edge-v2.0": False,
     "knowledgator/gliner-bi-large-v2.0": False,
     "knowledgator/gliner-bi-small-v2.0": False,
+    "knowledgator/gliner-relex-large-v1.0": False,
     "knowledgator/modern-gliner-bi-base-v1.0": False,
     "numind/NuNER_Zero": True,
     "numind/NuNER_Zero-span": False,
@@ -492,6 +493,8 @@ def test_published_gliner2_models_find_entities_and_classes() -> None:
         for profile, findings in (("default", {}), ("classify", {"findings": "classifications"})):
             params = ExtractParams(labels=["a"], options={"profile": profile})
             assert resolve_extract(model, params).options == findings
+        asked = resolve_extract(model, ExtractParams(output_schema={"properties": {"a": {"type": "string"}}}))
+        assert asked.schema is not None
 
 
 # id: longest text with its labels

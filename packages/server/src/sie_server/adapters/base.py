@@ -3,13 +3,14 @@
 An adapter knows its weights, its tokenizer and its arithmetic. It knows nothing of HTTP, queues, metrics or requests.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from sie_protocol.arrays import Array
 from sie_server.core.lifecycle import ErrorClass
 from sie_server.core.mentions import Mention
+from sie_server.core.schema import Schema
 
 
 class LoadError(Exception):
@@ -95,12 +96,14 @@ class Labelled:
     """A text to extract from: which labels to look for, in the caller's order, and the family's options, resolved.
 
     `labels` is empty for models that have labels of their own, `mentions` for models that find entities themselves.
+    With a `schema` its data are wanted, and there are no labels.
     """
 
     text: str
     labels: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     mentions: tuple[Mention, ...] = ()
+    schema: Schema | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +189,46 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """A text in data, with a score from 0 to 1: `text[start:end]`, or one of the caller's choices, without a place."""
+
+    text: str
+    score: float
+    start: int | None = None
+    end: int | None = None
+
+
+Value = Piece | None | tuple["Value", ...] | Mapping[str, "Value"]
+
+
+@dataclass(frozen=True, slots=True)
 class Data:
-    """What was found and is none of the others: strings, finite numbers, lists and dicts of them."""
+    """What a text tells in the form of a schema: every property of it; None, or nothing, where the text is silent."""
+
+    values: Mapping[str, Value]
+
+    def pieces(self) -> Iterator[Piece]:
+        """All texts in it."""
+        return _pieces(self.values)
+
+
+def _pieces(value: Value) -> Iterator[Piece]:
+    match value:
+        case Piece():
+            yield value
+        case None:
+            return
+        case tuple():
+            for each in value:
+                yield from _pieces(each)
+        case _:
+            for each in value.values():
+                yield from _pieces(each)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainData:
+    """What a model wrote and is none of the others: strings, finite numbers, lists and dicts of them."""
 
     values: Mapping[str, Any]
 
@@ -200,7 +241,7 @@ Findings = (
     | tuple[Relation, ...]
     | tuple[DetectedObject, ...]
 )
-Output = Vector | Findings | Data
+Output = Vector | Findings | Data | PlainData
 # Of a batch: by name, one entry for each input; None in the place of an input that does not want this output.
 Outputs = Mapping[str, Array | Sequence[Output | None]]
 
@@ -255,7 +296,7 @@ class Adapter(Protocol):
         [batch, dims], `score` one of shape [batch], `sparse` a list of SparseVector, `multivector` a list of float32
         arrays of shape [tokens, dims], `entities` a list of tuples of Entity by start, or of Passage as they are read,
         `classifications`, `relations` and `objects` lists of tuples of Classification, Relation and DetectedObject, the
-        best first, and `data` a list of Data.
+        best first, and `data` a list of PlainData, or of Data for inputs with a schema.
         """
 
     def unload(self) -> None:

@@ -38,9 +38,7 @@ async def extract(context: TaskContext, scope: Scope, body: bytes, outcome: Outc
     def write() -> tuple[str, bytes]:
         return encode_body(extract_reply(request, extracted), accept)
 
-    rows = (found for found in extracted.rows if not isinstance(found, Problem))
-    findings = sum(len(each) for found in rows for each in found.values() if isinstance(each, tuple))
-    size = BYTES_PER_FINDING * (findings + len(extracted.rows))
+    size = BYTES_PER_FINDING * sum(map(_size, extracted.rows))
     media, payload = write() if size < OFF_LOOP_BYTES else await context.pipeline.run(write)
     return media, payload, timing_headers(extracted.cost)
 
@@ -50,12 +48,32 @@ def extract_reply(request: ExtractRequest, extracted: Extracted) -> dict[str, An
     found = zip(request.items, extracted.rows, strict=True)
     return {
         "model": extracted.model,
-        "items": [_result(id_of(item, at), row) for at, (item, row) in enumerate(found)],
+        "items": [
+            _result(id_of(item, at), row, tells_evidence=extracted.tells_evidence)
+            for at, (item, row) in enumerate(found)
+        ],
         "usage": usage(extracted.cost),
     }
 
 
-def _result(name: str, found: Found) -> ExtractResult:
+def _size(found: Found) -> int:
+    """How much there is to write, in findings."""
+    if isinstance(found, Problem):
+        return 1
+    return 1 + sum(map(_parts, found.values()))
+
+
+def _parts(found: base.Findings | base.Data | base.PlainData) -> int:
+    match found:
+        case base.Data():
+            return sum(1 for _ in found.pieces())
+        case base.PlainData():
+            return 1
+        case _:
+            return len(found)
+
+
+def _result(name: str, found: Found, *, tells_evidence: bool) -> ExtractResult:
     result: ExtractResult = {
         "id": name,
         "entities": [],
@@ -67,10 +85,31 @@ def _result(name: str, found: Found) -> ExtractResult:
     if isinstance(found, Problem):
         result["error"] = {"code": str(found.code), "message": found.message}
         return result
-    data = found.get("data")
-    if isinstance(data, base.Data):
-        result["data"] = dict(data.values)
-    for each in (each for findings in found.values() if isinstance(findings, tuple) for each in findings):
+    for findings in found.values():
+        if isinstance(findings, base.Data):
+            result["data"] = _told(findings.values, tells_evidence=tells_evidence)
+        elif isinstance(findings, base.PlainData):
+            result["data"] = dict(findings.values)
+        else:
+            _add(result, findings)
+    return result
+
+
+def _told(value: base.Value, *, tells_evidence: bool) -> Any:
+    """Data as the caller's schema has them, or with what the model knows of each text in its place."""
+    match value:
+        case base.Piece(text, score, start, end):
+            return {"text": text, "score": score, "start": start, "end": end} if tells_evidence else text
+        case None:
+            return None
+        case tuple():
+            return [_told(each, tells_evidence=tells_evidence) for each in value]
+        case _:
+            return {name: _told(each, tells_evidence=tells_evidence) for name, each in value.items()}
+
+
+def _add(result: ExtractResult, findings: base.Findings) -> None:
+    for each in findings:
         match each:
             case base.Passage(text, label, score, bbox):
                 passage: Entity = {
@@ -99,4 +138,3 @@ def _result(name: str, found: Found) -> ExtractResult:
                 result["relations"].append(found_one)
             case base.DetectedObject(label, score, bbox):
                 result["objects"].append(DetectedObject(label=label, score=score, bbox=list(bbox)))
-    return result

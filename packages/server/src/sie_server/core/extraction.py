@@ -9,9 +9,17 @@ from typing import Any, Final
 from sie_protocol.catalog import ExtractTask, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import MAX_LABELS, ExtractParams
-from sie_server.core.options import EXTRACT_OPTIONS, invalid, may_cut, merged_options, no_such_task, shown
+from sie_server.core.options import (
+    EXTRACT_OPTIONS,
+    MAX_LABEL_CHARS,
+    invalid,
+    may_cut,
+    merged_options,
+    no_such_task,
+    shown,
+)
+from sie_server.core.schema import Schema, read_schema
 
-MAX_LABEL_CHARS: Final = 1000
 AGGREGATIONS: Final = ("first", "average", "max", "simple")
 MAX_COUNT: Final = 1_000_000  # of tokens, objects or findings; no model reads or gives more
 MAX_NEW_TOKENS: Final = 4096  # each is a step of the model; a model that can write fewer says so itself
@@ -25,15 +33,22 @@ SLOT: Final = "{}"
 class ExtractOptions:
     """One extract request, resolved: labels in the caller's order, and those options that the caller or profile set.
 
-    `reads_entities`: every item says which entities are in its text. `may_cut`: an item that is too long loses its end,
-    else it is refused. `instruction` stands beside every item that has none of its own.
+    `schema`: data of this form are wanted, and no labels. `reads_entities`: every item says which entities are in its
+    text. `may_cut`: an item that is too long loses its end, else it is refused. `instruction` stands beside every item
+    that has none of its own.
     """
 
     labels: tuple[str, ...]
     options: Mapping[str, Any]
     reads_entities: bool = False
     may_cut: bool = True
+    schema: Schema | None = None
     instruction: str = ""
+
+    @property
+    def tells_evidence(self) -> bool:
+        """Whether data say of each text how sure the model is of it, and where it stands."""
+        return bool(self.options.get("evidence", False))
 
 
 def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions:
@@ -45,7 +60,7 @@ def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions
     task = model.tasks.extract
     if task is None:
         raise no_such_task(model, "extract")
-    if params.output_schema is not None:
+    if params.output_schema is not None and task.output_schema == "none":
         raise _unused(model, "output_schema")
     if params.instruction is not None and task.instruction == "none":
         raise _unused(model, "instruction")
@@ -56,8 +71,14 @@ def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions
         is_right, expected = CHECKS[name]
         if not is_right(value):
             raise invalid(f"options.{name} is {shown(value)}; expected {expected}")
-    labels = _labels(model, task, params.labels or [])
-    return ExtractOptions(labels, options, task.entities == "required", may_cut(merged), instruction)
+    schema = None
+    if params.output_schema is None:
+        labels = _labels(model, task, params.labels or [])
+    else:
+        if params.labels:
+            raise invalid("the request has params.labels and params.output_schema; send one of them in a request")
+        labels, schema = (), read_schema(params.output_schema)
+    return ExtractOptions(labels, options, task.entities == "required", may_cut(merged), schema, instruction)
 
 
 def checked_instruction(place: str, instruction: str) -> str:
@@ -80,7 +101,8 @@ def _labels(model: ModelConfig, task: ExtractTask, labels: list[str]) -> tuple[s
     if labels and task.labels == "none":
         raise invalid(f"model '{model.sie_id}' reads no labels; leave them out")
     if not labels and task.labels == "required":
-        raise invalid(f"model '{model.sie_id}' looks for what labels name; send params.labels")
+        instead = " or params.output_schema" if task.output_schema == "optional" else ""
+        raise invalid(f"model '{model.sie_id}' looks for what labels name; send params.labels{instead}")
     if len(labels) > MAX_LABELS:
         raise Problem(ErrorCode.INPUT_TOO_LONG, f"the request has {len(labels)} labels, the limit is {MAX_LABELS}")
     seen: set[str] = set()
@@ -139,6 +161,12 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MAX_LABEL_CHARS and bool(value.strip())
 
 
+def _is_labels(value: object) -> bool:
+    if not isinstance(value, list) or len(value) > MAX_LABELS:
+        return False
+    return all(map(_is_name, value)) and len(set(value)) == len(value)
+
+
 def _is_findings(value: object) -> bool:
     return value in FINDINGS
 
@@ -155,6 +183,7 @@ CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxy
     {
         "aggregation_strategy": (_is_aggregation, f"one of: {', '.join(AGGREGATIONS)}"),
         "box_threshold": _SHARE,
+        "evidence": _SWITCH,
         "findings": (_is_findings, f"one of: {', '.join(FINDINGS)}"),
         "flat_ner": _SWITCH,
         "hypothesis_template": _TEMPLATE,
@@ -165,6 +194,8 @@ CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxy
         "multi_label": _SWITCH,
         "nms_threshold": _SHARE,
         "num_beams": (_are_beams, f"a number of beams, 1 to {MAX_BEAMS}"),
+        "relation_labels": (_is_labels, f"a list of at most {MAX_LABELS} texts, each once"),
+        "relation_threshold": _SHARE,
         "score_threshold": _SHARE,
         "stride": (_is_count, f"a number of tokens, 0 to {MAX_COUNT}"),
         "task": (_is_name, f"a text of at most {MAX_LABEL_CHARS} characters that is not empty"),

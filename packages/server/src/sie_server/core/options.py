@@ -15,6 +15,7 @@ from sie_server.core.tasks import DOC_TASK, QUERY_TASK
 DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 OVERFLOW_POLICIES: Final = ("default", "truncate_text", "error")
 SHOWN_CHARS: Final = 200
+MAX_LABEL_CHARS: Final = 1000  # of any name that a caller gives
 # Which profile a request means; `core.profiles.check_profile` reads them.
 LORA_OPTIONS: Final = ("lora", "lora_id")
 REQUEST_OPTIONS: Final = frozenset({"profile", "is_query", *LORA_OPTIONS})
@@ -23,6 +24,7 @@ EXTRACT_OPTIONS: Final = frozenset(
     {
         "aggregation_strategy",
         "box_threshold",
+        "evidence",
         "findings",
         "flat_ner",
         "hypothesis_template",
@@ -33,6 +35,8 @@ EXTRACT_OPTIONS: Final = frozenset(
         "multi_label",
         "nms_threshold",
         "num_beams",
+        "relation_labels",
+        "relation_threshold",
         "score_threshold",
         "stride",
         "task",
