@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from sie_server.engine.results import Encoded
 from sie_server.engine.turns import TURN_S
 
 ADAPTERS = {"gated": "gated_adapter:GatedAdapter", "stepping": "gated_adapter:SteppingAdapter"}
-WAIT_S = 10.0
+WAIT_S = 60.0  # only against hanging: a busy machine may stand still for seconds
 STEP_S = 2 * TURN_S
 
 
@@ -194,6 +195,20 @@ class Kit:
         """Start an encode call."""
         items = [Item(text=text) for text in texts]
         return asyncio.create_task(encoding.encode(self.engine, model, items, EncodeParams()))
+
+    async def queued(self, *texts: str) -> list[asyncio.Task[Encoded]]:
+        """Start an encode call of model `a` for each, and wait until they are in its queue, in this order.
+
+        Two that are sent at once are tokenised at once, and the second may be ready first.
+        """
+        tasks = []
+        for count, text in enumerate(texts, self.waiting() + 1):
+            tasks.append(self.send(text))
+            await until(partial(self._is_waiting, count))
+        return tasks
+
+    def _is_waiting(self, count: int) -> bool:
+        return self.waiting() == count
 
     async def encode(self, *texts: str, model: str = "a") -> Encoded:
         """Make an encode call."""

@@ -24,7 +24,6 @@ from sie_server.adapters.base import (
     Input,
     LabelledPicture,
     LoadError,
-    ModelSpec,
     Outputs,
     Passage,
     PlainData,
@@ -34,10 +33,11 @@ from sie_server.adapters.base import (
     all_steps,
     labelled_pictures,
 )
+from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.checkpoint import expect, read_numbers
 from sie_server.adapters.shared.fields import fields_of, leaves
 from sie_server.adapters.shared.generation import Length, Written, chance, length_of, read_rules
-from sie_server.adapters.shared.held import Held, fitting, read_model
+from sie_server.adapters.shared.held import fitting, read_model
 from sie_server.adapters.shared.library import Memory, Scribe, filled, library, read_library_config
 from sie_server.adapters.shared.patches import shifted
 from sie_server.adapters.shared.sheets import Sheets, read_sheets
@@ -77,13 +77,8 @@ class Loaded:
     dtype: torch.dtype
 
 
-class DonutAdapter:
+class DonutAdapter(ModelAdapter[Loaded]):
     """A Swin transformer, and a decoder that writes what it sees."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
-        self._device = "cpu"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -116,7 +111,6 @@ class DonutAdapter:
         dtype = precision(self._spec.precision, device)
         with fitting(device):
             model = filled(transformers.VisionEncoderDecoderModel, config, tensors, dtype).to(device)
-        self._device = device
         self._held.fill(
             Loaded(
                 tokenizer=tokenizer,
@@ -164,12 +158,8 @@ class DonutAdapter:
                 return _outputs([_fields(*each, loaded) for each in zip(pages, ended.value, strict=True)], ended.value)
             self._held.with_threads((yield))
 
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
-
     def _remember(self, loaded: Loaded, pages: Sequence[Page]) -> Memory:
-        pixels = sent(np.stack([each.pixels for each in pages]), self._device)
+        pixels = sent(np.stack([each.pixels for each in pages]), self._held.device)
         encoder = loaded.scribe.model.get_encoder()
         return Memory(encoder(pixel_values=shifted(pixels, loaded.sheets.scaling).to(loaded.dtype)).last_hidden_state)
 

@@ -22,7 +22,6 @@ from sie_server.adapters.base import (
     Input,
     LabelledPicture,
     LoadError,
-    ModelSpec,
     Outputs,
     Prepared,
     Steps,
@@ -30,6 +29,7 @@ from sie_server.adapters.base import (
     all_steps,
     labelled_pictures,
 )
+from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.florence_layout import (
     is_published,
@@ -39,7 +39,7 @@ from sie_server.adapters.shared.florence_layout import (
     writing_settings,
 )
 from sie_server.adapters.shared.generation import Length, Written, length_of, read_rules
-from sie_server.adapters.shared.held import Held, fitting, read_model
+from sie_server.adapters.shared.held import fitting, read_model
 from sie_server.adapters.shared.images import Preprocessing, read_image, read_preprocessing
 from sie_server.adapters.shared.library import Memory, Scribe, filled, library, read_library_config
 from sie_server.adapters.shared.patches import shifted
@@ -79,13 +79,8 @@ class Loaded:
     dtype: torch.dtype
 
 
-class Florence2Adapter:
+class Florence2Adapter(ModelAdapter[Loaded]):
     """DaViT's image tower in front of BART."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
-        self._device = "cpu"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -114,7 +109,6 @@ class Florence2Adapter:
         with fitting(device):
             model = filled(transformers.Florence2ForConditionalGeneration, config, tensors, dtype).to(device)
         places, positions = _places(config, preprocessing), int(config.text_config.max_position_embeddings)
-        self._device = device
         self._held.fill(
             Loaded(
                 tokenizer=tokenizer,
@@ -162,10 +156,6 @@ class Florence2Adapter:
                 }
             self._held.with_threads((yield))
 
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
-
     def _written(self, loaded: Loaded, pages: Sequence[Page]) -> Generator[None, None, list[Written]]:
         start = loaded.scribe.rules.start
         assert start is not None, "checked when it was loaded"  # noqa: S101 - a bug, not a refusal
@@ -178,7 +168,7 @@ class Florence2Adapter:
     def _remember(self, loaded: Loaded, pages: Sequence[Page]) -> Memory:
         """What the encoder makes of images, and behind them their sentences, padded to the longest."""
         model = loaded.scribe.model
-        pixels = sent(np.stack([each.pixels for each in pages]), self._device)
+        pixels = sent(np.stack([each.pixels for each in pages]), self._held.device)
         images = model.get_image_features(
             pixel_values=shifted(pixels, loaded.preprocessing.scaling).to(loaded.dtype)
         ).pooler_output
@@ -187,8 +177,8 @@ class Florence2Adapter:
         ids = np.array([[*each.ids, *[pad] * (longest - len(each.ids))] for each in pages], np.int64)
         lengths = np.array([len(each.ids) for each in pages])
         seen = np.arange(images.shape[1] + longest) < images.shape[1] + lengths[:, None]
-        words = model.get_input_embeddings()(sent(ids, self._device))
-        mask = sent(seen.astype(np.int64), self._device)
+        words = model.get_input_embeddings()(sent(ids, self._held.device))
+        mask = sent(seen.astype(np.int64), self._held.device)
         encoder = model.model.language_model.encoder
         states = encoder(inputs_embeds=torch.cat([images, words], dim=1), attention_mask=mask).last_hidden_state
         return Memory(states, mask)

@@ -22,18 +22,18 @@ from sie_server.adapters.base import (
     DetectedObject,
     Input,
     LabelledPicture,
-    ModelSpec,
     Outputs,
     Prepared,
     UnsupportedInputError,
     labelled_pictures,
 )
+from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.boxes import Seen, corners_of, objects
 from sie_server.adapters.shared.checkpoint import expect
-from sie_server.adapters.shared.held import Held, fitting, read_model
+from sie_server.adapters.shared.held import fitting, read_model
 from sie_server.adapters.shared.library import alike, filled, library, read_library_config
 from sie_server.adapters.shared.patches import shifted
-from sie_server.adapters.shared.scaled import Scaled, Scaling, read_scaling
+from sie_server.adapters.shared.scaled import Resizing, Scaled, read_resizing
 from sie_server.adapters.shared.tokenize import open_tokenizer
 from sie_server.adapters.shared.torch_use import sent
 
@@ -60,17 +60,12 @@ class Loaded:
 
     tokenizer: Tokenizer
     longest: int
-    scaling: Scaling
+    resizing: Resizing
     model: Any
 
 
-class GroundingDinoAdapter:
+class GroundingDinoAdapter(ModelAdapter[Loaded]):
     """A Swin transformer and BERT that look at each other, and a decoder of boxes."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
-        self._device = "cpu"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -87,9 +82,8 @@ class GroundingDinoAdapter:
         expect(config, "model_type", "grounding-dino")
         with fitting(device):
             model = _filled(config, tensors).to(device)
-        self._device = device
         longest = int(model.config.max_text_len)
-        self._held.fill(Loaded(open_tokenizer(folder), longest, read_scaling(folder), model), device)
+        self._held.fill(Loaded(open_tokenizer(folder), longest, read_resizing(folder), model), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """`payload` is a Scene.
@@ -111,16 +105,12 @@ class GroundingDinoAdapter:
                 found[at] = objects_of_one
         return {"objects": found}
 
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
-
     def _found(self, loaded: Loaded, scenes: Sequence[Scene]) -> list[tuple[DetectedObject, ...]]:
-        pixels = sent(np.stack([each.picture.pixels for each in scenes]), self._device)
-        ids = sent(np.array([each.ids for each in scenes], np.int64), self._device)
+        pixels = sent(np.stack([each.picture.pixels for each in scenes]), self._held.device)
+        ids = sent(np.array([each.ids for each in scenes], np.int64), self._held.device)
         seen = loaded.model(
-            pixel_values=shifted(pixels, loaded.scaling),
-            pixel_mask=torch.ones(pixels.shape[:3], dtype=torch.long, device=self._device),
+            pixel_values=shifted(pixels, loaded.resizing.scaling),
+            pixel_mask=torch.ones(pixels.shape[:3], dtype=torch.long, device=self._held.device),
             input_ids=ids,
             token_type_ids=torch.zeros_like(ids),
             attention_mask=torch.ones_like(ids),
@@ -142,7 +132,7 @@ def _filled(own: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
 
 def _prepared(given: LabelledPicture, loaded: Loaded) -> Prepared:
     ids, spans = _read(given.labels, loaded)
-    picture = loaded.scaling.read(given.picture)
+    picture = loaded.resizing.read(given.picture)
     rows, columns, _ = picture.pixels.shape
     tokens = math.ceil(rows / PLACE) * math.ceil(columns / PLACE) + len(ids)
     return Prepared(tokens, truncated=False, payload=Scene(picture, ids, spans, given.labels, given.options))

@@ -1,6 +1,7 @@
 """The task encode: items to vectors."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -47,7 +48,8 @@ async def encode(
     work = partial(_finish, joined(own, counts), options)
     # What adapters compute in already needs no work, and so no thread.
     is_finished = options.output_dtype == "float32" and options.muvera is None
-    rows = work() if is_finished else await engine.pipeline.run(work)
+    rows, spent_s = (work(), 0.0) if is_finished else await engine.pipeline.timed(work)
+    cost = replace(cost, postprocessing_s=spent_s)
     return Encoded(choice.model.sie_id, rows, choice.model.dims, options, cost)
 
 
