@@ -521,6 +521,34 @@ def test_published_grounding_dino_models_read_images_and_labels() -> None:
         assert resolved.options == {"box_threshold": 0.25, "text_threshold": 0.25}
 
 
+# id: task, most tokens, whether a question is read, tasks of its own
+WRITERS: dict[str, tuple[str, int, str, list[str]]] = {
+    "microsoft/Florence-2-base": ("<OCR_WITH_REGION>", 1024, "optional", []),
+    "microsoft/Florence-2-base-ft": ("<OCR_WITH_REGION>", 1024, "optional", []),
+    "microsoft/Florence-2-large": ("<OCR_WITH_REGION>", 1024, "optional", []),
+    "mynkchaudhry/Florence-2-FT-DocVQA": ("<DocVQA>", 512, "optional", ["<DocVQA>"]),
+    "naver-clova-ix/donut-base-finetuned-cord-v2": ("<s_cord-v2>", 512, "none", []),
+    "naver-clova-ix/donut-base-finetuned-docvqa": ("<s_docvqa>", 512, "required", []),
+    "naver-clova-ix/donut-base-finetuned-rvlcdip": ("<s_rvlcdip>", 512, "none", []),
+}
+
+
+def test_published_models_that_write_keep_their_recipe() -> None:
+    own = Settings()
+    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    models = {model.sie_id: model for model in catalog.models.values() if model.adapters & {"florence2", "donut"}}
+    assert set(models) == set(WRITERS)
+    for name, (task, tokens, instruction, tasks) in WRITERS.items():
+        model = models[name]
+        profile = model.profiles["default"]
+        assert (profile.compute_precision, profile.adapter_options.get("tasks", [])) == ("float16", tasks)
+        assert model.inputs == Inputs(text="docvqa" in name.lower(), image=True)
+        assert model.tasks.extract is not None
+        assert (model.tasks.extract.labels, model.tasks.extract.instruction) == ("none", instruction)
+        resolved = resolve_extract(model, ExtractParams())
+        assert resolved.options == {"task": task, "max_new_tokens": tokens, "num_beams": 1}
+
+
 def test_our_own_catalogue_is_served_by_its_default_bundle() -> None:
     catalog = own_catalog()
     assert len(select(catalog, "default", ())) == len(list(Settings().models_dir.glob("*.yaml")))

@@ -22,22 +22,20 @@ from sie_server.adapters.base import (
     DetectedObject,
     Input,
     LabelledPicture,
-    LoadError,
     Outputs,
     Prepared,
     UnsupportedInputError,
     labelled_pictures,
 )
-from sie_server.adapters.registry import missing_package
 from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.boxes import Seen, corners_of, objects
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.held import fitting, read_model
+from sie_server.adapters.shared.library import alike, filled, library, read_library_config
 from sie_server.adapters.shared.patches import shifted
 from sie_server.adapters.shared.scaled import Resizing, Scaled, read_resizing
 from sie_server.adapters.shared.tokenize import open_tokenizer
 from sie_server.adapters.shared.torch_use import sent
-from sie_server.core.lifecycle import ErrorClass
 
 THRESHOLD: Final = 0.25
 SEPARATORS: Final = ".?"  # the model takes what stands between them for one thing
@@ -100,11 +98,8 @@ class GroundingDinoAdapter(ModelAdapter[Loaded]):
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """The objects of each image, the best first. Images share a pass if they are alike in size and labels."""
         loaded = self._held.with_threads(threads)
-        alike: dict[object, list[int]] = {}
-        for at, each in enumerate(batch):
-            alike.setdefault((each.payload.picture.pixels.shape, each.payload.ids), []).append(at)
         found: list[tuple[DetectedObject, ...]] = [()] * len(batch)
-        for places in alike.values():
+        for places in alike([(each.payload.picture.pixels.shape, each.payload.ids) for each in batch]):
             scenes = [batch[at].payload for at in places]
             for at, objects_of_one in zip(places, self._found(loaded, scenes), strict=True):
                 found[at] = objects_of_one
@@ -125,29 +120,14 @@ class GroundingDinoAdapter(ModelAdapter[Loaded]):
 
 
 def _filled(own: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
-    """The model of transformers with these weights, all of them; its code comes with that package, never from a hub.
+    """The model of transformers with these weights, all of them.
 
     Raises:
         LoadError: DEPENDENCY without that package, UNKNOWN for a configuration or weights of another model.
     """
-    try:
-        # Seconds of a worker's start, which only these models pay for.
-        from transformers import GroundingDinoConfig, GroundingDinoForObjectDetection, logging  # noqa: PLC0415
-    except ImportError as error:
-        raise missing_package("grounding_dino", error) from error
-    logging.disable_progress_bar()  # a worker writes log lines, and nothing else
-    try:
-        config = GroundingDinoConfig.from_dict(dict(own))
-    except Exception as error:  # the library checks with classes of its own
-        raise LoadError(ErrorClass.UNKNOWN, f"config.json is not that of a Grounding DINO: {error}") from error
-    model, told = GroundingDinoForObjectDetection.from_pretrained(
-        None, config=config, state_dict=dict(tensors), dtype=torch.float32, output_loading_info=True
-    )
-    wrong = [*sorted(told["missing_keys"]), *sorted(str(each) for each in told["mismatched_keys"])]
-    if wrong:
-        message = f"the checkpoint's tensor '{wrong[0]}' is missing or has another shape, and {len(wrong) - 1} more"
-        raise LoadError(ErrorClass.UNKNOWN, message)
-    return model.eval()
+    transformers = library("grounding_dino")
+    config = read_library_config("Grounding DINO", lambda: transformers.GroundingDinoConfig.from_dict(dict(own)))
+    return filled(transformers.GroundingDinoForObjectDetection, config, tensors)
 
 
 def _prepared(given: LabelledPicture, loaded: Loaded) -> Prepared:

@@ -18,6 +18,11 @@ from sie_server.core.names import suggestion
 from sie_server.core.options import PROFILE_OPTIONS, RUNTIME_OPTIONS, load_options, resolve_encode, said, shown
 from sie_server.core.scoring import resolve_score
 
+
+def _are_tasks(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) and each for each in value)
+
+
 LOAD_OPTIONS: Final[Mapping[str, Mapping[str, Check]]] = MappingProxyType(
     {
         "bge_m3": {},
@@ -37,6 +42,8 @@ LOAD_OPTIONS: Final[Mapping[str, Mapping[str, Check]]] = MappingProxyType(
             "normalize": SWITCH,
             "pooling": one_of("mean", "cls", "last"),
         },
+        "donut": {},
+        "florence2": {"tasks": (_are_tasks, "a list of tasks' names")},
         "gliclass": {},
         "gliner": {},
         "gliner2": {},

@@ -55,9 +55,14 @@ class Preprocessing:
         Raises:
             UnreadableImageError: as `read_image`, and when it is too long and narrow.
         """
-        return _pixels(picture, self._fitted)
+        return _pixels(picture, self.fitted)
 
-    def _fitted(self, image: Image.Image) -> Image.Image:
+    def fitted(self, image: Image.Image) -> Image.Image:
+        """The image as the model reads it.
+
+        Raises:
+            UnreadableImageError: it is too long and narrow.
+        """
         height, width = self.size
         if not self.crop:
             return image.resize((width, height), self.resample)
