@@ -57,9 +57,11 @@ class FakeKube:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     writers: dict[asyncio.StreamWriter, "asyncio.Task[None] | None"] = field(default_factory=dict)
     server: asyncio.Server | None = None
+    is_down: bool = False
 
     async def start(self) -> "FakeKube":
         """Listen, on the same port as last time."""
+        self.is_down = False
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self.server.sockets[0].getsockname()[1]
         return self
@@ -67,6 +69,7 @@ class FakeKube:
     async def stop(self) -> None:
         """Nobody listens any more, and every connection breaks; what is stored stays."""
         if self.server is not None:
+            self.is_down = True
             self.server.close()
             self.cut()
             await self.server.wait_closed()
@@ -128,6 +131,9 @@ class FakeKube:
             self.changed.notify_all()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.is_down:  # it was accepted before, and is served only now
+            writer.transport.abort()
+            return
         self.writers[writer] = asyncio.current_task()
         with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):  # `cut` cancels
             asked = await _read(reader)
