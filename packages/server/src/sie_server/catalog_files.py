@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from sie_protocol.catalog import Catalog, ModelConfig, build_catalog, decode_bundle, decode_model
 from sie_protocol.hashing import bundle_config_hash
-from sie_server.core.names import suggestion
+from sie_protocol.names import suggestion
 from sie_server.core.profiles import offered
 
 T = TypeVar("T")
