@@ -26,6 +26,7 @@ _NEXT_STEP: Final = {
     "PROVISIONING": "--wait waits longer; sie doctor tells why no worker comes",
     "MODEL_LOADING": "--wait waits longer",
     "LORA_LOADING": "--wait waits longer",
+    "NOT_FOUND": "a worker has no such thing: point --url to the router",
     "TIMED_OUT": "sie doctor looks closer",
 }
 
