@@ -8,6 +8,7 @@ import pytest
 from chart_render import NAMESPACE, Chart
 
 OPEN = {"mode": "static", "tokenSecretName": "tokens", "exemptOperational": True}
+A100 = {"a100-40gb": {"enabled": True}}
 CASES: list[tuple[dict[str, Any], str, bool]] = [
     ({}, "every pool gets up to 2 workers, asked or not", True),
     ({"autoscaling": {"fallbackReplicas": 0}}, "no pool wakes up", True),
@@ -21,6 +22,11 @@ CASES: list[tuple[dict[str, Any], str, bool]] = [
         False,
     ),
     ({"ingress": {"enabled": True}}, "nobody is asked who they are", True),
+    ({"workers": {"pools": A100}}, "pools l4 and a100-40gb choose the same nodes", True),
+    ({"workers": {"pools": {**A100, "l4": {"nodeSelector": {"gpu": "l4"}}}}}, "choose the same nodes", False),
+    ({"workers": {"common": {"gpuProductLabel": "product"}, "pools": A100}}, "choose the same nodes", False),
+    ({"workers": {"pools": {**A100, "l4": {"gpuType": "a100-40gb"}}}}, "choose the same nodes", False),
+    ({"workers": {"pools": {"cpu": {"enabled": True}}}}, "choose the same nodes", False),
 ]
 
 

@@ -112,19 +112,20 @@ def test_a_long_list_takes_one_place_and_all_of_it_is_served_at_once(cold: ColdS
 async def test_many_tasks_wait_as_one_and_leave_the_connections_to_others(cold: ColdServer) -> None:
     waits: list[WaitEvent] = []
 
-    async def all_wait(count: int, *, kept: int) -> None:
-        await asyncio.to_thread(eventually, cold, told=count, kept=kept)
-        async with asyncio.timeout(SOON_S):
-            while len(waits) < count:  # the server told them, which they may not have heard yet
-                await asyncio.sleep(0.005)
+    def all_wait(count: int, kept: int) -> None:
+        eventually(cold, told=count, kept=kept)
+        deadline = time.monotonic() + SOON_S
+        while len(waits) < count:  # the server told them, which they may not have heard yet
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
 
     async with SIEAsyncClient(cold.url, max_connections=4, on_wait=waits.append) as client:
         calls = [asyncio.create_task(client.encode("org/m", {"text": str(number)})) for number in range(40)]
-        await all_wait(40, kept=1)
+        await asyncio.to_thread(all_wait, 40, 1)
         other = asyncio.create_task(client.encode("org/other", {"text": "0"}))
-        await all_wait(41, kept=2)  # half of the connections
+        await asyncio.to_thread(all_wait, 41, 2)  # half of the connections
         third = asyncio.create_task(client.encode("org/third", {"text": "0"}))
-        await all_wait(42, kept=2)
+        await asyncio.to_thread(all_wait, 42, 2)
         began = time.monotonic()
         cold.ready.set()
         results = await asyncio.gather(*calls, other)

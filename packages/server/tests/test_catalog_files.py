@@ -15,6 +15,7 @@ from sie_server.settings import Settings
 
 FOR_QUERIES = "Represent this sentence for searching relevant passages: T"
 FOR_CHINESE = "为这个句子生成表示以用于检索相关文章：T"  # noqa: RUF001 - a full-width colon, as published
+FOR_EVIDENCE = "Represent the query for retrieving evidence documents: "
 TASK = "Given a web search query, retrieve relevant passages that answer the query"
 # id: dense dim, pooling, what becomes of a query "T", and of a document
 FAMILY = {
@@ -55,6 +56,7 @@ BEYOND = {
     "nomic-ai/modernbert-embed-base": (8192, 768, "mean", "search_query: T", "search_document: T"),
     "ibm-granite/granite-embedding-english-r2": (8192, 768, "cls", "T", "T"),
     "ibm-granite/granite-embedding-small-english-r2": (8192, 384, "cls", "T", "T"),
+    "ibm-granite/granite-embedding-97m-multilingual-r2": (32768, 384, "cls", "T", "T"),
     "Qwen/Qwen3-Embedding-0.6B": (32768, 1024, "last", f"Instruct: {TASK}\nQuery:T", "T"),
     "Qwen/Qwen3-Embedding-4B": (32768, 2560, "last", f"Instruct: {TASK}\nQuery:T", "T"),
     "Qwen/Qwen3-Embedding-8B": (32768, 4096, "last", f"Instruct: {TASK}\nQuery:T", "T"),
@@ -81,6 +83,7 @@ BEYOND = {
     "google/embeddinggemma-300m": (2048, 768, "mean", "task: search result | query: T", "title: none | text: T"),
     "nvidia/llama-embed-nemotron-8b": (8192, 4096, "mean", f"Instruct: {TASK}\nQuery: T", "T"),
     "nvidia/llama-nemotron-embed-1b-v2": (8192, 2048, "mean", "query: T", "passage: T"),
+    "jinaai/jina-embeddings-v3": (8192, 1024, "mean", f"{FOR_EVIDENCE}T", "Represent the document for retrieval: T"),
     "jinaai/jina-embeddings-v2-small-en": (8192, 512, "mean", "T", "T"),
     "jinaai/jina-embeddings-v2-base-en": (8192, 768, "mean", "T", "T"),
     "jinaai/jina-embeddings-v2-base-code": (8192, 768, "mean", "T", "T"),
@@ -117,6 +120,7 @@ SHORTEST = {
     "nomic-ai/nomic-embed-text-v2-moe": 256,
     "google/embeddinggemma-300m": 128,
     "nvidia/llama-nemotron-embed-1b-v2": 384,
+    "jinaai/jina-embeddings-v3": 32,
 }
 RECIPES = {name: (512, *facts) for name, facts in FAMILY.items()} | BEYOND
 
@@ -242,6 +246,7 @@ SPARSE: dict[str, tuple[int, int, bool, str | None]] = {
     "prithivida/Splade_PP_en_v2": (128, 1, False, None),
     "rasyosef/splade-mini": (512, 1, False, None),
     "rasyosef/splade-tiny": (512, 1, False, None),
+    "Qdrant/splade-ecommerce-esci": (512, 1, False, None),
     f"{OPENSEARCH}-v1": (512, 1, True, None),
     f"{OPENSEARCH}-v2-distill": (512, 1, True, None),
     f"{OPENSEARCH}-doc-v2-distill": (512, 1, True, "idf.json"),
@@ -273,6 +278,8 @@ JINA_MARKERS = ("[QueryMarker]", "[DocumentMarker]")
 COLBERT = {
     "lightonai/GTE-ModernColBERT-v1": (128, 8192, 48, True),
     "lightonai/Reason-ModernColBERT": (128, 8192, 128, True),
+    "topk-io/Iso-ModernColBERT": (128, 8192, 32, True),
+    "lightonai/mLateOn": (128, 8192, 8192, False),
     "mixedbread-ai/mxbai-edge-colbert-v0-32m": (64, 8192, 32, True),
     "jinaai/jina-colbert-v2": (128, 8192, 32, True),
     "colbert-ir/colbertv2.0": (128, 300, 32, True),
@@ -305,20 +312,31 @@ def test_published_late_interaction_models_keep_their_recipe(name: str, facts: t
     markers = BERT_MARKERS if document_tokens < 512 else JINA_MARKERS if is_jina else PYLATE_MARKERS
     assert (options["query_marker"], options["doc_marker"]) == markers
     assert options.get("expansion_seen", False) == is_jina
+    assert options.get("skip_punctuation", True) == (name != "lightonai/mLateOn")
 
 
-# id: tokens of one batch
-PAGES = {"vidore/colpali-v1.3-hf": 8192, "vidore/colqwen2-v1.0-hf": 4096}
+# id: tokens of one batch, and the base on which the id itself is a LoRA
+PAGES = {
+    "vidore/colpali-v1.3-hf": (8192, None),
+    "vidore/colqwen2-v1.0-hf": (4096, None),
+    "vidore/colqwen2.5-v0.2": (4096, "vidore/colqwen2.5-base"),
+    "vidore/colSmol-256M": (4096, "vidore/ColSmolVLM-Instruct-256M-base"),
+    "vidore/colSmol-500M": (4096, "vidore/ColSmolVLM-Instruct-500M-base"),
+}
 
 
-@pytest.mark.parametrize(("name", "batch"), PAGES.items())
-def test_published_models_of_page_images_keep_their_recipe(name: str, batch: int) -> None:
+@pytest.mark.parametrize(("name", "facts"), PAGES.items())
+def test_published_models_of_page_images_keep_their_recipe(name: str, facts: tuple[int, str | None]) -> None:
+    batch, base = facts
     own = Settings()
     model = read_catalog(own.models_dir, own.bundles_dir).find(name)
     assert model is not None
     profile = model.profiles["default"]
     assert (model.dims, model.max_sequence_length, model.inputs.image) == ({"multivector": 128}, 2048, True)
     assert (profile.adapter, profile.max_batch_tokens, profile.compute_precision) == ("colvision", batch, "bfloat16")
+    assert model.hf_id == (base or name)
+    loras = {each.lora.hf_id if each.lora else None for each in model.profiles.values()}
+    assert loras == {name if base else None}
 
 
 @pytest.mark.parametrize(("name", "length"), RERANKERS.items())
@@ -420,6 +438,7 @@ GLINER = {
     "knowledgator/gliner-bi-edge-v2.0": False,
     "knowledgator/gliner-bi-large-v2.0": False,
     "knowledgator/gliner-bi-small-v2.0": False,
+    "knowledgator/gliner-relex-large-v1.0": False,
     "knowledgator/modern-gliner-bi-base-v1.0": False,
     "numind/NuNER_Zero": True,
     "numind/NuNER_Zero-span": False,
@@ -442,6 +461,16 @@ def test_published_gliner_models_keep_their_recipe(name: str, merges: bool) -> N
     assert choice == Choice(threshold=0.5, flat_ner=True, multi_label=False, merge_adjacent_entities=merges)
 
 
+@pytest.mark.parametrize("size", ["edge", "small", "base", "large"])
+def test_the_gliner_models_of_personal_data_are_torch_files_and_have_a_lower_threshold(size: str) -> None:
+    own = Settings()
+    model = read_catalog(own.models_dir, own.bundles_dir).find(f"knowledgator/gliner-pii-{size}-v1.0")
+    assert model is not None
+    profile = model.profiles["default"]
+    assert (model.outputs, profile.adapter, model.allow_pickle) == (("json",), "gliner", True)
+    assert read_choice(profile.adapter_options) == Choice(0.3, True, False, False)
+
+
 def test_the_published_glirel_model_asks_for_entities_and_keeps_its_recipe() -> None:
     own = Settings()
     model = read_catalog(own.models_dir, own.bundles_dir).find("jackboyla/glirel-large-v0")
@@ -455,11 +484,17 @@ def test_published_gliner2_models_find_entities_and_classes() -> None:
     own = Settings()
     catalog = read_catalog(own.models_dir, own.bundles_dir)
     models = [model for model in catalog.models.values() if "gliner2" in model.adapters]
-    assert {model.sie_id for model in models} == {"fastino/gliner2-base-v1", "fastino/gliner2-large-v1"}
-    for model in models:
+    for_personal_data = "fastino/gliner2-privacy-filter-PII-multi"
+    both = [model for model in models if model.sie_id != for_personal_data]
+    assert len(both) == len(models) - 1
+    assert {model.sie_id for model in both} == {"fastino/gliner2-base-v1", "fastino/gliner2-large-v1"}
+    assert catalog.models[for_personal_data.lower()].profiles.keys() == {"default"}
+    for model in both:
         for profile, findings in (("default", {}), ("classify", {"findings": "classifications"})):
             params = ExtractParams(labels=["a"], options={"profile": profile})
             assert resolve_extract(model, params).options == findings
+        asked = resolve_extract(model, ExtractParams(output_schema={"properties": {"a": {"type": "string"}}}))
+        assert asked.schema is not None
 
 
 # id: longest text with its labels
@@ -521,3 +556,27 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("sie_id: x\nsurprise: 1\n")
     with pytest.raises(ValueError, match=r"bad\.yaml: .*surprise"):
         read_catalog(tmp_path, Settings().bundles_dir)
+
+
+def test_a_model_whose_adapter_nobody_has_is_named_with_the_one_that_was_meant(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = "tasks: {encode: {dense: {dim: 4}}}\nprofiles: {default: {adapter: "
+    (tmp_path / "m.yaml").write_text(f"sie_id: org/m\n{task}dens}}}}\n")
+    (tmp_path / "n.yaml").write_text(f"sie_id: org/n\n{task}elsewhere}}}}\n")
+    bundles = tmp_path / "bundles"
+    bundles.mkdir()
+    (bundles / "b.yaml").write_text("name: b\nadapters: [elsewhere]\n")
+    read_catalog(tmp_path, bundles)
+    [said] = caplog.messages
+    assert said == "model 'org/m' is served by nobody: there is no adapter 'dens'; did you mean dense?"
+
+
+def test_a_misspelt_option_is_refused_when_the_catalogue_is_read(tmp_path: Path) -> None:
+    profile = "{adapter: dense, adapter_options: {poolin: cls}}"
+    (tmp_path / "m.yaml").write_text(
+        f"sie_id: org/m\ntasks: {{encode: {{dense: {{dim: 4}}}}}}\nprofiles: {{default: {profile}}}\n"
+    )
+    catalog = read_catalog(tmp_path, Settings().bundles_dir)
+    with pytest.raises(ValueError, match="has no option 'poolin'; did you mean pooling"):
+        select(catalog, "default", ())

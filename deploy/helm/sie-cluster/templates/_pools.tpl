@@ -42,6 +42,22 @@ The order is that of the router's groups: the first is where requests without a 
 {{- toJson $pools -}}
 {{- end -}}
 
+{{/* Pairs of pools with different GPUs whose nodes nothing tells apart, as a JSON list. */}}
+{{- define "sie.alike" -}}
+{{- $seen := dict -}}
+{{- $pairs := list -}}
+{{- range $pool := include "sie.pools" . | fromJsonArray -}}
+{{- if gt (int .gpus) 0 -}}
+{{- $nodes := toJson .nodeSelector -}}
+{{- $other := get $seen $nodes -}}
+{{- if not $other }}{{- $_ := set $seen $nodes $pool -}}
+{{- else if ne $other.gpuType .gpuType }}{{- $pairs = append $pairs (list $other.name .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $pairs -}}
+{{- end -}}
+
 {{/* SIE_ROUTER_GROUPS: PROFILE:BUNDLE, cheapest first. */}}
 {{- define "sie.groups" -}}
 {{- $groups := list -}}

@@ -47,15 +47,17 @@ class EncodeTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ExtractTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What callers of an extracting model say about labels, and about entities that they know already.
+    """What callers of an extracting model say about labels, entities that they know already, and the form of data.
 
     `labels`: `required`: the model looks for what the caller names. `optional`: it has labels of its own, and the
     caller may name those that matter. `none`: it reads no labels. `entities`: `required`: every item names the entities
-    of its text in `metadata.entities`.
+    of its text in `metadata.entities`. `output_schema`: `optional`: the caller may send one in the place of labels, and
+    gets data of that form.
     """
 
     labels: Literal["required", "optional", "none"] = "required"
     entities: Literal["required", "none"] = "none"
+    output_schema: Literal["optional", "none"] = "none"
 
 
 class EmptyTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

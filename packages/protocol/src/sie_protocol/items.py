@@ -151,8 +151,8 @@ class ExtractResult(TypedDict):
     """What was found in one item; what a model does not look for is an empty list.
 
     `id` is the item's own, or `item-N` by its place in the request. `entities` stand by their start, `classifications`,
-    `relations` and `objects` from the best to the worst. `data` holds what has none of these forms. An item with an
-    `error` has nothing else.
+    `relations` and `objects` from the best to the worst. `data` has the form of the request's `output_schema`. An item
+    with an `error` has nothing else.
     """
 
     id: str
@@ -190,7 +190,7 @@ class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class ExtractParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Parameters of an extract call; at most `MAX_LABELS` labels, whose order is kept."""
+    """Parameters of an extract call: at most `MAX_LABELS` labels, whose order is kept, or a JSON schema of data."""
 
     labels: list[str] | None = None
     output_schema: dict[str, Any] | None = None

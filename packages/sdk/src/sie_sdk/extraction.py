@@ -36,7 +36,7 @@ def extract_params(
 
     Args:
         labels: what to look for, at most 1000; models with labels of their own need none, and tell only those named.
-        output_schema: JSON schema of what a model that writes data shall write.
+        output_schema: JSON schema of the `data` that a model shall write, in the place of labels; others refuse it.
         instruction: task description for models that read one.
         options: further options of the model, such as `threshold`; `profile` names one of its profiles.
     """
@@ -62,7 +62,7 @@ def extract(
 
     A result holds `entities` (each with `text`, `label`, `score`, and where it stands: `text[start:end]`),
     `classifications` and `objects` (the best first; of an image, each at `bbox` [x, y, width, height] in pixels),
-    `relations` and `data`; what the model does not look for is empty.
+    `relations`, and `data` in the form of the output_schema; what the model does not look for is empty.
     `id` is that of the item, or `item-N` by its place. An item that could not be read has an `error` with `code` and
     `message` instead of findings, and the others have theirs.
     """

@@ -11,6 +11,8 @@ from typing import TypeVar
 from sie_protocol.catalog import Catalog, ModelConfig, build_catalog, decode_bundle, decode_model
 from sie_protocol.hashing import bundle_config_hash
 from sie_protocol.names import suggestion
+from sie_server.adapters.registry import ADAPTERS
+from sie_server.core.load_options import check_options
 from sie_server.core.profiles import offered
 
 T = TypeVar("T")
@@ -88,7 +90,18 @@ def read_catalog(models_dir: Path, bundles_dir: Path) -> Catalog:
     Raises:
         ValueError: a folder is missing or empty, or a file is wrong; the message names it.
     """
-    return build_catalog(_read(models_dir, decode_model), _read(bundles_dir, decode_bundle))
+    catalog = build_catalog(_read(models_dir, decode_model), _read(bundles_dir, decode_bundle))
+    known = {*ADAPTERS, *(adapter for bundle in catalog.bundles for adapter in bundle.adapters)}
+    for model in catalog.models.values():
+        if not known & model.adapters:
+            adapter = min(model.adapters)
+            log.warning(
+                "model '%s' is served by nobody: there is no adapter '%s'%s",
+                model.sie_id,
+                adapter,
+                suggestion(adapter, known),
+            )
+    return catalog
 
 
 def select(catalog: Catalog, bundle: str, wanted: tuple[str, ...]) -> dict[str, ModelConfig]:
@@ -109,6 +122,7 @@ def select(catalog: Catalog, bundle: str, wanted: tuple[str, ...]) -> dict[str, 
     for model in models.values():
         for profile in model.profiles:
             offered(model, profile)
+            check_options(model, profile)
     return {name: models[name] for name in (each.lower() for each in wanted)} if wanted else models
 
 

@@ -12,6 +12,9 @@ from sie_server.adapters.registry import ADAPTERS
 from wire_answers import error_of, patiently
 
 FINDER, SHARES, RELATIONS, SHORT = "org/finder", "org/shares", "org/relations", "org/short"
+WRITER = "org/writer"
+SCHEMA = {"properties": {"cat": {"type": "string"}, "dogs": {"type": "array", "items": {"type": "string"}}}}
+BROKEN = {"properties": {"broken": {"type": "string"}}}
 NOTHING: dict[str, Any] = {"entities": [], "relations": [], "classifications": [], "objects": [], "data": {}}
 
 
@@ -27,6 +30,12 @@ async def worker(tmp_path: Path) -> Any:
             "options": {"gives": "relations"},
         },
         SHORT: {"adapter": "finder", "tasks": tasks, "max_sequence_length": 3},
+        WRITER: {
+            "adapter": "finder",
+            "tasks": {"extract": {"output_schema": "optional"}},
+            "options": {"gives": "data"},
+        },
+        "org/boast": {"adapter": "finder", "tasks": {"extract": {"output_schema": "optional"}}},
         "org/hash": {},
         "org/wrong": {"tasks": {"encode": {"dense": {"dim": 8}}, "extract": {}}},
     }
@@ -91,6 +100,23 @@ async def test_relations_are_between_the_entities_of_each_item(worker: Served) -
     assert without.pop("error")["message"].startswith("item 2 has no metadata.entities")
     assert without == {**NOTHING, "id": "x"}
     assert wrong["error"]["code"] == "INVALID_INPUT"
+
+
+async def test_data_have_the_form_of_the_schema(worker: Served) -> None:
+    items = [{"text": "a cat"}, {"text": "dogs, dogs", "id": "x"}, {}]
+    answer = await extract(worker, WRITER, items, output_schema=SCHEMA)
+    assert answer["items"][:2] == [
+        {**NOTHING, "id": "item-0", "data": {"cat": "cat", "dogs": []}},
+        {**NOTHING, "id": "x", "data": {"cat": None, "dogs": ["dogs", "dogs"]}},
+    ]
+    assert answer["items"][2]["error"]["code"] == "INVALID_INPUT"
+    assert answer["items"][2]["data"] == {}
+
+
+async def test_data_may_tell_how_sure_they_are_and_where_they_stand(worker: Served) -> None:
+    answer = await extract(worker, WRITER, [{"text": "a cat"}], output_schema=SCHEMA, options={"evidence": True})
+    cat = {"text": "cat", "score": 1.0, "start": 2, "end": 5}
+    assert answer["items"] == [{**NOTHING, "id": "item-0", "data": {"cat": cat, "dogs": []}}]
 
 
 async def test_msgpack_in_and_out_with_timing_and_metrics(worker: Served) -> None:
@@ -160,7 +186,24 @@ async def test_a_request_of_bad_items_only_costs_nothing(worker: Served) -> None
         (FINDER, {"params": {"labels": "cat"}}, "INVALID_INPUT", "labels"),
         (FINDER, {"params": {"labels": ["a", "a"]}}, "INVALID_INPUT", "'a', is there twice"),
         (FINDER, {"params": {"labels": ["unknown"]}}, "INVALID_INPUT", "none of its labels"),
-        (FINDER, {"params": {"labels": ["a"], "output_schema": {}}}, "INVALID_INPUT", "cannot use output_schema"),
+        (FINDER, {"params": {"output_schema": SCHEMA}}, "INVALID_INPUT", "'org/finder' cannot use output_schema"),
+        (WRITER, {"params": {"output_schema": {}}}, "INVALID_INPUT", "output_schema.type is None"),
+        (WRITER, {"params": {"output_schema": []}}, "INVALID_INPUT", "output_schema"),
+        (WRITER, {"params": {"output_schema": SCHEMA, "labels": ["a"]}}, "INVALID_INPUT", "send one of them"),
+        (WRITER, {"params": {}}, "INVALID_INPUT", "send params.labels or params.output_schema"),
+        (
+            WRITER,
+            {"params": {"output_schema": SCHEMA, "options": {"evidence": 1}}},
+            "INVALID_INPUT",
+            "evidence is 1; expected true or false",
+        ),
+        (
+            WRITER,
+            {"items": [{"text": "broken cat"}, {"text": "broken"}], "params": {"output_schema": BROKEN}},
+            "INFERENCE_ERROR",
+            "item 1",
+        ),
+        ("org/boast", {}, "MODEL_LOAD_FAILED", "adapter 'finder' gives no data"),
         (FINDER, {"params": {"labels": ["a"], "options": {"threshold": 2}}}, "INVALID_INPUT", "from 0 to 1"),
         (FINDER, {"params": {"labels": ["a"], "options": {"top_k": 0}}}, "INVALID_INPUT", "findings, 1 or more"),
         (RELATIONS, {"params": None}, "INVALID_INPUT", "send params.labels"),

@@ -14,12 +14,14 @@ from served_worker import BOUND_S, Served, served, write_catalog
 from sie_protocol.arrays import Array, decode_reply
 from sie_protocol.headers import MSGPACK
 from sie_server.core.muvera import Muvera, encoder_of
+from tiny_colengine import EngineOracle, write_colsmol, write_trained
 from tiny_colvision import DIMS, Oracle, write_colqwen2
 from tiny_cross_encoder import write_reranker
+from tiny_loras import merged
 from tiny_vision import WIDTH, oracle_images, oracle_texts, picture, write_clip
 from wire_answers import error_of, patiently
 
-PAGES, CLIP, RERANKER = "org/pages", "org/clip", "org/reranker"
+PAGES, TRAINED, CLIP, RERANKER = "org/pages", "org/trained", "org/clip", "org/reranker"
 MUVERA = {"repetitions": 4, "simhash_bits": 3, "projection_dims": 8, "seed": 1}
 IMAGES = [picture(40, 40, 1), picture(60, 35, 2, "JPEG"), picture(30, 90, 3)]
 QUERY = "what is the revenue?"
@@ -29,6 +31,7 @@ QUERY = "what is the revenue?"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = tmp_path_factory.mktemp("tiny")
     write_colqwen2(tiny / "pages")
+    merged(write_colsmol(tiny / "base"), write_trained(tiny / "base", tiny / "lora"), tiny / "merged")
     write_clip(tiny / "clip")
     write_reranker(tiny / "reranker")
     return tiny
@@ -43,6 +46,15 @@ def catalog(folder: Path) -> dict[str, dict[str, Any]]:
                 "one": {"extends": "default", "adapter_options": {"muvera": MUVERA}},
             },
             "weights_path": str(folder / "pages"),
+            "inputs": sees,
+            "tasks": {"encode": {"multivector": {"dim": DIMS}}},
+        },
+        TRAINED: {
+            "profiles": {
+                "default": {"adapter": "colvision", "lora": {"weights_path": str(folder / "lora")}},
+                "one": {"extends": "default", "adapter_options": {"muvera": MUVERA}},
+            },
+            "weights_path": str(folder / "base"),
             "inputs": sees,
             "tasks": {"encode": {"multivector": {"dim": DIMS}}},
         },
@@ -102,6 +114,24 @@ async def test_pages_of_an_item_become_one_vector_where_the_profile_says_so(work
     encoder = encoder_of(Muvera(**MUVERA), DIMS)
     for own, tokens in zip(decode_reply(reply.content)["items"], (np.concatenate([first, second]), third), strict=True):
         np.testing.assert_allclose(own["dense"]["values"], encoder.encode(tokens, is_query=False), atol=1e-4)
+
+
+async def test_a_model_that_is_a_lora_on_a_base_is_never_asked_without_it(worker: Served, folder: Path) -> None:
+    oracle = EngineOracle(folder / "merged")
+    pages, (query,) = oracle.images(IMAGES), oracle.texts([QUERY])
+    reply = await post(worker, "encode", TRAINED, {"items": [{"text": QUERY}, *map(item, IMAGES)]})
+    assert reply.status_code == 200, reply.text
+    found = [each["multivector"]["values"] for each in decode_reply(reply.content)["items"]]
+    for own, other in zip(found, [query, *pages], strict=True):
+        np.testing.assert_allclose(own, other, atol=1e-5)
+    expected = [float((query @ page.T).max(axis=1).sum()) for page in pages]
+    np.testing.assert_allclose(
+        await scores(worker, TRAINED, {"text": QUERY}, [*map(item, IMAGES)]), expected, atol=1e-4
+    )
+    reply = await post(worker, "encode", f"{TRAINED}:one", {"items": [item(IMAGES[0])]})
+    (one,) = decode_reply(reply.content)["items"]
+    encoder = encoder_of(Muvera(**MUVERA), DIMS)
+    np.testing.assert_allclose(one["dense"]["values"], encoder.encode(pages[0], is_query=False), atol=1e-4)
 
 
 async def test_pages_are_scored_by_the_best_match_of_each_token(worker: Served, folder: Path) -> None:

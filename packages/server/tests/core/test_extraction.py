@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sie_protocol.catalog import ExtractTask, ModelConfig, ProfileConfig, Tasks
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import MAX_LABELS, ExtractParams
-from sie_server.core.extraction import CHECKS, MAX_LABEL_CHARS, check_finite, resolve_extract
-from sie_server.core.options import EXTRACT_OPTIONS
+from sie_server.core.extraction import CHECKS, check_finite, resolve_extract
+from sie_server.core.options import EXTRACT_OPTIONS, MAX_LABEL_CHARS
 
 
 def model(labels: Any = "required", **options: Any) -> ModelConfig:
@@ -64,6 +64,19 @@ def test_what_the_model_cannot_use_is_refused_and_not_dropped(ignored: str) -> N
         resolve_extract(model(), params)
 
 
+def test_a_model_that_writes_data_gets_a_schema_in_the_place_of_labels() -> None:
+    task = Tasks(extract=ExtractTask(output_schema="optional"))
+    writing = ModelConfig("org/m", task, {"default": ProfileConfig("finder", adapter_options={"evidence": True})})
+    wanted = resolve_extract(writing, ExtractParams(output_schema={"properties": {"name": {"type": "string"}}}))
+    assert wanted.schema is not None
+    assert (wanted.labels, wanted.schema.keys, wanted.tells_evidence) == ((), ("name",), True)
+    assert resolve_extract(writing, ExtractParams(labels=["a"])).schema is None
+    with pytest.raises(Problem, match="send one of them"):
+        resolve_extract(writing, ExtractParams(labels=["a"], output_schema={"properties": {"name": {}}}))
+    with pytest.raises(Problem, match="'org/m' cannot use instruction"):
+        resolve_extract(writing, ExtractParams(labels=["a"], instruction="find"))
+
+
 def test_the_request_beats_its_profile_which_beats_the_family() -> None:
     def options(own: ModelConfig, **asked: Any) -> dict[str, Any]:
         return dict(resolve_extract(own, ExtractParams(labels=["a"], options=asked)).options)
@@ -80,6 +93,7 @@ def test_the_request_beats_its_profile_which_beats_the_family() -> None:
     [
         ("threshold", [0, 0.5, 1, 1.0], [-0.1, 1.1, True, "0.5", [0.5], float("nan")]),
         ("multi_label", [True, False], [1, "yes"]),
+        ("evidence", [True, False], [1, "yes"]),
         ("flat_ner", [True, False], [0]),
         (
             "hypothesis_template",
@@ -90,6 +104,8 @@ def test_the_request_beats_its_profile_which_beats_the_family() -> None:
         ("stride", [0, 64], [-1, 1.5, True, "64"]),
         ("findings", ["entities", "classifications"], ["relations", True, ["entities"]]),
         ("task", ["topic", "x" * 1000], ["", " ", "x" * 1001, 5]),
+        ("relation_labels", [[], ["knows", "x" * 1000]], ["knows", ["a", "a"], [""], [5], ["x" * 1001], ["a"] * 1001]),
+        ("relation_threshold", [0, 0.5, 1], [-0.1, True, "0.5"]),
         ("top_k", [1, 10], [0, -1, 1.5, True, "10"]),
     ],
 )

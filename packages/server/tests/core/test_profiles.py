@@ -5,8 +5,9 @@ from sie_protocol.catalog import EncodeTask, LoraConfig, ModelConfig, ProfileCon
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams
 from sie_server.core.options import resolve_encode
-from sie_server.core.profiles import under, weights_of
-from sie_server.engine.slots import Slots
+from sie_server.core.profiles import offered, under, weights_of
+from sie_server.core.tasks import BySide
+from sie_server.engine.slots import Slots, spec_of
 
 MODEL = ModelConfig(
     "org/m",
@@ -121,3 +122,35 @@ def test_profiles_that_differ_in_their_lora_share_the_weights_and_are_no_names_o
 )
 def test_a_lora_means_the_profile_that_has_it(name: str, options: dict[str, object], expected: str) -> None:
     assert Slots({"org/m": WITH_LORAS}).find(name, options).name == expected
+
+
+WITH_TASKS = ModelConfig(
+    "org/m",
+    Tasks(encode=EncodeTask(dense=VectorTask(8))),
+    {
+        "default": ProfileConfig("dense", adapter_options={"query_task": "ask", "doc_task": "tell"}),
+        "alike": ProfileConfig("dense", adapter_options={"query_task": "alike", "doc_task": "alike"}),
+        "plain": ProfileConfig("dense"),
+        "half": ProfileConfig("dense", compute_precision="float16", adapter_options={"doc_task": "half"}),
+    },
+)
+
+
+def test_profiles_that_differ_in_their_tasks_share_the_weights_which_have_those_of_all() -> None:
+    held = {slot.name: slot for slot in Slots({"org/m": WITH_TASKS})}
+    assert {name: spec_of(slot.model).tasks for name, slot in held.items()} == {
+        "org/m": ("alike", "ask", "tell"),
+        "org/m:half": ("half",),
+    }
+    slots = Slots({"org/m": WITH_TASKS})
+    assert slots.find("org/m", {}).tasks == BySide("ask", "tell")
+    assert slots.find("org/m:alike", {}).tasks == BySide("alike", "alike")
+    assert slots.find("org/m", {"profile": "plain"}).tasks == BySide()
+    assert slots.find("org/m:half", {}).tasks == BySide(None, "half")
+
+
+@pytest.mark.parametrize("wrong", [7, "", ["ask"]])
+def test_a_task_that_is_no_name_is_refused_with_the_profile_that_says_it(wrong: object) -> None:
+    model = replace(WITH_TASKS, profiles={"default": ProfileConfig("dense", adapter_options={"doc_task": wrong})})
+    with pytest.raises(ValueError, match=r"profile 'default' of model 'org/m': doc_task is .*; expected the name"):
+        offered(model, "default")

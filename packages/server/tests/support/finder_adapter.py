@@ -8,14 +8,16 @@ from sie_server.adapters.base import (
     Box,
     Capabilities,
     Classification,
+    Data,
     DetectedObject,
     Entity,
-    Findings,
     Input,
     Labelled,
     LabelledPicture,
     ModelSpec,
+    Output,
     Outputs,
+    Piece,
     Prepared,
     Relation,
     UnreadableImageError,
@@ -28,8 +30,9 @@ ADAPTERS = {"finder": "finder_adapter:FinderAdapter"}
 
 
 class FinderAdapter:
-    """Option `gives`: entities (each place of a label in the text), classifications (the share of its characters), or
-    relations (each label between every two entities in their order, the farther apart the weaker).
+    """Option `gives`: entities (each place of a label in the text), classifications (the share of its characters),
+    relations (each label between every two entities in their order, the farther apart the weaker), or data (of the
+    properties of a schema, the places of their names in the text).
 
     A token is a word; a text of more than the model's length is said to be cut;
     the label "unknown" is none of this model's; the text "broken" has a score that is no number.
@@ -100,9 +103,20 @@ def _relations(asked: Labelled) -> tuple[Relation, ...]:
     return tuple(sorted(found, key=lambda each: -each.score))
 
 
-FIND: Mapping[str, Callable[[Labelled], Findings]] = {
+def _data(asked: Labelled) -> Data:
+    (record,) = asked.schema.records if asked.schema is not None else ()
+    values: dict[str, tuple[Piece, ...] | Piece | None] = {}
+    for each in record.fields:
+        found = _entities(Labelled(asked.text, (each.name,)))
+        pieces = tuple(Piece(one.text, one.score, one.start, one.end) for one in found)
+        values[each.name] = pieces if each.many else next(iter(pieces), None)
+    return Data(values)
+
+
+FIND: Mapping[str, Callable[[Labelled], Output]] = {
     "entities": _entities,
     "classifications": _shares,
     "objects": _objects,
     "relations": _relations,
+    "data": _data,
 }

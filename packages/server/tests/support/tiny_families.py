@@ -25,6 +25,7 @@ with warnings.catch_warnings():
         Gemma3TextConfig,
         GemmaConfig,
         GteConfig,
+        JinaEmbeddingsV3Config,
         LlamaConfig,
         MistralConfig,
         ModernBertConfig,
@@ -221,6 +222,7 @@ def byte_tokenizer(template: str, *special: str) -> Tokenizer:
 TOKENIZERS: Mapping[str, Callable[[], Tokenizer]] = {
     "distilbert": lambda: byte_tokenizer("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "xlm-roberta": _unigram,
+    "jina_embeddings_v3": _unigram,
     "roberta": lambda: byte_tokenizer("<s> $A </s>", "<s>", "<pad>", "</s>"),
     "deberta-v2": lambda: byte_tokenizer("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
     "modernbert": lambda: byte_tokenizer("[CLS] $A [SEP]", "[PAD]", "[CLS]", "[SEP]"),
@@ -303,6 +305,7 @@ CONFIGS: Mapping[str, Callable[..., Any]] = {
     "gemma": GemmaConfig,
     "gemma3_text": Gemma3TextConfig,
     "gte": GteConfig,
+    "jina_embeddings_v3": JinaEmbeddingsV3Config,
     "mpnet": _mpnet,
     "nomic_bert": NomicBertConfig,
     "qwen2": Qwen2Config,

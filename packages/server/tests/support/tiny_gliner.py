@@ -11,11 +11,18 @@ from tokenizers import BertWordPieceTokenizer, Tokenizer, models, pre_tokenizers
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the oracle's own
-    from gliner.model import BiEncoderSpanGLiNER, BiEncoderTokenGLiNER, UniEncoderSpanGLiNER, UniEncoderTokenGLiNER
+    from gliner.model import (
+        BiEncoderSpanGLiNER,
+        BiEncoderTokenGLiNER,
+        UniEncoderSpanGLiNER,
+        UniEncoderSpanRelexGLiNER,
+        UniEncoderTokenGLiNER,
+    )
     from transformers import PreTrainedTokenizerFast
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 MARKERS = ("<<ENT>>", "<<SEP>>")
+RELATION_MARKER = "<<REL>>"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 POSITIONS = 128
 WIDTH = 32
@@ -53,13 +60,16 @@ LABEL_BERT = {**BERT, "hidden_size": 16, "num_attention_heads": 2, "max_position
 
 # What is found: text, label, score, first character, the one after the last.
 Found = tuple[str, str, float, int, int]
+# Head and tail as first character and the one after the last, relation, score.
+FoundRelation = tuple[tuple[int, int], tuple[int, int], str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Variety:
     """How a checkpoint is written; `config` goes over the common part of its configuration.
 
-    With `labels`, another encoder reads the labels. All but encoders is multiplied by `scale`.
+    With `labels`, another encoder reads the labels; with `relates`, the model finds relations as well. All but encoders
+    is multiplied by `scale`.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -68,12 +78,15 @@ class Variety:
     seed: int = 0
     labels: Mapping[str, Any] | None = None
     scale: float = 2.5
+    relates: bool = False
 
 
 def write_gliner(folder: Path, variety: Variety) -> Path:
     """A folder as the package saves it, with weights large enough for scores on both sides of every threshold."""
     torch.manual_seed(variety.seed)
     tokenizer = wrapped(TOKENIZERS[variety.encoder["model_type"]]())
+    if variety.relates:
+        tokenizer.add_special_tokens({"additional_special_tokens": [*MARKERS, RELATION_MARKER]})
     words = len(tokenizer)
     own = {
         "model_name": "org/backbone",
@@ -85,6 +98,8 @@ def write_gliner(folder: Path, variety: Variety) -> Path:
         "encoder_config": {**COMMON, **variety.encoder, "vocab_size": words},
         **variety.config,
     }
+    if variety.relates:
+        own |= {"relations_layer": "none", "rel_token_index": tokenizer.convert_tokens_to_ids(RELATION_MARKER)}
     tokenizers = {"tokenizer": tokenizer}
     if variety.labels is not None:
         tokenizers["labels_tokenizer"] = wrapped(TOKENIZERS[variety.labels["model_type"]]())
@@ -94,7 +109,7 @@ def write_gliner(folder: Path, variety: Variety) -> Path:
             **variety.labels,
             "vocab_size": len(tokenizers["labels_tokenizer"]),
         }
-    kind = _class(by_token=variety.by_token, bi=variety.labels is not None)
+    kind = _class(by_token=variety.by_token, bi=variety.labels is not None, relates=variety.relates)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = kind(kind.config_class(**own), **tokenizers, backbone_from_pretrained=False)
@@ -122,7 +137,30 @@ def gliner_oracle(folder: Path, *, by_token: bool = False, bi: bool = False) -> 
     return find
 
 
-def _class(*, by_token: bool, bi: bool) -> Any:
+def relation_oracle(folder: Path) -> Callable[..., tuple[list[Found], list[FoundRelation]]]:
+    """The entities and the relations that the package finds in a text, as a function of that, labels and options."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the oracle's own
+        model = UniEncoderSpanRelexGLiNER.from_pretrained(str(folder), local_files_only=True)
+
+    def find(
+        text: str, labels: Sequence[str], relations: Sequence[str], **options: Any
+    ) -> tuple[list[Found], list[FoundRelation]]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            (entities,), (related,) = model.inference([text], list(labels), list(relations), **options)
+        places = [tuple((each[end]["start"], each[end]["end"]) for end in ("head", "tail")) for each in related]
+        return (
+            [(e["text"], e["label"], e["score"], e["start"], e["end"]) for e in entities],
+            [(head, tail, each["relation"], each["score"]) for each, (head, tail) in zip(related, places, strict=True)],
+        )
+
+    return find
+
+
+def _class(*, by_token: bool, bi: bool, relates: bool = False) -> Any:
+    if relates:
+        return UniEncoderSpanRelexGLiNER
     if bi:
         return BiEncoderTokenGLiNER if by_token else BiEncoderSpanGLiNER
     return UniEncoderTokenGLiNER if by_token else UniEncoderSpanGLiNER

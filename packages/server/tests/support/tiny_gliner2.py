@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from sie_server.core.schema import Schema
 from tiny_gliner import BERT, COMMON, DEBERTA, TOKENIZERS, wrapped
 
 with warnings.catch_warnings():
@@ -27,13 +28,13 @@ Found = tuple[str, str, float, int, int]
 class Variety:
     """How a checkpoint is written; `config` goes over the common part of its configuration.
 
-    `instances`: whether the model expects any entities at all.
+    `instances`: whether the model expects any entities at all; a number: as many of everything.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
     encoder: Mapping[str, Any] = field(default_factory=lambda: DEBERTA)
     seed: int = 0
-    instances: bool = True
+    instances: bool | int = True
 
 
 def write_gliner2(folder: Path, variety: Variety) -> Path:
@@ -49,6 +50,8 @@ def write_gliner2(folder: Path, variety: Variety) -> Path:
             if not name.startswith("encoder."):
                 parameter.data.mul_(1.6)
         model.count_pred[2].bias.data[0] = -100.0 if variety.instances else 100.0
+        if not isinstance(variety.instances, bool):
+            model.count_pred[2].bias.data[variety.instances] = 200.0
         model.save_pretrained(str(folder))
     return folder
 
@@ -86,6 +89,32 @@ class Oracle:
             warnings.simplefilter("ignore")
             answer = self._model.extract(text, schema, format_results=False)
         return dict(answer[task])
+
+    def data(self, text: str, schema: Schema, threshold: float) -> dict[str, Any]:
+        """By the name of each record, relation or question; scores and places included, nothing left out."""
+        asked = self._model.create_schema()
+        for record in schema.records:
+            structure = asked.structure(record.name)
+            for each in record.fields:
+                dtype, choices = "list" if each.many else "str", list(each.choices) or None
+                structure.field(each.name, dtype=dtype, choices=choices, description=each.description or None)
+        for relation in schema.relations:
+            config = {"description": relation.description} if relation.description else {}
+            asked.relations({relation.name: config})
+        for question in schema.questions:
+            own = "sigmoid" if question.many else "softmax"
+            prompt = {"prompt": question.description} if question.description else {}
+            asked.classification(
+                question.name, list(question.labels), multi_label=True, cls_threshold=0.0, class_act=own, **prompt
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            answer: dict[str, Any] = self._model.extract(
+                text, asked, threshold, format_results=False, include_confidence=True, include_spans=True
+            )
+        # The package names the pairs of a relation by all that the model reads of its name.
+        longer = {f"{each.name}: {each.description}": each.name for each in schema.relations if each.description}
+        return {longer.get(name, name): found for name, found in answer.items()}
 
 
 __all__ = ["BERT", "Found", "Oracle", "Variety", "write_gliner2"]

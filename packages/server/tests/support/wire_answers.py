@@ -30,10 +30,10 @@ def error_of(reply: httpx.Response) -> dict[str, Any]:
 
 
 async def patiently(send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
-    """Repeat a call while its model loads."""
+    """Repeat a call while its model, or the LoRA on top of it, loads."""
     async with asyncio.timeout(BOUND_S):
         while True:
             reply = await send()
-            if reply.headers.get("x-sie-error-code") != "MODEL_LOADING":
+            if reply.headers.get("x-sie-error-code") not in ("MODEL_LOADING", "LORA_LOADING"):
                 return reply
             await asyncio.sleep(0.005)

@@ -17,6 +17,7 @@ CODE = (
     "x.pkl",
 )
 BERT = ["config.json", "tokenizer.json", "vocab.txt", "modules.json", "1_Pooling/config.json"]
+TASK = ["separation/adapter_config.json", "separation/adapter_model.safetensors"]
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
 PATHS = st.lists(st.sampled_from([*CODE, *BERT, *SHARDS, "model.safetensors", "pytorch_model.bin", "head_linear.pt"]))
 
@@ -39,6 +40,10 @@ PATHS = st.lists(st.sampled_from([*CODE, *BERT, *SHARDS, "model.safetensors", "p
         (["config.json", "model.safetensors", "2_Dense/model.safetensors", "query_0_Router/config.json"], None),
         (["config.json", "model.safetensors", "2_Dense_1024/model.safetensors", "2_Dense_1024/config.json"], None),
         (["config.json", "model.safetensors", "sparse_linear.safetensors", "colbert_linear.safetensors"], None),
+        (
+            ["model.safetensors", *TASK, "separation/adapter_model.bin", "step-9/adapter_config.json"],
+            [*TASK, "model.safetensors"],
+        ),
         (
             [
                 "config.json",

@@ -3,13 +3,14 @@
 An adapter knows its weights, its tokenizer and its arithmetic. It knows nothing of HTTP, queues, metrics or requests.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from sie_protocol.arrays import Array
 from sie_server.core.lifecycle import ErrorClass
 from sie_server.core.mentions import Mention
+from sie_server.core.schema import Schema
 
 
 class LoadError(Exception):
@@ -56,7 +57,8 @@ class ModelSpec:
     """All an adapter is told about its model.
 
     `dims` maps an output to its number of components. `options` are those of the family (`pooling`, ...).
-    `precision` is the dtype wanted on an accelerator; on a CPU everything is float32.
+    `precision` is the dtype wanted on an accelerator; on a CPU everything is float32. `tasks` are those for which the
+    weights must have LoRAs of their own, see `HasTasks`.
     """
 
     name: str
@@ -65,6 +67,7 @@ class ModelSpec:
     options: Mapping[str, Any]
     max_sequence_length: int | None = None
     precision: str | None = None
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +96,14 @@ class Labelled:
     """A text to extract from: which labels to look for, in the caller's order, and the family's options, resolved.
 
     `labels` is empty for models that have labels of their own, `mentions` for models that find entities themselves.
+    With a `schema` its data are wanted, and there are no labels.
     """
 
     text: str
     labels: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     mentions: tuple[Mention, ...] = ()
+    schema: Schema | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +174,47 @@ class DetectedObject:
     bbox: Box
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A text in data, with a score from 0 to 1: `text[start:end]`, or one of the caller's choices, without a place."""
+
+    text: str
+    score: float
+    start: int | None = None
+    end: int | None = None
+
+
+Value = Piece | None | tuple["Value", ...] | Mapping[str, "Value"]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What a text tells in the form of a schema: every property of it; None, or nothing, where the text is silent."""
+
+    values: Mapping[str, Value]
+
+    def pieces(self) -> Iterator[Piece]:
+        """All texts in it."""
+        return _pieces(self.values)
+
+
+def _pieces(value: Value) -> Iterator[Piece]:
+    match value:
+        case Piece():
+            yield value
+        case None:
+            return
+        case tuple():
+            for each in value:
+                yield from _pieces(each)
+        case _:
+            for each in value.values():
+                yield from _pieces(each)
+
+
 Vector = Array | SparseVector  # of one input, as are all outputs
 Findings = tuple[Entity, ...] | tuple[Classification, ...] | tuple[Relation, ...] | tuple[DetectedObject, ...]
-Output = Vector | Findings
+Output = Vector | Findings | Data
 # Of a batch: by name, one entry for each input; None in the place of an input that does not want this output.
 Outputs = Mapping[str, Array | Sequence[Output | None]]
 
@@ -218,7 +261,8 @@ class Adapter(Protocol):
         Returns each output on the CPU, one entry for each input in order: `dense` is a float32 array of shape
         [batch, dims], `score` one of shape [batch], `sparse` a list of SparseVector, `multivector` a list of float32
         arrays of shape [tokens, dims], `entities` a list of tuples of Entity by start, `classifications`, `relations`
-        and `objects` lists of tuples of Classification, Relation and DetectedObject, the best first.
+        and `objects` lists of tuples of Classification, Relation and DetectedObject, the best first, `data` a list of
+        Data for inputs with a schema.
         """
 
     def unload(self) -> None:
@@ -247,6 +291,17 @@ class TakesLoras(Protocol):
         Raises:
             LoadError: what is missing or wrong, or cannot be computed.
         """
+
+
+@runtime_checkable
+class HasTasks(Protocol):
+    """An adapter that reads the LoRAs which its weights have inside, one for each of `ModelSpec.tasks`.
+
+    `load` refuses weights that lack one. Inputs run with one as with any other: see `Prepared.lora`.
+    """
+
+    def lora_of_task(self, task: str) -> Any:
+        """The LoRA of one of these tasks."""
 
 
 @runtime_checkable

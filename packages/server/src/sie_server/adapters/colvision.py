@@ -1,113 +1,36 @@
 """Page images and queries as one vector for each token, to be compared token by token: ColPali and its kin.
 
 A language model reads a page as image tokens among a few words, or a query, and every token's last state becomes a unit
-vector. Texts are read as queries whoever asks: the models know no other way to read one. Published as ColPali and
-ColQwen2 (Faysse et al. 2024, arXiv 2407.01449), in the layout of `ColPaliForRetrieval` and `ColQwen2ForRetrieval`.
+vector. Texts are read as queries whoever asks: the models know no other way to read one. Published as ColPali and its
+descendants (Faysse et al. 2024, arXiv 2407.01449), in the layout of `ColPaliForRetrieval` and `ColQwen2ForRetrieval` of
+transformers, or in that of `ColQwen2_5` and `ColIdefics3` of colpali-engine, whose models are LoRAs on top of a base.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 import torch
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.base import (
-    Capabilities,
-    Input,
-    LoadError,
-    ModelSpec,
-    Outputs,
-    Picture,
-    Prepared,
-    UnsupportedInputError,
-)
+from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Picture, Prepared, UnsupportedInputError
 from sie_server.adapters.shared import decoder
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
-from sie_server.adapters.shared.eyes import Eye, QwenEye, SiglipEye
+from sie_server.adapters.shared.eyes import Eye
 from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
 from sie_server.adapters.shared.linear import Dense
+from sie_server.adapters.shared.lora import Lora, Place, Targets, Tensors, loras_of, mix, read_lora
+from sie_server.adapters.shared.page_families import FAMILIES, Family
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.prenorm import PackedPreNorm
 from sie_server.adapters.shared.rope import AXES
 from sie_server.adapters.shared.torch_use import precision, sent
 from sie_server.adapters.shared.varlen import pack
-from sie_server.adapters.shared.wording import Page, Reader, Wording
-from sie_server.core.lifecycle import ErrorClass
+from sie_server.adapters.shared.wording import Page, Reader
 
-# (the configuration, the tensors, the folder, the device, the dtype, how many tokens an image may have)
-Open = Callable[[Mapping[str, Any], Checkpoint, Path, str, torch.dtype, int], Eye]
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A family: the model inside, its words, its eye, and what its language model's configuration leaves out.
-
-    `has_axes`: positions count time, rows and columns.
-    """
-
-    inside: str
-    wording: Wording
-    open: Open
-    text: Mapping[str, Any]
-    has_axes: bool = False
-
-
-def _siglip(
-    config: Mapping[str, Any], checkpoint: Checkpoint, folder: Path, device: str, dtype: torch.dtype, most: int
-) -> Eye:
-    eye = SiglipEye(config.get("vision_config") or {}, checkpoint, folder, device, dtype)
-    count = eye.side**2
-    if count > most:
-        raise LoadError(ErrorClass.UNKNOWN, f"an image has {count} tokens, max_sequence_length leaves room for {most}")
-    return eye
-
-
-def _qwen(
-    config: Mapping[str, Any], checkpoint: Checkpoint, folder: Path, device: str, dtype: torch.dtype, most: int
-) -> Eye:
-    return QwenEye(config.get("vision_config") or {}, checkpoint, folder, device, dtype, most)
-
-
-FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
-    {
-        "colpali": Family(
-            "paligemma",
-            Wording(
-                image="<image>",
-                page="<image>{bos}{prompt}\n",
-                query="{bos}{prompt}",
-                page_prompt="Describe the image.",
-                query_prompt="Question: ",
-                bos="<bos>",
-                pad="<pad>",
-            ),
-            _siglip,
-            {"model_type": "gemma", "head_dim": 256, "max_position_embeddings": 8192},
-        ),
-        "colqwen2": Family(
-            "qwen2_vl",
-            Wording(
-                image="<|image_pad|>",
-                page="{prompt}",
-                query="{prompt}",
-                page_prompt=(
-                    "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Describe the image.<|im_end|>"
-                    "<|endoftext|>"
-                ),
-                query_prompt="Query: ",
-                bos="",
-                pad="<|endoftext|>",
-            ),
-            _qwen,
-            {"model_type": "qwen2_vl_text", "max_position_embeddings": 32768, "rms_norm_eps": 1e-5},
-            has_axes=True,
-        ),
-    }
-)
+HEAD: Final = -1  # the block of the projection, for LoRAs: it is none
+PROJECTION: Final = "projection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +41,7 @@ class Loaded:
     eye: Eye
     language: PackedPreNorm
     projection: Dense
+    targets: Targets
     has_axes: bool
 
 
@@ -143,20 +67,26 @@ class ColVisionAdapter:
         folder, config, tensors = read_model(self._spec.source)
         expect(config, "model_type", *FAMILIES)
         family = FAMILIES[str(config["model_type"])]
-        whole = config.get("vlm_config") or {}
+        whole = config.get("vlm_config") or config
+        expect(whole, "mask_non_image_embeddings", False, None)
         text = _text_config(family, whole)
         dtype, shape = precision(self._spec.precision, device), decoder.read_shape(text)
-        bare = {bare_name(name): tensor for name, tensor in tensors.items()}
+        bare = _renamed(tensors)
         named = Checkpoint(bare, lambda name: name, device)
         length = min(self._spec.max_sequence_length or shape.positions, shape.positions)
         with fitting(device):
             language = PackedPreNorm(shape, decoder.read_weights(bare, text, shape, device, dtype), device)
             reader = Reader(folder, family.wording, length, language.vocabulary)
             eye = family.open(whole, named, folder, device, dtype, reader.room)
-            weight, bias = (named.get(f"embedding_proj_layer.{part}", dtype=dtype) for part in ("weight", "bias"))
+            weight = named.get(f"{family.projection}.weight", dtype=dtype)
+            bias = named.get(f"{family.projection}.bias", dtype=dtype)
+        if eye.largest is not None:
+            reader.check(eye.largest)
         check_dims(self._spec, "multivector", len(weight))
+        places = {**decoder.places(text, shape), family.projection: Place(HEAD, PROJECTION, 0, *weight.shape)}
+        targets = Targets(places, _renamed, device, dtype)
         self._device = device
-        self._held.fill(Loaded(reader, eye, language, Dense(weight, bias), family.has_axes), device)
+        self._held.fill(Loaded(reader, eye, language, Dense(weight, bias), targets, family.has_axes), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Token ids of texts as queries, cut at the model's length; of images the resized pixels too."""
@@ -181,9 +111,16 @@ class ColVisionAdapter:
             hidden[sent(_image_places(pages), self._device)] = loaded.eye.see(images).to(hidden.dtype)
         if images and loaded.has_axes:
             packed = replace(packed, positions=sent(_positions(pages), self._device))
-        hidden, lengths = loaded.language.encode_states(hidden, packed)
-        vectors = unit(loaded.projection(hidden).float()).cpu().numpy()
-        return {"multivector": np.split(vectors, np.cumsum(lengths)[:-1])}
+        loras = loras_of(batch)
+        hidden, lengths = loaded.language.encode_states(hidden, packed, loras=loras)
+        projected, mixed = loaded.projection(hidden), mix(loras, lengths, self._device)
+        if mixed is not None:
+            mixed.add(HEAD, PROJECTION, hidden, projected)
+        return {"multivector": np.split(unit(projected.float()).cpu().numpy(), np.cumsum(lengths)[:-1])}
+
+    def read_lora(self, folder: str) -> Lora:
+        """A LoRA for the language model and the projection, as colpali-engine trains them."""
+        return read_lora(folder, self._held.parts().targets)
 
     def unload(self) -> None:
         """Drop weights and buffers."""
@@ -192,11 +129,15 @@ class ColVisionAdapter:
 
 def bare_name(name: str) -> str:
     """A tensor's name without the names of what is around it: they differ between releases of transformers."""
-    for around in ("vlm.", "model.", "language_model.", "model."):
+    for around in ("vlm.", "model.", "language_model.", "text_model.", "model."):
         name = name.removeprefix(around)
     if name.startswith("vision_tower."):
         return f"vision_model.{name.removeprefix('vision_tower.').removeprefix('vision_model.')}"
     return name
+
+
+def _renamed(tensors: Tensors) -> dict[str, torch.Tensor]:
+    return {bare_name(name): tensor for name, tensor in tensors.items()}
 
 
 def _text_config(family: Family, whole: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,8 +148,7 @@ def _text_config(family: Family, whole: Mapping[str, Any]) -> dict[str, Any]:
     text = {**family.text, **said, "model_type": own}
     if family.has_axes:
         _need_axes(text)
-        return text
-    return {**text, "is_causal": False}  # PaliGemma reads its prompt both ways, and a prompt is all there is
+    return text
 
 
 def _need_axes(text: dict[str, Any]) -> None:
@@ -219,16 +159,13 @@ def _need_axes(text: dict[str, Any]) -> None:
 def _page(loaded: Loaded, given: Input) -> Prepared:
     if not isinstance(given, Picture):
         raise UnsupportedInputError("the model reads texts and images, one at a time")
-    pixels = loaded.eye.read(given)
-    return loaded.reader.page(pixels, loaded.eye.grid(pixels), has_axes=loaded.has_axes)
+    return loaded.reader.page(loaded.eye.read(given), has_axes=loaded.has_axes)
 
 
 def _image_places(pages: Sequence[Page]) -> Array:
     """Where the image tokens of a batch are: int64 [image tokens]."""
     starts = np.cumsum([0, *(len(each.ids) for each in pages)])
-    return np.concatenate(
-        [start + each.start + np.arange(each.count) for start, each in zip(starts, pages, strict=False)]
-    )
+    return np.concatenate([start + each.image for start, each in zip(starts, pages, strict=False)])
 
 
 def _positions(pages: Sequence[Page]) -> Array:

@@ -3,7 +3,7 @@
 Options: `pooling`, `normalize`, `end_token`, and `is_causal`, which beats the same key of a decoder's configuration.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,18 +15,23 @@ from sie_server.adapters.shared.layout import Layout, read_layout
 from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
 from sie_server.adapters.shared.pooling import pool, unit
 from sie_server.adapters.shared.projection import Chain, linked, read_dense
+from sie_server.adapters.shared.task_loras import read_task_loras
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in memory. `chain` are the dense layers behind the pooling, mostly none."""
+    """A model in memory. `chain` are the dense layers behind the pooling, `tasks` the LoRAs inside the weights.
+
+    Both are mostly none.
+    """
 
     tokenizer: TextTokenizer
     encoder: Encoder
     layout: Layout
     chain: Chain
+    tasks: Mapping[str, Lora]
 
 
 class DenseAdapter:
@@ -57,7 +62,8 @@ class DenseAdapter:
         check_dims(self._spec, "dense", len(chain[-1].weight) if chain else architecture.width)
         with fitting(device):
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
-        self._held.fill(Loaded(tokenizer, encoder, layout, chain), device)
+        tasks = read_task_loras(self._spec.tasks, folder, config, tensors, encoder.targets)
+        self._held.fill(Loaded(tokenizer, encoder, layout, chain, tasks), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Token ids, cut at the model's length."""
@@ -86,6 +92,10 @@ class DenseAdapter:
     def read_lora(self, folder: str) -> Lora:
         """A LoRA for the encoder."""
         return read_lora(folder, self._held.parts().encoder.targets)
+
+    def lora_of_task(self, task: str) -> Lora:
+        """The LoRA for a task that the weights have inside."""
+        return self._held.parts().tasks[task]
 
     def unload(self) -> None:
         """Drop weights and buffers."""

@@ -1,8 +1,11 @@
 """Entities of any kind, named by the caller: GLiNER (arXiv:2311.08526) and NuNER Zero (arXiv:2402.15343).
 
+Some find relations between these entities as well, and in the same pass.
+
 Labels and text are read together by an encoder of `shared.architectures`, or in bi-encoders each by one of its own
 (`shared.gliner_labels`); `shared.gliner_heads` says what is an entity.
-Options, of the model and of a request: `threshold`, `flat_ner`, `multi_label`, `merge_adjacent_entities`.
+Options, of the model and of a request: `threshold`, `flat_ner`, `multi_label`, `merge_adjacent_entities`; of models
+with relations `relation_labels` (none) and `relation_threshold` (`threshold`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +23,18 @@ from sie_server.adapters.base import (
     ModelSpec,
     Outputs,
     Prepared,
+    Relation,
+    UnsupportedInputError,
     labelled_texts,
 )
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
+from sie_server.adapters.shared.entity_pairs import PairHead, of_window, read_pair_head, within
 from sie_server.adapters.shared.gliner_config import read_gliner_config
 from sie_server.adapters.shared.gliner_heads import Head, WordLayers, read_head, read_word_layers
 from sie_server.adapters.shared.gliner_labels import LabelText, LabelVectors, read_label_vectors
-from sie_server.adapters.shared.gliner_reader import Bounds, GlinerReader, Reading, layout_of
+from sie_server.adapters.shared.gliner_reader import Bounds, GlinerReader, Reading, Window, layout_of
 from sie_server.adapters.shared.held import Held, fitting
+from sie_server.adapters.shared.relations import Triples, strongest
 from sie_server.adapters.shared.spans import Spans, choose, join
 from sie_server.adapters.shared.torch_use import precision
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
@@ -36,17 +43,21 @@ from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 WINDOW_TOKENS: Final = 4096
 # Tokens of one text over all its windows, where the catalogue does not say.
 TEXT_TOKENS: Final = 16384
+MAX_RELATIONS: Final = 100_000  # of one text, where a threshold near 0 lets nearly everything pass
+NO_SPANS: Final = Spans(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 _ENCODER: Final = "token_rep_layer.bert_layer.model."
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which proposals become entities."""
+    """Which proposals become entities, and which relations are looked for between them."""
 
     threshold: float = 0.5
     flat_ner: bool = True
     multi_label: bool = False
     merge_adjacent_entities: bool = False
+    relation_labels: tuple[str, ...] = ()
+    relation_threshold: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,17 @@ class Loaded:
     layers: WordLayers
     head: Head
     labels: LabelVectors | None
+    pairs: PairHead | None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A window on its way: the proposals, and the vectors of its words and of relations, each [number, width]."""
+
+    window: Window
+    spans: Spans
+    words: torch.Tensor
+    relations: torch.Tensor
 
 
 class GlinerAdapter:
@@ -79,8 +101,10 @@ class GlinerAdapter:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Entities; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"entities"}), pads=self._held.pads)
+        """Entities, and relations where the model finds them; accelerators pad inside attention."""
+        relates = self._held.parts().pairs is not None
+        outputs = {"entities", "relations"} if relates else {"entities"}
+        return Capabilities(outputs=frozenset(outputs), pads=self._held.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -105,17 +129,22 @@ class GlinerAdapter:
             )
             head = read_head(tensors, config, device)
             labels = read_label_vectors(folder, tensors, config, device, dtype)
-        self._held.fill(Loaded(reader, encoder, layers, head, labels), device)
+            relates = config.relation_token is not None
+            pairs = read_pair_head(tensors, config.width, config.max_width, device) if relates else None
+        self._held.fill(Loaded(reader, encoder, layers, head, labels, pairs), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Labels and words as token ids, a long text in several windows.
 
         Raises:
-            UnsupportedInputError: no labels, too many for the model, or something else than a text with labels.
+            UnsupportedInputError: no labels, too many for the model, relations for a model that finds none, or
+                something else than a text with labels.
         """
         texts, loaded = labelled_texts(inputs), self._held.parts()
         choices = [read_choice({**self._spec.options, **each.options}) for each in texts]
-        readings = loaded.reader.read(texts)
+        if loaded.pairs is None and any(choice.relation_labels for choice in choices):
+            raise UnsupportedInputError("the model finds no relations; leave out options.relation_labels")
+        readings = loaded.reader.read(texts, [choice.relation_labels for choice in choices])
         sets = {each.labels: loaded.labels.read(each.labels) for each in texts} if loaded.labels else {}
         tasks = [
             Task(text, choice, reading, sets.get(text.labels, ()))
@@ -127,15 +156,18 @@ class GlinerAdapter:
         ]
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
-        """The entities of each text by first character."""
+        """The entities of each text by first character, and its relations, the best first."""
         loaded = self._held.with_threads(threads)
         tasks: list[Task] = [each.payload for each in batch]
-        spans = iter(_proposals(loaded, tasks) if any(task.reading.windows for task in tasks) else ())
-        found = []
+        looks = iter(_looks(loaded, tasks) if any(task.reading.windows for task in tasks) else ())
+        entities, relations = [], []
         for task in tasks:
-            parts = [(window.first_word, next(spans)) for window in task.reading.windows]
-            found.append(entities_of(task, join(parts)) if parts else ())
-        return {"entities": found}
+            parts = [next(looks) for _ in task.reading.windows]
+            kept = _kept(task, join([(each.window.first_word, each.spans) for each in parts])) if parts else NO_SPANS
+            entities.append(entities_of(task, kept))
+            wants = loaded.pairs is not None and bool(task.choice.relation_labels)
+            relations.append(relations_of(loaded.pairs, task, kept, parts) if wants and loaded.pairs else None)
+        return {"entities": entities} if loaded.pairs is None else {"entities": entities, "relations": relations}
 
     def unload(self) -> None:
         """Drop weights and buffers."""
@@ -143,25 +175,33 @@ class GlinerAdapter:
 
 
 @torch.inference_mode()
-def _proposals(loaded: Loaded, tasks: Sequence[Task]) -> list[Spans]:
-    """Of each window of each task."""
+def _looks(loaded: Loaded, tasks: Sequence[Task]) -> list[Look]:
+    """At each window of each task."""
     windows = [(task, window) for task in tasks for window in task.reading.windows]
     hidden, lengths = loaded.encoder.encode([window.ids for _, window in windows], first_only=False)
     starts = np.cumsum([0, *lengths[:-1]])
     placed = list(zip(starts, windows, strict=True))
     words = [start + window.words for start, (_, window) in placed]
     of_words = loaded.layers.in_order(loaded.layers.at(hidden, words), [len(each) for each in words])
+    of_relations: Sequence[torch.Tensor] = [of_words[:0]] * len(windows)
     if loaded.labels is None:
-        of_labels = loaded.layers.at(hidden, [start + task.reading.labels for start, (task, _) in placed])
-        rows = _slices([len(task.reading.labels) for task, _ in windows])
+        markers = loaded.layers.at(hidden, [start + task.reading.labels for start, (task, _) in placed])
+        of_windows = torch.split(markers, [len(task.reading.labels) for task, _ in windows])
+        counts = [len(task.asked.labels) for task, _ in windows]
+        of_labels = torch.cat([each[:count] for each, count in zip(of_windows, counts, strict=True)])
+        of_relations = [each[count:] for each, count in zip(of_windows, counts, strict=True)]
+        rows = _slices(counts)
     else:
         sets = {task.asked.labels: task.labels for task, _ in windows}
         of_labels = loaded.labels.of([each for labels in sets.values() for each in labels])
         places = dict(zip(sets, _slices([len(labels) for labels in sets]), strict=True))
         rows = [places[task.asked.labels] for task, _ in windows]
     logits = loaded.head.logits(of_words, of_labels, list(zip(map(len, words), rows, strict=True)))
-    thresholds = (task.choice.threshold for task, _ in windows)
-    return [loaded.head.spans(each, threshold) for each, threshold in zip(logits, thresholds, strict=True)]
+    parts = zip(windows, logits, torch.split(of_words, [*map(len, words)]), of_relations, strict=True)
+    return [
+        Look(window, loaded.head.spans(each, task.choice.threshold), own, relations)
+        for (task, window), each, own, relations in parts
+    ]
 
 
 def _slices(counts: Sequence[int]) -> list[slice]:
@@ -183,13 +223,20 @@ def _label_tokens(loaded: Loaded, tasks: Sequence[Task]) -> list[int]:
 
 def read_choice(options: Mapping[str, Any]) -> Choice:
     """The options of one text, which are checked before they come here."""
-    return Choice(**{each.name: options[each.name] for each in fields(Choice) if each.name in options})
+    known = {each.name: options[each.name] for each in fields(Choice) if each.name in options}
+    related = tuple(known.pop("relation_labels", ()))
+    choice = Choice(**known)
+    threshold = known.get("relation_threshold", choice.threshold)
+    return replace(choice, relation_labels=related, relation_threshold=threshold)
 
 
-def entities_of(task: Task, proposals: Spans) -> tuple[Entity, ...]:
-    """What of the proposals is kept, in characters."""
+def _kept(task: Task, proposals: Spans) -> Spans:
+    return choose(proposals, flat=task.choice.flat_ner, multi_label=task.choice.multi_label)
+
+
+def entities_of(task: Task, kept: Spans) -> tuple[Entity, ...]:
+    """What is kept, in characters."""
     choice, text, words = task.choice, task.asked.text, task.reading.words
-    kept = choose(proposals, flat=choice.flat_ner, multi_label=choice.multi_label)
     starts, ends = words[kept.firsts, 0].tolist(), words[kept.lasts, 1].tolist()
     labels = [task.asked.labels[label] for label in kept.labels]
     found = [
@@ -197,6 +244,25 @@ def entities_of(task: Task, proposals: Spans) -> tuple[Entity, ...]:
         for start, end, label, score in zip(starts, ends, labels, kept.scores.tolist(), strict=True)
     ]
     return tuple(merged(found, text) if choice.merge_adjacent_entities else found)
+
+
+@torch.inference_mode()
+def relations_of(pairs: PairHead, task: Task, kept: Spans, looks: Sequence[Look]) -> tuple[Relation, ...]:
+    """What two of the entities that are kept have to do with each other, where one window holds both."""
+    found: list[Triples] = []
+    for look in looks:
+        first = look.window.first_word
+        places = within(kept, first, len(look.window.words))
+        own = of_window(kept, places, first)
+        found += pairs.triples(look.words, own, places, look.relations, task.choice.relation_threshold)
+    if not found:
+        return ()
+    labels, text, words = task.choice.relation_labels, task.asked.text, task.reading.words
+    best = strongest(found, len(labels), MAX_RELATIONS)
+    starts, ends = words[kept.firsts, 0].tolist(), words[kept.lasts, 1].tolist()
+    told = [text[start:end] for start, end in zip(starts, ends, strict=True)]
+    rows = zip(*(each.tolist() for each in (best.heads, best.tails, best.relations, best.scores)), strict=True)
+    return tuple(Relation(told[head], told[tail], labels[relation], score) for head, tail, relation, score in rows)
 
 
 def merged(entities: Sequence[Entity], text: str) -> Iterator[Entity]:

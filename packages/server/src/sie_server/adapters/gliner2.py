@@ -1,13 +1,14 @@
-"""Entities, or classes of a text, of any kind, named by the caller: GLiNER2 (arXiv:2507.18546), the models with spans.
+"""Entities, classes or data of a text, of any kind, named by the caller: GLiNER2 (arXiv:2507.18546), those with spans.
 
 Labels and text are read together by an encoder of `shared.architectures`; `shared.gliner2_head` says what is an entity.
-Each label is judged by itself: entities of one label share no words, those of different labels may.
+Each label is judged by itself: entities of one label share no words, those of different labels may. Data in the form of
+a schema are made by `shared.gliner2_data`.
 
-Options, of the model and of a request: `findings` (entities or classifications), `threshold` (0.5 of entities, 0 of
-classifications), and for classifications `multi_label` (false) and `task` ("classification"), what the labels are of.
+Options, of the model and of a request: `findings` (entities or classifications), `threshold` (0 of classifications,
+else 0.5), and for classifications `multi_label` (false) and `task` ("classification"), what the labels are of.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,44 +19,50 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.base import (
     Capabilities,
     Classification,
+    Data,
     Entity,
     Input,
     Labelled,
     ModelSpec,
+    Output,
     Outputs,
     Prepared,
     labelled_texts,
 )
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.gliner2_config import read_gliner2_config
+from sie_server.adapters.shared.gliner2_data import Place, data_of, pieces_of, seen, sheet_of
 from sie_server.adapters.shared.gliner2_head import Gliner2Head, read_gliner2_head
-from sie_server.adapters.shared.gliner2_reader import CLASS, ENTITY, Form, Gliner2Reader
+from sie_server.adapters.shared.gliner2_reader import CLASS, ENTITY, Form, Gliner2Reader, Sheet
 from sie_server.adapters.shared.gliner_reader import CONTEXT_WORDS, Bounds, Layout, Reading
 from sie_server.adapters.shared.held import Held, fitting
 from sie_server.adapters.shared.ranking import ranked
-from sie_server.adapters.shared.spans import Spans, choose, join
+from sie_server.adapters.shared.spans import Spans, join
 from sie_server.adapters.shared.torch_use import precision, sent
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
+from sie_server.core.schema import NOTHING, Schema
 
 # As for GLiNER: tokens of one window, and of all windows of a text where the catalogue does not say.
 WINDOW_TOKENS: Final = 4096
 TEXT_TOKENS: Final = 16384
-ENTITIES, CLASSIFICATIONS = "entities", "classifications"
+ENTITIES, CLASSIFICATIONS, DATA = "entities", "classifications", "data"
 _ENCODER: Final = "encoder."
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is wanted of one text."""
+    """What is wanted of one text: entities, classifications or data."""
 
-    form: Form
+    wants: str
+    sheet: Sheet
     threshold: float
     multi_label: bool
+    schema: Schema = NOTHING
 
     @property
-    def classifies(self) -> bool:
-        """Whether classes of the whole text are wanted, not entities."""
-        return self.form.marker == CLASS
+    def is_whole(self) -> bool:
+        """Whether all that is wanted is said by the beginning of the text: what the whole of it is."""
+        return all(form.marker == CLASS for form in self.sheet.forms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +92,8 @@ class Gliner2Adapter:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Entities and classifications; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({ENTITIES, CLASSIFICATIONS}), pads=self._held.pads)
+        """Entities, classifications and data; accelerators pad inside attention."""
+        return Capabilities(outputs=frozenset({ENTITIES, CLASSIFICATIONS, DATA}), pads=self._held.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -116,10 +123,10 @@ class Gliner2Adapter:
                 than a text with labels.
         """
         texts = labelled_texts(inputs)
-        choices = [read_choice(each.labels, {**self._spec.options, **each.options}) for each in texts]
+        choices = [read_choice(each, {**self._spec.options, **each.options}) for each in texts]
         readings = self._held.parts().reader.read(
-            [(text.text, choice.form) for text, choice in zip(texts, choices, strict=True)],
-            whole=[choice.classifies for choice in choices],
+            [(text.text, choice.sheet) for text, choice in zip(texts, choices, strict=True)],
+            whole=[choice.is_whole for choice in choices],
         )
         return [
             Prepared(sum(len(window.ids) for window in reading.windows), reading.truncated, Task(text, choice, reading))
@@ -128,31 +135,34 @@ class Gliner2Adapter:
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
-        """The entities of each text by first character, or its classes, the best first."""
+        """The entities of each text by first character, or its classes, the best first, or its data."""
         loaded = self._held.with_threads(threads)
         tasks: list[Task] = [each.payload for each in batch]
         states = iter(_states(loaded, tasks))
-        entities: list[tuple[Entity, ...] | None] = []
-        classes: list[tuple[Classification, ...] | None] = []
-        for task in tasks:
-            parts = [next(states) for _ in task.reading.windows]
-            wants_classes = task.choice.classifies
-            classes.append(_classes(loaded.head, task, parts[0]) if wants_classes else None)
-            entities.append(None if wants_classes else _entities(loaded.head, task, parts))
-        return {ENTITIES: entities, CLASSIFICATIONS: classes}
+        parts = [[next(states) for _ in task.reading.windows] for task in tasks]
+        return {
+            wants: [
+                find(loaded.head, task, part) if task.choice.wants == wants else None
+                for task, part in zip(tasks, parts, strict=True)
+            ]
+            for wants, find in FIND.items()
+        }
 
     def unload(self) -> None:
         """Drop weights and buffers."""
         self._held.drop()
 
 
-def read_choice(labels: tuple[str, ...], options: Mapping[str, Any]) -> Choice:
-    """The options of one text, which are checked before they come here."""
-    classifies = options.get("findings", ENTITIES) == CLASSIFICATIONS
-    name = str(options.get("task", "classification")) if classifies else ENTITIES
-    threshold = options.get("threshold", 0.0 if classifies else 0.5)
-    form = Form(name, CLASS if classifies else ENTITY, labels)
-    return Choice(form, float(threshold), bool(options.get("multi_label", False)))
+def read_choice(asked: Labelled, options: Mapping[str, Any]) -> Choice:
+    """What is wanted of one text; the options are checked before they come here."""
+    multi_label = bool(options.get("multi_label", False))
+    if asked.schema is not None:
+        return Choice(DATA, sheet_of(asked.schema), float(options.get("threshold", 0.5)), multi_label, asked.schema)
+    if options.get("findings", ENTITIES) == ENTITIES:
+        form = Form(ENTITIES, ENTITY, asked.labels)
+        return Choice(ENTITIES, Sheet((form,)), float(options.get("threshold", 0.5)), multi_label)
+    form = Form(str(options.get("task", "classification")), CLASS, asked.labels)
+    return Choice(CLASSIFICATIONS, Sheet((form,)), float(options.get("threshold", 0.0)), multi_label)
 
 
 def _states(loaded: Loaded, tasks: Sequence[Task]) -> list[torch.Tensor]:
@@ -166,8 +176,8 @@ def _at(states: torch.Tensor, places: Array) -> torch.Tensor:
     return states[sent(places, states.device)]
 
 
-def _classes(head: Gliner2Head, task: Task, states: torch.Tensor) -> tuple[Classification, ...]:
-    logits = head.classes(_at(states, task.reading.labels[1:]))[:, 0]
+def _classes(head: Gliner2Head, task: Task, parts: Sequence[torch.Tensor]) -> tuple[Classification, ...]:
+    logits = head.classes(_at(parts[0], task.reading.labels[1:]))[:, 0]
     scores = (logits.sigmoid() if task.choice.multi_label else logits.softmax(0)).tolist()
     return ranked(task.asked.labels, scores, task.choice.threshold)
 
@@ -176,26 +186,37 @@ def _entities(head: Gliner2Head, task: Task, parts: Sequence[torch.Tensor]) -> t
     proposals: list[tuple[int, Spans]] = []
     for window, states in zip(task.reading.windows, parts, strict=True):
         markers = _at(states, task.reading.labels)
-        if not head.is_there(markers[0]):
+        if not head.count(markers[0]):
             continue
-        words, queries = _at(states, window.words), head.queries(markers[1:])
+        words, (queries,) = _at(states, window.words), head.queries(markers[1:], 1)
         (logits,) = head.spans.logits(words, queries, [(len(words), slice(0, len(queries)))])
         proposals.append((window.first_word, head.spans.spans(logits, task.choice.threshold)))
     return entities_of(task, join(proposals)) if proposals else ()
 
 
 def entities_of(task: Task, proposals: Spans) -> tuple[Entity, ...]:
-    """What of the proposals is kept, label by label, in characters; a full stop that was put behind a text is cut."""
-    text, words = task.asked.text, task.reading.words
-    found = []
-    for number, label in enumerate(task.asked.labels):
-        own = proposals.at(np.flatnonzero(proposals.labels == number))
-        kept = choose(own, flat=True, multi_label=False)
-        starts = words[kept.firsts, 0].tolist()
-        ends = np.minimum(words[kept.lasts, 1], len(text)).tolist()
-        found += [
-            Entity(text[start:end], label, score, start, end)
-            for start, end, score in zip(starts, ends, kept.scores.tolist(), strict=True)
-            if start < end
-        ]
+    """What of the proposals is kept, label by label, in characters."""
+    found = [
+        Entity(text, label, score, start, end)
+        for number, label in enumerate(task.asked.labels)
+        for text, score, start, end in pieces_of(
+            task.asked.text, task.reading.words, proposals.at(np.flatnonzero(proposals.labels == number))
+        )
+    ]
     return tuple(sorted(found, key=lambda each: each.start))
+
+
+def _data(head: Gliner2Head, task: Task, parts: Sequence[torch.Tensor]) -> Data:
+    text, choice, reading = task.asked.text, task.choice, task.reading
+    windows = [
+        seen(head, choice.schema, choice.sheet, Place(text, reading, window, states), choice.threshold)
+        for window, states in zip(reading.windows, parts, strict=True)
+    ]
+    return data_of(choice.schema, windows, choice.threshold)
+
+
+FIND: Final[Mapping[str, Callable[[Gliner2Head, Task, Sequence[torch.Tensor]], Output]]] = {
+    ENTITIES: _entities,
+    CLASSIFICATIONS: _classes,
+    DATA: _data,
+}

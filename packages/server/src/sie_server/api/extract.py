@@ -38,8 +38,7 @@ async def extract(context: TaskContext, scope: Scope, body: bytes, outcome: Outc
     def write() -> tuple[str, bytes]:
         return encode_body(extract_reply(request, extracted), accept)
 
-    findings = sum(len(each) for found in extracted.rows if not isinstance(found, Problem) for each in found.values())
-    size = BYTES_PER_FINDING * (findings + len(extracted.rows))
+    size = BYTES_PER_FINDING * sum(map(_size, extracted.rows))
     media, payload = write() if size < OFF_LOOP_BYTES else await context.pipeline.run(write)
     return media, payload, timing_headers(extracted.cost)
 
@@ -49,12 +48,24 @@ def extract_reply(request: ExtractRequest, extracted: Extracted) -> dict[str, An
     found = zip(request.items, extracted.rows, strict=True)
     return {
         "model": extracted.model,
-        "items": [_result(id_of(item, at), row) for at, (item, row) in enumerate(found)],
+        "items": [
+            _result(id_of(item, at), row, tells_evidence=extracted.tells_evidence)
+            for at, (item, row) in enumerate(found)
+        ],
         "usage": usage(extracted.cost),
     }
 
 
-def _result(name: str, found: Found) -> ExtractResult:
+def _size(found: Found) -> int:
+    """How much there is to write, in findings."""
+    if isinstance(found, Problem):
+        return 1
+    return 1 + sum(
+        sum(1 for _ in each.pieces()) if isinstance(each, base.Data) else len(each) for each in found.values()
+    )
+
+
+def _result(name: str, found: Found, *, tells_evidence: bool) -> ExtractResult:
     result: ExtractResult = {
         "id": name,
         "entities": [],
@@ -66,7 +77,29 @@ def _result(name: str, found: Found) -> ExtractResult:
     if isinstance(found, Problem):
         result["error"] = {"code": str(found.code), "message": found.message}
         return result
-    for each in (finding for findings in found.values() for finding in findings):
+    for findings in found.values():
+        if isinstance(findings, base.Data):
+            result["data"] = _told(findings.values, tells_evidence=tells_evidence)
+        else:
+            _add(result, findings)
+    return result
+
+
+def _told(value: base.Value, *, tells_evidence: bool) -> Any:
+    """Data as the caller's schema has them, or with what the model knows of each text in its place."""
+    match value:
+        case base.Piece(text, score, start, end):
+            return {"text": text, "score": score, "start": start, "end": end} if tells_evidence else text
+        case None:
+            return None
+        case tuple():
+            return [_told(each, tells_evidence=tells_evidence) for each in value]
+        case _:
+            return {name: _told(each, tells_evidence=tells_evidence) for name, each in value.items()}
+
+
+def _add(result: ExtractResult, findings: base.Findings) -> None:
+    for each in findings:
         match each:
             case base.Entity(text, label, score, start, end):
                 entity: Entity = {
@@ -85,4 +118,3 @@ def _result(name: str, found: Found) -> ExtractResult:
                 result["relations"].append(found_one)
             case base.DetectedObject(label, score, bbox):
                 result["objects"].append(DetectedObject(label=label, score=score, bbox=list(bbox)))
-    return result

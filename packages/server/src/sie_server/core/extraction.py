@@ -9,9 +9,17 @@ from typing import Any, Final
 from sie_protocol.catalog import ExtractTask, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import MAX_LABELS, ExtractParams
-from sie_server.core.options import EXTRACT_OPTIONS, invalid, may_cut, merged_options, no_such_task, shown
+from sie_server.core.options import (
+    EXTRACT_OPTIONS,
+    MAX_LABEL_CHARS,
+    invalid,
+    may_cut,
+    merged_options,
+    no_such_task,
+    shown,
+)
+from sie_server.core.schema import Schema, read_schema
 
-MAX_LABEL_CHARS: Final = 1000
 AGGREGATIONS: Final = ("first", "average", "max", "simple")
 MAX_COUNT: Final = 1_000_000  # of tokens, objects or findings; no model reads or gives more
 FINDINGS: Final = ("entities", "classifications")
@@ -22,14 +30,20 @@ SLOT: Final = "{}"
 class ExtractOptions:
     """One extract request, resolved: labels in the caller's order, and those options that the caller or profile set.
 
-    `reads_entities`: every item says which entities are in its text. `may_cut`: an item that is too long loses its end,
-    else it is refused.
+    `schema`: data of this form are wanted, and no labels. `reads_entities`: every item says which entities are in its
+    text. `may_cut`: an item that is too long loses its end, else it is refused.
     """
 
     labels: tuple[str, ...]
     options: Mapping[str, Any]
     reads_entities: bool = False
     may_cut: bool = True
+    schema: Schema | None = None
+
+    @property
+    def tells_evidence(self) -> bool:
+        """Whether data say of each text how sure the model is of it, and where it stands."""
+        return bool(self.options.get("evidence", False))
 
 
 def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions:
@@ -41,7 +55,8 @@ def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions
     task = model.tasks.extract
     if task is None:
         raise no_such_task(model, "extract")
-    for name in ("output_schema", "instruction"):
+    cannot = ("instruction",) if task.output_schema == "optional" else ("instruction", "output_schema")
+    for name in cannot:
         if getattr(params, name) is not None:
             raise invalid(f"model '{model.sie_id}' cannot use {name}; leave it out")
     merged = merged_options(model, params.options or {})
@@ -50,15 +65,22 @@ def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions
         is_right, expected = CHECKS[name]
         if not is_right(value):
             raise invalid(f"options.{name} is {shown(value)}; expected {expected}")
-    labels = _labels(model, task, params.labels or [])
-    return ExtractOptions(labels, options, task.entities == "required", may_cut(merged))
+    schema = None
+    if params.output_schema is None:
+        labels = _labels(model, task, params.labels or [])
+    else:
+        if params.labels:
+            raise invalid("the request has params.labels and params.output_schema; send one of them in a request")
+        labels, schema = (), read_schema(params.output_schema)
+    return ExtractOptions(labels, options, task.entities == "required", may_cut(merged), schema)
 
 
 def _labels(model: ModelConfig, task: ExtractTask, labels: list[str]) -> tuple[str, ...]:
     if labels and task.labels == "none":
         raise invalid(f"model '{model.sie_id}' reads no labels; leave them out")
     if not labels and task.labels == "required":
-        raise invalid(f"model '{model.sie_id}' looks for what labels name; send params.labels")
+        instead = " or params.output_schema" if task.output_schema == "optional" else ""
+        raise invalid(f"model '{model.sie_id}' looks for what labels name; send params.labels{instead}")
     if len(labels) > MAX_LABELS:
         raise Problem(ErrorCode.INPUT_TOO_LONG, f"the request has {len(labels)} labels, the limit is {MAX_LABELS}")
     seen: set[str] = set()
@@ -109,6 +131,12 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MAX_LABEL_CHARS and bool(value.strip())
 
 
+def _is_labels(value: object) -> bool:
+    if not isinstance(value, list) or len(value) > MAX_LABELS:
+        return False
+    return all(map(_is_name, value)) and len(set(value)) == len(value)
+
+
 def _is_findings(value: object) -> bool:
     return value in FINDINGS
 
@@ -125,6 +153,7 @@ CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxy
     {
         "aggregation_strategy": (_is_aggregation, f"one of: {', '.join(AGGREGATIONS)}"),
         "box_threshold": _SHARE,
+        "evidence": _SWITCH,
         "findings": (_is_findings, f"one of: {', '.join(FINDINGS)}"),
         "flat_ner": _SWITCH,
         "hypothesis_template": _TEMPLATE,
@@ -133,6 +162,8 @@ CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxy
         "merge_adjacent_entities": _SWITCH,
         "multi_label": _SWITCH,
         "nms_threshold": _SHARE,
+        "relation_labels": (_is_labels, f"a list of at most {MAX_LABELS} texts, each once"),
+        "relation_threshold": _SHARE,
         "score_threshold": _SHARE,
         "stride": (_is_count, f"a number of tokens, 0 to {MAX_COUNT}"),
         "task": (_is_name, f"a text of at most {MAX_LABEL_CHARS} characters that is not empty"),

@@ -10,10 +10,12 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams
 from sie_server.core.muvera import OPTION as MUVERA
 from sie_server.core.muvera import Muvera, muvera_of
+from sie_server.core.tasks import DOC_TASK, QUERY_TASK
 
 DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 OVERFLOW_POLICIES: Final = ("default", "truncate_text", "error")
 SHOWN_CHARS: Final = 200
+MAX_LABEL_CHARS: Final = 1000  # of any name that a caller gives
 # Which profile a request means; `core.profiles.check_profile` reads them.
 LORA_OPTIONS: Final = ("lora", "lora_id")
 REQUEST_OPTIONS: Final = frozenset({"profile", "is_query", *LORA_OPTIONS})
@@ -22,6 +24,7 @@ EXTRACT_OPTIONS: Final = frozenset(
     {
         "aggregation_strategy",
         "box_threshold",
+        "evidence",
         "findings",
         "flat_ner",
         "hypothesis_template",
@@ -30,6 +33,8 @@ EXTRACT_OPTIONS: Final = frozenset(
         "merge_adjacent_entities",
         "multi_label",
         "nms_threshold",
+        "relation_labels",
+        "relation_threshold",
         "score_threshold",
         "stride",
         "task",
@@ -56,7 +61,7 @@ RUNTIME_OPTIONS: Final = EXTRACT_OPTIONS | frozenset(
     }
 )
 # What a profile may say without weights of its own, and a request may not.
-PROFILE_OPTIONS: Final = frozenset({MUVERA})
+PROFILE_OPTIONS: Final = frozenset({MUVERA, QUERY_TASK, DOC_TASK})
 _SLOT = re.compile(r"\{(text|instruction)\}")
 
 
@@ -111,7 +116,7 @@ def load_options(profile: ProfileConfig) -> dict[str, Any]:
 def load_identity(profile: ProfileConfig) -> tuple[object, ...]:
     """What decides which weights a profile runs on, and how they are loaded; equal ones share.
 
-    A LoRA is no part of it: it goes on top, request by request.
+    A LoRA is no part of it, nor are tasks: they go on top, request by request.
     """
     return profile.adapter, profile.compute_precision, load_options(profile)
 
@@ -168,12 +173,13 @@ def prompt_of(options: Mapping[str, Any], own_instruction: str | None, *, is_que
     """The prompt of one side; `own_instruction` is the caller's, which beats those among the options.
 
     Raises:
-        Problem: INVALID_INPUT for a template or an instruction that is no text.
+        Problem: INVALID_INPUT for an instruction that is no text, or a template that is none with a place for the text.
     """
     instruction = own_instruction or _text(options, "instruction") or _text(options, "default_instruction")
-    template = _text(options, "query_template" if is_query else "doc_template") or "{text}"
+    template = _template(options, "query_template" if is_query else "doc_template") or "{text}"
+    instructed = _template(options, "instructed_query_template")
     if is_query and own_instruction:
-        template = _text(options, "instructed_query_template") or template
+        template = instructed or template
     if not own_instruction and "{instruction}" not in template:
         instruction = ""  # a default fills its place in a template; only the caller's own goes in front of a text
     return Prompt(template, instruction)
@@ -250,6 +256,13 @@ def _text(options: Mapping[str, Any], key: str) -> str:
     if value is not None and not isinstance(value, str):
         raise invalid(f"options.{key} is {shown(value)}; expected a text")
     return value or ""
+
+
+def _template(options: Mapping[str, Any], key: str) -> str:
+    template = _text(options, key)
+    if template and "{text}" not in template:
+        raise invalid(f"options.{key} is {shown(template)}; expected a text with {{text}}, where the input goes")
+    return template
 
 
 def output_types(model: ModelConfig, wanted: object) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from sie_protocol.catalog import (
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.core.muvera import muvera_of
 from sie_server.core.options import LORA_OPTIONS, cut, invalid, load_identity, profile_named, shown
+from sie_server.core.tasks import tasks_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,13 @@ def weights_of(model: ModelConfig) -> Mapping[str, str]:
     return owners
 
 
+def tasks_used(model: ModelConfig) -> tuple[str, ...]:
+    """The tasks of all profiles that run on the weights of the default one, by name."""
+    identity = load_identity(model.profiles[DEFAULT_PROFILE])
+    sharing = (own for own in model.profiles.values() if load_identity(own) == identity)
+    return tuple(sorted({task for own in sharing for task in tasks_of(own.adapter_options) if task is not None}))
+
+
 def profile_id(model: ModelConfig, profile: str) -> str:
     """The name by which callers ask for a profile of a model."""
     return model.sie_id if profile == DEFAULT_PROFILE else f"{model.sie_id}{PROFILE_SEPARATOR}{profile}"
@@ -82,11 +90,12 @@ def offered(model: ModelConfig, profile: str) -> ModelConfig:
     """The model as callers of this profile see it: their default is the profile, with the outputs it makes.
 
     Raises:
-        ValueError: it declares an output that cannot be made; the message names it.
+        ValueError: it declares an output that cannot be made, or a task that is none; the message names it.
     """
-    own = under(model, profile)
+    own, options = under(model, profile), model.profiles[profile].adapter_options
     try:
-        muvera = muvera_of(model, model.profiles[profile].adapter_options)
+        tasks_of(options)
+        muvera = muvera_of(model, options)
     except ValueError as error:
         raise ValueError(f"profile '{profile}' of model '{model.sie_id}': {error}") from error
     if muvera is None:

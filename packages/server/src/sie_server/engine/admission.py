@@ -11,6 +11,7 @@ from typing import Any
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.adapters.base import CountsTokens, Input, Pair, Prepared, UnsupportedInputError
 from sie_server.core.options import invalid
+from sie_server.core.tasks import BySide
 from sie_server.engine.jobs import too_late
 from sie_server.engine.loop import Answer, ModelLoop, Row
 from sie_server.engine.pipeline import Pipeline
@@ -95,9 +96,11 @@ async def admitted(
     *,
     is_query: bool = False,
     query: Input | None = None,
-    lora: Any = None,
+    loras: BySide[Any] = BySide(),  # noqa: B008 - it cannot change
 ) -> AsyncIterator[Admitted]:
-    """Hold room for the inputs of one request; `query` is one more, in front, and read as one. All run with `lora`.
+    """Hold room for the inputs of one request; `query` is one more, in front, and read as one.
+
+    `loras` are what inputs run with that are read as queries, and the others.
 
     Raises:
         Problem: INVALID_INPUT for what the model cannot read, INPUT_TOO_LONG, QUEUE_FULL, or DEADLINE_EXCEEDED when
@@ -116,12 +119,11 @@ async def admitted(
                 raise unsupported(loop, error) from error
             if not wants.may_cut:
                 await _check_lengths(loop, pipeline, place, wants, some, ready, is_query=as_query)
-            prepared += ready
+            lora = loras.query if as_query else loras.document
+            prepared += ready if lora is None else [replace(each, lora=lora) for each in ready]
             tokenization_s += spent_s
         if wants.outputs is not None and len(loop.adapter.capabilities.outputs) > 1:
             prepared = [replace(each, wanted=wants.outputs) for each in prepared]
-        if lora is not None:
-            prepared = [replace(each, lora=lora) for each in prepared]
         yield Admitted(prepared, tokenization_s, loop)
 
 

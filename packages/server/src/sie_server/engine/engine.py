@@ -53,7 +53,7 @@ PADDED_BUDGETS: Final = 2
 TASK_OUTPUTS: Final = MappingProxyType(
     {
         "score": frozenset({"score"}),
-        "extract": frozenset({"entities", "classifications", "relations", "objects"}),
+        "extract": frozenset({"entities", "classifications", "relations", "objects", "data"}),
     }
 )
 
@@ -198,8 +198,9 @@ class Engine:
         """
         await self._check_pixels(inputs)
         loop = self._models.ready(choice.slot)  # no pause from here on until it is admitted: the model could leave
-        with self._loras.held(choice) as lora:
-            async with admitted(loop, self.pipeline, inputs, wants, is_query=is_query, query=query, lora=lora) as ready:
+        with self._loras.held(choice) as loras:
+            given = admitted(loop, self.pipeline, inputs, wants, is_query=is_query, query=query, loras=loras)
+            async with given as ready:
                 yield ready
                 self._models.used(choice.slot)
 
@@ -361,3 +362,8 @@ def _check_tasks(model: ModelConfig, adapter: Adapter) -> None:
             name = model.profiles[DEFAULT_PROFILE].adapter
             message = f"the catalogue gives the model a task '{task}', adapter '{name}' has none"
             raise LoadError(ErrorClass.UNKNOWN, message)
+    extract = model.tasks.extract
+    if extract is not None and extract.output_schema != "none" and "data" not in adapter.capabilities.outputs:
+        name = model.profiles[DEFAULT_PROFILE].adapter
+        message = f"the catalogue has callers of the model send an output_schema, adapter '{name}' gives no data"
+        raise LoadError(ErrorClass.UNKNOWN, message)

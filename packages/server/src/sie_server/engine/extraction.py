@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import ExtractParams, Item
-from sie_server.adapters.base import Findings, Labelled, LabelledPicture, Picture, UnreadableImageError
+from sie_server.adapters.base import Data, Findings, Labelled, LabelledPicture, Picture, UnreadableImageError
 from sie_server.core.extraction import ExtractOptions, check_finite, resolve_extract
 from sie_server.core.mentions import mentions_of
 from sie_server.core.options import invalid
@@ -38,7 +38,8 @@ async def extract(engine: Engine, name: str, items: Sequence[Item], params: Extr
         *(await _from_texts(engine, choice, wanted, texts, found) if texts else ()),
         *(await _from_images(engine, choice, wanted, pictures, found) if pictures else ()),
     ]
-    return Extracted(choice.model.sie_id, [found[at] for at in range(len(items))], total(costs))
+    rows = [found[at] for at in range(len(items))]
+    return Extracted(choice.model.sie_id, rows, total(costs), wanted.tells_evidence)
 
 
 async def _from_texts(
@@ -91,11 +92,12 @@ def _content(
         mentions = mentions_of(model, place, content, item.get("metadata")) if wanted.reads_entities else ()
     except Problem as problem:
         return problem
-    return Labelled(content, wanted.labels, wanted.options, mentions)
+    return Labelled(content, wanted.labels, wanted.options, mentions, wanted.schema)
 
 
-def _findings(row: Row, at: int) -> Mapping[str, Findings]:
-    found = {kind: output for kind, output in row.items() if isinstance(output, tuple)}
+def _findings(row: Row, at: int) -> Mapping[str, Findings | Data]:
+    found = {kind: output for kind, output in row.items() if isinstance(output, tuple | Data)}
     for findings in found.values():
-        check_finite([each.score for each in findings], at)
+        pieces = findings.pieces() if isinstance(findings, Data) else findings
+        check_finite([each.score for each in pieces], at)
     return found

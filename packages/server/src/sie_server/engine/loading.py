@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from sie_server.adapters.base import Adapter, ModelSpec, WeightsSource
+from sie_server.adapters.base import Adapter, HasTasks, LoadError, ModelSpec, WeightsSource
 from sie_server.adapters.registry import AdapterFactory
 from sie_server.adapters.shared.weight_files import graph_bytes, lora_bytes, tensor_bytes
+from sie_server.core.lifecycle import ErrorClass
 from sie_server.weights.store import Hold, local_only
 
 CPU_FLOAT_BYTES: Final = 4  # a CPU computes in float32, whatever the files hold
@@ -63,8 +64,15 @@ def build(factory: AdapterFactory, fetched: Fetched, device: str) -> Adapter:
     # Whoever drops the adapter last ends the hold: also the thread of a load that nobody waits for any more.
     weakref.finalize(adapter, fetched.release)
     try:
+        _check_tasks(adapter, fetched.spec)
         adapter.load(device)
     except BaseException:
         fetched.release()
         raise
     return adapter
+
+
+def _check_tasks(adapter: Adapter, spec: ModelSpec) -> None:
+    if spec.tasks and not isinstance(adapter, HasTasks):
+        message = f"the catalogue names the tasks {', '.join(spec.tasks)}; models of this adapter are run without any"
+        raise LoadError(ErrorClass.DEPENDENCY, message)

@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from sie_protocol.catalog import DEFAULT_PROFILE, LoraConfig
 from sie_protocol.errors import ErrorCode, Problem
-from sie_server.adapters.base import LoadError, ModelSpec, TakesLoras, WeightsSource
+from sie_server.adapters.base import HasTasks, LoadError, ModelSpec, TakesLoras, WeightsSource
 from sie_server.core.lifecycle import ErrorClass, State, Step, advance, may_load
+from sie_server.core.tasks import BySide
 from sie_server.engine.failures import failure_of, load_failed
 from sie_server.engine.loading import Fetched
 from sie_server.engine.loop import Clock, ModelLoop
@@ -69,20 +70,22 @@ class Loras:
             self._go_on(self._preload(choice, is_coming), f"preload the LoRA of {choice.name}")
 
     @contextmanager
-    def held(self, choice: Choice) -> Iterator[Any]:
-        """The LoRA of a request whose model is loaded, which stays until it is answered; None for one without.
+    def held(self, choice: Choice) -> Iterator[BySide[Any]]:
+        """The LoRAs of a request's query and documents, which stay until it is answered; its model is loaded.
+
+        The one of its profile is for both; without one they are those of its tasks, which are part of the weights.
 
         Raises:
             Problem: LORA_LOADING while it loads, MODEL_LOAD_FAILED when it cannot, QUEUE_FULL when all that the model
                 may hold are in use.
         """
         if choice.lora is None:
-            yield None
+            yield _of_tasks(choice)
             return
         own = self._ready(choice, choice.lora)
         own.users += 1
         try:
-            yield own.value
+            yield BySide(own.value, own.value)
         finally:
             own.users -= 1
             own.used_at = self._clock()
@@ -184,6 +187,15 @@ class Loras:
                 return await in_thread(partial(adapter.read_lora, fetched.spec.source.path or ""))
             finally:
                 fetched.release()
+
+
+def _of_tasks(choice: Choice) -> BySide[Any]:
+    tasks, loop = choice.tasks, choice.slot.loop
+    if tasks == BySide() or loop is None:
+        return BySide()
+    adapter = loop.adapter
+    assert isinstance(adapter, HasTasks), "a load refuses tasks of any other"  # noqa: S101 - a bug of the loading
+    return BySide(*(None if task is None else adapter.lora_of_task(task) for task in tasks))
 
 
 def _is_on(slot: Slot, own: LoraSlot, loop: ModelLoop) -> bool:

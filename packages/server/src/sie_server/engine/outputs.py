@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 
-from sie_server.adapters.base import DetectedObject, Output, Outputs, SparseVector
+from sie_server.adapters.base import Data, DetectedObject, Output, Outputs, SparseVector
 from sie_server.engine.jobs import Row
 
 
@@ -31,6 +31,8 @@ def broken_rows(outputs: Outputs, count: int) -> frozenset[int]:
 def _is_finite(row: Output) -> bool:
     if isinstance(row, SparseVector):
         return bool(np.isfinite(row.values).all())
+    if isinstance(row, Data):
+        return all(math.isfinite(each.score) for each in row.pieces())
     if isinstance(row, Sequence):
         boxes = (side for each in row if isinstance(each, DetectedObject) for side in each.bbox)
         return all(map(math.isfinite, (*(each.score for each in row), *boxes)))

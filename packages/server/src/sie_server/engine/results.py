@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sie_protocol.errors import Problem
-from sie_server.adapters.base import Findings
+from sie_server.adapters.base import Data, Findings
 from sie_server.core.options import EncodeOptions
 from sie_server.engine.quantize import Finished
 
@@ -52,13 +52,17 @@ class Scored:
     cost: Cost
 
 
-Found = Mapping[str, Findings] | Problem  # in one item: by output, or why it could not be read
+Found = Mapping[str, Findings | Data] | Problem  # in one item: by output, or why it could not be read
 
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """One extract answer: what was found in each item, in order."""
+    """One extract answer: what was found in each item, in order.
+
+    `tells_evidence`: data say of each text how sure the model is of it, and where it stands.
+    """
 
     model: str
     rows: Sequence[Found]
     cost: Cost
+    tells_evidence: bool = False

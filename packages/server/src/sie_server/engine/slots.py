@@ -9,7 +9,17 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_server.adapters.base import ModelSpec, WeightsSource
 from sie_server.core.lifecycle import Failure, State, loading_retry_after_s
 from sie_server.core.options import load_options
-from sie_server.core.profiles import Weights, check_profile, offered, profile_id, sets_of, unknown, weights_of
+from sie_server.core.profiles import (
+    Weights,
+    check_profile,
+    offered,
+    profile_id,
+    sets_of,
+    tasks_used,
+    unknown,
+    weights_of,
+)
+from sie_server.core.tasks import BySide, tasks_of
 from sie_server.engine.failures import load_failed
 from sie_server.engine.jobs import making_room
 from sie_server.engine.loop import ModelLoop
@@ -88,6 +98,11 @@ class Choice:
     def lora(self) -> LoraConfig | None:
         """What goes on top of the weights."""
         return self.model.profiles[DEFAULT_PROFILE].lora
+
+    @property
+    def tasks(self) -> BySide[str]:
+        """Which LoRAs inside the weights its queries and documents run with, where it has none on top of them."""
+        return tasks_of(self.model.profiles[DEFAULT_PROFILE].adapter_options)
 
 
 class Slots:
@@ -195,6 +210,7 @@ def spec_of(model: ModelConfig) -> ModelSpec:
         options=options,
         max_sequence_length=model.max_sequence_length,
         precision=profile.compute_precision,
+        tasks=tasks_used(model),
     )
 
 

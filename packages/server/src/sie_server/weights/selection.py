@@ -10,6 +10,11 @@ from sie_server.core.lifecycle import ErrorClass
 
 # A module of a sentence-transformers model: `1_Pooling`, `2_Dense`, `query_0_StaticEmbedding`.
 _MODULE: Final = r"(?P<folder>(\w+_)?\d+_[A-Z]\w*/)?"
+# LoRAs that come with a model, one for each of its tasks: those of jina-embeddings-v3 as published for transformers.
+_TASK: Final = re.compile(
+    r"(retrieval_query|retrieval_passage|separation|classification|text_matching)/"
+    rf"({re.escape(LORA_CONFIG)}|{re.escape(LORA_WEIGHTS)})"
+)
 # A LoRA as PEFT writes it: how it is computed, and its matrices.
 LORA_FILES: Final = (LORA_CONFIG, LORA_WEIGHTS)
 _DATA: Final = re.compile(
@@ -32,7 +37,7 @@ def is_needed(path: str, *, allow_pickle: bool, graph: str | None = None) -> boo
     if graph is not None:
         is_graph = path in {graph, f"{graph}_data"} and _GRAPH.fullmatch(graph) is not None
         return is_graph or _DATA.fullmatch(path) is not None
-    patterns = (_DATA, _SAFETENSORS, _SAFE_HEAD, *((_PICKLE, _HEAD) if allow_pickle else ()))
+    patterns = (_DATA, _SAFETENSORS, _SAFE_HEAD, _TASK, *((_PICKLE, _HEAD) if allow_pickle else ()))
     return any(pattern.fullmatch(path) for pattern in patterns)
 
 

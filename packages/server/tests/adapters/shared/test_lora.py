@@ -67,6 +67,62 @@ def test_a_batch_mixes_the_model_and_two_loras_and_each_text_is_as_alone(tmp_pat
         np.testing.assert_allclose(found, [expected[kind, at] for kind, at in order], atol=1e-5)
 
 
+BERT_TABLES = ["query", "value", "word_embeddings", "token_type_embeddings"]
+WITH_TABLES: dict[str, tuple[Family, list[str]]] = {
+    "xlm-roberta": (Family("xlm-roberta", {"num_hidden_layers": 2}, seed=10), BERT_TABLES),
+    "xlm-roberta, first token": (Family("xlm-roberta", {"num_hidden_layers": 1}, "cls", seed=11), BERT_TABLES),
+    "distilbert": (Family("distilbert", {"num_hidden_layers": 1}, seed=12), ["word_embeddings", "q_lin"]),
+    "mpnet": (Family("mpnet", {"num_hidden_layers": 1}, seed=13), ["word_embeddings"]),
+    "jina_embeddings_v3": (Family("jina_embeddings_v3", {"num_hidden_layers": 1}, seed=14), ["word_embeddings", "fc1"]),
+}
+
+
+@pytest.mark.parametrize("name", WITH_TABLES)
+def test_embeddings_may_be_changed_too(tmp_path: Path, name: str) -> None:
+    family, targets = WITH_TABLES[name]
+    folder = write_family(tmp_path / "model", family)
+    files = [write_lora(folder, tmp_path / f"lora{at}", targets, at, r=1 + at) for at in range(2)]
+    loaded = adapter(folder)
+    kinds: list[Lora | None] = [None, *(loaded.read_lora(str(file)) for file in files)]
+    expected = np.stack([lora_oracle(folder, file, TEXTS, family.pooling) for file in (None, *files)])
+    assert np.abs(expected[0] - expected[1]).max() > 0.05, "the LoRA changes what the model says"
+    asked = [(kind, at) for at in range(len(TEXTS)) for kind in (0, 1, 2, 1)]
+    for order in (asked, sorted(asked), asked[::-1][:7]):
+        found = encode(loaded, [TEXTS[at] for _, at in order], [kinds[kind] for kind, _ in order])
+        np.testing.assert_allclose(found, [expected[kind, at] for kind, at in order], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "table", "known"),
+    [
+        (Family("modernbert", {"num_hidden_layers": 2}), "tok_embeddings", "no embeddings"),
+        (
+            Family("xlm-roberta", {"num_hidden_layers": 1}),
+            "position_embeddings",
+            "token_type_embeddings, word_embeddings",
+        ),
+    ],
+)
+def test_embeddings_that_are_not_changed_here_are_refused_by_name(
+    tmp_path: Path, family: Family, table: str, known: str
+) -> None:
+    folder = write_family(tmp_path / "model", family)
+    file = write_lora(folder, tmp_path / "lora", [table])
+    with pytest.raises(LoadError, match=rf"{table}'; of this model those for {known} are") as refused:
+        adapter(folder).read_lora(str(file))
+    assert refused.value.error_class is ErrorClass.DEPENDENCY
+
+
+def test_a_table_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    folder = write_family(tmp_path / "model", Family("xlm-roberta", {"num_hidden_layers": 1}))
+    file = write_lora(folder, tmp_path / "lora", ["word_embeddings"])
+    weights = file / "adapter_model.safetensors"
+    name = "base_model.model.embeddings.word_embeddings.lora_embedding_A"
+    save_file({**load_file(weights), name: torch.ones(4, 7)}, weights)
+    with pytest.raises(LoadError, match="made for another model"):
+        adapter(folder).read_lora(str(file))
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_bert_equals_peft_alone_and_in_company(tmp_path: Path, pooling: str) -> None:
     folder = write_checkpoint(tmp_path / "model", Shape(pooling=pooling, max_seq_length=300))

@@ -56,7 +56,9 @@ def test_shards_are_read_and_counted_as_one_checkpoint_and_modules_count(tmp_pat
     (tmp_path / "2_Dense").mkdir()
     save_file({"linear.weight": torch.ones(4, 4)}, tmp_path / "2_Dense" / "model.safetensors")
     (tmp_path / "1_Pooling").mkdir()
-    assert tensor_bytes(tmp_path) == 4 * (3 + 5 + 1 + 16)
+    (tmp_path / "separation").mkdir()
+    save_file({"a.lora_A.weight": torch.ones(2, 5)}, tmp_path / "separation" / "adapter_model.safetensors")
+    assert tensor_bytes(tmp_path) == 4 * (3 + 5 + 1 + 16 + 10)
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:

@@ -121,7 +121,8 @@ def _packed_bert(
     def rename(some: Tensors) -> Tensors:
         return {bert_weights.canonical(name): tensor for name, tensor in named(some).items()}
 
-    return PackedBert(shape, weights, device, Targets(bert_weights.places(shape, weights), rename, device, dtype))
+    places, tables = bert_weights.places(shape, weights), bert_weights.tables(shape, weights)
+    return PackedBert(shape, weights, device, Targets(places, rename, device, dtype, tables))
 
 
 def _bart(config: Mapping[str, Any]) -> Architecture:

@@ -13,7 +13,7 @@ from sie_server.adapters.shared import distance_bias, mpnet
 from sie_server.adapters.shared.checkpoint import Checkpoint, Get, expect, read_numbers
 from sie_server.adapters.shared.experts import Experts, Routing, read_experts
 from sie_server.adapters.shared.linear import InPlace
-from sie_server.adapters.shared.lora import Place
+from sie_server.adapters.shared.lora import TABLES, Place
 from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side
 
 # RoBERTa counts its positions from the one after the padding token's id; the rows before it are never used.
@@ -241,6 +241,13 @@ def places(shape: BertShape, weights: BertWeights) -> dict[str, Place]:
             own["output.dense"] = Place(at, "down", 0, width, inner)
         found |= {f"{prefix}.{name}": place for name, place in own.items()}
     return found
+
+
+def tables(shape: BertShape, weights: BertWeights) -> dict[str, Place]:
+    """The embeddings that a LoRA may change, by their names in a checkpoint; positions are not among them."""
+    rows = {"words": len(weights.words), "types": len(weights.types)}
+    names = {"words": "embeddings.word_embeddings", "types": "embeddings.token_type_embeddings"}
+    return {names[table]: Place(TABLES, table, 0, shape.width, count) for table, count in rows.items()}
 
 
 def _side_by_side(get: Get, head_width: int) -> Get:

@@ -53,6 +53,7 @@ TRAITS: Final[Mapping[str, Traits]] = MappingProxyType(
         "llama_bidirec": Traits(is_causal=False),
         "mistral": Traits(),
         "qwen2": Traits(bias=True),
+        "qwen2_5_vl_text": Traits(bias=True, theta=1_000_000.0),
         "qwen2_vl_text": Traits(bias=True, theta=1_000_000.0),
         "qwen3": Traits(head_norm=True),
     }

@@ -1,10 +1,10 @@
 """From a form's markers to what pieces of a text are compared with, and to classes: GLiNER2 (arXiv:2507.18546).
 
-Published models unroll a recurrent layer once for each expected instance of a form. Entities are read off the first
-instance alone, which knows nothing of the others: one step is enough, if there is any instance at all.
+Models unroll a recurrent layer once for each expected instance of a form; each step knows those before it. Entities are
+read off the first instance alone: one step is enough for them, if there is any instance at all.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,15 +23,18 @@ _LAYERS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """The first step of a gated recurrent unit that starts with the labels; `first` is what it reads, [width]."""
+class Steps:
+    """A gated recurrent unit that starts with the labels; `places` [COUNTS, width] are what it reads, step by step."""
 
-    first: torch.Tensor
+    places: torch.Tensor
     weights: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
-    def __call__(self, labels: torch.Tensor) -> torch.Tensor:
-        """[labels, width] in and out."""
-        return torch.gru_cell(self.first.expand_as(labels), labels, *self.weights)
+    def __call__(self, labels: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
+        """So many times [labels, width] of [labels, width]."""
+        state = labels
+        for place in self.places[:count]:
+            state = torch.gru_cell(place.expand_as(labels), state, *self.weights)
+            yield state
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +59,16 @@ class Gliner2Head:
     spans: SpanHead
     classes: Mlp
     counts: Mlp
-    step: Step
+    steps: Steps
     joined: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-    def queries(self, labels: torch.Tensor) -> torch.Tensor:
-        """What a piece with a label must be like, for the labels of one form; [labels, width] in and out."""
-        return self.joined(self.step(labels), labels)
+    def queries(self, labels: torch.Tensor, count: int) -> torch.Tensor:
+        """What a piece with a label must be like, in each of so many instances of a form; [count, labels, width]."""
+        return torch.stack([self.joined(state, labels) for state in self.steps(labels, count)])
 
-    def is_there(self, name: torch.Tensor) -> bool:
-        """Whether the form, told by the marker of its name [width], has any instance."""
-        return bool(self.counts(name).argmax() > 0)
+    def count(self, name: torch.Tensor) -> int:
+        """How many instances the form has, told by the marker of its name [width]."""
+        return int(self.counts(name).argmax())
 
 
 def read_gliner2_head(
@@ -82,8 +85,8 @@ def read_gliner2_head(
         return Mlp(linear(get, f"{name}.0", width, 2 * width), linear(get, f"{name}.2", 2 * width, outputs))
 
     gru = "count_embed.gru"
-    step = Step(
-        get("count_embed.pos_embedding.weight", COUNTS, width)[0],
+    steps = Steps(
+        get("count_embed.pos_embedding.weight", COUNTS, width),
         (
             get(f"{gru}.weight_ih_l0", 3 * width, width),
             get(f"{gru}.weight_hh_l0", 3 * width, width),
@@ -95,7 +98,7 @@ def read_gliner2_head(
         read_span_head(get, "span_rep.span_rep_layer", width, identity, config.max_width),
         scores("classifier", 1),
         scores("count_pred", COUNTS),
-        step,
+        steps,
         _read_joined(get, config, width, device),
     )
 

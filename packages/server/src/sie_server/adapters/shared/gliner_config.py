@@ -10,6 +10,8 @@ from sie_server.core.lifecycle import ErrorClass
 
 SPANS, TOKENS = "markerV0", "token_level"
 _UNI_KINDS: Final = (None, "gliner", "gliner_uni_encoder_span", "gliner_uni_encoder_token")
+_RELATION_KINDS: Final = (None, "gliner", "gliner_uni_encoder_span_relex")
+ALL_PAIRS: Final = "none"
 _BI_KINDS: Final = (None, "gliner", "gliner_bi_encoder_span", "gliner_bi_encoder_token")
 
 
@@ -20,6 +22,7 @@ class GlinerConfig:
     At most `max_words` words were read together in training; a piece has at most `max_width` words if `mode` is SPANS.
     A label stands behind `label_token` and is told by that token's vector, or by the next one's. With
     `labels_encoder`, the `config.json` of a second encoder, labels do not stand before the text: that one reads them.
+    With `relation_token`, the marker of relations, these stand behind the labels, and the model finds them as well.
     """
 
     encoder: Mapping[str, Any]
@@ -31,6 +34,8 @@ class GlinerConfig:
     label_token: str
     end_token: str
     reads_label_token: bool
+    relation_token: str | None = None
+    reads_relation_token: bool = True
 
 
 def read_gliner_config(config: Mapping[str, Any]) -> GlinerConfig:
@@ -40,15 +45,19 @@ def read_gliner_config(config: Mapping[str, Any]) -> GlinerConfig:
         LoadError: DEPENDENCY for a variety that is not computed here, UNKNOWN when something is missing.
     """
     is_bi = config.get("labels_encoder") is not None or config.get("model_type") in _BI_KINDS[2:]
-    expect(config, "model_type", *(_BI_KINDS if is_bi else _UNI_KINDS))
-    expect(config, "span_mode", SPANS, TOKENS, default=SPANS)
+    relates = not is_bi and (
+        config.get("relations_layer") is not None or config.get("model_type") in _RELATION_KINDS[2:]
+    )
+    expect(config, "model_type", *(_BI_KINDS if is_bi else _RELATION_KINDS if relates else _UNI_KINDS))
+    expect(config, "span_mode", *((SPANS,) if relates else (SPANS, TOKENS)), default=SPANS)
     expect(config, "subtoken_pooling", "first", default="first")
     expect(config, "words_splitter_type", "whitespace", default="whitespace")
     expect(config, "post_fusion_schema", "", None)
     for absent in ("fuse_layers", "represent_spans", "precomputed_prompts_mode"):
         expect(config, absent, False, None)
-    for absent in ("labels_decoder", "span_encoder_config", "relations_layer"):
+    for absent in ("labels_decoder", "span_encoder_config", "triples_layer"):
         expect(config, absent, None)
+    expect(config, "relations_layer", ALL_PAIRS if relates else None)
     encoder = _encoder_of(config, "encoder_config")
     labels_encoder = _encoder_of(config, "labels_encoder_config") if is_bi else None
 
@@ -63,6 +72,8 @@ def read_gliner_config(config: Mapping[str, Any]) -> GlinerConfig:
             label_token=str(config.get("ent_token", "<<ENT>>")),
             end_token=str(config.get("sep_token", "<<SEP>>")),
             reads_label_token=bool(config.get("embed_ent_token", True)),
+            relation_token=str(config.get("rel_token", "<<REL>>")) if relates else None,
+            reads_relation_token=bool(config.get("embed_rel_token", True)),
         )
 
     return read_numbers("GLiNER", read)

@@ -91,6 +91,10 @@ class SpanHead:
                 logits[: len(first) - more, more] = torch.addmm(shift, inner, weight.t())
             yield logits
 
+    def vectors(self, words: torch.Tensor, firsts: torch.Tensor, lasts: torch.Tensor) -> torch.Tensor:
+        """[pieces, width] of the pieces with these first and last words [pieces], of the words [words, width]."""
+        return self.pair(torch.cat((self.start(words[firsts]), self.end(words[lasts])), 1).relu_())
+
     def spans(self, logits: torch.Tensor, threshold: float) -> Spans:
         """In order of first word, width, label."""
         scores = logits.sigmoid().cpu().numpy()

@@ -29,7 +29,10 @@ CONTEXT_WORDS: Final = 32  # words that two windows share at least: the meaning 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The tokens before the text, [CLS] included, and the place of each label's token among them, if any."""
+    """The tokens before the text, [CLS] included, and the place of each label's token among them, if any.
+
+    Places of relations come behind those of labels.
+    """
 
     ids: Array
     labels: Array
@@ -76,7 +79,8 @@ class Layout:
     """How a model reads: at most `max_words` at once, of which a window shares `overlap` with the next one.
 
     A label stands behind `label_token`, and `end_token` ends the labels; None: labels are not read with the text.
-    `reads_label_token`: a label's vector is that of its `label_token`, not of the token behind it.
+    `reads_label_token`: a label's vector is that of its `label_token`, not of the token behind it. So with relations,
+    which stand behind the labels, and end as these do.
     """
 
     max_words: int
@@ -84,6 +88,8 @@ class Layout:
     label_token: str | None = None
     end_token: str = ""
     reads_label_token: bool = True
+    relation_token: str | None = None
+    reads_relation_token: bool = True
 
 
 def layout_of(config: GlinerConfig) -> Layout:
@@ -94,6 +100,8 @@ def layout_of(config: GlinerConfig) -> Layout:
         config.label_token if config.labels_encoder is None else None,
         config.end_token,
         config.reads_label_token,
+        config.relation_token,
+        config.reads_relation_token,
     )
 
 
@@ -107,16 +115,16 @@ class GlinerReader:
         if layout.label_token is None:
             before, self._end = ends(self._tokenizer)
             alone = Prompt(before, np.empty(0, np.int64))
-            self._prompt = lru_cache(maxsize=1)(lambda _: alone)
+            self._prompt = lru_cache(maxsize=1)(lambda _, __: alone)
             return
-        for token in (layout.label_token, layout.end_token):
-            if self._tokenizer.token_to_id(token) is None:
+        for token in (layout.label_token, layout.end_token, layout.relation_token):
+            if token is not None and self._tokenizer.token_to_id(token) is None:
                 raise LoadError(ErrorClass.UNKNOWN, f"the model's tokenizer has no token '{token}'")
-        self._end = self._tokenized_prompt(())[1]
-        self._prompt = lru_cache(maxsize=LABEL_SETS)(lambda labels: self._tokenized_prompt(labels)[0])
+        self._end = self._tokenized_prompt((), ())[1]
+        self._prompt = lru_cache(maxsize=LABEL_SETS)(lambda *asked: self._tokenized_prompt(*asked)[0])
 
-    def read(self, inputs: Sequence[Labelled]) -> list[Reading]:
-        """Tokenise all texts in one call.
+    def read(self, inputs: Sequence[Labelled], relations: Sequence[tuple[str, ...]] = ()) -> list[Reading]:
+        """Tokenise all texts in one call; `relations` are those that are asked for of each text, if of any.
 
         Raises:
             UnsupportedInputError: there are no labels, or so many that they leave no room for a text.
@@ -125,35 +133,47 @@ class GlinerReader:
         words = [[match.group() for match in matches] for matches in found]
         encodings = self._tokenizer.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
         places = [np.array([match.span() for match in matches], np.int64).reshape(-1, 2) for matches in found]
-        return [self._reading(*each) for each in zip(inputs, places, encodings, strict=True)]
+        related = relations or [()] * len(inputs)
+        return [self._reading(*each) for each in zip(inputs, related, places, encodings, strict=True)]
 
-    def _reading(self, asked: Labelled, places: Array, encoding: Encoding) -> Reading:
+    def _reading(self, asked: Labelled, relations: tuple[str, ...], places: Array, encoding: Encoding) -> Reading:
         if not asked.labels:
             raise UnsupportedInputError("the model finds what it is asked for; give it at least one label")
-        prompt = self._prompt(asked.labels)
+        prompt = self._prompt(asked.labels, relations)
         # Words of which the tokenizer leaves nothing, control characters for one, are none for the model.
         of_word = np.array(encoding.word_ids, np.int64)
         kept, starts, counts = np.unique(of_word, return_index=True, return_counts=True)
         tokens = Tokens(np.array(encoding.ids, np.int64), starts, counts)
-        windows, truncated = windows_of(tokens, prompt, self._end, self._layout, self._bounds, len(asked.labels))
+        named = f"the {len(asked.labels) + len(relations)} labels"
+        windows, truncated = windows_of(tokens, prompt, self._end, self._layout, self._bounds, named)
         return Reading(places[kept], prompt.labels, windows, truncated or len(places) > self._bounds.text)
 
-    def _tokenized_prompt(self, labels: tuple[str, ...]) -> tuple[Prompt, Array]:
+    def _tokenized_prompt(self, labels: tuple[str, ...], relations: tuple[str, ...]) -> tuple[Prompt, Array]:
         """The prompt, and the tokens that stand behind the text."""
-        marked = [word for label in labels for word in (str(self._layout.label_token), label)]
-        encoding = self._tokenizer.encode([*marked, self._layout.end_token], is_pretokenized=True)
+        layout = self._layout
+        pieces = [*_marked(str(layout.label_token), labels), layout.end_token]
+        markers = [*range(0, 2 * len(labels), 2)]
+        shifts = [0 if layout.reads_label_token else 1] * len(labels)
+        if layout.relation_token is not None:
+            markers += range(len(pieces), len(pieces) + 2 * len(relations), 2)
+            shifts += [0 if layout.reads_relation_token else 1] * len(relations)
+            pieces += [*_marked(layout.relation_token, relations), layout.end_token]
+        encoding = self._tokenizer.encode(pieces, is_pretokenized=True)
         of_word = np.array([-1 if word is None else word for word in encoding.word_ids], np.int64)
         end = int(np.flatnonzero(of_word >= 0)[-1]) + 1
         ids = np.array(encoding.ids, np.int64)
-        markers = [int(np.flatnonzero(of_word == 2 * number)[0]) for number in range(len(labels))]
-        shift = 0 if self._layout.reads_label_token else 1
-        return Prompt(ids[:end], np.array(markers, np.int64) + shift), ids[end:]
+        places = [int(np.flatnonzero(of_word == number)[0]) for number in markers]
+        return Prompt(ids[:end], np.array(places, np.int64) + np.array(shifts, np.int64)), ids[end:]
+
+
+def _marked(marker: str, labels: tuple[str, ...]) -> list[str]:
+    return [word for label in labels for word in (marker, label)]
 
 
 def windows_of(
-    tokens: Tokens, prompt: Prompt, end: Array, layout: Layout, bounds: Bounds, labels: int
+    tokens: Tokens, prompt: Prompt, end: Array, layout: Layout, bounds: Bounds, asked: str
 ) -> tuple[tuple[Window, ...], bool]:
-    """The windows of a text behind a prompt with so many labels, and whether something of the text is in none.
+    """The windows of a text behind a prompt, and whether something of the text is in none; `asked` tells of the prompt.
 
     Raises:
         UnsupportedInputError: the prompt leaves no room for a text.
@@ -161,8 +181,8 @@ def windows_of(
     room = bounds.window - len(prompt.ids) - len(end)
     if room < 1:
         raise UnsupportedInputError(
-            f"the {labels} labels take {len(prompt.ids)} tokens, and the model reads {bounds.window} at once, text "
-            "included; ask for fewer labels at a time"
+            f"{asked} take {len(prompt.ids)} tokens, and the model reads {bounds.window} at once, text included; ask "
+            "for fewer at a time"
         )
     windows: list[Window] = []
     total, truncated = 0, bool((tokens.counts > room).any())

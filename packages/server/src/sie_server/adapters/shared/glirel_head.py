@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
-from torch.nn import functional
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.shared.checkpoint import Checkpoint
+from sie_server.adapters.shared.entity_pairs import pair_logits
 from sie_server.adapters.shared.gliner_heads import Mlp, mlp
 from sie_server.adapters.shared.glirel_config import MEAN, GlirelConfig
 from sie_server.adapters.shared.torch_use import sent
@@ -18,12 +18,7 @@ _PAIR: Final = "span_rep_layer.rel_rep_layer"
 
 @dataclass(frozen=True, slots=True)
 class GlirelHead:
-    """All in float32. `ends` tell an entity by its first and last word; without them `entity` reads the mean of all.
-
-    Published models join the vectors of both entities and send every pair through an MLP. As in GLiNER, its first layer
-    is a sum of one product for each entity, and its second one and the comparison with relations are two products in a
-    row, of which the small one, with the relations, is done first.
-    """
+    """All in float32. `ends` tell an entity by its first and last word; without them `entity` reads the mean of all."""
 
     ends: tuple[Mlp, Mlp] | None
     entity: Mlp
@@ -35,15 +30,7 @@ class GlirelHead:
 
         From words [words, width], first and last word [entities, 2] of each entity, and relations [relations, width].
         """
-        told = self.relation(relations)
-        weights, shifts = told @ self.pair.outer.weight, told @ self.pair.outer.bias
-        vectors = self._vectors(words, entities)
-        for_head, for_tail = torch.split(self.pair.inner.weight, vectors.shape[1], dim=1)
-        heads = functional.linear(vectors, for_head, self.pair.inner.bias)
-        tails = functional.linear(vectors, for_tail)
-        # A head at a time: all pairs of many entities would take their square in memory.
-        for head in heads:
-            yield torch.addmm(shifts, (head + tails).relu_(), weights.t())
+        return pair_logits(self.pair, self._vectors(words, entities), self.relation(relations))
 
     def _vectors(self, words: torch.Tensor, entities: Array) -> torch.Tensor:
         if self.ends is None:

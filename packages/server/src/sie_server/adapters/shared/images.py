@@ -162,12 +162,14 @@ def read_preprocessing(folder: Path) -> Preprocessing:
     Raises:
         LoadError: it is missing, incomplete, or asks for steps that are not done here.
     """
-    config = _read_config(folder)
+    config = read_config(folder)
 
     def read() -> Preprocessing:
         crop = bool(config.get("do_center_crop", "crop_size" in config))
         size = config["crop_size"] if crop else config["size"]
-        return Preprocessing(read_sides(size), crop, _shorter(config["size"]), _resampling(config), _scaling(config))
+        return Preprocessing(
+            read_sides(size), crop, _shorter(config["size"]), read_resampling(config), read_scaling(config)
+        )
 
     return read_numbers("vision model's preprocessor", read)
 
@@ -178,7 +180,7 @@ def read_free_shape(folder: Path, step: int, most: int) -> FreeShape:
     Raises:
         LoadError: as `read_preprocessing`.
     """
-    config = _read_config(folder)
+    config = read_config(folder)
 
     def read() -> FreeShape:
         size = config.get("size") or {}
@@ -186,12 +188,17 @@ def read_free_shape(folder: Path, step: int, most: int) -> FreeShape:
             int(config.get(f"{name}_pixels") or size.get(edge) or size[f"{name}_pixels"])
             for name, edge in (("min", "shortest_edge"), ("max", "longest_edge"))
         )
-        return FreeShape(step, min(smallest, most), min(largest, most), _resampling(config), _scaling(config))
+        return FreeShape(step, min(smallest, most), min(largest, most), read_resampling(config), read_scaling(config))
 
     return read_numbers("vision model's preprocessor", read)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """What a model's folder says of its images.
+
+    Raises:
+        LoadError: it says nothing, or asks for steps that are not done here.
+    """
     own, whole = folder / "preprocessor_config.json", folder / "processor_config.json"
     nested = read_json(whole).get("image_processor") if whole.is_file() and not own.is_file() else None
     config = nested if isinstance(nested, dict) else read_json(own)
@@ -200,11 +207,23 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _resampling(config: Mapping[str, Any]) -> Image.Resampling:
-    return Image.Resampling(int(config.get("resample", Image.Resampling.BICUBIC)))
+def read_resampling(
+    config: Mapping[str, Any], default: Image.Resampling = Image.Resampling.BICUBIC
+) -> Image.Resampling:
+    """How pixels are made of others.
+
+    Raises:
+        ValueError: Pillow knows no such way.
+    """
+    return Image.Resampling(int(config.get("resample", default)))
 
 
-def _scaling(config: Mapping[str, Any]) -> Scaling:
+def read_scaling(config: Mapping[str, Any]) -> Scaling:
+    """What becomes of a pixel's number.
+
+    Raises:
+        KeyError, TypeError, ValueError: it does not say.
+    """
     mean, deviation = (tuple(map(float, config[key])) for key in ("image_mean", "image_std"))
     return Scaling(float(config.get("rescale_factor", 1 / 255)), mean, deviation)
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
+from sie_protocol.arrays import Array
 from sie_server.adapters.shared.checkpoint import Checkpoint
 from sie_server.adapters.shared.images import Levels
 
@@ -50,3 +52,28 @@ def places_of(rows: int, columns: int, merged: int, device: str) -> torch.Tensor
     grid = torch.stack(torch.meshgrid(row, column, indexing="ij"), dim=-1)
     blocks = grid.view(rows // merged, merged, columns // merged, merged, 2)
     return blocks.transpose(1, 2).reshape(-1, 2)
+
+
+def windows_of(rows: int, columns: int, side: int) -> tuple[Array, list[int]]:
+    """The places of a grid window by window, row by row in each: int64 [rows x columns], and how many each window has.
+
+    Windows have `side` rows and columns, at the ends of the grid as many as are left.
+    """
+    grid = np.arange(rows * columns).reshape(rows, columns)
+    windows = [
+        grid[top : top + side, left : left + side].ravel()
+        for top in range(0, rows, side)
+        for left in range(0, columns, side)
+    ]
+    return np.concatenate(windows), [len(window) for window in windows]
+
+
+def shuffled(squares: torch.Tensor, merged: int) -> torch.Tensor:
+    """Neighbouring squares of images side by side in one token: [images, side x side, width] to fewer and wider ones.
+
+    The tokens of an image stand row by row, and so do the `merged` x `merged` squares in each of them.
+    """
+    images, count, width = squares.shape
+    side = round(count**0.5) // merged
+    grid = squares.view(images, side, merged, side, merged, width)
+    return grid.transpose(2, 3).reshape(images, side * side, merged * merged * width)

@@ -1,6 +1,7 @@
 """A transformer of CLIP and SigLIP, for texts or for the patches of images: normalises first.
 
-Positions are learned and added before it, or those of Qwen2-VL's images, which turn queries and keys.
+Positions are learned and added before it, or those of Qwen-VL's images, which turn queries and keys. Qwen2.5-VL gates
+the inner layers, and in most blocks a token sees a window only.
 
 Packed like the other encoders: the tokens of all sequences in one row of memory.
 """
@@ -9,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from torch.nn import functional
@@ -28,6 +29,7 @@ ACTIVATIONS: Final[Mapping[str, Callable[[torch.Tensor], torch.Tensor]]] = Mappi
         "gelu": functional.gelu,
         "gelu_pytorch_tanh": lambda inner: functional.gelu(inner, approximate="tanh"),
         "quick_gelu": _quick_gelu,
+        "silu": functional.silu,
     }
 )
 
@@ -48,16 +50,39 @@ class Affine:
         return functional.layer_norm(hidden, hidden.shape[-1:], self.weight, self.bias, eps)
 
 
+class Norm(Protocol):
+    """What makes rows alike in size."""
+
+    def norm(self, hidden: torch.Tensor, eps: float) -> torch.Tensor:
+        """[..., width] to the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A normalisation by the root mean square alone, weights [width]."""
+
+    weight: torch.Tensor
+
+    def norm(self, hidden: torch.Tensor, eps: float) -> torch.Tensor:
+        """Mean square 1 over the last axis, then scaled."""
+        return functional.rms_norm(hidden, hidden.shape[-1:], self.weight, eps)
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block; queries already carry the factor 1/sqrt(head width). Turned heads have their pairs side by side."""
+    """One block; queries already carry the factor 1/sqrt(head width). Turned heads have their pairs side by side.
 
-    attention_norm: Affine
+    In a gated tower `up` gives what is activated first, then what it is multiplied with. `is_near`: tokens see those of
+    their window only.
+    """
+
+    attention_norm: Norm
     qkv: Affine
     out: Affine
-    inner_norm: Affine
+    inner_norm: Norm
     up: Affine
     down: Affine
+    is_near: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +95,7 @@ class TowerShape:
     inner: int
     norm_eps: float
     activation: str
+    gated: bool = False
 
 
 class Tower:
@@ -82,10 +108,17 @@ class Tower:
         self._attend = attend_on(device)
         self._activate = ACTIVATIONS[shape.activation]
 
-    def run(self, hidden: torch.Tensor, lengths: list[int], by: torch.Tensor | None = None) -> torch.Tensor:
+    def run(
+        self,
+        hidden: torch.Tensor,
+        lengths: list[int],
+        by: torch.Tensor | None = None,
+        windows: list[int] | None = None,
+    ) -> torch.Tensor:
         """[tokens, width] to the same, changed in place; `lengths` are those of the sequences in it.
 
-        With `by` [tokens, head width / 2] queries and keys are turned, see `rope.turn`.
+        With `by` [tokens, head width / 2] queries and keys are turned, see `rope.turn`. `windows` are the lengths of
+        the pieces within which the tokens of near blocks see each other; None: the sequences.
         """
         shape = self.shape
         for block in self._blocks:
@@ -96,11 +129,18 @@ class Tower:
             heads = by_head.permute(1, 2, 0, 3)
             context = torch.empty_like(hidden)
             out = context.view(len(hidden), shape.heads, -1)
-            self._attend(heads[0], heads[1], heads[2], out, lengths, self._sight)
+            pieces = windows if block.is_near and windows is not None else lengths
+            self._attend(heads[0], heads[1], heads[2], out, pieces, self._sight)
             hidden.add_(block.out.bias).addmm_(context, block.out.weight)
-            inner = self._activate(block.up.linear(block.inner_norm.norm(hidden, shape.norm_eps)))
+            inner = self._inner(block.up.linear(block.inner_norm.norm(hidden, shape.norm_eps)))
             hidden.add_(block.down.bias).addmm_(inner, block.down.weight)
         return hidden
+
+    def _inner(self, product: torch.Tensor) -> torch.Tensor:
+        if not self.shape.gated:
+            return self._activate(product)
+        gate, up = product.chunk(2, dim=1)
+        return self._activate(gate).mul_(up)
 
 
 def read_tower_shape(config: Mapping[str, Any]) -> TowerShape:
@@ -152,3 +192,8 @@ def read_affine(checkpoint: Checkpoint, name: str, dtype: torch.dtype) -> Affine
     """`name.weight` and `name.bias`."""
     weight = checkpoint.get(f"{name}.weight", dtype=dtype)
     return Affine(weight.t().contiguous() if weight.dim() > 1 else weight, checkpoint.get(f"{name}.bias", dtype=dtype))
+
+
+def read_root(checkpoint: Checkpoint, name: str, dtype: torch.dtype) -> Root:
+    """`name.weight` of a normalisation without a bias."""
+    return Root(checkpoint.get(f"{name}.weight", dtype=dtype))

@@ -92,12 +92,16 @@ class PackedBert:
         hidden = functional.embedding(packed.ids, weights.words)
         if weights.positions is not None:
             hidden.add_(functional.embedding(packed.positions, weights.positions))
-        if types is not None:
-            hidden.add_(functional.embedding(sent(np.concatenate(types), self._device), weights.types))
+        kinds = None if types is None else sent(np.concatenate(types), self._device)
+        if kinds is not None:
+            hidden.add_(functional.embedding(kinds, weights.types))
+        mixed = mix(loras, packed.lengths, self._device)
+        if mixed is not None:
+            mixed.look_up("words", packed.ids, hidden)
+            mixed.look_up("types", torch.zeros_like(packed.ids) if kinds is None else kinds, hidden)
         hidden = normalize(hidden, weights.norm, shape.norm_eps)
         by = None if shape.rope is None else turns(packed.positions, shape.rope, shape.head_width)
         bias = None if weights.distances is None else bias_of(weights.distances, max(packed.lengths))
-        mixed = mix(loras, packed.lengths, self._device)
         batch = _Batch(packed, self._buffers.of(len(hidden), hidden.dtype), by, bias, mixed)
         last = len(weights.layers) - 1
         for at in range(last):

@@ -38,7 +38,7 @@ def weight_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
 
 
 def tensor_bytes(folder: Path, *, allow_pickle: bool = False, float_bytes: int | None = None) -> int:
-    """Bytes of a model's tensors, those of its modules' folders included, as stored.
+    """Bytes of a model's tensors, those of its modules' folders and of LoRAs in folders included, as stored.
 
     With `float_bytes`, as they are when each floating-point number takes that many: 4 on a CPU, which computes in
     float32, 2 for float16. Pickles count with the size of their files. A folder without weights has 0.
@@ -53,6 +53,7 @@ def tensor_bytes(folder: Path, *, allow_pickle: bool = False, float_bytes: int |
         if _stored(each, SAFETENSORS) or _stored(each, PICKLE)
         for file in weight_files(each, allow_pickle=allow_pickle)
     ]
+    files += [each / LORA_WEIGHTS for each in folders[1:] if (each / LORA_WEIGHTS).is_file()]
     return sum(_tensors_of(file, float_bytes) for file in files)
 
 

@@ -4,8 +4,10 @@ A page is a fixed sentence with an image in it. A query stands behind a few word
 nothing, in which the model may collect what the query is about; all of them are read and have vectors.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +15,7 @@ import numpy as np
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError, Prepared
+from sie_server.adapters.shared.tiles import ONE_TILE
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.weights import read_json
 from sie_server.core.lifecycle import ErrorClass
@@ -25,29 +28,63 @@ class Wording:
     """How a family writes, where a model's own files do not say otherwise.
 
     `page` has the image token, a place for `{bos}` and one for `{prompt}`; `query` one for `{bos}` and `{prompt}`, the
-    text follows it. `bos` and `pad` are the names of these tokens.
+    text follows it, and then `end` with a place for `{filling}`. `bos` and `pad` are the names of these tokens;
+    `filler` is the one that queries are filled with, if that is not `pad`. `around` stands between the tiles of an
+    image, in the models that cut them into tiles.
     """
 
     image: str
     page: str
     query: str
+    end: str
     page_prompt: str
     query_prompt: str
-    bos: str
-    pad: str
+    bos: str = ""
+    pad: str = ""
+    filler: str | None = None
+    around: str | None = None
+
+    def shown(self, tiles: tuple[int, int]) -> str:
+        """What stands in a page in the place of the image token: the token, or one for each tile with its place."""
+        if self.around is None:
+            return self.image
+        whole = f"{self.around}<global-img>{self.image}{self.around}"
+        if tiles == ONE_TILE:
+            return whole
+        rows, columns = (range(1, count + 1) for count in tiles)
+        lines = ["".join(f"{self.around}<row_{row}_col_{each}>{self.image}" for each in columns) for row in rows]
+        return "".join(f"{line}\n" for line in lines) + f"\n{whole}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the vectors of an image lie: rows and columns of one tile's (`grid`), and of the tiles in the image.
+
+    An image of several tiles has one more, which shows the whole.
+    """
+
+    grid: tuple[int, int]
+    tiles: tuple[int, int] = ONE_TILE
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a model is shown of an image: uint8 pixels [..., height, width, 3], and how what it sees in them lies."""
+
+    pixels: Array
+    layout: Layout
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What the model reads: int64 token ids [tokens], and for a page its pixels [height, width, 3].
+    """What the model reads: int64 token ids [tokens], and for a page the pixels of its image.
 
-    The image's tokens are the `count` from `start` on. `places` [tokens, 3] are time, row and column of each token, for
-    models whose positions have three axes; None: tokens are counted one by one.
+    `image` are the places of the image's tokens, int64. `places` [tokens, 3] are time, row and column of each token,
+    for models whose positions have three axes; None: tokens are counted one by one.
     """
 
     ids: Array
-    start: int = 0
-    count: int = 0
+    image: Array = field(default_factory=partial(np.zeros, 0, np.int64))
     pixels: Array | None = None
     places: Array | None = None
 
@@ -69,17 +106,18 @@ class Reader:
         if image is None:
             raise LoadError(ErrorClass.UNKNOWN, f"'{wording.image}' is no token of the model's tokenizer")
         prompt = said.get("visual_prompt_prefix") or wording.page_prompt
-        page, self._end = wording.page.format(bos=bos, prompt=prompt), f"{pad * AUGMENTATION}\n"
+        page = wording.page.format(bos=bos, prompt=prompt)
+        self._end = wording.end.format(filling=(wording.filler or pad) * AUGMENTATION)
         self._front = wording.query.format(bos=bos, prompt=said.get("query_prefix") or wording.query_prompt)
         if length <= max(self.tokenizer.count_plain(text) for text in (page, self._written(""))):
             raise LoadError(ErrorClass.UNKNOWN, f"{length} tokens leave no room for an image or a query in its words")
-        self._page, self._tail = (np.array(self.tokenizer.plain_ids(text), np.int64) for text in (page, self._end))
-        if np.count_nonzero(self._page == image) != 1:
+        if self.tokenizer.plain_ids(page).count(image) != 1:
             raise LoadError(
                 ErrorClass.UNKNOWN, f"the model's prompt for pages has not one '{wording.image}': {prompt!r}"
             )
-        self._start = int(np.argmax(self._page == image))
-        self.room = length - len(self._page) + 1
+        self._wording, self._page, self._image = wording, page, image
+        self._tail = np.array(self.tokenizer.plain_ids(self._end), np.int64)
+        self.room = length - self.tokenizer.count_plain(page) + 1
 
     def queries(self, texts: Sequence[str]) -> list[Prepared]:
         """Token ids of each text in its words, which are kept where a text is cut."""
@@ -90,15 +128,31 @@ class Reader:
         """How many tokens a query has before it is cut."""
         return self.tokenizer.count_plain(self._written(text))
 
-    def page(self, pixels: Array, grid: tuple[int, int], *, has_axes: bool) -> Prepared:
-        """Token ids of a page whose image tokens have so many rows and columns."""
-        count = grid[0] * grid[1]
-        behind = self._page[self._start + 1 :]
-        before, image = self._page[: self._start], np.zeros(count, np.int64)  # whose own vectors nobody reads
-        ids = np.concatenate((before, image, behind))
-        places = _places(len(before), grid, len(behind)) if has_axes else None
-        page = Page(self._known(ids), self._start, count, pixels, places)
-        return Prepared(len(ids), truncated=False, payload=page)
+    def page(self, shown: Shown, *, has_axes: bool) -> Prepared:
+        """Token ids of a page with this image."""
+        short = np.array(self.tokenizer.plain_ids(self._in_words(shown.layout)), np.int64)
+        each = math.prod(shown.layout.grid)
+        ids = np.repeat(short, np.where(short == self._image, each, 1))
+        image = np.flatnonzero(ids == self._image)
+        ids[image] = 0  # whose own vectors nobody reads
+        places = _places(int(image[0]), shown.layout.grid, len(ids) - int(image[-1]) - 1) if has_axes else None
+        return Prepared(len(ids), truncated=False, payload=Page(self._known(ids), image, shown.pixels, places))
+
+    def check(self, largest: Layout) -> None:
+        """Refuse a model whose images have more tokens than it may read.
+
+        Raises:
+            LoadError: UNKNOWN.
+        """
+        words = self._in_words(largest)
+        more = words.count(self._wording.image) * (math.prod(largest.grid) - 1)
+        tokens, room = self.tokenizer.count_plain(words) + more, self.tokenizer.max_length
+        if tokens > room:
+            message = f"a page has up to {tokens} tokens, but max_sequence_length is {room}"
+            raise LoadError(ErrorClass.UNKNOWN, message)
+
+    def _in_words(self, layout: Layout) -> str:
+        return self._page.replace(self._wording.image, self._wording.shown(layout.tiles))
 
     def _written(self, text: str) -> str:
         return f"{self._front}{text}{self._end}"

@@ -1,0 +1,97 @@
+"""What a catalogue may say about loading a model, adapter by adapter.
+
+It is written here and not in the adapters, which import torch, so that a worker refuses a misspelt or mistyped option
+when it reads the catalogue. Ignored, it would give vectors that look fine and search badly.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from sie_protocol.catalog import ModelConfig
+from sie_protocol.errors import Problem
+from sie_protocol.items import EncodeParams
+from sie_protocol.names import suggestion
+from sie_server.core.checks import SECONDS, SWITCH, TEXT, Check, one_of, positive
+from sie_server.core.extraction import CHECKS
+from sie_server.core.options import PROFILE_OPTIONS, RUNTIME_OPTIONS, load_options, resolve_encode, said, shown
+from sie_server.core.profiles import under
+from sie_server.core.scoring import resolve_score
+
+LOAD_OPTIONS: Final[Mapping[str, Mapping[str, Check]]] = MappingProxyType(
+    {
+        "bge_m3": {},
+        "colbert": {
+            "doc_marker": TEXT,
+            "expansion_seen": SWITCH,
+            "query_expansion": SWITCH,
+            "query_length": positive("tokens"),
+            "query_marker": TEXT,
+            "skip_punctuation": SWITCH,
+        },
+        "colvision": {},
+        "cross_encoder": {},
+        "dense": {
+            "end_token": TEXT,
+            "is_causal": SWITCH,
+            "normalize": SWITCH,
+            "pooling": one_of("mean", "cls", "last"),
+        },
+        "gliclass": {},
+        "gliner": {},
+        "gliner2": {},
+        "glirel": {},
+        "grounding_dino": {},
+        "hash": {"batch_s": SECONDS, "load_s": SECONDS},
+        "instructed": {
+            "doc_prompt_end": TEXT,
+            "end_token": TEXT,
+            "normalize": SWITCH,
+            "query_prompt_end": TEXT,
+            "start_token_counts": SWITCH,
+        },
+        "judge": {"activation": TEXT, "no": TEXT, "prefix": TEXT, "separator": TEXT, "suffix": TEXT, "yes": TEXT},
+        "nli": {},
+        "onnx_token_classifier": {"graph": TEXT},
+        "owlv2": {},
+        "sparse": {"drop_special": SWITCH, "log1p": one_of(1, 2), "query_weights": TEXT},
+        "token_classifier": {},
+        "vision": {"clean": one_of("lower", "strip"), "normalize": SWITCH, "pad_token": TEXT},
+    }
+)
+
+
+def check_options(model: ModelConfig, profile: str) -> None:
+    """Check what a profile says in `adapter_options`; those of adapters that are not listed here pass.
+
+    Raises:
+        ValueError: an option does not exist or is not what it may be; the message names it.
+    """
+    own = model.profiles[profile]
+    where = f"profile '{profile}' of model '{model.sie_id}'"
+    known = LOAD_OPTIONS.get(own.adapter)
+    for name, value in said(load_options(own)).items():
+        if known is None:
+            break
+        if name not in known:
+            meant = suggestion(name, (*known, *RUNTIME_OPTIONS, *PROFILE_OPTIONS))
+            its = f"its own options: {', '.join(known) or 'none'}"
+            raise ValueError(f"{where}: adapter '{own.adapter}' has no option '{name}'{meant or '; ' + its}")
+        _check(where, name, value, known[name])
+    for name, value in said(own.adapter_options).items():
+        if name in CHECKS:
+            _check(where, name, value, CHECKS[name])
+    offered = under(model, profile)
+    try:
+        if model.tasks.encode is not None:
+            resolve_encode(offered, EncodeParams())
+        if model.tasks.score is not None or model.dims:
+            resolve_score(offered, None, {})
+    except Problem as problem:
+        raise ValueError(f"{where}: {problem.message}") from problem
+
+
+def _check(where: str, name: str, value: object, check: Check) -> None:
+    is_right, expected = check
+    if not is_right(value):
+        raise ValueError(f"{where}: adapter_options.{name} is {shown(value)}; expected {expected}")
