@@ -124,3 +124,10 @@ def test_pools_of_a_worker_are_told_to_be_a_router_s() -> None:
         done = sie("pools", "list", env={"SIE_BASE_URL": server.url})
     assert done.returncode == 1
     assert "point --url to the router" in done.stderr
+
+
+def test_a_misspelt_model_is_answered_with_the_nearest_names_alone(cluster: LocalCluster) -> None:
+    near = sie("encode", "a text", "-m", "all-MiniLM-L6-v2", env={"SIE_BASE_URL": cluster.url})
+    assert near.stderr.rstrip().endswith("did you mean sentence-transformers/all-MiniLM-L6-v2?")
+    far = sie("encode", "a text", "-m", "nobody/knows", env={"SIE_BASE_URL": cluster.url})
+    assert far.stderr.rstrip().endswith("is not in the catalogue; sie models lists what is served")

@@ -92,8 +92,9 @@ def as_list(items: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Item
         TypeError: something is no item, or has a key that none has; the message shows it.
         ValueError, OSError: an image cannot be read, see `sie_sdk.media`.
     """
-    if isinstance(items, str) or not isinstance(items, Iterable):
-        raise not_one("items", items)
+    given: Any = items  # callers without a type checker give anything
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise not_one("items", given)
     listed = [items] if isinstance(items, Mapping) else list(items)
     for at, item in enumerate(listed):
         if not isinstance(item, Mapping):
