@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sie_protocol.codec import MAX_BODY_BYTES, decode_body, encode_body, is_msgpack, wants_msgpack
+from sie_protocol.codec import MAX_BODY_BYTES, decode_body, encode_body, field_of, is_msgpack, wants_msgpack
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, EncodeRequest, Item
 
@@ -123,3 +123,5 @@ def test_what_is_wrong_with_a_body_is_said_in_plain_words(body: bytes, said: str
     with pytest.raises(Problem) as refusal:
         decode_body(body, "application/json", Reserved)
     assert refusal.value.message == f"the body is not a valid JSON request: {said}"
+    named = next((name for name in ("gpus", "bundle", "names") if name in said), None)
+    assert field_of(refusal.value) == named

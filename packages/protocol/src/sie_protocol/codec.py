@@ -14,6 +14,7 @@ MAX_BODY_BYTES: Final = 34 * 1024 * 1024
 PAUSE_S: Final = 30.0  # who sends or takes nothing for longer does not go on: it has died, or means no good
 _CUT: Final = "Input data was truncated"
 _OTHER_KIND: Final = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `\$([^`]*)`)?")
+_FIELD: Final = re.compile(r"`\$\.(\w+)|required field `(\w+)`")
 _KINDS: Final = MappingProxyType(
     {
         "int": "a whole number",
@@ -58,6 +59,12 @@ def decode_body(body: bytes, content_type: str | None, kind: type[T]) -> T:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         form = "msgpack" if is_msgpack(content_type) else "JSON"
         raise Problem(ErrorCode.INVALID_INPUT, f"the body is not a valid {form} request: {plainly(error)}") from error
+
+
+def field_of(problem: Problem) -> str | None:
+    """The field at the top of a body that a refusal of `decode_body` is about, if it is about one."""
+    found = _FIELD.search(str(problem.__cause__))
+    return next(filter(None, found.groups()), None) if found else None
 
 
 def plainly(error: Exception) -> str:
