@@ -43,7 +43,7 @@ def test_a_pool_made_on_one_router_is_isolated_on_all_at_once(site: Site, worker
     wait_until(lambda: len(one.workers()) == len(two.workers()) == len(workers))
     assert one.http.post("/v1/pools", json=TENANT).status_code == 201
     assert encode(two, "tenant") == 200  # the next request may come to a router that was not told yet
-    wait_until(lambda: two.http.get("/v1/pools").json() == one.http.get("/v1/pools").json(), 1.0)
+    wait_until(lambda: two.http.get("/v1/pools").json() == one.http.get("/v1/pools").json(), SOON_S)
     reserved, shared = serving(one, "tenant"), serving(one, "default")
     assert (serving(two, "tenant"), serving(two, "default")) == (reserved, shared)
     assert len(reserved) == len(shared) == 1

@@ -200,6 +200,29 @@ def test_sign_in_leads_to_https_where_the_site_is(chart: Chart) -> None:
     assert "--cookie-secure=true" in container(only(objects, "Deployment", "sie-oauth2-proxy"))["args"]
 
 
+def test_users_are_told_apart_by_what_only_the_proxy_can_say_and_only_where_that_is_wanted(chart: Chart) -> None:
+    proxy = {**ISSUER, "secret": {"proxySecretKey": "PROXY"}}
+    key = {"valueFrom": {"secretKeyRef": {"name": "oauth2-proxy", "key": "PROXY"}}}
+    annotation = "nginx.ingress.kubernetes.io/auth-response-headers"
+    for is_wanted, values in ((True, proxy), (False, ISSUER)):
+        objects = chart.render({"ingress": TLS, "auth": {"enabled": True, "oauth2Proxy": values}})
+        router, front = (container(only(objects, "Deployment", name)) for name in ("sie-router", "sie-oauth2-proxy"))
+        assert ({"name": "SIE_AUTH_PROXY_SECRET", **key} in router["env"]) is is_wanted
+        assert ({"name": "OAUTH2_PROXY_BASIC_AUTH_PASSWORD", **key} in front["env"]) is is_wanted
+        assert ("--set-basic-auth=true" in front["args"]) is is_wanted
+        assert [each["value"] for each in router["env"] if each["name"] == "SIE_AUTH_MODE"] == [
+            "static" if is_wanted else "none"
+        ]
+        annotations = only(objects, "Ingress", "sie-router")["metadata"]["annotations"]
+        assert annotations.get(annotation) == ("Authorization" if is_wanted else None)
+        (rule,) = only(objects, "Ingress", "sie-oauth2-proxy")["spec"]["rules"]
+        shown = {(each["path"], each["pathType"]) for each in rule["http"]["paths"]}
+        if is_wanted:  # /oauth2/auth answers with the password: the ingress asks it inside
+            assert shown == {(f"/oauth2/{each}", "Exact") for each in ("start", "callback", "sign_in", "sign_out")}
+        else:
+            assert shown == {("/oauth2", "Prefix")}
+
+
 def test_the_world_never_sees_metrics(chart: Chart) -> None:
     for values in ({"ingress": {"enabled": True}}, COMBINATIONS["gateway"]):
         text = str([each for each in chart.render(values) if each["kind"] in {"Ingress", "HTTPRoute"}])

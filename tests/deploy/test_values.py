@@ -60,6 +60,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"ingress": {"tls": {"enabled": True}}}, "no effect without ingress.enabled"),
     ({"ingress": SITE, "auth": {"enabled": True}}, "needs auth.oauth2Proxy.oidcIssuerUrl"),
     ({"auth": {"enabled": True, "oauth2Proxy": ISSUER}}, "needs ingress.enabled and ingress.host"),
+    ({"auth": {"oauth2Proxy": {"secret": {"proxySecretKey": "PROXY"}}}}, "no effect without auth.enabled"),
     ({"ingress": SITE, "gateway": GATEWAY, "auth": {"enabled": True, "oauth2Proxy": ISSUER}}, "a way around it"),
     (
         {

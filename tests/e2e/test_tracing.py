@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from local_cluster import eventually, free_port
+from local_cluster import eventually, kept_port
 from served_worker import process, write_catalog
 
 MODEL = "org/hash"
@@ -69,7 +69,11 @@ def collector() -> Iterator[Collector]:
 
 @contextmanager
 def router(worker: str, env: dict[str, str]) -> Iterator[str]:
-    port = free_port()
+    with kept_port() as port:
+        yield from listening(port, worker, env)
+
+
+def listening(port: int, worker: str, env: dict[str, str]) -> Iterator[str]:
     command = [str(Path(sys.executable).with_name("sie-router")), "serve", "--host", "127.0.0.1", "-p", str(port)]
     popen = subprocess.Popen([*command, "-w", worker, "--group", "l4", "-l", "error"], env={**os.environ, **env})  # noqa: TID251 - for a child
     url = f"http://127.0.0.1:{port}"
@@ -78,7 +82,7 @@ def router(worker: str, env: dict[str, str]) -> Iterator[str]:
         yield url
     finally:
         popen.terminate()
-        popen.wait(10)
+        popen.wait(60)
 
 
 def facts(span: Span) -> dict[str, object]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from local_cluster import free_port
+from sie_cli.ports import Ports
 from sie_protocol.headers import READYZ
 
 BIN = Path(sys.executable).parent
@@ -28,9 +28,9 @@ class Place:
 
     name: str
     log: Path
+    port: int
     command: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
-    port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
 
     @property
@@ -68,17 +68,22 @@ class ChaosCluster:
 
     def __init__(self, folder: Path) -> None:
         serve = ("serve", "--host", "127.0.0.1")
-        self.workers = [Place(f"worker-{number}", folder / f"worker-{number}.log") for number in range(3)]
+        self._ports = Ports()
+
+        def place(name: str) -> Place:
+            return Place(name, folder / f"{name}.log", self._ports.take())
+
+        self.workers = [place(f"worker-{number}") for number in range(3)]
         for each in self.workers:
             each.command = (str(BIN / "sie-server"), *serve, "--port", str(each.port), "--models", MODEL)
             each.environment = {"POD_NAME": each.name, "SIE_MACHINE_PROFILE": PROFILE, "OMP_NUM_THREADS": "1"}
             each.environment["SIE_PRELOAD_MODELS"] = MODEL  # else one worker alone may hold it when it is killed
-        self.failing = Place("worker-3", folder / "worker-3.log")
+        self.failing = place("worker-3")
         self.failing.command = (sys.executable, str(FAKE_WORKER), str(self.failing.port), self.failing.name)
         self.failing.command += ("--model", MODEL, "--status-code", "500")
         flags = [part for each in (*self.workers, self.failing) for part in ("-w", each.url)]
         flags += ["--group", f"{PROFILE}:default", "--retry-after-s", "1", "--log-level", "warning"]
-        self.routers = [Place(f"router-{number}", folder / f"router-{number}.log") for number in range(2)]
+        self.routers = [place(f"router-{number}") for number in range(2)]
         for each in self.routers:
             each.command = (str(BIN / "sie-router"), *serve, "--port", str(each.port), *flags)
             each.environment = {"SIE_ROUTER_DRAIN_S": str(DRAIN_S)}
@@ -143,6 +148,7 @@ class ChaosCluster:
         for each in (*self.routers, *self.workers, self.failing):
             if each.process is not None:
                 await each.kill()
+        self._ports.close()
 
     async def _until(self, probe: Callable[[], Awaitable[object]], wanted: object) -> None:
         async with asyncio.timeout(START_S):

@@ -140,7 +140,7 @@ class Site:
         ]
         log = self.logs / f"router-{len(self.routers)}.log"
         daemon = Daemon("sie-router", command, log, environment)
-        router = Router(daemon, httpx.Client(base_url=f"http://127.0.0.1:{port}"), port)
+        router = Router(daemon, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60), port)
         self.routers.append(router)
         router.daemon.wait_until(lambda: router.http.get("/healthz").is_success)
         return router

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import httpx
 
+from sie_cli.ports import Ports
+
 T = TypeVar("T")
 SIE = Path(sys.executable).with_name("sie")
 
@@ -30,11 +32,11 @@ def eventually(probe: Callable[[], T], *, within_s: float = 60.0) -> T:
         time.sleep(0.05)
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextlib.contextmanager
+def kept_port() -> Iterator[int]:
+    """A port of the loopback interface that nobody else gets; servers that set SO_REUSEADDR can listen on it."""
+    with contextlib.closing(Ports()) as ports:
+        yield ports.take()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,12 @@ def local_cluster(
     folder: Path, definition: str, env: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[LocalCluster]:
     """Run `sie up` with this cluster file until the block ends; it must then exit cleanly and leave no port in use."""
-    file, log, port = folder / "cluster.yaml", folder / "sie-up.log", free_port()
+    with kept_port() as port:
+        yield from _local_cluster(folder, definition, env, port)
+
+
+def _local_cluster(folder: Path, definition: str, env: Mapping[str, str], port: int) -> Iterator[LocalCluster]:
+    file, log = folder / "cluster.yaml", folder / "sie-up.log"
     file.write_text(definition)
     with log.open("wb") as output:
         command = [str(SIE), "up", "-f", str(file), "--port", str(port)]
@@ -107,7 +114,7 @@ def local_cluster(
         raise
     finally:
         process.send_signal(signal.SIGINT)
-        exit_code = process.wait(30)
+        exit_code = process.wait(60)
     assert exit_code == 0, log.read_text()
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections may linger, listeners may not

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import yaml
 
-from local_cluster import eventually, free_port
+from local_cluster import eventually, kept_port
 
 BINARY = shutil.which("prometheus")
 EVERY_S = 0.1
@@ -50,14 +50,14 @@ class Prometheus:
         assert len(results) < 2, f"{query} gives several numbers: {results}"
         return float(results[0]["value"][1]) if results else None
 
-    async def scraped(self, router: str, within_s: float = 20.0) -> None:
+    async def scraped(self, router: str, within_s: float = 60.0) -> None:
         """Wait until this router was scraped."""
         query = f'up{{instance="{router.removeprefix("http://")}"}}'
         async with httpx.AsyncClient() as client, asyncio.timeout(within_s):
             while await self.number(client, query) != 1:  # noqa: ASYNC110 - it is another process that has to scrape
                 await asyncio.sleep(EVERY_S / 2)
 
-    async def until(self, expected: Mapping[str, float | None], within_s: float = 20.0) -> None:
+    async def until(self, expected: Mapping[str, float | None], within_s: float = 60.0) -> None:
         """Wait until these queries give these numbers."""
         found: dict[str, float | None] = {}
         async with httpx.AsyncClient() as client:
@@ -69,20 +69,19 @@ class Prometheus:
             except TimeoutError:
                 raise AssertionError(f"expected {expected}, at the end it was {found}") from None
 
-    async def always(self, expected: Mapping[str, float], done: asyncio.Event) -> int:
-        """Ask again and again until `done`; every answer must be this. Returns how often all of them came.
+    async def always(self, expected: Mapping[str, float], done: asyncio.Event, least: int) -> None:
+        """Ask again and again until `done`, and until all of them came so often; every answer must be this.
 
         None may come instead, which changes nothing: a busy machine lets scrapes fail.
         """
         count = 0
         async with httpx.AsyncClient() as client:
-            while not done.is_set():
+            while count < least or not done.is_set():
                 found = {name: await self.ask(client, name) for name in expected}
                 answers = {name: value for name, value in found.items() if value is not None}
                 assert answers == {name: expected[name] for name in answers}
                 count += answers == expected
                 await asyncio.sleep(EVERY_S / 2)
-        return count
 
 
 def queries() -> dict[str, str]:
@@ -97,8 +96,12 @@ def queries() -> dict[str, str]:
 @contextmanager
 def prometheus(folder: Path) -> Iterator[Prometheus]:
     """Run one in a folder of its own."""
+    with kept_port() as port:
+        yield from _prometheus(folder, port)
+
+
+def _prometheus(folder: Path, port: int) -> Iterator[Prometheus]:
     assert BINARY is not None
-    port = free_port()
     (folder / "prometheus.yml").write_text(yaml.safe_dump(CONFIG))
     flags = [f"--web.listen-address=127.0.0.1:{port}", f"--storage.tsdb.path={folder / 'data'}", "--log.level=error"]
     command = [BINARY, f"--config.file={folder / 'prometheus.yml'}", *flags]

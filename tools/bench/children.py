@@ -76,11 +76,11 @@ def oracle(texts: list[str]) -> None:
 
 def engine(texts: list[str]) -> None:
     """`all`: every text in one call of the worker's engine. `one`: each text alone, through the bare adapter."""
-    from sie_server.host_memory import tidy_heaps  # noqa: PLC0415 - only this process needs them
+    from sie_server.host_memory import configure_malloc  # noqa: PLC0415 - only this process needs them
     from sie_server.settings import use_huge_pages  # noqa: PLC0415
 
     use_huge_pages()  # the next two as the command does
-    tidy_heaps()
+    configure_malloc()
     asyncio.run(_engine(texts))
 
 

@@ -39,6 +39,7 @@ FAST, SLOW = "test/fast", "test/slow"
 REAL = "sentence-transformers/all-MiniLM-L6-v2"
 MODEL = load().inherited.get("SIE_TEST_MODEL", SLOW)
 TWIN = FAST if MODEL == SLOW else MODEL  # gives the same vectors
+BATCH_S = 0.2  # a run that is to be interrupted must not be over before the signal comes, also on a busy machine
 DIMS = 16
 ROUNDING = 1e-5  # a real model's vectors depend in their last digits on the texts beside them
 BOUND_S = 60 + LINES / 50
@@ -49,7 +50,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     folder = tmp_path_factory.mktemp("cluster")
     fields = {"tasks": {"encode": {"dense": {"dim": DIMS}}}}
     adapters = {**ADAPTERS, "dense": ""}
-    write_catalog(folder / "catalog", {FAST: fields, SLOW: {**fields, "options": {"batch_s": 0.04}}}, adapters)
+    write_catalog(folder / "catalog", {FAST: fields, SLOW: {**fields, "options": {"batch_s": BATCH_S}}}, adapters)
     packaged = Path(sie_server.__path__[0]) / "catalog/models" / f"{REAL.replace('/', '__')}.yaml"
     shutil.copy(packaged, folder / "catalog/models")
     env = {

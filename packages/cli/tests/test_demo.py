@@ -14,7 +14,7 @@ def test_the_text_is_forty_different_sentences() -> None:
 
 
 def test_the_demo_goes_from_nothing_to_neighbours_and_ends_with_nothing_running() -> None:
-    done = subprocess.run([SIE, "demo"], capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run([SIE, "demo"], capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     stations = (
         "PROVISIONING",
@@ -43,6 +43,6 @@ def test_an_interrupted_demo_ends_quietly_with_the_status_of_an_interrupt() -> N
                 break
         demo.send_signal(signal.SIGINT)
         rest = demo.stdout.read()
-        assert demo.wait(30) == 130
+        assert demo.wait(60) == 130
     assert rest.endswith("everything is stopped\n")
     assert "Traceback" not in rest

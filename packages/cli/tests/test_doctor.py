@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from local_cluster import LocalCluster, free_port, local_cluster
+from local_cluster import LocalCluster, kept_port, local_cluster
 from running_sie import sie
 from served_worker import write_catalog
 from sie_cli.api import Api, Reply
@@ -69,7 +69,8 @@ async def test_a_sound_cluster_has_no_broken_link(cluster: LocalCluster) -> None
 
 
 async def test_fault_1_a_wrong_port() -> None:
-    finding = broken(await examine(Asked(f"http://127.0.0.1:{free_port()}", GOOD, VERSION)))
+    with kept_port() as port:
+        finding = broken(await examine(Asked(f"http://127.0.0.1:{port}", GOOD, VERSION)))
     assert finding.link == "reach"
     assert "check host and port of --url" in finding.fix
 
@@ -142,8 +143,9 @@ async def test_fault_9_prometheus_does_not_see_what_the_router_tells(
 
 
 async def test_fault_9b_prometheus_is_away(cluster: LocalCluster) -> None:
-    away = f"http://127.0.0.1:{free_port()}"
-    finding = broken(await examine(asked(cluster, profile="l4", wait_s=0.1, prometheus=away)))
+    with kept_port() as port:
+        away = f"http://127.0.0.1:{port}"
+        finding = broken(await examine(asked(cluster, profile="l4", wait_s=0.1, prometheus=away)))
     assert (finding.link, "prometheusAddress" in finding.fix) == ("scrape", True)
 
 

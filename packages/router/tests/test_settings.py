@@ -81,6 +81,14 @@ def test_a_gpu_type_is_no_profile_where_profiles_are_described() -> None:
         (Flags(), {"SIE_AUTH_MODE": "token", "SIE_AUTH_TOKENS": " , "}, "without a token"),
         (Flags(), {"SIE_AUTH_TOKEN": "a"}, "SIE_AUTH_MODE is not"),
         (Flags(), {"SIE_AUTH_MODE": "static", "SIE_AUTH_TOKENS": "a,b", "SIE_ADMIN_TOKEN": "b"}, "an admin"),
+        (Flags(), {"SIE_AUTH_PROXY_SECRET": "s" * 16}, "SIE_AUTH_MODE is not"),
+        (Flags(), {"SIE_AUTH_MODE": "static", "SIE_AUTH_PROXY_SECRET": "s" * 15}, "16 or more"),
+        (Flags(), {"SIE_AUTH_MODE": "static", "SIE_AUTH_PROXY_SECRET": "s" * 16 + ":"}, "without ':'"),
+        (
+            Flags(),
+            {"SIE_AUTH_MODE": "static", "SIE_AUTH_PROXY_SECRET": "s" * 16, "SIE_AUTH_TOKENS": "s" * 16},
+            "name any user",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named(flags: Flags, environ: dict[str, str], named: str) -> None:
@@ -104,6 +112,11 @@ def test_tokens_are_read_from_either_variable(mode: str) -> None:
     for said in ("metrics", "Metrics"):
         some = read_settings(Flags(), environ | {"SIE_AUTH_EXEMPT_OPERATIONAL": said}).auth
         assert some == AuthSettings(("c",), "root", Exempt.METRICS)
+
+
+def test_a_proxy_that_names_users_needs_no_tokens_beside_it() -> None:
+    environ = {"SIE_AUTH_MODE": "static", "SIE_AUTH_PROXY_SECRET": "s" * 16}
+    assert read_settings(Flags(), environ).auth == AuthSettings(proxy_secret="s" * 16)
 
 
 def test_an_open_router_ignores_tokens_only_where_that_is_said() -> None:

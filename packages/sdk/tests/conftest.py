@@ -2,14 +2,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from hypothesis import settings
 
 from sdk_clients import OnALoop, Open, Threaded
 from sdk_echo import Serving, echoing
 from sdk_server import Serve, serving
-
-settings.register_profile("busy-machine", deadline=None)
-settings.load_profile("busy-machine")
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ def test_a_budget_is_kept_in_real_time(serve: Serve, open_client: Open) -> None:
     began = time.monotonic()
     with pytest.raises(errors.ProvisioningError):
         open_client(serve(published.PROVISIONING_202).url).encode("org/m", HELLO, provision_timeout_s=0.6)
-    assert 0.3 <= time.monotonic() - began < 2
+    assert 0.3 <= time.monotonic() - began < float(published.PROVISIONING_202.headers["Retry-After"]) / 2
 
 
 @pytest.mark.parametrize("lost", [Reset(), Reply(200, b"x" * 100, cut_at=10)], ids=["reset", "cut"])
@@ -186,9 +186,12 @@ def test_a_broken_connection_is_an_error_for_who_does_not_wait(
 @pytest.mark.parametrize("stall", [Stall(), Drip()], ids=["silent", "dripping"])
 def test_a_late_answer_is_asked_for_again(serve: Serve, open_client: Open, stall: Stall | Drip) -> None:
     told: list[WaitEvent] = []
-    client = open_client(serve(stall, published.VECTOR).url, timeout_s=0.2, on_wait=told.append)
+    server = serve(stall, published.VECTOR)
+    client = open_client(server.url, timeout_s=0.5, on_wait=told.append)
     assert client.encode("org/m", HELLO)["dense"].shape == (2,)
-    assert [event.reason for event in told] == ["TIMED_OUT"]
+    # Once, but for a machine so busy that it was late with the answer as well.
+    assert {event.reason for event in told} == {"TIMED_OUT"}
+    assert len(server.seen) == len(told) + 1
 
 
 def test_a_late_answer_is_an_error_for_who_does_not_wait(serve: Serve, open_client: Open) -> None:

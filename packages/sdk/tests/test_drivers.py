@@ -17,7 +17,7 @@ from sie_sdk import SIEAsyncClient, SIEClient, errors
 from sie_sdk.types import EncodeResult, Item
 
 HELLO = Item(text="Hello")
-AT_ONCE_S = 5.0  # far below the waits and timeouts of these tests, far above a busy machine's delays
+AT_ONCE_S = 30.0  # below the waits and timeouts of these tests, far above a busy machine's delays
 
 
 def open_sockets() -> int:
@@ -113,7 +113,7 @@ def test_nothing_is_left_after_closing(serve: Serve, last: Reply | Stall) -> Non
     # The server's own end of the connection, and its thread, go when it notices.
     while (open_sockets() > sockets or not set(threading.enumerate()) <= threads) and time.monotonic() < gone_by:
         threading.Event().wait(0.01)
-    assert open_sockets() == sockets
+    assert open_sockets() <= sockets
     assert set(threading.enumerate()) <= threads
 
 

@@ -1,9 +1,10 @@
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sie_protocol.catalog import ExtractTask, Inputs, VectorTask
+from sie_protocol.catalog import Catalog, ExtractTask, Inputs, ModelConfig, VectorTask
 from sie_protocol.items import EncodeParams, ExtractParams
 from sie_server.adapters.gliner import Choice, read_choice
 from sie_server.catalog_files import read_catalog, select
@@ -12,6 +13,19 @@ from sie_server.core.options import resolve_encode
 from sie_server.core.scoring import resolve_score
 from sie_server.engine.slots import Slots
 from sie_server.settings import Settings
+
+
+@cache
+def own_catalog() -> Catalog:
+    own = Settings()
+    return read_catalog(own.models_dir, own.bundles_dir)
+
+
+def published(name: str) -> ModelConfig:
+    model = own_catalog().find(name)
+    assert model is not None
+    return model
+
 
 FOR_QUERIES = "Represent this sentence for searching relevant passages: T"
 FOR_CHINESE = "为这个句子生成表示以用于检索相关文章：T"  # noqa: RUF001 - a full-width colon, as published
@@ -127,9 +141,7 @@ RECIPES = {name: (512, *facts) for name, facts in FAMILY.items()} | BEYOND
 
 @pytest.mark.parametrize(("name", "facts"), RECIPES.items())
 def test_published_models_keep_their_published_recipe(name: str, facts: tuple[int, int, str, str, str]) -> None:
-    own = Settings()
-    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
-    assert model is not None
+    model = published(name)
     length, dim, pooling, query, document = facts
     options = model.profiles["default"].adapter_options
     assert (model.dims, options["pooling"], options["normalize"]) == ({"dense": dim}, pooling, name not in AS_THEY_ARE)
@@ -163,9 +175,7 @@ INSTRUCTED = {
 def test_models_that_leave_their_instruction_out_know_where_it_ends(
     name: str, facts: tuple[int, str, str, dict[str, Any]]
 ) -> None:
-    own = Settings()
-    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
-    assert model is not None
+    model = published(name)
     length, query, document, ends = facts
     options = model.profiles["default"].adapter_options
     assert (model.max_sequence_length, model.dims) == (length, {"dense": 4096})
@@ -175,8 +185,7 @@ def test_models_that_leave_their_instruction_out_know_where_it_ends(
 
 
 def test_every_model_of_one_vector_a_token_has_a_profile_of_one_vector_a_text() -> None:
-    own = Settings()
-    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    catalog = own_catalog()
     served = Slots(select(catalog, "default", ()))
     by_token = ("colbert", "colvision")
     found = {model.sie_id for model in catalog.models.values() if model.profiles["default"].adapter in by_token}
@@ -190,16 +199,13 @@ def test_every_model_of_one_vector_a_token_has_a_profile_of_one_vector_a_text() 
 
 
 def test_an_instruction_of_the_caller_takes_the_place_of_the_default_one() -> None:
-    own = Settings()
-    model = read_catalog(own.models_dir, own.bundles_dir).find("intfloat/multilingual-e5-large-instruct")
-    assert model is not None
+    model = published("intfloat/multilingual-e5-large-instruct")
     asked = EncodeParams(instruction="Find duplicates", options={"is_query": True})
     assert resolve_encode(model, asked).prompt.apply("T") == "Instruct: Find duplicates\nQuery: T"
 
 
 def test_stella_has_a_prompt_for_answers_and_one_for_similar_texts() -> None:
-    own = Settings()
-    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    catalog = own_catalog()
     for name in ("NovaSearch/stella_en_400M_v5", "NovaSearch/stella_en_1.5B_v5"):
         model = catalog.find(name)
         assert model is not None
@@ -210,8 +216,7 @@ def test_stella_has_a_prompt_for_answers_and_one_for_similar_texts() -> None:
 
 
 def test_models_made_of_qwen2_look_both_ways_whatever_their_configuration_says() -> None:
-    own = Settings()
-    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    catalog = own_catalog()
     says = {
         model.sie_id for model in catalog.models.values() if "is_causal" in model.profiles["default"].adapter_options
     }
@@ -227,9 +232,7 @@ def test_models_made_of_qwen2_look_both_ways_whatever_their_configuration_says()
 
 
 def test_the_task_of_embeddinggemma_is_an_instruction() -> None:
-    own = Settings()
-    model = read_catalog(own.models_dir, own.bundles_dir).find("google/embeddinggemma-300m")
-    assert model is not None
+    model = published("google/embeddinggemma-300m")
     asked = EncodeParams(instruction="fact checking", options={"is_query": True})
     assert resolve_encode(model, asked).prompt.apply("T") == "task: fact checking | query: T"
 
@@ -290,9 +293,7 @@ COLBERT = {
 
 @pytest.mark.parametrize(("name", "facts"), SPARSE.items())
 def test_published_sparse_models_keep_their_recipe(name: str, facts: tuple[int, int, bool, str | None]) -> None:
-    own = Settings()
-    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
-    assert model is not None
+    model = published(name)
     options = model.profiles["default"].adapter_options
     found = options.get("log1p", 1), options.get("drop_special", False), options.get("query_weights")
     assert (model.max_sequence_length, *found) == facts
@@ -301,9 +302,7 @@ def test_published_sparse_models_keep_their_recipe(name: str, facts: tuple[int, 
 
 @pytest.mark.parametrize(("name", "facts"), COLBERT.items())
 def test_published_late_interaction_models_keep_their_recipe(name: str, facts: tuple[int, int, int, bool]) -> None:
-    own = Settings()
-    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
-    assert model is not None
+    model = published(name)
     dim, document_tokens, query_tokens, expansion = facts
     options = model.profiles["default"].adapter_options
     assert (model.dims, model.max_sequence_length) == ({"multivector": dim}, document_tokens)
@@ -328,9 +327,7 @@ PAGES = {
 @pytest.mark.parametrize(("name", "facts"), PAGES.items())
 def test_published_models_of_page_images_keep_their_recipe(name: str, facts: tuple[int, str | None]) -> None:
     batch, base = facts
-    own = Settings()
-    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
-    assert model is not None
+    model = published(name)
     profile = model.profiles["default"]
     assert (model.dims, model.max_sequence_length, model.inputs.image) == ({"multivector": 128}, 2048, True)
     assert (profile.adapter, profile.max_batch_tokens, profile.compute_precision) == ("colvision", batch, "bfloat16")
@@ -341,18 +338,14 @@ def test_published_models_of_page_images_keep_their_recipe(name: str, facts: tup
 
 @pytest.mark.parametrize(("name", "length"), RERANKERS.items())
 def test_published_rerankers_keep_their_length_and_have_no_other_task(name: str, length: int) -> None:
-    own = Settings()
-    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
-    assert model is not None
+    model = published(name)
     assert (model.max_sequence_length, model.outputs) == (length, ("score",))
     assert model.adapters == {"cross_encoder"}
 
 
 @pytest.mark.parametrize("name", JUDGES)
 def test_published_judges_are_asked_in_their_own_words(name: str) -> None:
-    own = Settings()
-    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
-    assert model is not None
+    model = published(name)
     options, wanted = model.profiles["default"].adapter_options, resolve_score(model, None, {})
     question = f"{wanted.query_prompt.apply('Q')}\n{wanted.document_prompt.apply('D')}"
     assert question == f"<Instruct>: {TASK}\n<Query>: Q\n<Document>: D"
@@ -367,9 +360,7 @@ def test_published_judges_are_asked_in_their_own_words(name: str) -> None:
 
 @pytest.mark.parametrize("name", APART)
 def test_published_judges_of_two_digits_are_asked_in_their_own_words(name: str) -> None:
-    own = Settings()
-    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
-    assert model is not None
+    model = published(name)
     options, wanted = model.profiles["default"].adapter_options, resolve_score(model, None, {})
     assert (wanted.query_prompt.apply("Q"), wanted.document_prompt.apply("D")) == ("query: Q", "document: D")
     told = resolve_score(model, "Find it", {})
@@ -386,9 +377,7 @@ def test_published_judges_of_two_digits_are_asked_in_their_own_words(name: str) 
 
 
 def test_bge_m3_has_three_outputs_and_a_profile_for_each() -> None:
-    own = Settings()
-    model = read_catalog(own.models_dir, own.bundles_dir).find("BAAI/bge-m3")
-    assert model is not None
+    model = published("BAAI/bge-m3")
     assert model.dims == {"dense": 1024, "sparse": 250002, "multivector": 1024}
     assert (model.max_sequence_length, model.allow_pickle) == (8192, True)
     for profile, outputs in (("default", ("dense",)), *((kind, (kind,)) for kind in model.dims)):
@@ -397,9 +386,7 @@ def test_bge_m3_has_three_outputs_and_a_profile_for_each() -> None:
 
 
 def test_mgte_has_two_outputs_and_a_profile_for_each() -> None:
-    own = Settings()
-    model = read_catalog(own.models_dir, own.bundles_dir).find("Alibaba-NLP/gte-multilingual-base")
-    assert model is not None
+    model = published("Alibaba-NLP/gte-multilingual-base")
     assert (model.dims, model.max_sequence_length) == ({"dense": 768, "sparse": 250048}, 8192)
     assert model.tasks.encode is not None
     assert model.tasks.encode.dense == VectorTask(768, 128)
@@ -410,9 +397,8 @@ def test_mgte_has_two_outputs_and_a_profile_for_each() -> None:
 
 
 def test_every_model_that_encodes_or_scores_text_has_its_recipe_here() -> None:
-    own = Settings()
     families = {"dense", "sparse", "colbert", "colvision", "cross_encoder", "bge_m3"}
-    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    catalog = own_catalog()
     assert {model.sie_id for model in catalog.models.values() if "judge" in model.adapters} == {*JUDGES, *APART}
     listed = {model.sie_id for model in catalog.models.values() if model.adapters & families}
     assert listed == {
@@ -452,9 +438,7 @@ GLINER = {
 
 @pytest.mark.parametrize(("name", "merges"), GLINER.items())
 def test_published_gliner_models_keep_their_recipe(name: str, merges: bool) -> None:
-    own = Settings()
-    model = read_catalog(own.models_dir, own.bundles_dir).find(name)
-    assert model is not None
+    model = published(name)
     profile = model.profiles["default"]
     assert (model.hf_id, model.outputs, profile.adapter) == (name, ("json",), "gliner")
     choice = read_choice(profile.adapter_options)
@@ -463,26 +447,21 @@ def test_published_gliner_models_keep_their_recipe(name: str, merges: bool) -> N
 
 @pytest.mark.parametrize("size", ["edge", "small", "base", "large"])
 def test_the_gliner_models_of_personal_data_are_torch_files_and_have_a_lower_threshold(size: str) -> None:
-    own = Settings()
-    model = read_catalog(own.models_dir, own.bundles_dir).find(f"knowledgator/gliner-pii-{size}-v1.0")
-    assert model is not None
+    model = published(f"knowledgator/gliner-pii-{size}-v1.0")
     profile = model.profiles["default"]
     assert (model.outputs, profile.adapter, model.allow_pickle) == (("json",), "gliner", True)
-    assert read_choice(profile.adapter_options) == Choice(0.3, True, False, False)
+    assert read_choice(profile.adapter_options) == Choice(threshold=0.3, relation_threshold=0.3)
 
 
 def test_the_published_glirel_model_asks_for_entities_and_keeps_its_recipe() -> None:
-    own = Settings()
-    model = read_catalog(own.models_dir, own.bundles_dir).find("jackboyla/glirel-large-v0")
-    assert model is not None
+    model = published("jackboyla/glirel-large-v0")
     assert model.tasks.extract == ExtractTask(labels="required", entities="required")
     profile = model.profiles["default"]
     assert (profile.adapter, profile.adapter_options) == ("glirel", {"threshold": 0.1, "top_k": 10})
 
 
 def test_published_gliner2_models_find_entities_and_classes() -> None:
-    own = Settings()
-    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    catalog = own_catalog()
     models = [model for model in catalog.models.values() if "gliner2" in model.adapters]
     for_personal_data = "fastino/gliner2-privacy-filter-PII-multi"
     both = [model for model in models if model.sie_id != for_personal_data]
@@ -511,8 +490,7 @@ GLICLASS = {
 
 
 def test_published_gliclass_models_need_labels_and_give_every_one_a_score() -> None:
-    own = Settings()
-    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    catalog = own_catalog()
     models = [model for model in catalog.models.values() if "gliclass" in model.adapters]
     assert {model.sie_id: model.max_sequence_length for model in models} == GLICLASS
     for model in models:
@@ -521,8 +499,7 @@ def test_published_gliclass_models_need_labels_and_give_every_one_a_score() -> N
 
 
 def test_published_owlv2_models_read_images_and_labels() -> None:
-    own = Settings()
-    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    catalog = own_catalog()
     models = [model for model in catalog.models.values() if "owlv2" in model.adapters]
     assert {model.sie_id for model in models} == {
         "google/owlv2-base-patch16-ensemble",
@@ -535,8 +512,7 @@ def test_published_owlv2_models_read_images_and_labels() -> None:
 
 
 def test_published_grounding_dino_models_read_images_and_labels() -> None:
-    own = Settings()
-    catalog = read_catalog(own.models_dir, own.bundles_dir)
+    catalog = own_catalog()
     models = {model.sie_id: model for model in catalog.models.values() if "grounding_dino" in model.adapters}
     assert set(models) == {"IDEA-Research/grounding-dino-tiny", "IDEA-Research/grounding-dino-base"}
     for model in models.values():
@@ -545,10 +521,37 @@ def test_published_grounding_dino_models_read_images_and_labels() -> None:
         assert resolved.options == {"box_threshold": 0.25, "text_threshold": 0.25}
 
 
-def test_our_own_catalogue_is_served_by_its_default_bundle() -> None:
+# id: task, most tokens, whether a question is read, tasks of its own
+WRITERS: dict[str, tuple[str, int, str, list[str]]] = {
+    "microsoft/Florence-2-base": ("<OCR_WITH_REGION>", 1024, "optional", []),
+    "microsoft/Florence-2-base-ft": ("<OCR_WITH_REGION>", 1024, "optional", []),
+    "microsoft/Florence-2-large": ("<OCR_WITH_REGION>", 1024, "optional", []),
+    "mynkchaudhry/Florence-2-FT-DocVQA": ("<DocVQA>", 512, "optional", ["<DocVQA>"]),
+    "naver-clova-ix/donut-base-finetuned-cord-v2": ("<s_cord-v2>", 512, "none", []),
+    "naver-clova-ix/donut-base-finetuned-docvqa": ("<s_docvqa>", 512, "required", []),
+    "naver-clova-ix/donut-base-finetuned-rvlcdip": ("<s_rvlcdip>", 512, "none", []),
+}
+
+
+def test_published_models_that_write_keep_their_recipe() -> None:
     own = Settings()
     catalog = read_catalog(own.models_dir, own.bundles_dir)
-    assert len(select(catalog, "default", ())) == len(list(own.models_dir.glob("*.yaml")))
+    models = {model.sie_id: model for model in catalog.models.values() if model.adapters & {"florence2", "donut"}}
+    assert set(models) == set(WRITERS)
+    for name, (task, tokens, instruction, tasks) in WRITERS.items():
+        model = models[name]
+        profile = model.profiles["default"]
+        assert (profile.compute_precision, profile.adapter_options.get("tasks", [])) == ("float16", tasks)
+        assert model.inputs == Inputs(text="docvqa" in name.lower(), image=True)
+        assert model.tasks.extract is not None
+        assert (model.tasks.extract.labels, model.tasks.extract.instruction) == ("none", instruction)
+        resolved = resolve_extract(model, ExtractParams())
+        assert resolved.options == {"task": task, "max_new_tokens": tokens, "num_beams": 1}
+
+
+def test_our_own_catalogue_is_served_by_its_default_bundle() -> None:
+    catalog = own_catalog()
+    assert len(select(catalog, "default", ())) == len(list(Settings().models_dir.glob("*.yaml")))
     assert list(select(catalog, "default", ("SIE/hash-64",))) == ["sie/hash-64"]
 
 

@@ -59,6 +59,9 @@
 {{- fail "auth.enabled and router.auth.mode=static exclude each other: the router would take the proxy's token for a wrong one" -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.auth.oauth2Proxy.secret.proxySecretKey (not .Values.auth.enabled) -}}
+{{- fail "auth.oauth2Proxy.secret.proxySecretKey has no effect without auth.enabled" -}}
+{{- end -}}
 {{- if and .Values.hfToken.create (not .Values.hfToken.value) -}}
 {{- fail "hfToken.create is true and hfToken.value is empty (is HF_TOKEN set in your shell?); without a token leave both out" -}}
 {{- end -}}

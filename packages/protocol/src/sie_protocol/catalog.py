@@ -52,12 +52,14 @@ class ExtractTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `labels`: `required`: the model looks for what the caller names. `optional`: it has labels of its own, and the
     caller may name those that matter. `none`: it reads no labels. `entities`: `required`: every item names the entities
     of its text in `metadata.entities`. `output_schema`: `optional`: the caller may send one in the place of labels, and
-    gets data of that form.
+    gets data of that form. `instruction`: whether a question or the like stands beside every image, as
+    `params.instruction` or, for a model whose inputs are text and image, as the item's own text.
     """
 
     labels: Literal["required", "optional", "none"] = "required"
     entities: Literal["required", "none"] = "none"
     output_schema: Literal["optional", "none"] = "none"
+    instruction: Literal["required", "optional", "none"] = "none"
 
 
 class EmptyTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -26,6 +26,7 @@ WWW_AUTHENTICATE: Final = "WWW-Authenticate"
 QUEUE_TIME: Final = "X-Queue-Time"
 TOKENIZATION_TIME: Final = "X-Tokenization-Time"
 INFERENCE_TIME: Final = "X-Inference-Time"
+POSTPROCESSING_TIME: Final = "X-Postprocessing-Time"  # where there was some
 TOTAL_TIME: Final = "X-Total-Time"
 
 # Media types

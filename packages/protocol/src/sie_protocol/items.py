@@ -58,6 +58,7 @@ class Timing(TypedDict, total=False):
     queue_ms: float
     tokenization_ms: float
     inference_ms: float
+    postprocessing_ms: float
 
 
 class Usage(TypedDict, total=False):

@@ -41,6 +41,7 @@ _TIMINGS: Final = MappingProxyType(
         headers.QUEUE_TIME.lower().encode(): "sie.queue_ms",
         headers.TOKENIZATION_TIME.lower().encode(): "sie.tokenization_ms",
         headers.INFERENCE_TIME.lower().encode(): "sie.inference_ms",
+        headers.POSTPROCESSING_TIME.lower().encode(): "sie.postprocessing_ms",
     }
 )
 _FAILED: Final = 500

@@ -40,9 +40,9 @@ from sie_router.control.pools_kube import KubePools
 from sie_router.control.pools_memory import MemoryPools
 from sie_router.control.reaper import Reaper
 from sie_router.control.store import FleetStore
-from sie_router.control.strangers import Strangers
 from sie_router.control.supervise import supervise
 from sie_router.control.ticker import tick
+from sie_router.control.unconfigured import UnconfiguredWorkers
 from sie_router.core.catalog import AnyModel, Models, UnreadCatalog
 from sie_router.core.events import CatalogPut, Tick
 from sie_router.core.fleet import Source
@@ -57,7 +57,7 @@ from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
 from sie_router.data.proxy import Proxy, Terms
 from sie_router.data.retries import RetryBudget
-from sie_router.data.silence import Silence
+from sie_router.data.stale import StaleWorkers
 from sie_router.data.upstream import Upstream
 from sie_router.data.waiting import WaitingRoom
 from sie_router.edge import errors
@@ -89,8 +89,8 @@ class RouterApp:
             max_per_worker=settings.max_connections_per_worker,
             clock=time.monotonic,
         )
-        self._strangers = Strangers(self.store.snapshot)
-        self._silence = Silence(self.store.snapshot, self.upstream, time.monotonic)
+        self._unconfigured = UnconfiguredWorkers(self.store.snapshot)
+        self._stale = StaleWorkers(self.store.snapshot, self.upstream, time.monotonic)
         self.counters = Counters()
         self.retries = RetryBudget(time.monotonic())
         self.waiting = WaitingRoom(
@@ -102,7 +102,7 @@ class RouterApp:
         self.pools = self._pool_store()
         if self.catalog is not None:
             self.catalog.look()
-        tokens = Tokens(settings.auth.tokens, settings.auth.admin_token)
+        tokens = Tokens(settings.auth.tokens, settings.auth.admin_token, settings.auth.proxy_secret)
         exempt = settings.auth.exempt
         proxy, self.express = self._ways(tokens)
         front = Front([InferenceRoute(proxy), NamedRoute(proxy.named)], self._build())
@@ -224,8 +224,8 @@ class RouterApp:
 
     def _pass_time(self) -> None:
         self.store.publish(Tick())
-        self._silence.look()
-        self._strangers.look()
+        self._stale.look()
+        self._unconfigured.look()
         fleet = self.store.snapshot()
         self.health.forget(fleet.workers)
         self.inflight.forget(fleet.pools)

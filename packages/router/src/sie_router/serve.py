@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from sie_protocol.codec import PAUSE_S
 from sie_protocol.headers import SERVER_VERSION
-from sie_protocol.heap import M_MMAP_THRESHOLD, tell_heap
+from sie_protocol.malloc import M_MMAP_THRESHOLD, mallopt
 from sie_protocol.versions import VERSION
 from sie_router.app import RouterApp
 from sie_router.data.express import Express
@@ -92,7 +92,7 @@ def keep_bodies_apart() -> None:
     Told nothing, the C library puts blocks of up to 32 MB among the small ones once one of them was freed. Small
     ones that outlive them pin the holes: with bodies of 4 MiB a router grew by half over 10,000 requests.
     """
-    tell_heap(M_MMAP_THRESHOLD, LONG_BYTES)
+    mallopt(M_MMAP_THRESHOLD, LONG_BYTES)
 
 
 def make_server(settings: Settings) -> Server:

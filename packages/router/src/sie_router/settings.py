@@ -5,7 +5,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -27,9 +27,11 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 _SCHEMES: Final = frozenset({"http", "dns+http"})
 _DNS_LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+LEAST: Final = 1e-3  # of numbers that must be positive
 Number = TypeVar("Number", int, float)
 
 
+LEAST_SECRET: Final = 16  # characters: nobody guesses as many
 AUTH_MODES: Final = ("none", "static", "token")  # the last two are the same
 
 
@@ -43,11 +45,15 @@ class Exempt(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AuthSettings:
-    """Who may call; without tokens, everybody."""
+    """Who may call; without tokens and without a proxy's secret, everybody.
+
+    `proxy_secret` is the password by which an authenticating proxy shows that it is the one who names a user.
+    """
 
     tokens: tuple[str, ...] = ()
     admin_token: str | None = None
     exempt: Exempt = Exempt.NOTHING
+    proxy_secret: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,11 @@ class Flags:
     kubeconfig: Path | None = None
 
 
+def _number(variable: str, default: Number, least: float = LEAST) -> Number:
+    """A setting that a variable may tell, or a flag of the same name if there is one."""
+    return field(default=default, metadata={"variable": variable, "least": least})
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Durations are seconds. `groups` is ordered: the first is where requests without a profile start a worker."""
@@ -99,27 +110,27 @@ class Settings:
     profiles: tuple[str, ...] = ()
     models_dir: Path | None = None
     bundles_dir: Path | None = None
-    retry_after_s: int = 120
-    estimated_wait_s: int = 180
+    retry_after_s: int = _number("SIE_ROUTER_RETRY_AFTER_S", 120)
+    estimated_wait_s: int = _number("SIE_ROUTER_ESTIMATED_WAIT_S", 180)
     log_level: str = "info"
     json_logs: bool = False
     tracing: bool = False
-    connect_timeout_s: float = 2.0
-    request_timeout_s: float = 300.0
-    drain_s: float = 0.0
+    connect_timeout_s: float = _number("SIE_ROUTER_CONNECT_TIMEOUT_S", 2.0)
+    request_timeout_s: float = _number("SIE_ROUTER_REQUEST_TIMEOUT_S", 300.0)
+    drain_s: float = _number("SIE_ROUTER_DRAIN_S", 0.0, least=0)
     rate: Rate | None = None
-    max_concurrency: int = 4096
-    max_connections_per_worker: int = 1024
-    max_body_bytes: int = MAX_BODY_BYTES
-    max_held_bytes: int = field(default=1 << 30)
-    max_wait_s: int = 120
-    max_waiting: int = 1024
-    max_waiting_bytes: int = 256 << 20
+    max_concurrency: int = _number("SIE_ROUTER_MAX_CONCURRENCY", 4096)
+    max_connections_per_worker: int = _number("SIE_ROUTER_MAX_CONNECTIONS_PER_WORKER", 1024)
+    max_body_bytes: int = _number("SIE_ROUTER_MAX_BODY_BYTES", MAX_BODY_BYTES)
+    max_held_bytes: int = _number("SIE_ROUTER_MAX_HELD_BYTES", 1 << 30)
+    max_wait_s: int = _number("SIE_ROUTER_MAX_WAIT_S", 120, least=0)
+    max_waiting: int = _number("SIE_ROUTER_MAX_WAITING", 1024)
+    max_waiting_bytes: int = _number("SIE_ROUTER_MAX_WAITING_BYTES", 256 << 20)
     pools_file: Path | None = None
-    lease_s: float = LEASE_S
-    max_pools: int = 100
-    max_pool_workers: int = MAX_WORKERS
-    max_pools_per_owner: int = 20
+    lease_s: float = _number("SIE_ROUTER_LEASE_S", LEASE_S, least=1)
+    max_pools: int = _number("SIE_ROUTER_MAX_POOLS", 100)
+    max_pool_workers: int = _number("SIE_ROUTER_MAX_POOL_WORKERS", MAX_WORKERS)
+    max_pools_per_owner: int = _number("SIE_ROUTER_MAX_POOLS_PER_OWNER", 20)
     max_workers_per_owner: int | None = None
     auth: AuthSettings = AuthSettings()
 
@@ -172,31 +183,14 @@ def _read(flags: Flags, env: "_Environment") -> Settings:
         profiles=profiles,
         models_dir=models_dir,
         bundles_dir=bundles_dir,
-        retry_after_s=env.number("SIE_ROUTER_RETRY_AFTER_S", default.retry_after_s, flags.retry_after_s),
-        estimated_wait_s=env.number("SIE_ROUTER_ESTIMATED_WAIT_S", default.estimated_wait_s, flags.estimated_wait_s),
         log_level=level,
         json_logs=env.flag("SIE_LOG_JSON") if flags.json_logs is None else flags.json_logs,
         tracing=env.flag("SIE_TRACING_ENABLED") if flags.tracing is None else flags.tracing,
-        connect_timeout_s=env.number("SIE_ROUTER_CONNECT_TIMEOUT_S", default.connect_timeout_s),
-        request_timeout_s=env.number("SIE_ROUTER_REQUEST_TIMEOUT_S", default.request_timeout_s),
-        drain_s=env.number("SIE_ROUTER_DRAIN_S", default.drain_s, least=0),
         rate=_rate(env),
-        max_concurrency=env.number("SIE_ROUTER_MAX_CONCURRENCY", default.max_concurrency),
-        max_connections_per_worker=env.number(
-            "SIE_ROUTER_MAX_CONNECTIONS_PER_WORKER", default.max_connections_per_worker
-        ),
-        max_body_bytes=env.number("SIE_ROUTER_MAX_BODY_BYTES", default.max_body_bytes),
-        max_held_bytes=env.number("SIE_ROUTER_MAX_HELD_BYTES", default.max_held_bytes),
-        max_wait_s=env.number("SIE_ROUTER_MAX_WAIT_S", default.max_wait_s, least=0),
-        max_waiting=env.number("SIE_ROUTER_MAX_WAITING", default.max_waiting),
-        max_waiting_bytes=env.number("SIE_ROUTER_MAX_WAITING_BYTES", default.max_waiting_bytes),
         pools_file=flags.pools_file or env.path("SIE_ROUTER_POOLS_FILE"),
-        lease_s=env.number("SIE_ROUTER_LEASE_S", default.lease_s, least=1),
-        max_pools=env.number("SIE_ROUTER_MAX_POOLS", default.max_pools),
-        max_pool_workers=env.number("SIE_ROUTER_MAX_POOL_WORKERS", default.max_pool_workers),
-        max_pools_per_owner=env.number("SIE_ROUTER_MAX_POOLS_PER_OWNER", default.max_pools_per_owner),
         max_workers_per_owner=env.number("SIE_ROUTER_MAX_WORKERS_PER_OWNER", 0) or None,
         auth=_auth(env),
+        **_numbers(flags, env),
     )
 
 
@@ -234,7 +228,7 @@ class _Environment:
             raise ValueError(f"{name}='{text}' is neither true nor false")
         return text in _TRUE
 
-    def number(self, name: str, default: Number, flag: Number | None = None, least: float = 1e-3) -> Number:
+    def number(self, name: str, default: Number, flag: Number | None = None, least: float = LEAST) -> Number:
         text = self.text(name) if flag is None else str(flag)
         if text is None:
             return default
@@ -247,6 +241,14 @@ class _Environment:
         return value
 
 
+def _numbers(flags: Flags, env: _Environment) -> dict[str, Any]:
+    found = {}
+    for each in (each for each in fields(Settings) if each.metadata):
+        variable, least = each.metadata["variable"], each.metadata["least"]
+        found[each.name] = env.number(variable, each.default, getattr(flags, each.name, None), least)
+    return found
+
+
 def _auth(env: _Environment) -> AuthSettings:
     """Open only where that is said, or where nothing at all is: a typo must not open a router."""
     said = env.text("SIE_AUTH_MODE")
@@ -254,18 +256,22 @@ def _auth(env: _Environment) -> AuthSettings:
     if mode not in AUTH_MODES:
         raise ValueError(f"SIE_AUTH_MODE='{said}' does not exist; choose one of: {', '.join(AUTH_MODES)}")
     tokens = env.list("SIE_AUTH_TOKENS") or env.list("SIE_AUTH_TOKEN")
-    admin = env.text("SIE_ADMIN_TOKEN")
+    admin, proxy_secret = env.text("SIE_ADMIN_TOKEN"), env.text("SIE_AUTH_PROXY_SECRET")
     if mode == "none":
-        if said is None and (tokens or admin):
+        if said is None and (tokens or admin or proxy_secret):
             raise ValueError(
                 "tokens are set, but SIE_AUTH_MODE is not; set it to 'static', or to 'none' to ignore them"
             )
         return AuthSettings()
-    if not tokens and admin is None:
+    if not tokens and admin is None and proxy_secret is None:
         raise ValueError(f"SIE_AUTH_MODE is '{mode}' without a token; set SIE_AUTH_TOKENS or SIE_ADMIN_TOKEN")
     if admin in tokens:
         raise ValueError("SIE_ADMIN_TOKEN is one of SIE_AUTH_TOKENS as well; every holder of it would be an admin")
-    return AuthSettings(tokens, admin, _exempt(env))
+    if proxy_secret is not None and (len(proxy_secret) < LEAST_SECRET or ":" in proxy_secret):
+        raise ValueError(f"SIE_AUTH_PROXY_SECRET cannot be used; take {LEAST_SECRET} or more characters without ':'")
+    if proxy_secret is not None and proxy_secret in (*tokens, admin):
+        raise ValueError("SIE_AUTH_PROXY_SECRET is a token as well; whoever has that could name any user")
+    return AuthSettings(tokens, admin, _exempt(env), proxy_secret)
 
 
 def _exempt(env: _Environment) -> Exempt:

@@ -198,6 +198,31 @@ async def test_models_join_the_catalogue_with_the_workers(make_worker: MakeWorke
     }
 
 
+async def test_a_profile_is_described_by_what_it_gives(make_worker: MakeWorker, catalogue: dict[str, Path]) -> None:
+    (catalogue["models_dir"] / "c.yaml").write_text(
+        "sie_id: org/Late\ntasks: {encode: {multivector: {dim: 16}}}\nprofiles:\n"
+        "  default: {adapter: dense}\n"
+        "  Fixed: {adapter: dense, adapter_options: {muvera: "
+        "{repetitions: 3, simhash_bits: 2, projection_dims: 4, seed: 1}}}\n"
+        "  wrong: {adapter: dense, adapter_options: {muvera: {repetitions: 0}}}\n"
+    )
+    worker = await make_worker(status("one", loaded=["org/Late:Fixed"]))
+    async with served(settings(worker, **catalogue)) as router, httpx.AsyncClient(base_url=router.url) as client:
+        await eventually(lambda: router.healthy() == 1)
+        model, fixed, wrong = [
+            (await client.get(f"/v1/models/org/late{profile}")).json() for profile in ("", ":FIXED", ":wrong")
+        ]
+        assert (await client.get("/v1/models/org/late:none")).status_code == 404
+    assert (model["name"], model["dims"], model["loaded"]) == ("org/Late", {"multivector": 16}, False)
+    assert (fixed["name"], fixed["dims"], fixed["loaded"]) == (
+        "org/Late:Fixed",
+        {"dense": 3 * 4 * 4, "multivector": 16},
+        True,
+    )
+    assert fixed["outputs"] == ["dense", "multivector"]
+    assert (wrong["dims"], wrong["profiles"]) == (model["dims"], model["profiles"])
+
+
 async def test_a_model_that_failed_to_load_says_why(make_worker: MakeWorker, catalogue: dict[str, Path]) -> None:
     failure = ModelFailure(error_class="OOM", message="x" * 10_000, attempts=2)
     failed = ModelStatus(name=MODEL, aliases=(f"{MODEL}:short",), state="failed", failure=failure)

@@ -1,7 +1,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 
 import pytest
@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_builders import L4, status
-from router_fakes import FakeWorker, eventually
+from router_fakes import WAIT_S, FakeWorker, eventually
 from sie_router.control.discovery import Endpoints
 from sie_router.control.discovery_static import StaticDiscovery
-from sie_router.control.feed import DIALLING_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, follow
+from sie_router.control.feed import FIRST_PAUSE_S, LONGEST_PAUSE_S, follow
 from sie_router.control.store import FleetStore
+from sie_router.core.backoff import backoff_s
 from sie_router.core.events import Event, WorkerLost
 from sie_router.core.fleet import Source
 from sie_router.core.index import empty_fleet
-from sie_router.core.pause import pause_s
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
 
@@ -87,16 +87,16 @@ async def test_a_server_that_refuses_the_handshake_is_dialled_again() -> None:
     dialled = asyncio.Event()
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        if answers:
-            writer.write(answers.pop())
-        else:
-            dialled.set()
-        writer.close()
+        with closing(writer), suppress(asyncio.IncompleteReadError):  # also when the test is over
+            await reader.readuntil(b"\r\n\r\n")
+            if answers:
+                writer.write(answers.pop())
+            else:
+                dialled.set()
 
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, following(StaticDiscovery([f"http://127.0.0.1:{port}"])), asyncio.timeout(10):
+    async with server, following(StaticDiscovery([f"http://127.0.0.1:{port}"])), asyncio.timeout(WAIT_S):
         await dialled.wait()
 
 
@@ -124,6 +124,7 @@ async def test_a_worker_that_leaves_gets_nothing_new_whatever_it_says(make_worke
         assert not store.snapshot().has_healthy(L4)
         names.sets.put_nowait(Endpoints())
         await eventually(lambda: not store.snapshot().workers)
+        await eventually(lambda: not worker.streams)  # or its end would be cut short by that of the test
 
 
 async def test_a_worker_that_was_leaving_before_the_router_came_is_not_dialled(make_worker: MakeWorker) -> None:
@@ -160,29 +161,29 @@ async def test_the_workers_of_the_start_are_listed_when_each_said_something_or_w
         heard.append(event)
         store.publish(event)
 
-    following = asyncio.create_task(follow(discovery, publish, random.random))
+    never_s = 10 * WAIT_S  # nobody waits for the bounds where everybody was dialled
+    following = asyncio.create_task(follow(discovery, publish, random.random, listing_s=never_s, dialling_s=never_s))
     discovery.sets.put_nowait(Endpoints(frozenset({one.url}), is_whole=False))
     await eventually(lambda: store.snapshot().has_healthy(L4))
     assert store.snapshot().unheard
-    async with asyncio.timeout(DIALLING_S / 2):  # nobody waits for the bound where everybody was dialled
-        discovery.sets.put_nowait(Endpoints(frozenset({one.url, dead.url})))
-        await eventually(lambda: not store.snapshot().unheard)
+    discovery.sets.put_nowait(Endpoints(frozenset({one.url, dead.url})))
+    await eventually(lambda: not store.snapshot().unheard)
     assert WorkerLost(dead.url) in heard
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
 
 
-async def test_nobody_waits_long_for_a_worker_that_says_nothing() -> None:
+async def test_nobody_waits_long_for_a_worker_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
+        with closing(writer):  # also when the test is over before it hears that the router left
+            await reader.read()
 
     server = await asyncio.start_server(mute, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
+    monkeypatch.setattr("sie_router.control.feed.CONNECT_TIMEOUT_S", 10 * WAIT_S)  # for as long as it is dialled
     store, discovery = awaiting(), StaticDiscovery([f"http://127.0.0.1:{port}"])
     following = asyncio.create_task(follow(discovery, store.publish, random.random, dialling_s=0.01))
-    async with asyncio.timeout(DIALLING_S / 2):  # it would be dialled for `CONNECT_TIMEOUT_S`
-        await eventually(lambda: not store.snapshot().unheard)
+    await eventually(lambda: not store.snapshot().unheard)
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
     server.close()
@@ -199,5 +200,5 @@ async def test_nobody_waits_for_a_source_for_ever(caplog: pytest.LogCaptureFixtu
 
 @given(st.integers(0, 10**6), st.floats(0, 1))
 def test_pauses_grow_from_the_first_to_the_longest(failures: int, draw: float) -> None:
-    now, then = (pause_s(count, draw, FIRST_PAUSE_S, LONGEST_PAUSE_S) for count in (failures, failures + 1))
+    now, then = (backoff_s(count, draw, FIRST_PAUSE_S, LONGEST_PAUSE_S) for count in (failures, failures + 1))
     assert FIRST_PAUSE_S / 2 <= now <= then <= LONGEST_PAUSE_S

@@ -231,10 +231,10 @@ async def test_nonsense_in_a_watch_is_survived(api: KubeApi, kube: FakeKube) -> 
 
 def test_pauses_grow_to_a_limit_and_are_spread() -> None:
     pace = Pace(first_pause_s=0.1, longest_pause_s=10)
-    pauses = [pace.pause_s(failures, 0.999999) for failures in range(12)]
+    pauses = [pace.backoff_s(failures, 0.999999) for failures in range(12)]
     assert pauses == sorted(pauses)
     assert pauses[-1] <= 10
-    assert pace.pause_s(99, 0.0) == 5
+    assert pace.backoff_s(99, 0.0) == 5
 
 
 async def test_a_token_that_was_rotated_is_read_again(kube: FakeKube, tmp_path: Path) -> None:

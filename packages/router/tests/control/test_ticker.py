@@ -24,7 +24,7 @@ def test_a_process_that_stood_still_hears_the_others_before_it_calls_them_silent
         loop.remove_reader(here)
         here.close()
         there.close()
-        return events
+        return events[:3]  # another tick may have come meanwhile
 
     for run in (asyncio.run, uvloop.run):
         assert run(stood_still()) == ["tick", "heard 1", "tick"]

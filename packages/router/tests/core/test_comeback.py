@@ -1,12 +1,15 @@
-from hypothesis import given
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router_builders import L4, ask, fleet, pool, seen, url
+from router_builders import L4, ask, fleet, pool, seen, status, url
 from sie_protocol.status import STALE_AFTER_S
-from sie_router.core.comeback import GAP_S, delay_s
+from sie_router.core.comeback import GAP_S, Outlook, outlook
 from sie_router.core.demand import BURST_S
-from sie_router.core.events import Missed, PoolPut, Tick, WorkerGone, WorkerLost, apply
-from sie_router.core.fleet import Fleet, Group
+from sie_router.core.events import LATE_S, Missed, PoolPut, Tick, WorkerGone, WorkerLost, WorkerSeen, apply
+from sie_router.core.fleet import Fleet, Group, Worker
 from sie_router.core.pools import DEFAULT_POOL
 
 WISH = (L4, DEFAULT_POOL)
@@ -17,7 +20,7 @@ draws = st.floats(0, 1, exclude_max=True)
 def asked(state: Fleet, now: float, draw: float) -> tuple[Fleet, int]:
     """One more client finds nobody."""
     state = apply(state, Missed(L4, DEFAULT_POOL, 300), now)
-    return state, delay_s(state, ask(), WISH, now, MOST_S, draw)
+    return state, outlook(state, ask(), WISH, now, MOST_S, draw).delay_s
 
 
 @given(st.lists(st.tuples(st.floats(0, 200), draws), min_size=1, max_size=20))
@@ -42,7 +45,16 @@ def test_all_of_a_herd_but_the_first_come_back_over_a_quarter_of_the_delay() -> 
 
 
 def test_whom_nobody_counts_are_spread_as_well() -> None:
-    assert delay_s(fleet(groups=[]), ask(), WISH, 0, MOST_S, 0.999) == 150
+    assert outlook(fleet(groups=[]), ask(), WISH, 0, MOST_S, 0.999).delay_s == 150
+
+
+def test_what_is_told_agrees_with_itself() -> None:
+    state = fleet()
+    for event, now in ((Missed(L4, DEFAULT_POOL, 300), 0), (seen(), 40), (WorkerGone(url("w")), 50)):
+        state = apply(state, event, now)
+    state = apply(state, Missed(L4, DEFAULT_POOL, 300), 60)
+    assert outlook(state, ask(), WISH, 75, MOST_S, 0) == Outlook(delay_s=25, left_s=25, waited_s=15)
+    assert outlook(state, ask(), WISH, 75, 20, 0) == Outlook(delay_s=20, left_s=25, waited_s=15)
 
 
 GAP = range(GAP_S[0], GAP_S[1] + 1)
@@ -52,7 +64,7 @@ A100 = Group("a100", "default")
 def told(state: Fleet, draw: float, name: str = DEFAULT_POOL, profile: str | None = None) -> int:
     """What a client hears that asks for a worker of a pool."""
     asks = ask(profile=profile, pool=None if name == DEFAULT_POOL else name)
-    return delay_s(apply(state, Missed(L4, name, 300), 100), asks, (L4, name), 100, MOST_S, draw)
+    return outlook(apply(state, Missed(L4, name, 300), 100), asks, (L4, name), 100, MOST_S, draw).delay_s
 
 
 @given(draws)
@@ -72,10 +84,62 @@ def test_a_worker_that_gets_ready_is_coming_for_the_pool_that_will_have_it(draw:
     assert told(apply(state, seen("v", ready=False), 99), draw) in GAP, "the other one is for everybody"
 
 
+@settings(max_examples=20)
+@given(st.lists(st.booleans(), min_size=1, max_size=8), st.integers(1, int(LATE_S)), draws)
+def test_a_worker_that_is_here_but_never_gets_ready_is_waited_for_in_seconds_only_so_long(
+    is_lost: list[bool], successor_at: int, draw: float
+) -> None:
+    state, frame = fleet(seen(ready=False)), WorkerSeen(url("w"), status("w", ready=False))
+    for now in range(int(LATE_S) + successor_at + 3):
+        if now == successor_at:
+            frame = WorkerSeen(url("w"), status("v", ready=False))
+        news = WorkerLost(url("w")) if is_lost[now % len(is_lost)] and now != successor_at else frame
+        state = apply(apply(apply(state, news, now), frame, now), Tick(), now)
+        assert (asked(state, now, draw)[1] in GAP) is (now - successor_at <= LATE_S)
+
+
+@given(st.sampled_from(["ready", "draining", "silent"]), draws)
+def test_a_worker_that_was_given_up_is_coming_again_once_it_has_served_or_begins_anew(how: str, draw: float) -> None:
+    state = fleet(seen(ready=False))
+    for now in range(int(LATE_S) + 10):
+        state = apply(apply(state, seen(ready=False), now), Tick(), now)
+    assert asked(state, now, draw)[1] not in GAP
+    match how:
+        case "ready":
+            state = apply(state, seen(), now)
+        case "draining":
+            state = apply(state, seen(draining=True), now)
+        case _:
+            now += int(STALE_AFTER_S) + 1
+            state = apply(state, Tick(), now)
+    state = apply(apply(state, seen(ready=False), now), Tick(), now)
+    assert asked(state, now, draw)[1] in GAP
+
+
+class Unread(Mapping[str, Worker]):
+    """Workers whom nobody may look at one by one."""
+
+    def __getitem__(self, url: str) -> Worker:
+        raise KeyError(url)
+
+    def __iter__(self) -> Iterator[str]:
+        raise AssertionError("walks over the fleet")
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_a_refusal_walks_over_no_workers_while_one_is_coming() -> None:
+    for state in (fleet(seen(ready=False), now=99), fleet(PoolPut(pool("a")), seen(ready=False), now=99)):
+        name = "a" if state.pools else DEFAULT_POOL
+        asks = ask(pool=name)
+        assert outlook(replace(state, workers=Unread()), asks, (L4, name), 100, MOST_S, 0).delay_s == GAP_S[0]
+
+
 def test_all_delays_of_a_gap_are_drawn_but_none_is_longer_than_the_configured_one() -> None:
     state = fleet(seen(ready=False), now=99)
     assert {told(state, draw / 100) for draw in range(100)} == set(GAP)
-    assert {delay_s(state, ask(), WISH, 100, 3, draw / 100) for draw in range(100)} == {2, 3}
+    assert {outlook(state, ask(), WISH, 100, 3, draw / 100).delay_s for draw in range(100)} == {2, 3}
 
 
 @given(st.floats(0, 60), st.floats(0, 1), draws)

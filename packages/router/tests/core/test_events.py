@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from router_builders import L4, MODEL, ask, catalog, fleet, pool, seen, url
 from sie_protocol.errors import ErrorCode
 from sie_protocol.status import STALE_AFTER_S
+from sie_router.core.comeback import is_coming
 from sie_router.core.demand import wanted
 from sie_router.core.events import (
     CatalogPut,
@@ -25,6 +26,7 @@ from sie_router.core.events import (
 )
 from sie_router.core.fleet import OTHER, Fleet, Group, Source
 from sie_router.core.health import Health, Phase
+from sie_router.core.hold import able
 from sie_router.core.index import empty_fleet, reindexed
 from sie_router.core.route import Forward, Provision, Reject, decide
 
@@ -107,7 +109,19 @@ class Cluster(RuleBasedStateMachine):
     @invariant()
     def the_index_is_what_a_fresh_one_would_be(self) -> None:
         fresh = reindexed(self.fleet).index
-        assert (fresh.scopes, fresh.owners) == (self.fleet.index.scopes, self.fleet.index.owners)
+        index = self.fleet.index
+        assert (fresh.scopes, fresh.soon, fresh.owners) == (index.scopes, index.soon, index.owners)
+
+    @invariant()
+    def whoever_finds_nobody_is_helped_soon_exactly_when_those_who_come_would_help(self) -> None:
+        workers = self.fleet.workers
+        here = {each: replace(its, is_ready=True, is_connected=True) for each, its in workers.items() if its.is_coming}
+        then = reindexed(replace(self.fleet, workers={**workers, **here}))
+        for name in (None, "x", "y"):
+            for profile in (None, "l4", "a100", "h100"):
+                asks = ask(pool=name, profile=profile)
+                if not able(self.fleet, asks):
+                    assert is_coming(self.fleet, asks) is bool(here and able(then, asks))
 
     @invariant()
     def every_healthy_worker_is_in_one_scope_except_the_ejected_who_are_never_the_larger_half(self) -> None:

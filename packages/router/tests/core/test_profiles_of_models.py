@@ -50,5 +50,7 @@ def test_a_profile_that_does_not_exist_is_refused_and_models_are_listed_once() -
     assert isinstance(decision, Reject)
     assert decision.code is ErrorCode.MODEL_NOT_FOUND
     assert [model.sie_id for model, _ in snapshot.models.listed()] == ["org/m"]
-    assert model_info(snapshot, "org/m:short") == model_info(snapshot, "org/m") is not None
+    whole, profile = model_info(snapshot, "org/m"), model_info(snapshot, "org/m:short")
+    assert whole is not None
+    assert profile == {**whole, "name": "org/m:short"}
     assert model_info(snapshot, "org/m:none") is None

@@ -2,11 +2,16 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router_builders import MODEL, status
 from router_fakes import FakeWorker, eventually, served, settings
+from sie_protocol.errors import Problem
 from sie_protocol.headers import ERROR_CODE, RETRY_AFTER
+from sie_router.core.pools import Caller
 from sie_router.core.rate import Rate
+from sie_router.data.admission import Admission
 from sie_router.data.express import MAX_BODY_BYTES
 from sie_router.settings import AuthSettings, Flags, read_settings
 
@@ -36,6 +41,28 @@ async def test_each_caller_has_a_rate_of_its_own(make_worker: MakeWorker, size: 
         assert (await client.post(PATH, content=b"x", headers=as_caller("nobody"))).status_code == 401
         assert len(worker.seen) == 4
         assert [each.status for each in router.outcomes].count(429) == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from([0.0, 0.5, 3.0])), max_size=60))
+def test_forgetting_callers_changes_nothing_for_any_and_bounds_them(asks: list[tuple[int, float]]) -> None:
+    rate, now = Rate(per_s=1, burst=2), 0.0
+    forgets, knows = Admission(10**9, 0, rate, least_due=1), Admission(10**9, 0, rate)
+    for who, pause_s in asks:
+        now += pause_s
+        caller, said = Caller(str(who)), []
+        for admission in (forgets, knows):
+            try:
+                admission.enter(caller, now)
+            except Problem as problem:
+                said.append(problem.retry_after_s)
+            else:
+                said.append(None)
+        assert said[0] == said[1]
+    for number in range(1000):
+        now += 2
+        forgets.enter(Caller(f"new {number}"), now)
+        assert forgets.callers <= 2 * 31, "twice as many as were ever ahead of the clock together"
+    assert forgets.callers <= 2
 
 
 async def test_other_services_clients_are_refused_in_their_own_words(make_worker: MakeWorker) -> None:

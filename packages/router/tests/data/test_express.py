@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from router_builders import MODEL, status
-from router_fakes import Exchange, FakeWorker, Script, Served, eventually, obey, served, settings
+from router_fakes import WAIT_S, Exchange, FakeWorker, Script, Served, eventually, obey, served, settings
 from sie_router.data.express import MAX_BODY_BYTES
 from sie_router.data.outcome import Outcome
 
@@ -128,7 +128,8 @@ BEHAVIOURS = [
 
 
 async def seen_from_outside(worker: FakeWorker, *, is_express: bool) -> tuple[object, ...]:
-    async with warm(worker, request_timeout_s=0.3) as router:
+    request_timeout_s = 1.0 if worker.script is hang else WAIT_S  # only who hangs has to be given up
+    async with warm(worker, request_timeout_s=request_timeout_s) as router:
         # A client that wants to be told to go on is not served by express.
         more = b"x-request-id: r\r\n" + (b"" if is_express else b"expect: 100-continue\r\n")
         reader, writer = await connect(router, request().replace(b"\r\n\r\n", b"\r\n" + more + b"\r\n", 1))

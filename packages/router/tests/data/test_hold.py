@@ -3,6 +3,7 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 import msgspec
+import pytest
 
 from router_builders import L4, MODEL, status
 from router_fakes import Exchange, FakeWorker, Served, eventually, served, settings
@@ -14,6 +15,11 @@ MakeWorker = Callable[..., Awaitable[FakeWorker]]
 PATH = f"/v1/encode/{MODEL}"
 WARM = status("w", loaded=[MODEL])
 NOBODY = status("w", ready=False)
+
+
+async def heard(router: Served) -> None:
+    """Wait until the router knows what its workers say: before that, it refuses everybody."""
+    await eventually(lambda: not router.app.store.snapshot().unheard)
 
 
 async def ask(router: Served, wait: str | None = "30", path: str = PATH, body: bytes = b"{}") -> httpx.Response:
@@ -33,6 +39,7 @@ def waiting(router: Served) -> int:
 async def test_a_request_waits_for_a_worker_and_demand_is_visible_meanwhile(make_worker: MakeWorker) -> None:
     worker = await make_worker(NOBODY)
     async with served(settings(worker)) as router:
+        await heard(router)
         asked = asyncio.create_task(ask(router))
         named = asyncio.create_task(ask(router, path="/v1/embeddings", body=b'{"model": "BAAI/bge-m3"}'))
         await eventually(lambda: waiting(router) == 2)
@@ -49,6 +56,7 @@ async def test_a_request_waits_for_a_worker_and_demand_is_visible_meanwhile(make
 async def test_who_did_not_ask_to_wait_is_told_at_once_and_offered_to(make_worker: MakeWorker) -> None:
     worker = await make_worker(NOBODY)
     async with served(settings(worker)) as router:
+        await heard(router)
         for wait in (None, "0", "soon"):
             answer = await ask(router, wait)
             assert (answer.status_code, "preference-applied" in answer.headers) == (202, False)
@@ -62,6 +70,7 @@ async def test_once_a_start_was_seen_clients_are_told_how_long_the_next_may_take
     worker = await make_worker(WARM)
     worker.kill()
     async with served(settings(worker, retry_after_s=120)) as router:
+        await heard(router)
         first = await ask(router, None)
         assert (first.headers["retry-after"], first.json()["estimated_wait_s"]) == ("120", 9)
         await worker.start()
@@ -77,6 +86,7 @@ async def test_once_a_start_was_seen_clients_are_told_how_long_the_next_may_take
 async def test_who_comes_while_a_worker_gets_ready_is_told_to_come_back_in_seconds(make_worker: MakeWorker) -> None:
     worker = await make_worker(NOBODY)
     async with served(settings(worker, retry_after_s=120)) as router:
+        await heard(router)
         await eventually(lambda: len(router.app.store.snapshot().workers) == 1)
         assert 2 <= int((await ask(router, None)).headers["retry-after"]) <= 5
         named = await ask(router, None, "/v1/embeddings", b'{"model": "BAAI/bge-m3"}')
@@ -202,6 +212,7 @@ async def test_a_herd_is_let_go_on_a_ramp(make_worker: MakeWorker) -> None:
     everybody = asyncio.Event()
     worker = await make_worker(NOBODY, keep)
     async with served(settings(worker)) as router:
+        await heard(router)
         herd = [asyncio.create_task(ask(router)) for _ in range(20)]
         await eventually(lambda: waiting(router) == 20)
         told = asyncio.get_running_loop().time()
@@ -233,12 +244,16 @@ async def test_the_room_is_bounded_in_requests_and_bytes() -> None:
         assert (await asked).status_code == 202
 
 
-async def test_when_the_worker_leaves_again_the_demand_is_noted_again(make_worker: MakeWorker) -> None:
+async def test_when_the_worker_leaves_again_the_demand_is_noted_again(
+    make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def busy(_: Exchange) -> None:
         await asyncio.Event().wait()
 
+    monkeypatch.setattr("sie_router.core.hold.DOUBLES_S", 1000.0)  # the first few go, and then nobody for long
     worker = await make_worker(NOBODY, busy)
     async with served(settings(worker)) as router:
+        await heard(router)
         herd = [asyncio.create_task(ask(router)) for _ in range(3 * START)]
         await eventually(lambda: waiting(router) == 3 * START)
         worker.tell(WARM)

@@ -91,19 +91,22 @@ LONG = {
 }
 
 
+def seconds_of_steps(data: bytes) -> list[float]:
+    """CPU time of each step, the one that ends it included."""
+    steps, found, ended = member(data, "model"), list[float](), None
+    while not ended:
+        began = time.thread_time()
+        ended = next(steps, "end")
+        found.append(time.thread_time() - began)
+    return found
+
+
 @pytest.mark.parametrize("value", LONG.values(), ids=LONG)
 def test_no_step_is_long_whatever_the_body_is_like(value: bytes) -> None:
     data = b'{"input":%b,"model":"m"}' % value
-    steps = member(data, "model")
-    longest_s = 0.0
-    count = 0
-    while True:
-        began = time.thread_time()
-        ended = next(steps, "end")
-        longest_s = max(longest_s, time.thread_time() - began)
-        if ended:
-            break
-        count += 1
+    runs = [seconds_of_steps(data) for _ in range(2)]  # a collection of garbage falls into one of them at most
+    longest_s = max(min(same) for same in zip(*runs, strict=True))
+    count = len(runs[0]) - 1
     marks = data.count(b"[") + data.count(b"]") + data.count(b'"')
     assert len(data) // STEP <= count <= 2 * (len(data) + 4 * MARK_COST * marks) // STEP + 8
     assert longest_s < 0.02  # of CPU; measured: 0.3 to 1 ms

@@ -1,3 +1,4 @@
+from base64 import b64encode
 from collections.abc import Awaitable, Callable
 
 import httpx
@@ -11,7 +12,8 @@ from router_builders import MODEL, status
 from router_fakes import FakeWorker, eventually, served, settings
 from sie_protocol.errors import Problem
 from sie_router.core.pools import ANYONE, Caller
-from sie_router.edge.auth import EXEMPT, OPERATIONAL, Tokens, token_id
+from sie_router.core.rate import Rate
+from sie_router.edge.auth import EXEMPT, OPERATIONAL, Tokens, token_id, user_id
 from sie_router.settings import AuthSettings, Exempt
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
@@ -42,6 +44,56 @@ def test_the_admin_is_one_and_an_id_tells_nothing() -> None:
     assert Tokens([], None).caller(None) == ANYONE
     assert len({token_id("alice"), token_id("alicf"), token_id("")}) == 3
     assert "alice" not in token_id("alice")
+
+
+PROOF = "only-the-proxy-knows"
+
+
+def basic(user: bytes, secret: str = PROOF) -> bytes:
+    return b"Basic " + b64encode(user + b":" + secret.encode())
+
+
+@given(st.binary(min_size=1, max_size=40), st.binary(min_size=1, max_size=40), st.text(max_size=30))
+def test_a_user_is_whom_the_proxy_names_with_its_secret_and_nobody_else(user: bytes, other: bytes, guess: str) -> None:
+    tokens = Tokens(["alice"], "root", PROOF)
+    found = tokens.caller(basic(user))
+    assert found == tokens.caller(basic(user).lower()[:5] + basic(user)[5:]) == Caller(user_id(user))
+    assert (tokens.caller(basic(other)) == found) is (other == user)
+    if guess.rpartition(":")[2] != PROOF:
+        assert isinstance(tokens.caller(basic(user, guess)), Problem)
+        assert isinstance(Tokens([], None, PROOF).caller(b"Basic " + guess.encode()), Problem)
+    assert isinstance(Tokens(["alice"], "root").caller(basic(user)), Problem), "nobody is a proxy who was not told of"
+
+
+def test_beside_a_proxy_tokens_are_what_they_were_and_an_unnamed_user_is_nobody() -> None:
+    tokens = Tokens(["alice"], "root", PROOF)
+    assert tokens.caller(b"Bearer alice") == Caller(token_id("alice"))
+    assert tokens.caller(b"Bearer root") == Caller("admin", is_admin=True)
+    assert user_id(b"alice") != token_id("alice")
+    for refused in (None, b"", b"Basic", b"Basic ???", basic(b""), b"Bearer " + PROOF.encode(), PROOF.encode()):
+        assert isinstance(tokens.caller(refused), Problem)
+
+
+async def test_users_of_a_proxy_have_pools_and_a_rate_of_their_own(make_worker: MakeWorker) -> None:
+    worker = await make_worker(status("w", loaded=[MODEL]))
+    auth, rate = AuthSettings(proxy_secret=PROOF), Rate(per_s=0.001, burst=2)
+    async with (
+        served(settings(worker, auth=auth, rate=rate)) as router,
+        httpx.AsyncClient(base_url=router.url) as client,
+    ):
+        await eventually(lambda: router.healthy() == 1)
+        alice, bob = ({"Authorization": basic(user).decode()} for user in (b"alice", b"bob"))
+        made = await client.post("/v1/pools", json={"name": "a", "gpus": {"l4": 1}}, headers=alice)
+        assert made.status_code == 201
+        assert (await client.get("/v1/pools/a", headers=alice)).status_code == 200
+        assert (await client.get("/v1/pools/a", headers=bob)).status_code == 403
+        forged = {"X-Auth-Request-User": "alice", "X-Forwarded-User": "alice"}
+        assert (await client.get("/v1/pools/a", headers=forged)).status_code == 401
+        assert (await client.get("/v1/pools/a", headers=bob | forged)).status_code == 403
+        path = f"/v1/encode/{MODEL}"
+        asked = [await client.post(path, content=b"{}", headers=headers) for headers in (alice, alice, alice, bob)]
+        assert [answer.status_code == 429 for answer in asked] == [False, False, True, False]
+        assert not [text for head in worker.seen for _, text in head.headers if "Basic" in text]
 
 
 @pytest.mark.parametrize("exempt", Exempt)

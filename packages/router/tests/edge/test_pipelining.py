@@ -5,12 +5,13 @@ import random
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import cast
 
 import pytest
 
 from router_builders import MODEL, status
-from router_fakes import Exchange, FakeWorker, Served, eventually, obey, served, settings
+from router_fakes import WAIT_S, Exchange, FakeWorker, Served, eventually, obey, served, settings
 from sie_router.data.express import MAX_BODY_BYTES
 from sie_router.edge.malformed import MAX_HEAD_BYTES
 from sie_router.edge.protocol import MAX_WAITING
@@ -50,10 +51,10 @@ def router_is_closed(router: Served) -> bool:
 
 
 @asynccontextmanager
-async def warm(worker: FakeWorker, *, keep_alive_s: float | None = None) -> AsyncIterator[Served]:
+async def warm(worker: FakeWorker) -> AsyncIterator[Served]:
     """A router that keeps connections to the worker, so that whole short requests go by express."""
     script, worker.script = worker.script, obey
-    async with served(settings(worker), keep_alive_s=keep_alive_s) as router:
+    async with served(settings(worker)) as router:
         await eventually(lambda: router.healthy() == 1)
         assert answers(await said(router, [request(b"first", "connection: close\r\n")])) == [(200, b"first")]
         await eventually(lambda: len(router.outcomes) == 1)
@@ -73,7 +74,7 @@ async def said(router: Served, pieces: list[bytes]) -> bytes:
             await writer.drain()
             await asyncio.sleep(0)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_S):
         sending = asyncio.create_task(send())
         answer = await reader.read()
         await sending
@@ -148,10 +149,9 @@ async def test_a_router_that_ends_answers_all_it_has_accepted(make_worker: MakeW
     served_now = served(settings(worker), is_draining=by_header)
     router = await served_now.__aenter__()
     await eventually(lambda: router.healthy() == 1)
-    asking = asyncio.create_task(said(router, [request(b"%d" % number) for number in range(5)]))
+    # In one piece: once the first is at the worker, the others are read as well.
+    asking = asyncio.create_task(said(router, [b"".join(request(b"%d" % number) for number in range(5))]))
     await eventually(lambda: len(worker.seen) == 1)
-    for _ in range(20):  # until the others are read
-        await asyncio.sleep(0.001)
     ending = asyncio.create_task(served_now.__aexit__(None, None, None))
     if not by_header:
         await eventually(lambda: router_is_closed(router))
@@ -186,13 +186,14 @@ async def test_a_client_that_does_not_read_is_not_read_from(make_worker: MakeWor
         for _ in range(asked):
             writer.write(request(b"{}"))
             await asyncio.sleep(0.0005)
-        seen = -1
-        while seen != len(worker.seen):
+        seen, turns = -1, 0
+        while turns < 100:  # of the loop without another one: not a span of time, in which this machine may stand still
+            turns = turns + 1 if seen == len(worker.seen) else 0
             seen = len(worker.seen)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.001)
         assert 0 < seen < asked / 2  # what fits into the buffers of both sockets
         read = 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             while read < asked << 20:
                 read += len(await reader.read(1 << 20))
         await eventually(lambda: len(router.outcomes) == asked)
@@ -223,8 +224,11 @@ async def test_a_client_that_leaves_gives_up_the_request_that_is_served_and_thos
 )
 async def test_a_client_has_a_limited_time_to_say_what_it_wants(make_worker: MakeWorker, half: bytes) -> None:
     worker = await make_worker(WARM)
-    async with warm(worker, keep_alive_s=0.05) as router:
-        said_nothing = await said(router, [half])
+    async with warm(worker) as router:
+        router.config.timeout_keep_alive = cast("int", 0.05)  # for the connections that are made from now on
+        said_nothing = b""
+        with suppress(ConnectionResetError):  # who speaks only when its time is over, as on a busy machine
+            said_nothing = await said(router, [half])
         assert said_nothing == b"" or b" 404 " in said_nothing[:16]
         assert not worker.seen
 

@@ -6,7 +6,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from router_builders import MODEL, status
-from router_fakes import Exchange, FakeWorker, eventually, listening, served, settings
+from router_fakes import WAIT_S, Exchange, FakeWorker, eventually, listening, port_of, served, settings
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
 HEAD = f"POST /v1/encode/{MODEL} HTTP/1.1\r\nhost: x\r\n"
@@ -16,7 +16,7 @@ async def said(port: int, request: str) -> bytes:
     """All that the router sends until it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request.encode())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_S):
         answer = await reader.read()
     writer.close()
     await writer.wait_closed()
@@ -61,7 +61,8 @@ async def test_an_old_client_gets_no_chunks_but_the_end_of_the_connection() -> N
         if scope["path"] != "/cut":
             await send({"type": "http.response.body", "body": b""})
 
-    async with listening(stream) as port:
+    async with listening(stream) as server:
+        port = port_of(server)
         head, _, body = (await said(port, "GET / HTTP/1.0\r\nexpect: 100-continue\r\n\r\n")).partition(b"\r\n\r\n")
         with pytest.raises(ConnectionResetError):
             await said(port, "GET /cut HTTP/1.0\r\n\r\n")
@@ -80,8 +81,8 @@ async def test_a_line_break_in_a_value_cannot_make_a_header() -> None:
         else:
             await answer_lifespan(receive, send)
 
-    async with listening(careless) as port:
-        answer = await said(port, f"{HEAD}connection: close\r\ncontent-length: 0\r\n\r\n")
+    async with listening(careless) as server:
+        answer = await said(port_of(server), f"{HEAD}connection: close\r\ncontent-length: 0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 500")
     assert b"INTERNAL_ERROR" in answer
     assert b"set-cookie" not in answer

@@ -24,7 +24,7 @@ from sie_router.data.outcome import Outcome
 from sie_router.serve import server_config
 from sie_router.settings import Settings
 
-WAIT_S = 10.0
+WAIT_S = 60.0  # only against hanging: a busy machine may stand still for seconds
 _WEBSOCKET_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -212,6 +212,7 @@ class Served:
     app: RouterApp
     port: int
     outcomes: list[Outcome]
+    config: uvicorn.Config
 
     @property
     def url(self) -> str:
@@ -224,16 +225,12 @@ class Served:
 
 
 @asynccontextmanager
-async def served(
-    settings: Settings, *, keep_alive_s: float | None = None, is_draining: bool = False, pause_s: float = PAUSE_S
-) -> AsyncIterator[Served]:
+async def served(settings: Settings, *, is_draining: bool = False, pause_s: float = PAUSE_S) -> AsyncIterator[Served]:
     """Serve a router in this process, as the command does."""
     outcomes: list[Outcome] = []
     app = RouterApp(settings, outcomes.append)
-    async with listening(
-        app.asgi, app.express, keep_alive_s=keep_alive_s, is_draining=is_draining, pause_s=pause_s
-    ) as port:
-        yield Served(app, port, outcomes)
+    async with listening(app.asgi, app.express, is_draining=is_draining, pause_s=pause_s) as server:
+        yield Served(app, port_of(server), outcomes, server.config)
 
 
 @asynccontextmanager
@@ -241,24 +238,27 @@ async def listening(
     app: ASGIApp,
     express: Express | None = None,
     *,
-    keep_alive_s: float | None = None,
     is_draining: bool = False,
     pause_s: float = PAUSE_S,
-) -> AsyncIterator[int]:
-    """Serve any application as a router is served; its port."""
+) -> AsyncIterator[uvicorn.Server]:
+    """Serve any application as a router is served."""
     config = server_config(app, express, host="127.0.0.1", port=0, loop="none", shutdown_s=5, pause_s=pause_s)
-    if keep_alive_s is not None:
-        config.timeout_keep_alive = cast("int", keep_alive_s)
     if is_draining:
         config.headers.append(("connection", "close"))
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     await eventually(lambda: server.started or task.done())
     try:
-        yield server.servers[0].sockets[0].getsockname()[1]
+        yield server
     finally:
         server.should_exit = True
         await task
+
+
+def port_of(server: uvicorn.Server) -> int:
+    """Where it listens."""
+    port: int = server.servers[0].sockets[0].getsockname()[1]
+    return port
 
 
 def settings(*workers: FakeWorker, **more: Any) -> Settings:

@@ -10,8 +10,8 @@ from sie_sdk.drivers import AsyncClock, Clock, SkewWarning, closed_while, tell, 
 from sie_sdk.errors import SIEError
 from sie_sdk.leases import LeaseBook
 from sie_sdk.messages import Effect, Hold, OnWait, Parallel, Pause, Plan, Resume, Send, Sleep, T
-from sie_sdk.places import Places
 from sie_sdk.settings import Settings
+from sie_sdk.single_flight import SingleFlight
 from sie_sdk.types import StatusFrame
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class AsyncLink:
         self._on_wait = on_wait
         self._skew = SkewWarning()
         self._closed = asyncio.Event()
-        self._places = Places(settings.max_connections // 2, asyncio.Event)
+        self._flights = SingleFlight(settings.max_connections // 2, asyncio.Event)
         self._keeper: asyncio.Task[None] | None = None
         self.book = LeaseBook(self._begin_keeping, tell_lease)
 
@@ -68,7 +68,7 @@ class AsyncLink:
     async def close(self) -> None:
         """End waits and requests of all tasks with SIEConnectionError, and close all connections."""
         self._closed.set()
-        self._places.close()
+        self._flights.close()
         await self._transport.close()
         if self._keeper is not None:
             self._keeper.cancel()
@@ -90,16 +90,16 @@ class AsyncLink:
         return self.clock.resume()
 
     async def _hold(self, effect: Hold) -> Resume:
-        with self._places.take(effect.key) as place:
-            if place.is_kept:
+        with self._flights.join(effect.key) as member:
+            if member.is_leader:
                 tell(self._on_wait, effect.event)
                 outcome = self._skew.seen(await self._transport.send(effect.send.request, effect.send.timeout_s))
-                place.came(outcome)
+                member.came(outcome)
                 return self.clock.resume(outcome)
             event = effect.instead.event
             tell(self._on_wait, event)
             if not self._closed.is_set():
-                await self.clock.wait(place.bell, event.delay_s)  # which closing the client rings as well
+                await self.clock.wait(member.news, event.delay_s)  # which closing the client rings as well
         if self._closed.is_set():
             raise closed_while(f"a call waited because of {event.reason}")
         return self.clock.resume()

@@ -9,8 +9,8 @@ from sie_sdk.drivers import Clock, SkewWarning, SyncClock, closed_while, tell, t
 from sie_sdk.errors import SIEConnectionError, SIEError
 from sie_sdk.leases import LeaseBook
 from sie_sdk.messages import Effect, Hold, OnWait, Parallel, Pause, Plan, Resume, Send, Sleep, T
-from sie_sdk.places import Places
 from sie_sdk.settings import Settings
+from sie_sdk.single_flight import SingleFlight
 from sie_sdk.types import StatusFrame
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Link:
         self._on_wait = on_wait
         self._skew = SkewWarning()
         self._closed = threading.Event()
-        self._places = Places(settings.max_connections // 2, threading.Event)
+        self._flights = SingleFlight(settings.max_connections // 2, threading.Event)
         self._lock = threading.Lock()  # guards the two below
         self._keeper: threading.Thread | None = None
         self._watches: set[Any] = set()  # closable
@@ -67,7 +67,7 @@ class Link:
         with self._lock:
             self._closed.set()
             keeper, watches = self._keeper, tuple(self._watches)
-        self._places.close()
+        self._flights.close()
         self._transport.close()
         for watch in watches:
             watch.close()
@@ -90,16 +90,16 @@ class Link:
         return self.clock.resume()
 
     def _hold(self, effect: Hold) -> Resume:
-        with self._places.take(effect.key) as place:
-            if place.is_kept:
+        with self._flights.join(effect.key) as member:
+            if member.is_leader:
                 tell(self._on_wait, effect.event)
                 outcome = self._skew.seen(self._transport.send(effect.send.request, effect.send.timeout_s))
-                place.came(outcome)
+                member.came(outcome)
                 return self.clock.resume(outcome)
             event = effect.instead.event
             tell(self._on_wait, event)
             if not self._closed.is_set():
-                self.clock.wait(place.bell, event.delay_s)  # which closing the client rings as well
+                self.clock.wait(member.news, event.delay_s)  # which closing the client rings as well
         if self._closed.is_set():
             raise closed_while(f"a call waited because of {event.reason}")
         return self.clock.resume()

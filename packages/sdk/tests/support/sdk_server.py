@@ -77,7 +77,7 @@ class ScriptedServer:
         return step
 
     def wait_for_request(self) -> None:
-        assert self.arrived.acquire(timeout=10), "no request arrived within 10 s"
+        assert self.arrived.acquire(timeout=60), "no request arrived within 60 s"
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -60,17 +60,6 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
     files = CatalogFiles(settings.models_dir, settings.bundles_dir, settings.bundle, settings.models)
     catalog = files.read()
     metrics = Metrics()
-    limits = EngineLimits(
-        settings.max_batch_items,
-        settings.cpu_batch_tokens,
-        settings.max_text_chars,
-        QueueLimits(settings.max_queue_items, settings.max_queue_tokens, settings.queue_timeout_s),
-        MemoryLimits(settings.memory_threshold_percent, settings.evict_drain_s),
-        Stay(settings.preload, settings.pinned, settings.idle_evict_s, settings.load_timeout_s),
-        HealthLimits(settings.self_test_interval_s, settings.self_test_timeout_s),
-        settings.max_loras,
-        max_request_pixels=settings.max_request_pixels,
-    )
     async with AsyncExitStack() as stack:
         pipeline = Pipeline(max(2, settings.cores), time.monotonic)
         stack.push_async_callback(pipeline.close)
@@ -79,22 +68,18 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         weights = await asyncio.to_thread(_open_weights, settings, metrics)
         ports = _ports(device.kind, settings, metrics, weights)
         try:
-            engine = Engine(catalog.models, adapters, device, pipeline, limits, ports)
+            engine = Engine(catalog.models, adapters, device, pipeline, _limits(settings), ports)
         except Problem as problem:
             said = problem.message.removesuffix(f"; {MODELS_HINT}")
             raise ValueError(f"a model to preload or to pin: {said}") from problem
         stack.push_async_callback(engine.close)
         stack.callback(weights.close)  # before the engine's, which waits for loads
-        if limits.health.interval_s:
+        if settings.self_test_interval_s:
             await engine.health.check()
-        stack.push_async_callback(_stop, asyncio.create_task(engine.health.watch(), name="health of the device"))
+        _run_beside(stack, engine.health.watch(), "health of the device")
         metrics.watch(engine.statuses, engine.memory, device.kind)
         identity = Identity(
-            settings.name,
-            settings.machine_profile,
-            settings.pool,
-            settings.bundle,
-            settings.max_batch_items,
+            settings.name, settings.machine_profile, settings.pool, settings.bundle, settings.max_batch_items
         )
         feed = StatusFeed(identity, engine, settings.max_watchers, catalog.config_hash)
 
@@ -102,8 +87,7 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
             feed.config_hash = changed.config_hash
             engine.adopt(changed.models)
 
-        following = files.follow(catalog, adopt, settings.catalog_interval_s)
-        stack.push_async_callback(_stop, asyncio.create_task(following, name="catalogue"))
+        _run_beside(stack, files.follow(catalog, adopt, settings.catalog_interval_s), "catalogue")
         bodies = Bodies(settings.max_held_body_bytes)
         answers = Bodies(settings.max_held_answer_bytes, "answers")
         context = TaskContext(
@@ -111,6 +95,20 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         )
         app: ASGIApp = build_api(context, feed)
         yield Worker(_traced(app, stack) if settings.tracing else app, engine, feed, metrics)
+
+
+def _limits(settings: Settings) -> EngineLimits:
+    return EngineLimits(
+        max_batch_items=settings.max_batch_items,
+        cpu_batch_tokens=settings.cpu_batch_tokens,
+        max_text_chars=settings.max_text_chars,
+        queue=QueueLimits(settings.max_queue_items, settings.max_queue_tokens, settings.queue_timeout_s),
+        memory=MemoryLimits(settings.memory_threshold_percent, settings.evict_drain_s),
+        stay=Stay(settings.preload, settings.pinned, settings.idle_evict_s, settings.load_timeout_s),
+        health=HealthLimits(settings.self_test_interval_s, settings.self_test_timeout_s),
+        max_loras=settings.max_loras,
+        max_request_pixels=settings.max_request_pixels,
+    )
 
 
 def _traced(app: ASGIApp, stack: AsyncExitStack) -> ASGIApp:
@@ -168,9 +166,15 @@ def _ports(kind: str, settings: Settings, metrics: Metrics, weights: WeightsStor
     )
 
 
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+def _run_beside(stack: AsyncExitStack, work: Coroutine[None, None, None], name: str) -> None:
+    """A task that ends with the worker."""
+    task = asyncio.create_task(work, name=name)
+
+    async def stop() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(stop)
 
 
 async def serve(settings: Settings) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from sie_protocol.versions import VERSION
-from sie_server.host_memory import tidy_heaps
+from sie_server.host_memory import configure_malloc
 from sie_server.logs import LEVELS, configure
 from sie_server.settings import Settings, device_name, environment, meaningless, name_list, read, use_huge_pages
 
@@ -157,7 +157,7 @@ def _settings(flags: dict[str, Any]) -> Settings:
 
 def _run(settings: Settings) -> None:
     use_huge_pages()
-    tidy_heaps()
+    configure_malloc()
     import uvloop  # noqa: PLC0415 - `version` and `--help` need none of this
 
     from sie_server.app import serve as serve_app  # noqa: PLC0415 - the same

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from sie_protocol.heap import M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, tell_heap
+from sie_protocol.malloc import M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, mallopt
 from sie_server.core.memory import Reading
 
 ROOT: Final = Path("/")
@@ -39,7 +39,7 @@ def read_memory(own_limit_bytes: int = 0, root: Path = ROOT) -> Reading | None:
     return min(readings, key=lambda each: each.limit_bytes - each.used_bytes, default=None)
 
 
-def tidy_heaps() -> None:
+def configure_malloc() -> None:
     """Have the C library keep one heap with nothing large in it; before threads start, and where it can be told.
 
     By default it has eight heaps for each core, and gives back the free end of the first one only, which may be tens of
@@ -47,9 +47,9 @@ def tidy_heaps() -> None:
     of up to 32 MB into heaps once such a block was freed, so that a model leaves holes behind, into which the kernel
     puts huge pages. What is large gets a mapping of its own instead, which ends when it is freed.
     """
-    tell_heap(M_ARENA_MAX, 1)
-    tell_heap(M_MMAP_THRESHOLD, LARGE_BYTES)
-    tell_heap(M_TRIM_THRESHOLD, KEPT_BYTES)
+    mallopt(M_ARENA_MAX, 1)
+    mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def return_to_system() -> None:

@@ -58,14 +58,14 @@ def test_a_query_is_marked_and_filled_with_masks_that_are_kept_but_not_seen(fold
     (query,) = adapter(folder).prepare(["the cat !"], is_query=True)
     words = ("[CLS]", "[unused0]", "the", "cat", "!", "[SEP]")
     assert query.payload.ids.tolist() == ids_of(*words) + ids_of("[MASK]") * 6
-    assert (query.payload.seen, query.tokens, query.truncated) == (6, LENGTH, False)
+    assert (query.payload.key_length, query.tokens, query.truncated) == (6, LENGTH, False)
     assert query.payload.kept.all()
 
 
 def test_a_query_is_cut_so_that_its_marker_and_end_have_a_place(folder: Path) -> None:
     (query,) = adapter(folder, query_length=5).prepare(["the cat sat on a mat"], is_query=True)
     assert query.payload.ids.tolist() == ids_of("[CLS]", "[unused0]", "the", "cat", "[SEP]")
-    assert (query.payload.seen, query.truncated) == (5, True)
+    assert (query.payload.key_length, query.truncated) == (5, True)
 
 
 def test_a_query_is_as_long_as_its_text_where_it_is_not_expanded(folder: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_document_is_marked_and_loses_the_vectors_of_its_punctuation_only(fold
     (document,) = adapter(folder).prepare(["two dogs , cat's # [PAD] ?"])
     words = ("[CLS]", "[unused1]", "two", "dogs", ",", "cat", "'", "[UNK]", "#", "[PAD]", "?", "[SEP]")
     assert document.payload.ids.tolist() == ids_of(*words)
-    assert document.payload.seen == len(words)
+    assert document.payload.key_length == len(words)
     kept = [word for word, is_kept in zip(words, document.payload.kept, strict=True) if is_kept]
     assert kept == ["[CLS]", "[unused1]", "two", "dogs", "cat", "[UNK]", "[SEP]"]
     (whole,) = adapter(folder, skip_punctuation=False).prepare(["two , cat"])

@@ -47,6 +47,39 @@ async def test_a_client_that_takes_nothing_is_given_up() -> None:
     assert taken == 2 * PIECE_BYTES
 
 
+async def test_a_client_that_reads_slowly_gets_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, pause_s, taken = asyncio.get_running_loop(), 100.0, 0
+    now = began = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now)
+
+    async def send(message: Mapping[str, Any]) -> None:
+        nonlocal taken, now
+        now += 0.9 * pause_s * (message["type"] == "http.response.body")
+        for _ in range(3):  # whatever is due by now happens
+            await asyncio.sleep(0)
+        taken += len(message.get("body", b""))
+
+    await send_answer(send, JSON, b"x" * 10 * PIECE_BYTES, (), pause_s)
+    assert taken == 10 * PIECE_BYTES
+    assert now - began > 8 * pause_s
+
+
+async def test_an_answer_in_one_piece_needs_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, timers = asyncio.get_running_loop(), list[float]()
+    call_at = loop.call_at
+
+    def counted(when: float, *args: Any, **more: Any) -> asyncio.TimerHandle:
+        timers.append(when)
+        return call_at(when, *args, **more)
+
+    async def send(_: Any) -> None:
+        pass
+
+    monkeypatch.setattr(loop, "call_at", counted)
+    await send_answer(send, JSON, b"x" * PIECE_BYTES, ())
+    assert len(timers) == 1
+
+
 async def test_answers_share_their_room_and_give_it_back(tmp_path: Path) -> None:
     async with served(write_catalog(tmp_path, {M: {}}), max_held_answer_bytes=500) as worker:
         await worker.encode(M, "warm")
@@ -77,6 +110,8 @@ async def test_answers_share_their_room_and_give_it_back(tmp_path: Path) -> None
         refused = await worker.encode(M, "x")
         assert (code_of(refused), refused.headers["retry-after"]) == ("QUEUE_FULL", "1")
         assert "bytes of answers" in refused.text
+        metrics = (await worker.http.get("/metrics")).text
+        assert f'sie_requests_total{{code="503",endpoint="encode",model="{M}",status="queue_full"}} 1.0' in metrics
         may_read.set()
         await slow
         assert (await worker.encode(M, "x")).status_code == 200

@@ -103,9 +103,9 @@ async def test_requests_are_counted_under_the_models_of_the_catalogue(worker: Se
         await ask(worker, path)
         await ask(worker, path, model="evil/name")
     metrics = (await worker.http.get("/metrics")).text
-    assert f'sie_requests_total{{endpoint="embeddings",model="{HASH}",status="200"}} 1.0' in metrics
-    assert f'sie_requests_total{{endpoint="rerank",model="{HASH}",status="200"}} 2.0' in metrics
-    assert 'sie_requests_total{endpoint="rerank",model="other",status="404"} 2.0' in metrics
+    assert f'sie_requests_total{{code="200",endpoint="embeddings",model="{HASH}",status="success"}} 1.0' in metrics
+    assert f'sie_requests_total{{code="200",endpoint="rerank",model="{HASH}",status="success"}} 2.0' in metrics
+    assert 'sie_requests_total{code="404",endpoint="rerank",model="other",status="error"} 2.0' in metrics
     assert "evil" not in metrics
 
 

@@ -131,7 +131,7 @@ async def test_msgpack_in_and_out_with_timing_and_metrics(worker: Served) -> Non
     for name in ("x-queue-time", "x-tokenization-time", "x-inference-time", "x-total-time"):
         assert float(reply.headers[name]) >= 0
     metrics = (await worker.http.get("/metrics")).text
-    assert f'sie_requests_total{{endpoint="extract",model="{FINDER}",status="200"}} 2.0' in metrics
+    assert f'sie_requests_total{{code="200",endpoint="extract",model="{FINDER}",status="success"}} 2.0' in metrics
 
 
 async def test_one_bad_item_of_a_thousand_is_refused_in_its_place(worker: Served) -> None:

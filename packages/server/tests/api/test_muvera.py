@@ -10,7 +10,8 @@ import pytest
 from served_worker import Served, served, write_catalog
 from sie_protocol.arrays import Array
 from sie_protocol.headers import JSON
-from sie_server.core.muvera import Muvera, encoder_of
+from sie_protocol.profiles import Muvera
+from sie_server.core.muvera import encoder_of
 from tiny_heads import TEXTS, write_colbert
 from wire_answers import error_of, patiently
 

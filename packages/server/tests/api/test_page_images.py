@@ -13,7 +13,8 @@ import pytest
 from served_worker import BOUND_S, Served, served, write_catalog
 from sie_protocol.arrays import Array, decode_reply
 from sie_protocol.headers import MSGPACK
-from sie_server.core.muvera import Muvera, encoder_of
+from sie_protocol.profiles import Muvera
+from sie_server.core.muvera import encoder_of
 from tiny_colengine import EngineOracle, write_colsmol, write_trained
 from tiny_colvision import DIMS, Oracle, write_colqwen2
 from tiny_cross_encoder import write_reranker

@@ -82,7 +82,7 @@ async def test_msgpack_ids_usage_and_timing(worker: Served) -> None:
     assert answer["usage"] == {"input_tokens": 7 + 6 + 48, "truncated_items": 1}
     assert float(reply.headers["x-inference-time"]) >= 0
     metrics = (await worker.http.get("/metrics")).text
-    assert f'sie_requests_total{{endpoint="score",model="{RERANKER}",status="200"}}' in metrics
+    assert f'sie_requests_total{{code="200",endpoint="score",model="{RERANKER}",status="success"}}' in metrics
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])

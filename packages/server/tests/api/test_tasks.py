@@ -53,6 +53,21 @@ async def test_msgpack_is_the_default_and_ids_and_order_are_kept(worker: Served)
     assert timing["total_ms"] >= timing["inference_ms"] >= 0
 
 
+async def test_what_is_made_of_the_vectors_is_timed_where_there_is_something_to_make(worker: Served) -> None:
+    body = {"query": {"text": "x"}, "items": [{"text": "y"}]}
+    plain, small = await worker.encode(M, "x"), await worker.encode(M, "x", output_dtype="int8")
+    compared = await worker.http.post(f"/v1/score/{M}", json=body)
+    assert "x-postprocessing-time" not in plain.headers
+    assert plain.json()["timing"]["postprocessing_ms"] == 0
+    assert 0 < small.json()["timing"]["postprocessing_ms"] < float(small.headers["x-total-time"]) + 0.005
+    for reply in (small, compared):
+        assert 0 <= float(reply.headers["x-postprocessing-time"]) <= float(reply.headers["x-total-time"])
+    metrics = (await worker.http.get("/metrics")).text
+    for endpoint in ("encode", "score"):
+        name = f'sie_request_duration_seconds_count{{endpoint="{endpoint}",model="{M}",phase="postprocess"}}'
+        assert f"{name} 1.0" in metrics
+
+
 async def test_json_and_half_precision_on_request(worker: Served) -> None:
     whole = (await worker.encode(M, "one two")).json()["items"][0]["dense"]
     half = (await worker.encode(M, "one two", output_dtype="float16")).json()["items"][0]["dense"]
@@ -182,8 +197,8 @@ async def test_metrics_have_only_catalogue_names_and_reading_changes_nothing(wor
     first, second = [(await worker.http.get("/metrics")).text for _ in range(2)]
     memory = re.compile(r"^sie_memory_used_bytes .*$", re.MULTILINE)  # that of the process moves by itself
     assert memory.sub("", first) == memory.sub("", second)
-    assert f'sie_requests_total{{endpoint="encode",model="{M}",status="200"}} 1.0' in first
-    assert 'sie_requests_total{endpoint="encode",model="other",status="404"} 1.0' in first
+    assert f'sie_requests_total{{code="200",endpoint="encode",model="{M}",status="success"}} 1.0' in first
+    assert 'sie_requests_total{code="404",endpoint="encode",model="other",status="error"} 1.0' in first
     assert f'sie_tokens_processed_total{{model="{M}"}} 3.0' in first
     assert f'sie_queue_depth{{model="{M}"}} 0.0' in first
     assert f'sie_model_loaded{{device="cpu",model="{M}"}} 1.0' in first

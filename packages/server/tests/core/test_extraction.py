@@ -107,6 +107,8 @@ def test_the_request_beats_its_profile_which_beats_the_family() -> None:
         ("relation_labels", [[], ["knows", "x" * 1000]], ["knows", ["a", "a"], [""], [5], ["x" * 1001], ["a"] * 1001]),
         ("relation_threshold", [0, 0.5, 1], [-0.1, True, "0.5"]),
         ("top_k", [1, 10], [0, -1, 1.5, True, "10"]),
+        ("max_new_tokens", [1, 4096], [0, 4097, -1, 1.5, True, "10"]),
+        ("num_beams", [1, 8], [0, 9, -1, 1.5, True, "3"]),
     ],
 )
 def test_an_option_is_what_it_may_be(name: str, right: list[Any], wrong: list[Any]) -> None:
@@ -123,6 +125,16 @@ def test_models_that_relate_entities_are_told_which_there_are() -> None:
     relating = ModelConfig("org/m", task, {"default": ProfileConfig("finder")})
     assert resolve_extract(relating, ExtractParams(labels=["a"])).reads_entities
     assert not resolve_extract(model(), ExtractParams(labels=["a"])).reads_entities
+
+
+@pytest.mark.parametrize("reads", ["optional", "required"])
+def test_an_instruction_is_for_models_that_read_one_and_has_no_spaces_around_it(reads: Any) -> None:
+    asked = ModelConfig("org/m", Tasks(extract=ExtractTask("none", instruction=reads)), model().profiles)
+    assert resolve_extract(asked, ExtractParams(instruction=" what is it?\n")).instruction == "what is it?"
+    assert resolve_extract(asked, ExtractParams()).instruction == ""
+    with pytest.raises(Problem, match=r"params\.instruction has 10001 characters, the limit is 10000") as refused:
+        resolve_extract(asked, ExtractParams(instruction="x" * 10_001))
+    assert refused.value.code is ErrorCode.INPUT_TOO_LONG
 
 
 def test_every_option_is_checked() -> None:

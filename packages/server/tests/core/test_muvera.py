@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from sie_protocol.arrays import Array
 from sie_protocol.catalog import EncodeTask, ModelConfig, ProfileConfig, Tasks, VectorTask
+from sie_protocol.profiles import Muvera, muvera_of
 from sie_server.core import muvera
-from sie_server.core.muvera import Muvera, encoder_of, muvera_of
+from sie_server.core.muvera import encoder_of
 from sie_server.core.similarity import compare, max_sims
 
 WIDTH = 12
@@ -233,7 +234,8 @@ def test_the_random_numbers_are_the_same_in_every_version() -> None:
 
 DIGEST = """
 import hashlib, numpy as np
-from sie_server.core.muvera import Muvera, encoder_of
+from sie_protocol.profiles import Muvera
+from sie_server.core.muvera import encoder_of
 encoder = encoder_of(Muvera(repetitions=20, simhash_bits=6, projection_dims=8, seed=42, final_dims=999), 96)
 parts = (encoder.planes, encoder.projection, encoder.distances, *encoder.sketch)
 print(hashlib.sha256(b"".join(np.ascontiguousarray(each).tobytes() for each in parts)).hexdigest())

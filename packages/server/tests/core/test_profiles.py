@@ -4,8 +4,9 @@ from msgspec.structs import replace
 from sie_protocol.catalog import EncodeTask, LoraConfig, ModelConfig, ProfileConfig, Tasks, VectorTask
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams
+from sie_protocol.profiles import under
 from sie_server.core.options import resolve_encode
-from sie_server.core.profiles import offered, under, weights_of
+from sie_server.core.profiles import offered, weights_of
 from sie_server.core.tasks import BySide
 from sie_server.engine.slots import Slots, spec_of
 

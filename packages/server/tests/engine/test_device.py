@@ -11,7 +11,7 @@ async def test_a_cpu_shares_its_cores_between_the_batches_that_run_or_wait() -> 
 
     def compute(threads: int) -> None:
         seen.append(threads)
-        hold.wait(10)
+        hold.wait(60)
 
     def work() -> Work[None]:
         return Work(compute, lambda _: None, lambda _: None)
@@ -36,7 +36,7 @@ async def test_an_accelerator_has_one_thread_and_one_staged_batch() -> None:
 
         def compute(_: int) -> int:
             started.append(number)
-            hold.wait(10)
+            hold.wait(60)
             return number
 
         return Work(compute, lambda _: None, lambda _: None)
@@ -55,7 +55,7 @@ async def test_who_declines_gives_the_turn_to_the_next() -> None:
     device, done = Device("cpu", 1), asyncio.get_running_loop().create_future()
     device.ask("a", lambda: None)
     device.ask("a", lambda: Work(lambda threads: threads, done.set_result, done.set_exception))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await done == 1
     await device.close()
 
@@ -83,7 +83,7 @@ async def test_a_model_with_long_batches_gets_no_more_of_the_device_than_one_wit
 
     ask("long")
     ask("short")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await over
     await device.close()
     assert 9 <= done["long"] <= 12  # turns by batch would have made it 100

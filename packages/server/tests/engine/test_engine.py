@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from gated_adapter import Kit, engine_of, until
+from gated_adapter import WAIT_S, Kit, engine_of, until
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.adapters.base import LoadError
 from sie_server.core.lifecycle import COOL_DOWN_S, ErrorClass
@@ -37,8 +37,7 @@ async def test_results_come_in_the_order_of_the_items_across_batches() -> None:
 async def test_an_idle_device_starts_at_once_and_a_busy_one_lets_the_queue_fill() -> None:
     async with engine_of("a") as kit:
         await kit.load()
-        tasks = [await stuck(kit), *(kit.send(text) for text in ("b", "c", "d"))]
-        await until(lambda: kit.waiting() == 3)
+        tasks = [await stuck(kit), *await kit.queued("b", "c", "d")]
         kit.gates["a"].open.set()
         await asyncio.gather(*tasks)
     assert kit.gates["a"].batches == [["first"], ["b", "c", "d"]]
@@ -67,11 +66,11 @@ async def test_a_cancelled_request_is_not_computed() -> None:
 
 
 async def test_what_waits_too_long_fails_while_the_device_is_still_stuck() -> None:
-    async with engine_of("a", queue=QueueLimits(64, 1000, timeout_s=0.05)) as kit:
+    async with engine_of("a", queue=QueueLimits(64, 1000, timeout_s=1.0)) as kit:  # for tokenising as well
         await kit.load()
         first, late = await stuck(kit), kit.send("late")
         await until(lambda: kit.waiting() == 1)
-        kit.clock.now += 1
+        kit.clock.now += 2
         with pytest.raises(Problem, match="given up") as refused:
             await late
         assert not first.done()  # as old, but on the device: it will be answered
@@ -119,8 +118,7 @@ async def test_a_queue_that_is_full_of_tokens_refuses() -> None:
 async def test_a_large_request_comes_in_while_at_most_half_of_the_queue_is_taken() -> None:
     async with engine_of("a", queue=QueueLimits(64, 10, 60)) as kit:
         await kit.load()
-        tasks = [await stuck(kit), kit.send("b b b b b"), kit.send("c " * 30)]
-        await until(lambda: kit.waiting() == 2)
+        tasks = [await stuck(kit), *await kit.queued("b b b b b", "c " * 30)]
         assert (await kit.refused("d")).code is ErrorCode.QUEUE_FULL  # now it is more than full
         kit.gates["a"].open.set()
         await asyncio.gather(*tasks)
@@ -187,7 +185,7 @@ async def test_a_draining_engine_finishes_what_it_accepted_and_takes_nothing_new
         assert not idle.done()
         kit.gates["a"].open.set()
         assert rows(await first) == [[1, 5]]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             await idle
 
 

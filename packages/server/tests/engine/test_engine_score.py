@@ -24,7 +24,7 @@ async def test_scores_and_vectors_share_a_queue_and_its_batches() -> None:
         await kit.load()
         first = kit.send("first")
         await kit.entered()
-        tasks = [kit.send("b"), score(kit, "q", "c", "d d")]
+        tasks = [*await kit.queued("b"), score(kit, "q", "c", "d d")]
         await until(lambda: kit.waiting() == 4)
         kit.gates["a"].open.set()
         await asyncio.gather(first, *tasks)

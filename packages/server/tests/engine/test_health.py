@@ -9,7 +9,7 @@ from sie_server.engine.signal import Signal
 
 
 def wait(event: threading.Event) -> None:
-    assert event.wait(10)
+    assert event.wait(60)
 
 
 async def test_a_device_that_fails_is_found_and_one_that_recovers_is_trusted_again() -> None:

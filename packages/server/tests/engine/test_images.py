@@ -85,7 +85,7 @@ async def test_a_cancelled_request_makes_room() -> None:
 
 
 async def test_what_finds_no_room_in_time_is_given_up() -> None:
-    async with engine_of("a", queue=QueueLimits(64, 1000, timeout_s=0.05)) as kit:
+    async with engine_of("a", queue=QueueLimits(64, 1000, timeout_s=0.5)) as kit:
         await kit.load()
         first = send(kit, 2)
         await until(lambda: under_way(kit) == 2)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sie_server.adapters.base import Capabilities, Input, Outputs, Picture, Prepared
 from sie_server.engine.pipeline import PIECE_CHARS, Pipeline
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 class Slow:

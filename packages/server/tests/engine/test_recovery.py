@@ -13,11 +13,10 @@ def rows(encoded: Encoded) -> list[list[float]]:
 
 
 async def together(kit: Kit, *texts: str) -> list[asyncio.Task[Encoded]]:
-    """Requests that share a batch."""
+    """Requests that share a batch, in this order."""
     first = kit.send("first")
     await kit.entered()
-    tasks = [kit.send(text) for text in texts]
-    await until(lambda: kit.waiting() == len(texts))
+    tasks = await kit.queued(*texts)
     kit.gates["a"].open.set()
     await first
     return tasks

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 
 import pytest
 
@@ -134,8 +135,10 @@ async def test_idle_models_go_and_used_and_pinned_ones_stay() -> None:
         sized(kit, a=1, b=1, c=1)
         for name in "abc":
             await kit.load(name)
+        used = await stuck(kit, "used")  # a look at what is idle may come at any time
         kit.clock.now += 0.06
-        await kit.encode("used", model="a")
+        kit.gates["a"].open.set()
+        await used
         await until(lambda: kit.state("b") == "available")
         assert [kit.state(name) for name in "ac"] == ["loaded", "loaded"]
         assert kit.memory.events == ["b idle"]
@@ -165,7 +168,7 @@ async def test_readiness_waits_for_preloads_and_a_failed_one_does_not_hold_it_ba
 
 
 async def test_a_load_that_takes_too_long_fails_and_what_it_brings_later_is_dropped() -> None:
-    async with engine_of("a", stay=Stay(load_timeout_s=0.02)) as kit:
+    async with engine_of("a", stay=Stay(load_timeout_s=1.0)) as kit:  # longer than a busy machine needs to begin it
         sized(kit, a=7)
         await kit.refused("x")
         await until(lambda: kit.state() == "failed")
@@ -181,3 +184,35 @@ async def test_a_slow_load_blocks_no_other() -> None:
         await kit.refused("x", model="a")
         await kit.load("b")
         assert (kit.state("a"), kit.state("b")) == ("loading", "loaded")
+
+
+async def test_a_load_that_was_given_up_keeps_its_own_room_until_it_ends_and_no_other_s() -> None:
+    async with engine_of("a", "b", limit_bytes=100, stay=Stay(load_timeout_s=0.02)) as kit:
+        sized(kit, a=40, b=60)
+        gate, given_up = kit.gates["a"], kit.gates["a"].may_load
+
+        async def fail(name: str) -> None:
+            kit.clock.now += 60  # the time after which such a load may be tried again
+            await kit.refused("x", model=name)
+            await until(lambda: kit.state(name) == "failed")
+
+        while gate.loads < 1:
+            await fail("a")
+        gate.may_load = threading.Event()
+        while gate.loads < 2:
+            await fail("a")
+        await fail("b")
+        assert kit.gates["b"].loads == 0, "both loads still read their files, nobody waits for either"
+        given_up.set()
+        await until(lambda: gate.unloaded and not kit.memory.held_bytes)
+        sized(kit, b=70)
+        await fail("b")
+        assert kit.gates["b"].loads == 0, "the second load does not end with the first"
+        gate.may_load.set()
+        sized(kit, b=60)
+        kit.gates["b"].may_load.set()
+        kit.clock.now += 60
+        while kit.state("b") != "loaded":
+            await kit.refused("x", model="b")
+            await until(lambda: kit.state("b") != "loading")
+            kit.clock.now += 60

@@ -19,7 +19,7 @@ import numpy as np
 
 from served_worker import Served, served
 from sie_protocol.arrays import Array
-from sie_server.host_memory import resident_bytes, return_to_system, tidy_heaps
+from sie_server.host_memory import configure_malloc, resident_bytes, return_to_system
 from sie_server.settings import Settings, use_huge_pages
 
 MINILM, SPLADE = "sentence-transformers/all-MiniLM-L6-v2", "rasyosef/splade-tiny"
@@ -180,7 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cycles", type=int, default=50)
     use_huge_pages()  # the next two as the command does
-    tidy_heaps()
+    configure_malloc()
     sys.stdout.write(json.dumps(asdict(asyncio.run(law(parser.parse_args().cycles)))) + "\n")
 
 

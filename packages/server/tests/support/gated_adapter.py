@@ -5,13 +5,14 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from sie_protocol.catalog import EncodeTask, LoraConfig, ModelConfig, ProfileConfig, Tasks, VectorTask
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item
-from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, single_texts
+from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, Steps, single_texts
 from sie_server.core.memory import Reading
 from sie_server.engine import encoding
 from sie_server.engine.device import Device
@@ -23,9 +24,11 @@ from sie_server.engine.pipeline import Pipeline
 from sie_server.engine.recovery import OomEvent
 from sie_server.engine.residency import MemoryLimits, MemoryPorts
 from sie_server.engine.results import Encoded
+from sie_server.engine.turns import TURN_S
 
-ADAPTERS = {"gated": "gated_adapter:GatedAdapter"}
-WAIT_S = 10.0
+ADAPTERS = {"gated": "gated_adapter:GatedAdapter", "stepping": "gated_adapter:SteppingAdapter"}
+WAIT_S = 60.0  # only against hanging: a busy machine may stand still for seconds
+STEP_S = 2 * TURN_S
 
 
 @dataclass(slots=True)
@@ -104,6 +107,36 @@ class GatedAdapter:
 
 
 @dataclass(slots=True)
+class Clock:
+    """Monotonic time that only the test moves."""
+
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class SteppingAdapter(GatedAdapter):
+    """The same, a step for each word of the longest text. A step takes a turn, and waits for the gate as batches do."""
+
+    def steps(self, batch: Sequence[Prepared], threads: int) -> Steps:
+        assert self._memory is not None
+        try:
+            for step in range(max(each.tokens for each in batch)):
+                self._memory.events.append(f"{self._name} step {step}")
+                self._gate.entered.release()
+                assert self._gate.open.wait(WAIT_S)
+                if self._gate.run_error is not None and step and "bad" in [each.payload for each in batch]:
+                    raise self._gate.run_error
+                self._memory.clock.now += STEP_S
+                threads = yield
+        except GeneratorExit:
+            self._memory.events.append(f"{self._name} dropped")
+            raise
+        return self.run(batch, threads)
+
+
+@dataclass(slots=True)
 class Memory:
     """A device of `limit_bytes` that holds what its models hold, and what happened to it; 0 is no known limit."""
 
@@ -114,6 +147,7 @@ class Memory:
     release_error: Exception | None = None
     may_release: threading.Event = field(default_factory=threading.Event)
     events: list[str] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
 
     def read(self) -> Reading | None:
         """What the models that are loaded hold."""
@@ -140,16 +174,6 @@ class Memory:
         return sum(each.endswith(f" {event}") for each in self.events)
 
 
-@dataclass(slots=True)
-class Clock:
-    """Monotonic time that only the test moves."""
-
-    now: float = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that the event loop is about to make true."""
     async with asyncio.timeout(WAIT_S):
@@ -171,6 +195,20 @@ class Kit:
         """Start an encode call."""
         items = [Item(text=text) for text in texts]
         return asyncio.create_task(encoding.encode(self.engine, model, items, EncodeParams()))
+
+    async def queued(self, *texts: str) -> list[asyncio.Task[Encoded]]:
+        """Start an encode call of model `a` for each, and wait until they are in its queue, in this order.
+
+        Two that are sent at once are tokenised at once, and the second may be ready first.
+        """
+        tasks = []
+        for count, text in enumerate(texts, self.waiting() + 1):
+            tasks.append(self.send(text))
+            await until(partial(self._is_waiting, count))
+        return tasks
+
+    def _is_waiting(self, count: int) -> bool:
+        return self.waiting() == count
 
     async def encode(self, *texts: str, model: str = "a") -> Encoded:
         """Make an encode call."""
@@ -210,10 +248,11 @@ class Kit:
 
 
 def gated_model(name: str, gate: Gate, memory: Memory, loras: int = 0) -> ModelConfig:
-    """A model with so many LoRAs, in profiles `1`, `2`, ..."""
-    own = ProfileConfig("gated", 16, adapter_options={"gate": gate, "memory": memory})
+    """A model with so many LoRAs, in profiles `1`, `2`, ...; one whose name begins with "slow" computes in steps."""
+    adapter = "stepping" if name.startswith("slow") else "gated"
+    own = ProfileConfig(adapter, 16, adapter_options={"gate": gate, "memory": memory})
     on_top = {
-        f"{at}": ProfileConfig("gated", 16, adapter_options=own.adapter_options, lora=LoraConfig(weights_path=f"/{at}"))
+        f"{at}": ProfileConfig(adapter, 16, adapter_options=own.adapter_options, lora=LoraConfig(weights_path=f"/{at}"))
         for at in range(1, loras + 1)
     }
     return ModelConfig(name, Tasks(encode=EncodeTask(dense=VectorTask(2))), {"default": own, **on_top})
@@ -231,8 +270,9 @@ async def engine_of(
     max_loras: int = 10,
 ) -> AsyncIterator[Kit]:
     """An engine on one device lane; every gate is opened before it closes."""
-    gates, clock, records = {name: Gate() for name in names}, Clock(), list[BatchRecord]()
+    gates, records = {name: Gate() for name in names}, list[BatchRecord]()
     memory = Memory(gates, limit_bytes)
+    clock = memory.clock
     memory.may_release.set()
     models = {name: gated_model(name, gate, memory, loras) for name, gate in gates.items()}
     pipeline, device = Pipeline(2, clock), Device("cpu", cores)

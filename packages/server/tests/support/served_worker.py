@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,13 +16,14 @@ from typing import Any
 
 import httpx
 
+from sie_cli.ports import Ports
 from sie_protocol.arrays import decode_reply
 from sie_protocol.headers import JSON
 from sie_server.adapters.registry import ADAPTERS
 from sie_server.app import Worker, worker
 from sie_server.settings import Settings
 
-BOUND_S = 30.0
+BOUND_S = 60.0  # only against hanging
 
 
 def write_catalog(
@@ -115,9 +115,8 @@ class Process:
 @contextmanager
 def process(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Process]:
     """The real command, listening on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    ports = Ports()
+    port = ports.take()  # and nobody else gets it until it is listened on
     command = [str(Path(sys.executable).with_name("sie-server")), "serve", "--host", "127.0.0.1", "-p", str(port)]
     started_at = time.monotonic()
     popen = subprocess.Popen([*command, *arguments], text=True, env={**os.environ, **(env or {})})  # noqa: TID251 - for a child
@@ -129,6 +128,7 @@ def process(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[P
         if popen.poll() is None:
             popen.kill()
         popen.wait()
+        ports.close()
 
 
 def _await_listening(running: Process) -> None:

@@ -26,7 +26,7 @@ from weights_kit import Kit, source
 hold = Kit(Path(sys.argv[1]), [Hub(endpoint=sys.argv[2])]).store().hold(source())
 print(hold.folder)
 """
-BOUND_S = 30.0
+BOUND_S = 90.0
 
 
 def kit_of(tmp_path: Path, hub: FakeHub) -> Kit:

@@ -13,7 +13,15 @@
 - { name: SIE_ROUTER_DRAIN_S, value: {{ $router.drainSeconds | quote }} }
 - { name: SIE_LOG_LEVEL, value: {{ .Values.logging.level | lower }} }
 - { name: SIE_LOG_JSON, value: {{ .Values.logging.json | quote }} }
+{{- $proxy := .Values.auth.oauth2Proxy.secret }}
+{{- if and .Values.auth.enabled $proxy.proxySecretKey }}
+- { name: SIE_AUTH_MODE, value: static }
+- { name: SIE_AUTH_EXEMPT_OPERATIONAL, value: metrics }
+- name: SIE_AUTH_PROXY_SECRET
+  valueFrom: { secretKeyRef: { name: {{ $proxy.name }}, key: {{ $proxy.proxySecretKey }} } }
+{{- else }}
 - { name: SIE_AUTH_MODE, value: {{ $router.auth.mode }} }
+{{- end }}
 {{- with $router.auth }}
 {{- if eq .mode "static" }}
 - { name: SIE_AUTH_EXEMPT_OPERATIONAL, value: {{ .exemptOperational | quote }} }

@@ -1,13 +1,15 @@
 """The commands `sie encode`, `sie score` and `sie extract`: their options, and nothing else."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sie_cli.failing import one_line
+from sie_cli.batch.job import Job
+from sie_cli.failing import UseError, one_line
 from sie_cli.options import DEFAULT_URL, ApiKey, Gpu, Json, Pool, Url, target
 
 INPUT_HELP = "Texts; or one .txt (a text a line), .jsonl or .parquet file; or - for stdin (the default)."
@@ -70,19 +72,17 @@ def encode(  # noqa: PLR0913 - the documented options
     as_json: Json = False,
 ) -> None:
     """Embed texts: from arguments, stdin or a file, to stdout or a file. Started again, it goes on where it stopped."""
-
-    def job(kind: Any, options: Callable[..., dict[str, Any]]) -> Any:
-        return kind(
+    with one_line():
+        job = Job(
             "encode",
             model,
             target(gpu, pool),
             output_types=tuple(map(str, output_type or ())),
             dtype=None if dtype is None else str(dtype),
             instruction=instruction,
-            options=options(option or (), is_query=is_query or None),
+            options=_model_options(option or (), is_query=is_query or None),
         )
-
-    _execute(job, locals())
+        _execute(job, locals())
 
 
 def score(  # noqa: PLR0913 - the documented options
@@ -109,13 +109,16 @@ def score(  # noqa: PLR0913 - the documented options
     as_json: Json = False,
 ) -> None:
     """Score texts against a query, in the order of the input; with --top-k the best ones, ranked."""
-
-    def job(kind: Any, options: Callable[..., dict[str, Any]]) -> Any:
-        return kind(
-            "score", model, target(gpu, pool), query=query, instruction=instruction, options=options(option or ())
+    with one_line():
+        job = Job(
+            "score",
+            model,
+            target(gpu, pool),
+            query=query,
+            instruction=instruction,
+            options=_model_options(option or ()),
         )
-
-    _execute(job, locals())
+        _execute(job, locals())
 
 
 def extract(  # noqa: PLR0913 - the documented options
@@ -147,42 +150,56 @@ def extract(  # noqa: PLR0913 - the documented options
 ) -> None:
     """Find entities, labels and more in texts; one line of findings for each text."""
     wanted = [part.strip() for text in labels or () for part in text.split(",") if part.strip()]
-
-    def job(kind: Any, options: Callable[..., dict[str, Any]]) -> Any:
-        return kind(
+    with one_line():
+        job = Job(
             "extract",
             model,
             target(gpu, pool),
             labels=tuple(wanted),
             instruction=instruction,
-            options=options(option or (), threshold=threshold),
+            options=_model_options(option or (), threshold=threshold),
         )
+        _execute(job, locals())
 
-    _execute(job, locals())
 
-
-def _execute(job: Callable[..., Any], given: dict[str, Any]) -> None:
+def _execute(job: Job, given: dict[str, Any]) -> None:
     """What is the same for all three: `given` are the arguments of the command by name."""
-    with one_line():
-        from sie_cli.batch.command import Given, execute, options_of  # noqa: PLC0415 - `sie --help` is quick without
-        from sie_cli.batch.job import Job  # noqa: PLC0415
-        from sie_cli.batch.sources import Columns  # noqa: PLC0415
+    from sie_cli.batch.command import Given, execute  # noqa: PLC0415 - `sie --help` is quick without
+    from sie_cli.batch.sources import Columns  # noqa: PLC0415
 
-        execute(
-            job(Job, options_of),
-            Given(
-                url=given["url"],
-                api_key=given["api_key"],
-                inputs=given["inputs"] or (),
-                columns=Columns(given["field"], given["id_field"]),
-                output=given["output"],
-                errors=given["errors"],
-                keep_going=given["keep_going"] or given["errors"] is not None,
-                overwrite=given["overwrite"],
-                batch_size=given["batch_size"],
-                concurrency=given["concurrency"],
-                budget_s=given["wait"],
-                is_json=given["as_json"],
-                top_k=given.get("top_k"),
-            ),
-        )
+    execute(
+        job,
+        Given(
+            url=given["url"],
+            api_key=given["api_key"],
+            inputs=given["inputs"] or (),
+            columns=Columns(given["field"], given["id_field"]),
+            output=given["output"],
+            errors=given["errors"],
+            keep_going=given["keep_going"] or given["errors"] is not None,
+            overwrite=given["overwrite"],
+            batch_size=given["batch_size"],
+            concurrency=given["concurrency"],
+            budget_s=given["wait"],
+            is_json=given["as_json"],
+            top_k=given.get("top_k"),
+        ),
+    )
+
+
+def _model_options(assignments: Sequence[str], **known: Any) -> dict[str, Any]:
+    """Model options: those with a flag of their own, then `key=value` ones, whose values are JSON or else texts.
+
+    Raises:
+        UseError: one is not `key=value`.
+    """
+    options = {name: value for name, value in known.items() if value is not None}
+    for assignment in assignments:
+        name, separator, text = assignment.partition("=")
+        if not separator or not name:
+            raise UseError(f"--option '{assignment}' is not like key=value")
+        try:
+            options[name] = json.loads(text)
+        except ValueError:
+            options[name] = text
+    return options

@@ -1,13 +1,11 @@
 """From the words of the command line to a batch run and its exit code."""
 
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import typer
@@ -38,24 +36,6 @@ class Given:
     budget_s: float
     is_json: bool
     top_k: int | None = None
-
-
-def options_of(assignments: Sequence[str], **known: Any) -> dict[str, Any]:
-    """Model options: those with a flag of their own, then `key=value` ones, whose values are JSON or else texts.
-
-    Raises:
-        UseError: one is not `key=value`.
-    """
-    options = {name: value for name, value in known.items() if value is not None}
-    for assignment in assignments:
-        name, separator, text = assignment.partition("=")
-        if not separator or not name:
-            raise UseError(f"--option '{assignment}' is not like key=value")
-        try:
-            options[name] = json.loads(text)
-        except ValueError:
-            options[name] = text
-    return options
 
 
 def execute(job: Job, given: Given) -> None:

@@ -17,7 +17,6 @@ class Progress:
 
     def __init__(self, console: Console, total: int | None) -> None:
         self.errors = 0
-        self._total = total
         self._bar = rich_progress.Progress(
             rich_progress.TextColumn("{task.description}"),
             rich_progress.BarColumn(),

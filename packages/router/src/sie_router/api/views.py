@@ -6,6 +6,7 @@ from typing import Any
 from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, ModelConfig
 from sie_protocol.errors import ErrorCode
 from sie_protocol.items import ModelInfo
+from sie_protocol.profiles import offered, profile_id
 from sie_protocol.status import MAX_FAILURE_CHARS, ClusterStatus, ClusterSummary, ModelSummary, WorkerInfo
 from sie_router.api.pool_views import pool_summaries
 from sie_router.core.events import MAX_NAME
@@ -47,14 +48,22 @@ def model_infos(fleet: Fleet) -> list[ModelInfo]:
     listed = fleet.models.listed()
     if not listed:
         return [_seen(name, holders) for name, holders in sorted(_holders(healthy).items())]
-    return [_described(model, bundles, healthy) for model, bundles in listed]
+    return [_described(model, bundles, healthy, DEFAULT_PROFILE) for model, bundles in listed]
 
 
 def model_info(fleet: Fleet, name: str) -> ModelInfo | None:
-    """One model, by any spelling of its id or of `id:profile`; None when it is not listed."""
+    """One model, by any spelling of its id, or one profile of it as `id:profile`; None when it is not listed."""
     key, _, profile = name.lower().partition(PROFILE_SEPARATOR)
-    info = next((info for info in model_infos(fleet) if info["name"].lower() == key), None)
-    return info if info and (not profile or profile in map(str.lower, info.get("profiles", ()))) else None
+    healthy = [worker for worker in _sorted(fleet) if worker.is_trusted]
+    listed = fleet.models.listed()
+    if not listed:
+        seen = {held.lower(): _seen(held, holders) for held, holders in _holders(healthy).items()}
+        return seen.get(name.lower())
+    for model, bundles in listed:
+        if model.sie_id.lower() == key:
+            own = next((each for each in model.profiles if each.lower() == (profile or DEFAULT_PROFILE)), None)
+            return None if own is None else _described(model, bundles, healthy, own)
+    return None
 
 
 def queue_depth(worker: Worker, inflight: Mapping[str, int]) -> int:
@@ -104,15 +113,17 @@ def _info(worker: Worker, inflight: Mapping[str, int]) -> WorkerInfo:
     )
 
 
-def _described(model: ModelConfig, bundles: tuple[str, ...], healthy: list[Worker]) -> ModelInfo:
-    key = model.sie_id.lower()
+def _described(model: ModelConfig, bundles: tuple[str, ...], healthy: list[Worker], profile: str) -> ModelInfo:
+    name = profile_id(model, profile)
+    key = name.lower()
+    model = _given(model, profile)
     holders = [worker for worker in healthy if key in worker.loaded]
     inputs = [kind for kind in ("text", "image") if getattr(model.inputs, kind)]
     profiles: dict[str, dict[str, Any]] = {
         name: {"is_default": name == DEFAULT_PROFILE} for name in sorted(model.profiles)
     }
     return ModelInfo(
-        name=model.sie_id,
+        name=name,
         inputs=inputs,
         outputs=list(model.outputs),
         dims=model.dims,
@@ -125,6 +136,14 @@ def _described(model: ModelConfig, bundles: tuple[str, ...], healthy: list[Worke
         worker_count=len(holders),
         workers=[worker.url for worker in holders],
     )
+
+
+def _given(model: ModelConfig, profile: str) -> ModelConfig:
+    """The model as callers of a profile see it. What no worker would accept is left out."""
+    try:
+        return offered(model, profile)
+    except ValueError:
+        return model
 
 
 def _last_error(key: str, healthy: list[Worker]) -> dict[str, Any] | None:

@@ -2,16 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from sie_protocol.catalog import BundleConfig, Catalog, ModelConfig, build_catalog, decode_bundle, decode_model
+from sie_protocol.catalog import Catalog, build_catalog, decode_bundle, decode_model
 
 EVERY_S: Final = 2.0  # Kubernetes itself takes about a minute to bring a changed ConfigMap to its pods
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Stamp = tuple[tuple[str, int, int, int], ...]
 
 
@@ -68,10 +69,7 @@ def read_catalog(models_dir: Path, bundles_dir: Path) -> Catalog:
     Raises:
         ValueError: a folder is missing or holds nothing, or a file is wrong; the message names it.
     """
-    return build_catalog(
-        [_model(path) for path in _files(models_dir)],
-        [_bundle(path) for path in _files(bundles_dir)],
-    )
+    return build_catalog(_read(models_dir, decode_model), _read(bundles_dir, decode_bundle))
 
 
 def _stamp(folder: Path) -> Stamp:
@@ -86,25 +84,15 @@ def _stamp(folder: Path) -> Stamp:
     return tuple(found)
 
 
-def _files(folder: Path) -> list[Path]:
+def _read(folder: Path, decode: Callable[[bytes], T]) -> Iterator[T]:
     if not folder.is_dir():
         raise ValueError(f"'{folder}' is no folder; expected one with YAML files of the model catalogue")
-    found = sorted(folder.glob("*.yaml"))
-    if not found:
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
         # Without one no model could be served, and clients would hear 404, which they take for good.
         raise ValueError(f"'{folder}' holds no *.yaml; expected the files of the model catalogue, at least one")
-    return found
-
-
-def _model(path: Path) -> ModelConfig:
-    try:
-        return decode_model(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _bundle(path: Path) -> BundleConfig:
-    try:
-        return decode_bundle(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    for file in files:
+        try:
+            yield decode(file.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error

@@ -13,8 +13,8 @@ from websockets.exceptions import WebSocketException
 from sie_protocol.headers import WORKER_STATUS
 from sie_protocol.status import STALE_AFTER_S, WorkerStatus
 from sie_router.control.discovery import Discovery
+from sie_router.core.backoff import backoff_s
 from sie_router.core.events import Event, WorkerGone, WorkerLost, WorkerSeen, WorkersListed
-from sie_router.core.pause import pause_s
 
 CONNECT_TIMEOUT_S: Final = 2.0
 CLOSE_TIMEOUT_S: Final = 0.5
@@ -65,7 +65,7 @@ class Feed:
                 self.dialled.set()
             self._last = None
             self._publish(WorkerLost(self._url))
-            await asyncio.sleep(pause_s(self._failures, self._draw(), FIRST_PAUSE_S, LONGEST_PAUSE_S))
+            await asyncio.sleep(backoff_s(self._failures, self._draw(), FIRST_PAUSE_S, LONGEST_PAUSE_S))
             self._failures += 1
 
     async def _follow(self) -> None:

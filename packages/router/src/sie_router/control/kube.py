@@ -21,7 +21,7 @@ from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.exceptions import ConfigError
 
 from sie_router.control.kube_objects import Kind, Thing
-from sie_router.core.pause import pause_s
+from sie_router.core.backoff import backoff_s
 
 CONNECT_TIMEOUT_S: Final = 3.0
 REQUEST_TIMEOUT_S: Final = 10.0
@@ -114,9 +114,9 @@ class Pace:
     first_pause_s: float = FIRST_PAUSE_S
     longest_pause_s: float = LONGEST_PAUSE_S
 
-    def pause_s(self, failures: int, draw: float) -> float:
+    def backoff_s(self, failures: int, draw: float) -> float:
         """How long to wait after so many failures in a row; `draw` in [0, 1) spreads the herd."""
-        return pause_s(failures, draw, self.first_pause_s, self.longest_pause_s)
+        return backoff_s(failures, draw, self.first_pause_s, self.longest_pause_s)
 
 
 class KubeApi:
@@ -284,7 +284,7 @@ async def follow(
             version = ""
         # Before the first answer nothing held, however long an attempt took.
         failures = 0 if known is not None and clock() - began > LASTED_S else failures
-        await asyncio.sleep(pace.pause_s(failures, draw()))
+        await asyncio.sleep(pace.backoff_s(failures, draw()))
         failures += 1
 
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine, MutableMapping
 from typing import Final
 
-from sie_router.core.pause import pause_s
+from sie_router.core.backoff import backoff_s
 
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0  # half of the time after which a silent worker gets nothing new
@@ -35,5 +35,5 @@ async def supervise(
             logger.exception("the task '%s' failed and is begun again", name)
         restarts[name] = restarts.get(name, 0) + 1
         failures = 0 if clock() - began > LASTED_S else failures
-        await asyncio.sleep(pause_s(failures, draw(), FIRST_PAUSE_S, LONGEST_PAUSE_S))
+        await asyncio.sleep(backoff_s(failures, draw(), FIRST_PAUSE_S, LONGEST_PAUSE_S))
         failures += 1

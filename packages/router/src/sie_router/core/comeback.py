@@ -1,25 +1,42 @@
 """After how long should a client ask again that found nobody? Pure: of the fleet, the time and a draw."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sie_router.core.demand import Wish, at_once, jittered, waited_s
-from sie_router.core.fleet import Fleet, Worker
+from sie_router.core.fleet import Fleet
 from sie_router.core.hold import able
-from sie_router.core.index import reindexed
 from sie_router.core.route import Ask
 from sie_router.core.startups import expected_s
 
 GAP_S: Final = (2, 5)  # for a worker that is here already: from, to; drawn, because all of its clients ask at once
 
 
-def delay_s(fleet: Fleet, ask: Ask, wish: Wish, now: float, most_s: int, draw: float) -> int:
-    """Whole seconds, at least 1. `most_s`: while nobody knows better; `draw` is uniform in [0, 1).
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What somebody is told who found nobody: when to ask again.
 
-    Who asks alone is told exactly that. Only those that ask together must not come back together.
+    A worker is likely to be there in `left_s`, None where nobody knows; one was first asked for `waited_s` ago.
     """
-    left_s = expected_s(fleet.startups, wish[0], waited_s(fleet, wish, now))
+
+    delay_s: int
+    left_s: int | None
+    waited_s: float
+
+
+def outlook(fleet: Fleet, ask: Ask, wish: Wish, now: float, most_s: int, draw: float) -> Outlook:
+    """What to tell. The delay is in whole seconds, at least 1, and `most_s` while nobody knows better.
+
+    `draw` is uniform in [0, 1). Who asks alone is told exactly that; only those that ask together must not come back
+    together.
+    """
+    waited = waited_s(fleet, wish, now)
+    left_s = expected_s(fleet.startups, wish[0], waited)
     known_s = most_s if left_s is None else min(left_s, most_s)
+    return Outlook(_delay_s(fleet, ask, wish, known_s, draw), left_s, waited)
+
+
+def _delay_s(fleet: Fleet, ask: Ask, wish: Wish, known_s: int, draw: float) -> int:
     if known_s > GAP_S[0] and is_coming(fleet, ask):
         return min(known_s, GAP_S[0] + int(draw * (GAP_S[1] - GAP_S[0] + 1)))
     return known_s if at_once(fleet, wish) == 1 else jittered(known_s, draw)
@@ -27,10 +44,5 @@ def delay_s(fleet: Fleet, ask: Ask, wish: Wish, now: float, most_s: int, draw: f
 
 def is_coming(fleet: Fleet, ask: Ask) -> bool:
     """True when such a request could be served if the workers that are likely to be ready in seconds were now."""
-    coming = {url: _ready(worker) for url, worker in fleet.workers.items() if worker.is_coming}
-    others = fleet.workers if fleet.pools else {}  # they do not serve it, but decide what is left for which pool
-    return bool(coming) and able(reindexed(replace(fleet, workers={**others, **coming})), ask) > 0
-
-
-def _ready(worker: Worker) -> Worker:
-    return replace(worker, is_ready=True, is_connected=True)
+    soon = fleet.index.soon
+    return bool(soon) and able(replace(fleet, index=replace(fleet.index, scopes=soon)), ask) > 0

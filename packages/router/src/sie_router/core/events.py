@@ -16,6 +16,7 @@ from sie_router.core.startups import with_startups
 
 MAX_NAME: Final = 128
 MAX_ORDINAL_DIGITS: Final = 6  # more are a hash that happens to have no letters
+LATE_S: Final = 120.0  # the slowest start with a large model takes as long; who connects and needs more is stuck
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def _after_worker(fleet: Fleet, event: WorkerEvent, now: float) -> Fleet:
             return _with_worker(fleet, _worker(fleet, url, status, now), now)
         case WorkerLost(url) | WorkerJudged(url):
             known = fleet.workers.get(url)
-            return fleet if known is None else _with_worker(fleet, _amended(known, event), now)
+            return fleet if known is None else _with_worker(fleet, _amended(known, event, now), now)
         case WorkerGone(url):
             rest = {each: worker for each, worker in fleet.workers.items() if each != url}
             return fleet if len(rest) == len(fleet.workers) else _without_met(reindexed(replace(fleet, workers=rest)))
@@ -139,10 +140,18 @@ def _after_worker(fleet: Fleet, event: WorkerEvent, now: float) -> Fleet:
             assert_never(event)
 
 
-def _amended(worker: Worker, event: WorkerLost | WorkerJudged) -> Worker:
-    if isinstance(event, WorkerLost):
-        return replace(worker, is_connected=False)
-    return replace(worker, health=event.health)
+def _amended(worker: Worker, event: WorkerLost | WorkerJudged, now: float) -> Worker:
+    if isinstance(event, WorkerJudged):
+        return replace(worker, health=event.health)
+    since, is_late = _awaited(worker, worker.name, now)
+    return replace(worker, is_connected=False, awaited_since=since, is_late=is_late)
+
+
+def _awaited(known: Worker | None, name: str, now: float) -> tuple[float, bool]:
+    """Since when a worker has been awaited that serves nobody at `now`, and whether that is too long already."""
+    if known is None or known.name != name or not known.is_awaited:
+        return now, False
+    return known.awaited_since, known.is_late
 
 
 def _with_worker(fleet: Fleet, worker: Worker, now: float) -> Fleet:
@@ -199,9 +208,10 @@ def _aged(worker: Worker, now: float) -> Worker:
     is_stale = worker.is_stale or now - worker.seen_at > STALE_AFTER_S
     health = awaited(worker.health, now)
     share = weight(now - worker.serving_since) if worker.weight < 1 else 1.0
-    if (is_stale, share) == (worker.is_stale, worker.weight) and health is worker.health:
+    is_late = worker.is_late or (worker.is_awaited and now - worker.awaited_since > LATE_S)
+    if (is_stale, share, is_late) == (worker.is_stale, worker.weight, worker.is_late) and health is worker.health:
         return worker
-    return replace(worker, is_stale=is_stale, health=health, weight=share)
+    return replace(worker, is_stale=is_stale, health=health, weight=share, is_late=is_late)
 
 
 def _worker(fleet: Fleet, url: str, status: WorkerStatus, now: float) -> Worker:
@@ -210,6 +220,7 @@ def _worker(fleet: Fleet, url: str, status: WorkerStatus, now: float) -> Worker:
     said = _plain(status.machine_profile)
     profile = fleet.index.profiles.get(said.lower(), said)
     loaded = {name.lower() for name in status.loaded_models} | _in_state(status.models, "loaded")
+    since, is_late = _awaited(known, name, now)
     return Worker(
         url=url,
         name=name,
@@ -219,6 +230,8 @@ def _worker(fleet: Fleet, url: str, status: WorkerStatus, now: float) -> Worker:
         seen_at=now,
         is_ready=status.ready,
         is_draining=status.draining,
+        awaited_since=since,
+        is_late=is_late,
         queue_depth=max(0, status.queue_depth),
         loaded=frozenset(loaded),
         loading=_in_state(status.models, "loading"),

@@ -52,8 +52,9 @@ class Worker:
     `group` holds the labels it is counted under: its configured group, or `OTHER`. `loaded`, `loading` and `failed` are
     by model id in lower case; `loaded_models` keeps their spelling. `seen_at` is monotonic time in seconds.
     `is_connected` turns false when the status stream or a request found the worker gone, `is_stale` when it fell
-    silent. `ordinal` is the number at the end of a pod's name: a StatefulSet removes the highest first. `weight` in
-    (0, 1] is the share of requests a worker takes that began to serve at `serving_since`.
+    silent. One that does not serve has been awaited since `awaited_since`; `is_late` turns true when that lasts too
+    long for a start. `ordinal` is the number at the end of a pod's name: a StatefulSet removes the highest first.
+    `weight` in (0, 1] is the share of requests a worker takes that began to serve at `serving_since`.
     """
 
     url: str
@@ -66,6 +67,8 @@ class Worker:
     is_draining: bool = False
     is_connected: bool = True
     is_stale: bool = False
+    awaited_since: float = 0.0
+    is_late: bool = False
     queue_depth: int = 0
     loaded: frozenset[str] = frozenset()
     loading: frozenset[str] = frozenset()
@@ -91,12 +94,14 @@ class Worker:
         return self.is_healthy and not self.health.is_ejected
 
     @property
-    def is_coming(self) -> bool:
-        """True when the worker is likely to take requests within seconds: it gets ready, or was lost a moment ago.
-
-        One that is lost for longer is stale.
-        """
+    def is_awaited(self) -> bool:
+        """True when the worker may take requests again: it gets ready, or was lost. One lost for longer is stale."""
         return not (self.is_healthy or self.is_draining or self.is_stale)
+
+    @property
+    def is_coming(self) -> bool:
+        """True when the worker is likely to take requests within seconds: it is awaited, and not for too long."""
+        return self.is_awaited and not self.is_late
 
     @property
     def is_assignable(self) -> bool:
@@ -110,7 +115,7 @@ class Worker:
     def membership(self) -> tuple[object, ...]:
         """All that the index is made of; equal membership means an equal index."""
         ejected = self.health if self.health.is_ejected else None
-        places = (self.is_healthy, self.is_assignable, ejected, self.name, self.profile, self.bundle)
+        places = (self.is_healthy, self.is_coming, self.is_assignable, ejected, self.name, self.profile, self.bundle)
         return (*places, self.loaded, self.loading)
 
 
@@ -139,10 +144,13 @@ class Index:
     """Lookups of one fleet. `profiles` maps each real profile in lower case to its spelling.
 
     `scopes` are by pool name; that of `DEFAULT_POOL` holds the workers that nobody reserved. A pool without healthy
-    workers has none. `owners` maps the URL of each reserved worker to its pool.
+    workers has none. `soon` are what they would be if the workers were ready that are likely to be so in seconds, for
+    requests that find nobody now; empty when there are no such workers. `owners` maps the URL of each reserved worker
+    to its pool.
     """
 
     scopes: Mapping[str, Scope] = field(default_factory=dict)
+    soon: Mapping[str, Scope] = field(default_factory=dict)
     owners: Mapping[str, str] = field(default_factory=dict)
     profiles: Mapping[str, str] = field(default_factory=dict)
     configured: Mapping[GroupKey, Group] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Builds the index of a fleet: who is healthy, who belongs to which pool, who has which model."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sie_router.core.assign import assign
@@ -20,21 +20,46 @@ def empty_fleet(configured: Iterable[Group] = (), profiles: Iterable[str] = (), 
 
 def reindexed(fleet: Fleet) -> Fleet:
     """The fleet with the index that its workers and pools make; independent of their order."""
-    owners = assign(fleet.pools.values(), fleet.workers.values(), fleet.configured)
     spelling = {name.lower(): name for name in fleet.profiles}
-    members: dict[str, list[Worker]] = defaultdict(list)
-    for worker in sorted(fleet.workers.values(), key=lambda each: (each.ordinal, each.url)):
+    workers = sorted(fleet.workers.values(), key=lambda each: (each.ordinal, each.url))
+    for worker in workers:
         if worker.profile:
             spelling.setdefault(worker.profile.lower(), worker.profile)
-        if worker.is_healthy:
-            members[owners.get(worker.url, DEFAULT_POOL)].append(worker)
+    scopes, owners = _scopes(fleet, workers)
     index = Index(
-        scopes={pool: _scope(workers) for pool, workers in members.items()},
+        scopes=scopes,
+        soon=_soon(fleet, workers),
         owners=owners,
         profiles=spelling,
         configured={group.key: group for group in fleet.configured},
     )
     return replace(fleet, index=index)
+
+
+def _scopes(fleet: Fleet, workers: Sequence[Worker]) -> tuple[Mapping[str, Scope], Mapping[str, str]]:
+    """What requests of each pool would find if these were all workers, and who of them belongs to which pool."""
+    owners = assign(fleet.pools.values(), workers, fleet.configured)
+    members: dict[str, list[Worker]] = defaultdict(list)
+    for worker in workers:
+        if worker.is_healthy:
+            members[owners.get(worker.url, DEFAULT_POOL)].append(worker)
+    return {pool: _scope(each) for pool, each in members.items()}, owners
+
+
+def _soon(fleet: Fleet, workers: Sequence[Worker]) -> Mapping[str, Scope]:
+    """The scopes with those ready that are coming; none while nobody is, which is nearly always.
+
+    The others serve nobody who asks for this, but decide what is left for which pool.
+    """
+    if not any(worker.is_coming for worker in workers):
+        return {}
+    others = bool(fleet.pools)
+    ready = [_arrived(each) if each.is_coming else each for each in workers if others or each.is_coming]
+    return _scopes(fleet, ready)[0]
+
+
+def _arrived(worker: Worker) -> Worker:
+    return replace(worker, is_ready=True, is_connected=True)
 
 
 def members(fleet: Fleet, pool: str) -> tuple[Worker, ...]:

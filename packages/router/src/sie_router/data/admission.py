@@ -1,23 +1,36 @@
 """How much the proxy takes on at a time, and of whom. What does not fit is refused, never queued."""
 
+from typing import Final
+
 from sie_protocol.errors import ErrorCode, Problem
 from sie_router.core.pools import Caller
 from sie_router.core.rate import Rate, taken, wait_s
+
+LEAST_DUE: Final = 1024  # callers that are remembered before anybody looks who may be forgotten
 
 
 class Admission:
     """Counts requests, the body bytes held for them and, with a `rate`, how often each caller asks.
 
-    One event loop, so plain numbers will do. As many callers are remembered as there are tokens.
+    One event loop, so plain numbers will do. Callers are remembered whose number is ahead of the clock, and at most as
+    many others, or `least_due`.
     """
 
-    def __init__(self, max_requests: int, max_held_bytes: int, rate: Rate | None = None) -> None:
+    def __init__(
+        self, max_requests: int, max_held_bytes: int, rate: Rate | None = None, *, least_due: int = LEAST_DUE
+    ) -> None:
         self._max_requests = max_requests
         self._max_held_bytes = max_held_bytes
         self._rate = rate
         self._due: dict[str, float] = {}
+        self._least_due = self._most_due = least_due
         self.requests = 0
         self.held_bytes = 0
+
+    @property
+    def callers(self) -> int:
+        """How many are remembered."""
+        return len(self._due)
 
     def has_room(self, size_bytes: int, caller: Caller, now: float) -> bool:
         """True when a request of this caller with a body of this size may come in."""
@@ -75,3 +88,6 @@ class Admission:
                 retry_after_s=left_s,
             )
         self._due[caller.id] = taken(self._due.get(caller.id, now), now, rate)
+        if len(self._due) > self._most_due:
+            self._due = {each: due for each, due in self._due.items() if due > now}  # the others are as if new
+            self._most_due = max(self._least_due, 2 * len(self._due))

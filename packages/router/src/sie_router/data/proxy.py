@@ -9,14 +9,13 @@ from typing import Final, assert_never
 from sie_protocol.codec import MAX_BODY_BYTES
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import RETRY_AFTER
-from sie_router.core.comeback import delay_s
-from sie_router.core.demand import jittered, ttl_s, waited_s
+from sie_router.core.comeback import outlook
+from sie_router.core.demand import jittered, ttl_s
 from sie_router.core.events import Missed
 from sie_router.core.fleet import OTHER, Index
 from sie_router.core.health import Verdict
 from sie_router.core.pools import pool_key
 from sie_router.core.route import Ask, Decision, Forward, Provision, Reject
-from sie_router.core.startups import expected_s
 from sie_router.data.admission import Admission
 from sie_router.data.answers import Answer, compat_provisioning, compat_refusal, provisioning, refusal
 from sie_router.data.body import Body, ClientGone, Receive
@@ -194,12 +193,11 @@ class Proxy:
         terms, fleet, now = self._terms, self._plane.snapshot(), self._plane.clock()
         wish = (decision.group, decision.pool)
         most_s = min(terms.retry_after_s, COMPAT_RETRY_AFTER_S) if call.is_named else terms.retry_after_s
-        retry_after_s = delay_s(fleet, ask, wish, now, most_s, self._plane.draw())
-        waited = waited_s(fleet, wish, now)
+        told = outlook(fleet, ask, wish, now, most_s, self._plane.draw())
         if call.is_named:
-            return compat_provisioning(decision, retry_after_s, waited)
-        left_s = expected_s(fleet.startups, decision.group, waited) or terms.estimated_wait_s
-        return provisioning(decision, sdk_version(call.scope), retry_after_s, left_s, waited)
+            return compat_provisioning(decision, told.delay_s, told.waited_s)
+        left_s = told.left_s or terms.estimated_wait_s
+        return provisioning(decision, sdk_version(call.scope), told.delay_s, left_s, told.waited_s)
 
     async def _answer(self, call: Call, answer: Answer) -> None:
         call.status = answer.status

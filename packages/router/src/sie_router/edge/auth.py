@@ -1,9 +1,13 @@
 """Who is calling: static bearer tokens, compared without telling how close a guess was.
 
-Behind an authenticating proxy (oauth2-proxy, an ingress) nothing is checked here, and nothing it adds is believed.
+An authenticating proxy in front (oauth2-proxy) is believed when it names a user together with a secret that only it and
+we know, as HTTP Basic: a header with a name alone is anybody's to write who reaches this router. Else nothing that it
+adds is believed.
 """
 
 import hmac
+from base64 import b64decode
+from binascii import Error as NotBase64
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
@@ -39,6 +43,7 @@ EXEMPT: Final = MappingProxyType(
 ADMIN_ID: Final = "admin"
 _HEADER: Final = AUTHORIZATION.lower().encode()
 _BEARER: Final = b"bearer"
+_BASIC: Final = b"basic"
 _INFERENCE: Final = tuple(operation_path(operation, "") for operation in INFERENCE_OPERATIONS)
 
 
@@ -49,20 +54,24 @@ class _Known:
 
 
 class Tokens:
-    """The tokens that may call. Without any, everybody may do everything."""
+    """The tokens that may call, and the users whom a proxy names. Without any of both, everybody may do everything."""
 
-    def __init__(self, tokens: Iterable[str], admin_token: str | None) -> None:
+    def __init__(self, tokens: Iterable[str], admin_token: str | None, proxy_secret: str | None = None) -> None:
         known = [_Known(_digest(_bytes(token)), Caller(token_id(token))) for token in tokens]
         if admin_token is not None:
             known.append(_Known(_digest(_bytes(admin_token)), Caller(ADMIN_ID, is_admin=True)))
         self._known = tuple(known)
+        self._proxy = None if proxy_secret is None else _digest(_bytes(proxy_secret))
+        self._is_open = not known and proxy_secret is None
 
     def caller(self, authorization: bytes | None) -> Caller | Problem:
-        """Whose token this header holds: `Bearer TOKEN` or the bare token."""
-        if not self._known:
+        """Whose token this header holds, `Bearer TOKEN` or the bare token; or, `Basic`, whom the proxy names."""
+        if self._is_open:
             return ANYONE
         if authorization is None:
             return _refused("no token was sent; send the header 'Authorization: Bearer TOKEN'")
+        if (user := self._user(authorization)) is not None:
+            return Caller(user_id(user))
         digest = _digest(_token(authorization))
         found: Caller | None = None
         for known in self._known:  # all of them, whichever matches: the time it takes tells nothing
@@ -70,9 +79,22 @@ class Tokens:
                 found = known.caller
         return found or _refused("the token is not known to this router; check it, and that it has not been replaced")
 
+    def _user(self, authorization: bytes) -> bytes | None:
+        """The user that the proxy names; None where it was not the proxy, or it names nobody."""
+        scheme, _, rest = authorization.strip().partition(b" ")
+        if self._proxy is None or scheme.lower() != _BASIC:
+            return None
+        try:
+            user, _, secret = b64decode(rest.strip(), validate=True).rpartition(b":")
+        except NotBase64:
+            return None
+        return user if hmac.compare_digest(_digest(secret), self._proxy) and user else None
+
     def see(self, scope: Scope) -> Caller | Problem:
         """The caller of a request, or a refusal; left in its scope."""
-        given = next((value for name, value in scope["headers"] if name == _HEADER), None) if self._known else None
+        given = None
+        if not self._is_open:
+            given = next((value for name, value in scope["headers"] if name == _HEADER), None)
         found = scope[KEY] = self.caller(given)
         return found
 
@@ -104,6 +126,11 @@ class Auth:
 def token_id(token: str) -> str:
     """A short name for a token that does not reveal it; the same on every router, so that it can own pools."""
     return blake2b(_bytes(token), digest_size=6, person=b"sie-token").hexdigest()
+
+
+def user_id(user: bytes) -> str:
+    """The same for a user whom a proxy names; never that of a token."""
+    return blake2b(user, digest_size=6, person=b"sie-user").hexdigest()
 
 
 def _token(authorization: bytes) -> bytes:

@@ -24,7 +24,7 @@ from sie_router.data.incoming import RawHeaders, Scope
 from sie_router.edge.exchange import STATUS_LINE, Exchange
 from sie_router.edge.malformed import MAX_HEAD_BYTES, malformed
 from sie_router.edge.request import address, head_again, offers_websocket, target_of
-from sie_router.edge.unread import Unread
+from sie_router.edge.slow_clients import SlowClient
 
 PAUSE_AT: Final = 16  # pipelined requests wait: read no more, which also means not to notice that the client is gone
 _RESET: Final = struct.pack("ii", 1, 0)  # linger no time
@@ -92,7 +92,7 @@ class Protocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client connected."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without inheriting from it
-        self._unread = Unread(self._loop, self._transport, self._pause_s)
+        self._slow_client = SlowClient(self._loop, self._transport, self._pause_s)
         self._server, self._client = (address(transport, name) for name in ("sockname", "peername"))
         self._state.connections.add(cast("Any", self))
         self._idle.set(self._config.timeout_keep_alive)
@@ -126,13 +126,13 @@ class Protocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client takes answers slower than it asks: no more questions until it did."""
         self._writable = self._loop.create_future()
-        self._unread.begin()
+        self._slow_client.begin()
         self.balance()
 
     def resume_writing(self) -> None:
         """The client caught up."""
         self._release_writer()
-        self._unread.end()
+        self._slow_client.end()
         self.balance()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - however it was lost
@@ -383,8 +383,8 @@ class Protocol(asyncio.Protocol):
     def _close(self) -> None:
         """Close once the client has everything."""
         self._transport.close()
-        self._unread.begin()
+        self._slow_client.begin()
 
     def _close_timers(self) -> None:
-        for timer in (self._idle, self._more, self._unread):
+        for timer in (self._idle, self._more, self._slow_client):
             timer.close()

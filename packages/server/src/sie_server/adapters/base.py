@@ -3,7 +3,7 @@
 An adapter knows its weights, its tokenizer and its arithmetic. It knows nothing of HTTP, queues, metrics or requests.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
@@ -108,11 +108,15 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class LabelledPicture:
-    """An image to find things in; `labels` and `options` as those of `Labelled`."""
+    """An image to find things in; `labels` and `options` as those of `Labelled`.
+
+    `instruction` is a question about it, or what else a model reads beside the image; empty without one.
+    """
 
     picture: Picture
     labels: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    instruction: str = ""
 
 
 Input = str | Pair | Picture | Labelled | LabelledPicture
@@ -175,6 +179,16 @@ class DetectedObject:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """A text that was read in an image, with its label, a score from 0 to 1, and where it stands, if that is known."""
+
+    text: str
+    label: str
+    score: float
+    bbox: Box | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A text in data, with a score from 0 to 1: `text[start:end]`, or one of the caller's choices, without a place."""
 
@@ -212,9 +226,22 @@ def _pieces(value: Value) -> Iterator[Piece]:
                 yield from _pieces(each)
 
 
+@dataclass(frozen=True, slots=True)
+class PlainData:
+    """What a model wrote and is none of the others: strings, finite numbers, lists and dicts of them."""
+
+    values: Mapping[str, Any]
+
+
 Vector = Array | SparseVector  # of one input, as are all outputs
-Findings = tuple[Entity, ...] | tuple[Classification, ...] | tuple[Relation, ...] | tuple[DetectedObject, ...]
-Output = Vector | Findings | Data
+Findings = (
+    tuple[Entity, ...]
+    | tuple[Passage, ...]
+    | tuple[Classification, ...]
+    | tuple[Relation, ...]
+    | tuple[DetectedObject, ...]
+)
+Output = Vector | Findings | Data | PlainData
 # Of a batch: by name, one entry for each input; None in the place of an input that does not want this output.
 Outputs = Mapping[str, Array | Sequence[Output | None]]
 
@@ -223,6 +250,7 @@ Outputs = Mapping[str, Array | Sequence[Output | None]]
 class Prepared:
     """One input, ready for the device. `tokens` is what the model will read, special tokens included.
 
+    `written` is how many it may write at most, for each of which it takes another step; 0 for models that write none.
     `wanted` are the outputs that the caller asked for, None: all; an adapter may leave the others out. `lora` is what
     the adapter's own `read_lora` gave, for inputs that run with one; inputs of one batch may have different ones.
     """
@@ -232,6 +260,12 @@ class Prepared:
     payload: Any
     wanted: frozenset[str] | None = None
     lora: Any = None
+    written: int = 0
+
+    @property
+    def weight(self) -> int:
+        """What it counts for in a queue and a batch, in tokens."""
+        return self.tokens + self.written
 
 
 class Adapter(Protocol):
@@ -260,13 +294,38 @@ class Adapter(Protocol):
 
         Returns each output on the CPU, one entry for each input in order: `dense` is a float32 array of shape
         [batch, dims], `score` one of shape [batch], `sparse` a list of SparseVector, `multivector` a list of float32
-        arrays of shape [tokens, dims], `entities` a list of tuples of Entity by start, `classifications`, `relations`
-        and `objects` lists of tuples of Classification, Relation and DetectedObject, the best first, `data` a list of
-        Data for inputs with a schema.
+        arrays of shape [tokens, dims], `entities` a list of tuples of Entity by start, or of Passage as they are read,
+        `classifications`, `relations` and `objects` lists of tuples of Classification, Relation and DetectedObject, the
+        best first, and `data` a list of PlainData, or of Data for inputs with a schema.
         """
 
     def unload(self) -> None:
         """Drop weights and buffers."""
+
+
+Steps = Generator[None, int, Outputs]
+
+
+@runtime_checkable
+class RunsInSteps(Protocol):
+    """An adapter whose batches take long: between two of their steps another model may have its turn."""
+
+    def steps(self, batch: Sequence[Prepared], threads: int) -> Steps:
+        """As `run`, step by step: what is sent in is how many threads the next may use, what it returns the outputs.
+
+        One thread at a time drives it, not always the same. Closing it drops whatever the batch holds.
+        """
+
+
+def all_steps(steps: Steps, threads: int) -> Outputs:
+    """What a batch comes to, without a pause."""
+    try:
+        next(steps)
+        while True:
+            steps.send(threads)
+    except StopIteration as ended:
+        outputs: Outputs = ended.value
+        return outputs
 
 
 @runtime_checkable

@@ -25,12 +25,13 @@ from sie_server.adapters.base import (
     SparseVector,
     single_texts,
 )
+from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import GATED_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.bert_weights import canonical
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
-from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
+from sie_server.adapters.shared.held import check_dims, fitting, read_model
 from sie_server.adapters.shared.linear import Dense
-from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
+from sie_server.adapters.shared.lora import loras_of
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
@@ -51,12 +52,11 @@ class Loaded:
     heads: Mapping[str, Dense]
 
 
-class BgeM3Adapter:
+class BgeM3Adapter(LoraAdapter[Loaded]):
     """An XLM-RoBERTa with the two heads of BGE-M3, or Alibaba's encoder with a head for words; float32 on a CPU."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
+        super().__init__(spec)
         self._outputs = OUTPUTS.intersection(spec.dims)
 
     @property
@@ -112,14 +112,6 @@ class BgeM3Adapter:
             for at, output in zip(places, computed, strict=True):
                 rows[at] = output
         return found
-
-    def read_lora(self, folder: str) -> Lora:
-        """A LoRA for the encoder."""
-        return read_lora(folder, self._held.parts().encoder.targets)
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
     def _heads(self, folder: Path, tensors: Mapping[str, torch.Tensor], width: int, device: str) -> dict[str, Dense]:
         own, allow_pickle = Checkpoint(tensors, canonical, device), self._spec.source.allow_pickle

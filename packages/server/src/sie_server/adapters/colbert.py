@@ -13,12 +13,13 @@ from typing import Final
 import numpy as np
 import torch
 
-from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, single_texts
+from sie_server.adapters.base import Capabilities, Input, Outputs, Prepared, single_texts
+from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import BERT_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
-from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
-from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
-from sie_server.adapters.shared.marked import Side, read_documents, read_queries
+from sie_server.adapters.shared.held import check_dims, fitting, read_model
+from sie_server.adapters.shared.late_interaction import Side, read_documents, read_queries
+from sie_server.adapters.shared.lora import loras_of
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.projection import Chain, read_projection
 from sie_server.adapters.shared.torch_use import precision, sent
@@ -36,12 +37,8 @@ class Loaded:
     projection: Chain
 
 
-class ColbertAdapter:
+class ColbertAdapter(LoraAdapter[Loaded]):
     """A BERT or ModernBERT whose every token becomes a unit vector; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -80,8 +77,8 @@ class ColbertAdapter:
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """One float32 array of unit vectors [tokens, dims] for each input."""
         loaded, inputs = self._held.with_threads(threads), [each.payload for each in batch]
-        ids, seen = [each.ids for each in inputs], [each.seen for each in inputs]
-        hidden, _ = loaded.encoder.encode(ids, seen=seen, loras=loras_of(batch))
+        ids, key_lengths = [each.ids for each in inputs], [each.key_length for each in inputs]
+        hidden, _ = loaded.encoder.encode(ids, key_lengths=key_lengths, loras=loras_of(batch))
         kept = np.concatenate([each.kept for each in inputs])
         if not kept.all():
             hidden = hidden[sent(kept, hidden.device)]
@@ -90,14 +87,6 @@ class ColbertAdapter:
         vectors = unit(hidden.float()).cpu().numpy()
         ends = np.cumsum([np.count_nonzero(each.kept) for each in inputs])[:-1]
         return {"multivector": np.split(vectors, ends)}
-
-    def read_lora(self, folder: str) -> Lora:
-        """A LoRA for the encoder."""
-        return read_lora(folder, self._held.parts().encoder.targets)
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
     def _side(self, *, is_query: bool) -> Side:
         loaded = self._held.parts()

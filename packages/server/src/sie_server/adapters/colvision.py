@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Picture, Prepared, UnsupportedInputError
+from sie_server.adapters.base import Capabilities, Input, Outputs, Picture, Prepared, UnsupportedInputError
 from sie_server.adapters.shared import decoder
+from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
 from sie_server.adapters.shared.eyes import Eye
-from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
+from sie_server.adapters.shared.held import check_dims, fitting, read_model
 from sie_server.adapters.shared.linear import Dense
 from sie_server.adapters.shared.lora import Lora, Place, Targets, Tensors, loras_of, mix, read_lora
 from sie_server.adapters.shared.page_families import FAMILIES, Family
@@ -45,13 +46,8 @@ class Loaded:
     has_axes: bool
 
 
-class ColVisionAdapter:
+class ColVisionAdapter(ModelAdapter[Loaded]):
     """A vision language model whose every token becomes a unit vector; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
-        self._device = "cpu"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -85,7 +81,6 @@ class ColVisionAdapter:
         check_dims(self._spec, "multivector", len(weight))
         places = {**decoder.places(text, shape), family.projection: Place(HEAD, PROJECTION, 0, *weight.shape)}
         targets = Targets(places, _renamed, device, dtype)
-        self._device = device
         self._held.fill(Loaded(reader, eye, language, Dense(weight, bias), targets, family.has_axes), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
@@ -104,16 +99,16 @@ class ColVisionAdapter:
         """One float32 array of unit vectors [tokens, dims] for each input."""
         loaded = self._held.with_threads(threads)
         pages: list[Page] = [each.payload for each in batch]
-        packed = pack([each.ids for each in pages], self._device)
+        packed = pack([each.ids for each in pages], self._held.device)
         hidden = loaded.language.embed(packed.ids)
         images = [each.pixels for each in pages if each.pixels is not None]
         if images:
-            hidden[sent(_image_places(pages), self._device)] = loaded.eye.see(images).to(hidden.dtype)
+            hidden[sent(_image_places(pages), self._held.device)] = loaded.eye.see(images).to(hidden.dtype)
         if images and loaded.has_axes:
-            packed = replace(packed, positions=sent(_positions(pages), self._device))
+            packed = replace(packed, positions=sent(_positions(pages), self._held.device))
         loras = loras_of(batch)
         hidden, lengths = loaded.language.encode_states(hidden, packed, loras=loras)
-        projected, mixed = loaded.projection(hidden), mix(loras, lengths, self._device)
+        projected, mixed = loaded.projection(hidden), mix(loras, lengths, self._held.device)
         if mixed is not None:
             mixed.add(HEAD, PROJECTION, hidden, projected)
         return {"multivector": np.split(unit(projected.float()).cpu().numpy(), np.cumsum(lengths)[:-1])}
@@ -121,10 +116,6 @@ class ColVisionAdapter:
     def read_lora(self, folder: str) -> Lora:
         """A LoRA for the language model and the projection, as colpali-engine trains them."""
         return read_lora(folder, self._held.parts().targets)
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
 
 def bare_name(name: str) -> str:

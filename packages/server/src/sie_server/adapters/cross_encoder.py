@@ -11,13 +11,14 @@ from typing import Any, Final
 import torch
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.base import Capabilities, Input, LoadError, ModelSpec, Prepared, text_pairs
+from sie_server.adapters.base import Capabilities, Input, LoadError, Prepared, text_pairs
+from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import BERT_TYPES, GATED_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.classifier_heads import Head, read_head
-from sie_server.adapters.shared.held import Held, fitting, read_model
+from sie_server.adapters.shared.held import fitting, read_model
 from sie_server.adapters.shared.linear import Activation, activation_named
-from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
+from sie_server.adapters.shared.lora import loras_of
 from sie_server.adapters.shared.pooling import pool
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
@@ -38,12 +39,8 @@ class Loaded:
     activation: Activation
 
 
-class CrossEncoderAdapter:
+class CrossEncoderAdapter(LoraAdapter[Loaded]):
     """An encoder with a classifier of one label; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -92,14 +89,6 @@ class CrossEncoderAdapter:
         )
         logits = loaded.head.logits(pool(hidden, lengths, loaded.pooling))[:, 0]
         return {"score": loaded.activation(logits).cpu().numpy()}
-
-    def read_lora(self, folder: str) -> Lora:
-        """A LoRA for the encoder."""
-        return read_lora(folder, self._held.parts().encoder.targets)
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
 
 def read_pooling(config: Mapping[str, Any]) -> str:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
-from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, single_texts
+from sie_server.adapters.base import Capabilities, Input, Outputs, Prepared, single_texts
+from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
-from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
+from sie_server.adapters.shared.held import check_dims, fitting, read_model
 from sie_server.adapters.shared.layout import Layout, read_layout
-from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
+from sie_server.adapters.shared.lora import Lora, loras_of
 from sie_server.adapters.shared.pooling import pool, unit
 from sie_server.adapters.shared.projection import Chain, linked, read_dense
 from sie_server.adapters.shared.task_loras import read_task_loras
@@ -34,12 +35,8 @@ class Loaded:
     tasks: Mapping[str, Lora]
 
 
-class DenseAdapter:
+class DenseAdapter(LoraAdapter[Loaded]):
     """An encoder with pooling; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -89,17 +86,9 @@ class DenseAdapter:
             vectors = layer(vectors)
         return {"dense": (unit(vectors) if loaded.layout.normalize else vectors).cpu().numpy()}
 
-    def read_lora(self, folder: str) -> Lora:
-        """A LoRA for the encoder."""
-        return read_lora(folder, self._held.parts().encoder.targets)
-
     def lora_of_task(self, task: str) -> Lora:
         """The LoRA for a task that the weights have inside."""
         return self._held.parts().tasks[task]
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
     def _causal(self) -> dict[str, bool]:
         """Whether a decoder's tokens see only what is before them, if the catalogue says so."""

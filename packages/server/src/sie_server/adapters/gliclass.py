@@ -20,16 +20,16 @@ from sie_server.adapters.base import (
     Capabilities,
     Input,
     Labelled,
-    ModelSpec,
     Outputs,
     Prepared,
     UnsupportedInputError,
     labelled_texts,
 )
+from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.gliclass_config import GliclassConfig, read_gliclass_config
 from sie_server.adapters.shared.gliclass_head import GliclassHead, read_gliclass_head
-from sie_server.adapters.shared.held import Held, fitting, read_model
+from sie_server.adapters.shared.held import fitting, read_model
 from sie_server.adapters.shared.ranking import ranked
 from sie_server.adapters.shared.tokenize import open_tokenizer
 from sie_server.adapters.shared.torch_use import precision, sent
@@ -60,12 +60,8 @@ class Loaded:
     room: int
 
 
-class GliclassAdapter:
+class GliclassAdapter(ModelAdapter[Loaded]):
     """An encoder that reads labels and text together, and a head that compares them; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -115,10 +111,6 @@ class GliclassAdapter:
             scores = (logits.sigmoid() if options.get("multi_label", False) else logits.softmax(0)).tolist()
             found.append(ranked(labels, scores, float(options.get("threshold", 0.0))))
         return {"classifications": found}
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
 
 def _written(text: Labelled, config: GliclassConfig) -> str:

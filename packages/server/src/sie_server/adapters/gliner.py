@@ -20,23 +20,24 @@ from sie_server.adapters.base import (
     Entity,
     Input,
     Labelled,
-    ModelSpec,
     Outputs,
     Prepared,
     Relation,
     UnsupportedInputError,
     labelled_texts,
 )
+from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.entity_pairs import PairHead, of_window, read_pair_head, within
 from sie_server.adapters.shared.gliner_config import read_gliner_config
 from sie_server.adapters.shared.gliner_heads import Head, WordLayers, read_head, read_word_layers
-from sie_server.adapters.shared.gliner_labels import LabelText, LabelVectors, read_label_vectors
+from sie_server.adapters.shared.gliner_labels import LabelVectors, read_label_vectors
 from sie_server.adapters.shared.gliner_reader import Bounds, GlinerReader, Reading, Window, layout_of
-from sie_server.adapters.shared.held import Held, fitting
+from sie_server.adapters.shared.held import fitting
 from sie_server.adapters.shared.relations import Triples, strongest
 from sie_server.adapters.shared.spans import Spans, choose, join
 from sie_server.adapters.shared.torch_use import precision
+from sie_server.adapters.shared.vector_cache import Key
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 
 # Relative positions have no end, but attention costs the square: enough for a window of words that are long ones.
@@ -67,7 +68,7 @@ class Task:
     asked: Labelled
     choice: Choice
     reading: Reading
-    labels: tuple[LabelText, ...] = ()
+    labels: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +93,8 @@ class Look:
     relations: torch.Tensor
 
 
-class GlinerAdapter:
+class GlinerAdapter(ModelAdapter[Loaded]):
     """An encoder that reads labels and text together, and a head that compares them; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -169,10 +166,6 @@ class GlinerAdapter:
             relations.append(relations_of(loaded.pairs, task, kept, parts) if wants and loaded.pairs else None)
         return {"entities": entities} if loaded.pairs is None else {"entities": entities, "relations": relations}
 
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
-
 
 @torch.inference_mode()
 def _looks(loaded: Loaded, tasks: Sequence[Task]) -> list[Look]:
@@ -212,11 +205,11 @@ def _slices(counts: Sequence[int]) -> list[slice]:
 
 def _label_tokens(loaded: Loaded, tasks: Sequence[Task]) -> list[int]:
     """What of labels is still to be read, told with the first text that asks for them; labels are read once for all."""
-    seen: set[str] = set()
+    seen: set[Key] = set()
     tokens = []
     for task in tasks:
-        new = [each for each in task.labels if each.text not in seen] if task.reading.windows else []
-        seen.update(each.text for each in new)
+        new = [each for each in task.labels if each not in seen] if task.reading.windows else []
+        seen.update(new)
         tokens.append(loaded.labels.unknown_tokens(new) if loaded.labels and new else 0)
     return tokens
 

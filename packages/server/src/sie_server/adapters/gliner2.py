@@ -23,19 +23,19 @@ from sie_server.adapters.base import (
     Entity,
     Input,
     Labelled,
-    ModelSpec,
     Output,
     Outputs,
     Prepared,
     labelled_texts,
 )
+from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.gliner2_config import read_gliner2_config
 from sie_server.adapters.shared.gliner2_data import Place, data_of, pieces_of, seen, sheet_of
 from sie_server.adapters.shared.gliner2_head import Gliner2Head, read_gliner2_head
 from sie_server.adapters.shared.gliner2_reader import CLASS, ENTITY, Form, Gliner2Reader, Sheet
 from sie_server.adapters.shared.gliner_reader import CONTEXT_WORDS, Bounds, Layout, Reading
-from sie_server.adapters.shared.held import Held, fitting
+from sie_server.adapters.shared.held import fitting
 from sie_server.adapters.shared.ranking import ranked
 from sie_server.adapters.shared.spans import Spans, join
 from sie_server.adapters.shared.torch_use import precision, sent
@@ -83,12 +83,8 @@ class Loaded:
     head: Gliner2Head
 
 
-class Gliner2Adapter:
+class Gliner2Adapter(ModelAdapter[Loaded]):
     """An encoder that reads labels and text together, and heads for entities and classes; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -147,10 +143,6 @@ class Gliner2Adapter:
             ]
             for wants, find in FIND.items()
         }
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
 
 def read_choice(asked: Labelled, options: Mapping[str, Any]) -> Choice:

@@ -20,12 +20,12 @@ from sie_server.adapters.base import (
     Input,
     Labelled,
     LoadError,
-    ModelSpec,
     Outputs,
     Prepared,
     Relation,
     labelled_texts,
 )
+from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.gliner_heads import WordLayers, read_word_layers
 from sie_server.adapters.shared.gliner_reader import Bounds, GlinerReader, Layout, Reading, Window
@@ -38,7 +38,7 @@ from sie_server.adapters.shared.glirel_config import (
     read_glirel_config,
 )
 from sie_server.adapters.shared.glirel_head import GlirelHead, read_glirel_head
-from sie_server.adapters.shared.held import Held, fitting
+from sie_server.adapters.shared.held import fitting
 from sie_server.adapters.shared.relations import Triples, of_head, strongest
 from sie_server.adapters.shared.torch_use import precision
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
@@ -90,12 +90,8 @@ class Loaded:
     head: GlirelHead
 
 
-class GlirelAdapter:
+class GlirelAdapter(ModelAdapter[Loaded]):
     """An encoder that reads relations and text together, and a head that compares pairs; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -153,10 +149,6 @@ class GlirelAdapter:
         tasks: list[Task] = [each.payload for each in batch]
         parts = iter(_proposals(loaded, tasks) if any(task.looks for task in tasks) else ())
         return {"relations": [relations_of(task, [next(parts) for _ in task.looks]) for task in tasks]}
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
 
 def read_choice(options: Mapping[str, Any]) -> Choice:

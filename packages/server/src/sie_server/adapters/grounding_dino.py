@@ -22,22 +22,20 @@ from sie_server.adapters.base import (
     DetectedObject,
     Input,
     LabelledPicture,
-    LoadError,
-    ModelSpec,
     Outputs,
     Prepared,
     UnsupportedInputError,
     labelled_pictures,
 )
-from sie_server.adapters.registry import missing_package
+from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.boxes import Seen, corners_of, objects
 from sie_server.adapters.shared.checkpoint import expect
-from sie_server.adapters.shared.held import Held, fitting, read_model
+from sie_server.adapters.shared.held import fitting, read_model
+from sie_server.adapters.shared.library import alike, filled, library, read_library_config
 from sie_server.adapters.shared.patches import shifted
-from sie_server.adapters.shared.scaled import Scaled, Scaling, read_scaling
+from sie_server.adapters.shared.scaled import Resizing, Scaled, read_resizing
 from sie_server.adapters.shared.tokenize import open_tokenizer
 from sie_server.adapters.shared.torch_use import sent
-from sie_server.core.lifecycle import ErrorClass
 
 THRESHOLD: Final = 0.25
 SEPARATORS: Final = ".?"  # the model takes what stands between them for one thing
@@ -62,17 +60,12 @@ class Loaded:
 
     tokenizer: Tokenizer
     longest: int
-    scaling: Scaling
+    resizing: Resizing
     model: Any
 
 
-class GroundingDinoAdapter:
+class GroundingDinoAdapter(ModelAdapter[Loaded]):
     """A Swin transformer and BERT that look at each other, and a decoder of boxes."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
-        self._device = "cpu"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -89,9 +82,8 @@ class GroundingDinoAdapter:
         expect(config, "model_type", "grounding-dino")
         with fitting(device):
             model = _filled(config, tensors).to(device)
-        self._device = device
         longest = int(model.config.max_text_len)
-        self._held.fill(Loaded(open_tokenizer(folder), longest, read_scaling(folder), model), device)
+        self._held.fill(Loaded(open_tokenizer(folder), longest, read_resizing(folder), model), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """`payload` is a Scene.
@@ -106,26 +98,19 @@ class GroundingDinoAdapter:
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """The objects of each image, the best first. Images share a pass if they are alike in size and labels."""
         loaded = self._held.with_threads(threads)
-        alike: dict[object, list[int]] = {}
-        for at, each in enumerate(batch):
-            alike.setdefault((each.payload.picture.pixels.shape, each.payload.ids), []).append(at)
         found: list[tuple[DetectedObject, ...]] = [()] * len(batch)
-        for places in alike.values():
+        for places in alike([(each.payload.picture.pixels.shape, each.payload.ids) for each in batch]):
             scenes = [batch[at].payload for at in places]
             for at, objects_of_one in zip(places, self._found(loaded, scenes), strict=True):
                 found[at] = objects_of_one
         return {"objects": found}
 
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
-
     def _found(self, loaded: Loaded, scenes: Sequence[Scene]) -> list[tuple[DetectedObject, ...]]:
-        pixels = sent(np.stack([each.picture.pixels for each in scenes]), self._device)
-        ids = sent(np.array([each.ids for each in scenes], np.int64), self._device)
+        pixels = sent(np.stack([each.picture.pixels for each in scenes]), self._held.device)
+        ids = sent(np.array([each.ids for each in scenes], np.int64), self._held.device)
         seen = loaded.model(
-            pixel_values=shifted(pixels, loaded.scaling),
-            pixel_mask=torch.ones(pixels.shape[:3], dtype=torch.long, device=self._device),
+            pixel_values=shifted(pixels, loaded.resizing.scaling),
+            pixel_mask=torch.ones(pixels.shape[:3], dtype=torch.long, device=self._held.device),
             input_ids=ids,
             token_type_ids=torch.zeros_like(ids),
             attention_mask=torch.ones_like(ids),
@@ -135,34 +120,19 @@ class GroundingDinoAdapter:
 
 
 def _filled(own: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
-    """The model of transformers with these weights, all of them; its code comes with that package, never from a hub.
+    """The model of transformers with these weights, all of them.
 
     Raises:
         LoadError: DEPENDENCY without that package, UNKNOWN for a configuration or weights of another model.
     """
-    try:
-        # Seconds of a worker's start, which only these models pay for.
-        from transformers import GroundingDinoConfig, GroundingDinoForObjectDetection, logging  # noqa: PLC0415
-    except ImportError as error:
-        raise missing_package("grounding_dino", error) from error
-    logging.disable_progress_bar()  # a worker writes log lines, and nothing else
-    try:
-        config = GroundingDinoConfig.from_dict(dict(own))
-    except Exception as error:  # the library checks with classes of its own
-        raise LoadError(ErrorClass.UNKNOWN, f"config.json is not that of a Grounding DINO: {error}") from error
-    model, told = GroundingDinoForObjectDetection.from_pretrained(
-        None, config=config, state_dict=dict(tensors), dtype=torch.float32, output_loading_info=True
-    )
-    wrong = [*sorted(told["missing_keys"]), *sorted(str(each) for each in told["mismatched_keys"])]
-    if wrong:
-        message = f"the checkpoint's tensor '{wrong[0]}' is missing or has another shape, and {len(wrong) - 1} more"
-        raise LoadError(ErrorClass.UNKNOWN, message)
-    return model.eval()
+    transformers = library("grounding_dino")
+    config = read_library_config("Grounding DINO", lambda: transformers.GroundingDinoConfig.from_dict(dict(own)))
+    return filled(transformers.GroundingDinoForObjectDetection, config, tensors)
 
 
 def _prepared(given: LabelledPicture, loaded: Loaded) -> Prepared:
     ids, spans = _read(given.labels, loaded)
-    picture = loaded.scaling.read(given.picture)
+    picture = loaded.resizing.read(given.picture)
     rows, columns, _ = picture.pixels.shape
     tokens = math.ceil(rows / PLACE) * math.ceil(columns / PLACE) + len(ids)
     return Prepared(tokens, truncated=False, payload=Scene(picture, ids, spans, given.labels, given.options))

@@ -16,11 +16,12 @@ import torch
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Prepared, single_texts
+from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
-from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
+from sie_server.adapters.shared.held import check_dims, fitting, read_model
 from sie_server.adapters.shared.latent import LatentAttention, read_latent_attention
-from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
+from sie_server.adapters.shared.lora import loras_of
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
@@ -56,12 +57,11 @@ class Loaded:
     prompt_tokens: Callable[[str], int]
 
 
-class InstructedAdapter:
+class InstructedAdapter(LoraAdapter[Loaded]):
     """A bidirectional Mistral whose vectors leave out the instruction; float32 on a CPU."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
+        super().__init__(spec)
         options = spec.options
         self._ends = {True: str(options.get("query_prompt_end", "")), False: str(options.get("doc_prompt_end", ""))}
         self._start = 1 if options.get("start_token_counts", True) else 0
@@ -121,14 +121,6 @@ class InstructedAdapter:
         states = torch.split_with_sizes(hidden.float(), lengths)
         vectors = torch.stack([_mean(own, each.unpooled) for own, each in zip(states, inputs, strict=True)])
         return {"dense": (unit(vectors) if self._normalize else vectors).cpu().numpy()}
-
-    def read_lora(self, folder: str) -> Lora:
-        """A LoRA for the encoder."""
-        return read_lora(folder, self._held.parts().encoder.targets)
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
     def _unpooled(self, loaded: Loaded, text: str, *, is_query: bool) -> int:
         end = self._ends[is_query]

@@ -19,17 +19,17 @@ from sie_server.adapters.base import (
     Capabilities,
     Input,
     LoadError,
-    ModelSpec,
     Pair,
     Prepared,
     UnsupportedInputError,
     text_pairs,
 )
+from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
-from sie_server.adapters.shared.held import Held, fitting, read_model
+from sie_server.adapters.shared.held import fitting, read_model
 from sie_server.adapters.shared.linear import Activation, activation_named
-from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
+from sie_server.adapters.shared.lora import loras_of
 from sie_server.adapters.shared.pooling import pool
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
@@ -52,12 +52,8 @@ class Loaded:
     activation: Activation
 
 
-class JudgeAdapter:
+class JudgeAdapter(LoraAdapter[Loaded]):
     """A Qwen2 or Qwen3 with its language head; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -120,14 +116,6 @@ class JudgeAdapter:
         hidden, lengths = loaded.encoder.encode([each.payload for each in batch], loras=loras_of(batch))
         difference = pool(hidden, lengths, "last").float() @ loaded.verdict
         return {"score": loaded.activation(difference).cpu().numpy()}
-
-    def read_lora(self, folder: str) -> Lora:
-        """A LoRA for the encoder."""
-        return read_lora(folder, self._held.parts().encoder.targets)
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
 
 def _question(pair: Pair) -> str:

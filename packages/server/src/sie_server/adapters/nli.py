@@ -20,16 +20,16 @@ from sie_server.adapters.base import (
     Input,
     Labelled,
     LoadError,
-    ModelSpec,
     Outputs,
     Prepared,
     UnsupportedInputError,
     labelled_texts,
 )
+from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.chunks import chunk_tokens, chunks
 from sie_server.adapters.shared.classifier_heads import Head, read_head
-from sie_server.adapters.shared.held import Held, fitting, read_model
+from sie_server.adapters.shared.held import fitting, read_model
 from sie_server.adapters.shared.pairs import PairTokenizer
 from sie_server.adapters.shared.pooling import pool
 from sie_server.adapters.shared.ranking import ranked
@@ -80,12 +80,8 @@ class Loaded:
         return self.head.logits(pool(hidden, lengths, self.pooling))[:, self.verdicts].cpu()
 
 
-class NliAdapter:
+class NliAdapter(ModelAdapter[Loaded]):
     """An encoder with a classifier of pairs, two of whose labels are entailment and contradiction."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -138,10 +134,6 @@ class NliAdapter:
             logits[places] = loaded.logits([pairs[at] for at in places])
         parts = torch.split_with_sizes(logits, [len(each.hypotheses.labels) for each in questions])
         return {"classifications": [judge(*each) for each in zip(questions, parts, strict=True)]}
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
 
 def judge(question: Question, logits: torch.Tensor) -> tuple[Classification, ...]:

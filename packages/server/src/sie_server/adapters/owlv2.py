@@ -8,7 +8,7 @@ Options of a request: `score_threshold` (0.1), `label_template` (none: labels ar
 (none: one thing may be found by several patches), `max_objects` (1000).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,22 +23,22 @@ from sie_server.adapters.base import (
     Input,
     LabelledPicture,
     LoadError,
-    ModelSpec,
     Outputs,
     Prepared,
     UnsupportedInputError,
     labelled_pictures,
 )
+from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.boxes import Seen, corners_of, objects
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
-from sie_server.adapters.shared.chunks import chunk_tokens, chunks
+from sie_server.adapters.shared.chunks import chunk_tokens
 from sie_server.adapters.shared.clip_tokenizer import open_clip_tokenizer
 from sie_server.adapters.shared.dual import DEFAULTS, HIGHEST_ID, Clip
-from sie_server.adapters.shared.held import Held, fitting, read_model
+from sie_server.adapters.shared.held import fitting, read_model
 from sie_server.adapters.shared.owl_heads import OwlHeads
-from sie_server.adapters.shared.remembered import Key, Remembered
 from sie_server.adapters.shared.square import Squared, Squaring, read_squaring
 from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.vector_cache import Key, VectorCache
 from sie_server.core.lifecycle import ErrorClass
 
 SCORE_THRESHOLD: Final = 0.1
@@ -65,16 +65,11 @@ class Loaded:
     patches: int
     clip: Clip
     heads: OwlHeads
-    labels: Remembered
+    labels: VectorCache
 
 
-class Owlv2Adapter:
+class Owlv2Adapter(ModelAdapter[Loaded]):
     """The towers of CLIP with heads on every patch; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
-        self._device = "cpu"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -106,8 +101,7 @@ class Owlv2Adapter:
             clip = Clip(config, checkpoint, device, precision(self._spec.precision, device))
             heads = OwlHeads(checkpoint, grid, clip.width, eps)
         longest = read_numbers("OWLv2", lambda: int(text["max_position_embeddings"]))
-        labels = Remembered(_in_pieces(clip, chunk_tokens(device)))
-        self._device = device
+        labels = VectorCache(clip.texts, chunk_tokens(device))
         tokenizer = open_clip_tokenizer(folder)
         self._held.fill(Loaded(tokenizer, longest, squaring, grid[0] * grid[1], clip, heads, labels), device)
 
@@ -126,29 +120,13 @@ class Owlv2Adapter:
         loaded = self._held.with_threads(threads)
         scenes: list[Scene] = [each.payload for each in batch]
         frames = loaded.squaring.framed([each.picture for each in scenes])
-        states = loaded.clip.states(sent(frames, self._device))
+        states = loaded.clip.states(sent(frames, self._held.device))
         return {"objects": [_found(*each, loaded) for each in zip(scenes, states, strict=True)]}
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
 
 def _name(name: str) -> str:
     """The tower's tensors are called as in CLIP, which misspells one of them."""
     return name.removeprefix("owlv2.").replace("pre_layernorm", "pre_layrnorm")
-
-
-def _in_pieces(clip: Clip, limit: int) -> Callable[[Sequence[Key]], torch.Tensor]:
-    """The vectors of texts, at most so many tokens at a time."""
-
-    def compute(keys: Sequence[Key]) -> torch.Tensor:
-        pieces = list(chunks([len(key) for key in keys], limit))
-        found = torch.cat([clip.texts([np.array(keys[at], np.int64) for at in piece]) for piece in pieces])
-        order = sent(np.concatenate(pieces), found.device)
-        return torch.empty_like(found).index_copy_(0, order, found)
-
-    return compute
 
 
 def _prepared(given: LabelledPicture, loaded: Loaded) -> Prepared:

@@ -17,6 +17,8 @@ ADAPTERS: Final[Mapping[str, str]] = MappingProxyType(
         "colvision": "sie_server.adapters.colvision:ColVisionAdapter",
         "cross_encoder": "sie_server.adapters.cross_encoder:CrossEncoderAdapter",
         "dense": "sie_server.adapters.dense:DenseAdapter",
+        "donut": "sie_server.adapters.donut:DonutAdapter",
+        "florence2": "sie_server.adapters.florence2:Florence2Adapter",
         "gliclass": "sie_server.adapters.gliclass:GliclassAdapter",
         "gliner": "sie_server.adapters.gliner:GlinerAdapter",
         "gliner2": "sie_server.adapters.gliner2:Gliner2Adapter",

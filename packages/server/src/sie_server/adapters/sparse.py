@@ -17,16 +17,16 @@ from sie_server.adapters.base import (
     Capabilities,
     Input,
     LoadError,
-    ModelSpec,
     Outputs,
     Prepared,
     SparseVector,
     single_texts,
 )
+from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import BERT_TYPES, GATED_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
-from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
-from sie_server.adapters.shared.lora import Lora, loras_of, read_lora
+from sie_server.adapters.shared.held import check_dims, fitting, read_model
+from sie_server.adapters.shared.lora import loras_of
 from sie_server.adapters.shared.mlm_head import MlmHead, read_head
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
@@ -53,12 +53,8 @@ class Loaded:
     recipe: Recipe
 
 
-class SparseAdapter:
+class SparseAdapter(LoraAdapter[Loaded]):
     """A BERT of any kind with its masked-language head; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -102,14 +98,6 @@ class SparseAdapter:
         return {
             "sparse": [each.payload if isinstance(each.payload, SparseVector) else next(computed) for each in batch]
         }
-
-    def read_lora(self, folder: str) -> Lora:
-        """A LoRA for the encoder."""
-        return read_lora(folder, self._held.parts().encoder.targets)
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
     def _recipe(self, folder: Path, tokenizer: TextTokenizer, vocabulary: int) -> Recipe:
         options = self._spec.options

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.base import Capabilities, Input, LoadError, ModelSpec, Outputs, Prepared
+from sie_server.adapters.base import Capabilities, Input, LoadError, Outputs, Prepared
+from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.chunks import chunk_tokens
 from sie_server.adapters.shared.classifier_heads import OF_TOKENS, Head, read_head
-from sie_server.adapters.shared.held import Held, fitting, read_model
+from sie_server.adapters.shared.held import fitting, read_model
 from sie_server.adapters.shared.token_reader import TokenReader
 from sie_server.adapters.shared.torch_use import precision
 from sie_server.core.lifecycle import ErrorClass
@@ -36,12 +37,8 @@ class Loaded:
         return [each.numpy() for each in torch.split_with_sizes(probabilities, lengths)]
 
 
-class TokenClassifierAdapter:
+class TokenClassifierAdapter(ModelAdapter[Loaded]):
     """An encoder with a classifier of tokens; float32 on a CPU."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
-        self._held = Held[Loaded]()
 
     @property
     def capabilities(self) -> Capabilities:
@@ -73,7 +70,3 @@ class TokenClassifierAdapter:
         """The entities of each text, by their start."""
         loaded = self._held.with_threads(threads)
         return {"entities": loaded.reader.entities(batch, loaded.classify, loaded.limit)}
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()

@@ -6,6 +6,7 @@ token they are padded with), and `clean` (the text is lower-cased: "lower", or l
 
 import string
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -23,9 +24,10 @@ from sie_server.adapters.base import (
     Prepared,
     UnsupportedInputError,
 )
+from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
 from sie_server.adapters.shared.dual import DEFAULTS, Clip, Dual, Siglip
-from sie_server.adapters.shared.held import Held, check_dims, fitting, read_model
+from sie_server.adapters.shared.held import check_dims, fitting, read_model
 from sie_server.adapters.shared.images import Preprocessing, read_preprocessing
 from sie_server.adapters.shared.patches import shifted
 from sie_server.adapters.shared.pooling import unit
@@ -39,14 +41,22 @@ CLEANINGS: Final = (None, "lower", "strip")
 _NO_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
 
 
-class VisionAdapter:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in memory. `patches` of each image: all are of one size."""
+
+    texts: "_Texts"
+    preprocessing: Preprocessing
+    dual: Dual
+    patches: int
+
+
+class VisionAdapter(ModelAdapter[Loaded]):
     """Two towers; float32 on a CPU. `payload` is an int64 array of token ids, or uint8 pixels [height, width, 3]."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._spec = spec
+        super().__init__(spec)
         self._normalize = bool(spec.options.get("normalize", True))
-        self._held: Held[tuple[_Texts, Preprocessing, Dual, int]] = Held()
-        self._device = "cpu"
 
     @property
     def capabilities(self) -> Capabilities:
@@ -71,51 +81,46 @@ class VisionAdapter:
         patches = read_numbers("vision model", lambda: (int(vision["image_size"]) // int(vision["patch_size"])) ** 2)
         positions = read_numbers("vision model", lambda: int(text["max_position_embeddings"]))
         texts = _Texts(TextTokenizer(folder, positions, lower_case=False), positions, self._spec.options)
-        self._device = device
-        self._held.fill((texts, read_preprocessing(folder), dual, patches), device)
+        self._held.fill(Loaded(texts, read_preprocessing(folder), dual, patches), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Token ids of texts, cut at the model's length; resized pixels of images."""
-        texts, preprocessing, _, patches = self._held.parts()
-        words = iter(texts.prepare([each for each in inputs if isinstance(each, str)]))
+        loaded = self._held.parts()
+        words = iter(loaded.texts.prepare([each for each in inputs if isinstance(each, str)]))
         prepared: list[Prepared] = []
         for each in inputs:
             match each:
                 case str():
                     prepared.append(next(words))
                 case Picture():
-                    prepared.append(Prepared(patches, truncated=False, payload=preprocessing.read(each)))
+                    prepared.append(Prepared(loaded.patches, truncated=False, payload=loaded.preprocessing.read(each)))
                 case _:
                     raise UnsupportedInputError("the model reads texts and images, one at a time")
         return prepared
 
     def tokens_of(self, given: Input, *, is_query: bool = False) -> int:  # noqa: ARG002 - read alike
         """How many tokens a text has before it is cut."""
-        texts, _, _, _ = self._held.parts()
+        texts = self._held.parts().texts
         return texts.tokenizer.count(texts.cleaned(given) if isinstance(given, str) else given)
 
     def texts_of(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of token ids."""
-        return self._held.parts()[0].tokenizer.texts_of(tokens)
+        return self._held.parts().texts.tokenizer.texts_of(tokens)
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """Dense float32 vectors of shape [batch, dims]."""
-        _, preprocessing, dual, _ = self._held.with_threads(threads)
+        loaded = self._held.with_threads(threads)
         payloads: list[Array] = [each.payload for each in batch]
         words = [at for at, payload in enumerate(payloads) if payload.ndim == 1]
         pictures = [at for at, payload in enumerate(payloads) if payload.ndim > 1]
-        vectors = torch.empty(len(batch), dual.width)
+        vectors = torch.empty(len(batch), loaded.dual.width)
         if words:
-            vectors[words] = dual.texts([payloads[at] for at in words]).float().cpu()
+            vectors[words] = loaded.dual.texts([payloads[at] for at in words]).float().cpu()
         if pictures:
-            pixels = sent(np.stack([payloads[at] for at in pictures]), self._device)
-            vectors[pictures] = dual.images(shifted(pixels, preprocessing.scaling)).float().cpu()
+            pixels = sent(np.stack([payloads[at] for at in pictures]), self._held.device)
+            vectors[pictures] = loaded.dual.images(shifted(pixels, loaded.preprocessing.scaling)).float().cpu()
         return {"dense": (unit(vectors) if self._normalize else vectors).numpy()}
-
-    def unload(self) -> None:
-        """Drop weights and buffers."""
-        self._held.drop()
 
 
 class _Texts:

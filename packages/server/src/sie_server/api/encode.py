@@ -53,6 +53,7 @@ def encode_reply(request: EncodeRequest, encoded: Encoded, total_s: float) -> di
             "queue_ms": encoded.cost.queue_s * 1000,
             "tokenization_ms": encoded.cost.tokenization_s * 1000,
             "inference_ms": encoded.cost.inference_s * 1000,
+            "postprocessing_ms": encoded.cost.postprocessing_s * 1000,
         },
         "usage": usage(encoded.cost),
     }

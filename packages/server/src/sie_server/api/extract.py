@@ -60,9 +60,17 @@ def _size(found: Found) -> int:
     """How much there is to write, in findings."""
     if isinstance(found, Problem):
         return 1
-    return 1 + sum(
-        sum(1 for _ in each.pieces()) if isinstance(each, base.Data) else len(each) for each in found.values()
-    )
+    return 1 + sum(map(_parts, found.values()))
+
+
+def _parts(found: base.Findings | base.Data | base.PlainData) -> int:
+    match found:
+        case base.Data():
+            return sum(1 for _ in found.pieces())
+        case base.PlainData():
+            return 1
+        case _:
+            return len(found)
 
 
 def _result(name: str, found: Found, *, tells_evidence: bool) -> ExtractResult:
@@ -80,6 +88,8 @@ def _result(name: str, found: Found, *, tells_evidence: bool) -> ExtractResult:
     for findings in found.values():
         if isinstance(findings, base.Data):
             result["data"] = _told(findings.values, tells_evidence=tells_evidence)
+        elif isinstance(findings, base.PlainData):
+            result["data"] = dict(findings.values)
         else:
             _add(result, findings)
     return result
@@ -101,6 +111,16 @@ def _told(value: base.Value, *, tells_evidence: bool) -> Any:
 def _add(result: ExtractResult, findings: base.Findings) -> None:
     for each in findings:
         match each:
+            case base.Passage(text, label, score, bbox):
+                passage: Entity = {
+                    "text": text,
+                    "label": label,
+                    "score": score,
+                    "start": None,
+                    "end": None,
+                    "bbox": None if bbox is None else list(bbox),
+                }
+                result["entities"].append(passage)
             case base.Entity(text, label, score, start, end):
                 entity: Entity = {
                     "text": text,

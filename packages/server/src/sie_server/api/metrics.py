@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -9,6 +10,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from sie_protocol.errors import ErrorCode
 from sie_protocol.status import ModelStatus
 from sie_server.core.memory import Reading
 from sie_server.engine.loop import BatchRecord
@@ -35,12 +37,23 @@ OOM_EVENTS = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """One finished request: the catalogue's id of its model, HTTP status (499: the client left), seconds by phase."""
+    """One finished request: the catalogue's id of its model, HTTP status (499: the client left), seconds by phase.
+
+    `error`: the code of a refusal.
+    """
 
     model: str | None
     endpoint: str
     status: int
     phases: Mapping[str, float]
+    error: ErrorCode | None = None
+
+    @property
+    def outcome(self) -> str:
+        """The status in the words that dashboards of published workers look for."""
+        if self.status == HTTPStatus.OK:
+            return "success"
+        return "queue_full" if self.error is ErrorCode.QUEUE_FULL else "error"
 
 
 Statuses = Callable[[], Collection[ModelStatus]]
@@ -53,7 +66,9 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         model, request = ("model",), ("model", "endpoint")
-        self._requests = Counter("sie_requests", "Requests answered", (*request, "status"), registry=self._registry)
+        self._requests = Counter(
+            "sie_requests", "Requests answered", (*request, "status", "code"), registry=self._registry
+        )
         self._duration = Histogram(
             "sie_request_duration_seconds",
             "Time of successful requests by phase",
@@ -104,8 +119,8 @@ class Metrics:
     def on_request(self, record: RequestRecord) -> None:
         """Count one request."""
         model = record.model or OTHER
-        self._requests.labels(model, record.endpoint, str(record.status)).inc()
-        if record.status == 200:  # noqa: PLR2004 - refusals take no time worth a histogram
+        self._requests.labels(model, record.endpoint, record.outcome, str(record.status)).inc()
+        if record.status == HTTPStatus.OK:  # refusals take no time worth a histogram
             for phase, seconds in record.phases.items():
                 self._duration.labels(model, record.endpoint, phase).observe(seconds)
 

@@ -37,6 +37,7 @@ class StatusFeed:
         self._engine = engine
         self._changed: Signal = engine.changed
         self._free = max_watchers
+        self._shared: tuple[int, float, str] = (-1, 0.0, "")  # of which version, from when, the frame itself
 
     def frame(self, now: float) -> WorkerStatus:
         """What this worker is at this wall-clock time."""
@@ -57,6 +58,14 @@ class StatusFeed:
             models=models,
             gpus=gpus,
         )
+
+    def encoded(self, now: float) -> str:
+        """The frame as it travels. Watchers that hear of the same change share one: it is the same for all."""
+        version, at, text = self._shared
+        if version != self._changed.version or not 0 <= now - at < COALESCE_S:
+            text = msgspec.json.encode(self.frame(now)).decode()
+            self._shared = (self._changed.version, now, text)
+        return text
 
     async def serve(self, socket: WebSocket) -> None:
         """Feed one watcher until it leaves."""
@@ -84,7 +93,7 @@ class StatusFeed:
         with contextlib.suppress(WebSocketDisconnect):
             while True:
                 seen = self._changed.version
-                await socket.send_text(msgspec.json.encode(self.frame(time.time())).decode())
+                await socket.send_text(self.encoded(time.time()))
                 await asyncio.sleep(COALESCE_S)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.changed(seen), HEARTBEAT_S - COALESCE_S)

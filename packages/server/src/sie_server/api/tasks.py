@@ -40,11 +40,14 @@ class Outcome:
 
     model: str | None = None
     status: int = 500
+    error: ErrorCode | None = None
     phases: dict[str, float] = field(default_factory=dict)
 
     def spent(self, cost: Cost) -> None:
         """Note what the engine took."""
         self.phases.update(queue=cost.queue_s, tokenize=cost.tokenization_s, inference=cost.inference_s)
+        if cost.postprocessing_s:
+            self.phases["postprocess"] = cost.postprocessing_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class TaskEndpoint:
                 send, media, payload, (*extra, (headers.TOTAL_TIME, milliseconds(outcome.phases["total"])))
             )
         except Problem as problem:
-            outcome.status = problem.status
+            outcome.status, outcome.error = problem.status, problem.code
             _log_refusal(scope, problem)
             await self._refuse(problem)(scope, receive, send)
         except ClientGoneError:
@@ -118,7 +121,7 @@ class TaskEndpoint:
             held.release()
             answered.release()
             outcome.phases["total"] = perf_counter() - started
-            record = RequestRecord(outcome.model, self._name, outcome.status, outcome.phases)
+            record = RequestRecord(outcome.model, self._name, outcome.status, outcome.phases, outcome.error)
             self._context.metrics.on_request(record)
 
 
@@ -141,11 +144,13 @@ async def decoded(context: TaskContext, body: bytes, content_type: str | None, k
 
 
 def timing_headers(cost: Cost) -> tuple[tuple[str, str], ...]:
-    """The measured phases of a request."""
+    """The measured phases of a request; the last one only where there was something to do."""
+    after = ((headers.POSTPROCESSING_TIME, milliseconds(cost.postprocessing_s)),) if cost.postprocessing_s else ()
     return (
         (headers.QUEUE_TIME, milliseconds(cost.queue_s)),
         (headers.TOKENIZATION_TIME, milliseconds(cost.tokenization_s)),
         (headers.INFERENCE_TIME, milliseconds(cost.inference_s)),
+        *after,
     )
 
 
@@ -186,12 +191,15 @@ async def send_answer(
     """
     fields = [(b"content-type", media.encode()), (b"content-length", str(len(payload)).encode())]
     fields += [(name.lower().encode(), value.encode()) for name, value in extra]
-    for message in _messages(fields, payload):
-        try:
-            async with asyncio.timeout(pause_s):  # the server waits here until the client has taken what was before
-                await send(message)
-        except TimeoutError as error:
-            raise ClientGoneError from error
+    clock = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(pause_s) as limit:
+            for number, message in enumerate(_messages(fields, payload)):
+                if number > 1:  # the start and the first piece leave together; then a piece was taken
+                    limit.reschedule(clock() + pause_s)
+                await send(message)  # the server waits here until the client has taken what was before
+    except TimeoutError as error:
+        raise ClientGoneError from error
 
 
 def _messages(fields: Sequence[tuple[bytes, bytes]], payload: bytes) -> Iterator[Message]:

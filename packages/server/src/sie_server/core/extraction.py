@@ -22,6 +22,9 @@ from sie_server.core.schema import Schema, read_schema
 
 AGGREGATIONS: Final = ("first", "average", "max", "simple")
 MAX_COUNT: Final = 1_000_000  # of tokens, objects or findings; no model reads or gives more
+MAX_NEW_TOKENS: Final = 4096  # each is a step of the model; a model that can write fewer says so itself
+MAX_BEAMS: Final = 8  # every beam costs as much as an input of its own; publishers use up to 5
+MAX_INSTRUCTION_CHARS: Final = 10_000
 FINDINGS: Final = ("entities", "classifications")
 SLOT: Final = "{}"
 
@@ -31,7 +34,8 @@ class ExtractOptions:
     """One extract request, resolved: labels in the caller's order, and those options that the caller or profile set.
 
     `schema`: data of this form are wanted, and no labels. `reads_entities`: every item says which entities are in its
-    text. `may_cut`: an item that is too long loses its end, else it is refused.
+    text. `may_cut`: an item that is too long loses its end, else it is refused. `instruction` stands beside every item
+    that has none of its own.
     """
 
     labels: tuple[str, ...]
@@ -39,6 +43,7 @@ class ExtractOptions:
     reads_entities: bool = False
     may_cut: bool = True
     schema: Schema | None = None
+    instruction: str = ""
 
     @property
     def tells_evidence(self) -> bool:
@@ -55,10 +60,11 @@ def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions
     task = model.tasks.extract
     if task is None:
         raise no_such_task(model, "extract")
-    cannot = ("instruction",) if task.output_schema == "optional" else ("instruction", "output_schema")
-    for name in cannot:
-        if getattr(params, name) is not None:
-            raise invalid(f"model '{model.sie_id}' cannot use {name}; leave it out")
+    if params.output_schema is not None and task.output_schema == "none":
+        raise _unused(model, "output_schema")
+    if params.instruction is not None and task.instruction == "none":
+        raise _unused(model, "instruction")
+    instruction = checked_instruction("params.instruction", params.instruction or "")
     merged = merged_options(model, params.options or {})
     options = {name: merged[name] for name in sorted(EXTRACT_OPTIONS & merged.keys()) if merged[name] is not None}
     for name, value in options.items():
@@ -72,7 +78,23 @@ def resolve_extract(model: ModelConfig, params: ExtractParams) -> ExtractOptions
         if params.labels:
             raise invalid("the request has params.labels and params.output_schema; send one of them in a request")
         labels, schema = (), read_schema(params.output_schema)
-    return ExtractOptions(labels, options, task.entities == "required", may_cut(merged), schema)
+    return ExtractOptions(labels, options, task.entities == "required", may_cut(merged), schema, instruction)
+
+
+def checked_instruction(place: str, instruction: str) -> str:
+    """A question as the model reads it, without spaces around it.
+
+    Raises:
+        Problem: INPUT_TOO_LONG.
+    """
+    if len(instruction) > MAX_INSTRUCTION_CHARS:
+        message = f"{place} has {len(instruction)} characters, the limit is {MAX_INSTRUCTION_CHARS}"
+        raise Problem(ErrorCode.INPUT_TOO_LONG, message)
+    return instruction.strip()
+
+
+def _unused(model: ModelConfig, name: str) -> Problem:
+    return invalid(f"model '{model.sie_id}' cannot use {name}; leave it out")
 
 
 def _labels(model: ModelConfig, task: ExtractTask, labels: list[str]) -> tuple[str, ...]:
@@ -123,6 +145,14 @@ def _is_positive(value: object) -> bool:
     return _is_count(value) and value != 0
 
 
+def _is_length(value: object) -> bool:
+    return _is_positive(value) and isinstance(value, int) and value <= MAX_NEW_TOKENS
+
+
+def _are_beams(value: object) -> bool:
+    return _is_positive(value) and isinstance(value, int) and value <= MAX_BEAMS
+
+
 def _is_template(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MAX_LABEL_CHARS and value.count(SLOT) == 1
 
@@ -158,10 +188,12 @@ CHECKS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = MappingProxy
         "flat_ner": _SWITCH,
         "hypothesis_template": _TEMPLATE,
         "label_template": _TEMPLATE,
+        "max_new_tokens": (_is_length, f"a number of tokens, 1 to {MAX_NEW_TOKENS}"),
         "max_objects": (_is_positive, "a number of objects, 1 or more"),
         "merge_adjacent_entities": _SWITCH,
         "multi_label": _SWITCH,
         "nms_threshold": _SHARE,
+        "num_beams": (_are_beams, f"a number of beams, 1 to {MAX_BEAMS}"),
         "relation_labels": (_is_labels, f"a list of at most {MAX_LABELS} texts, each once"),
         "relation_threshold": _SHARE,
         "score_threshold": _SHARE,

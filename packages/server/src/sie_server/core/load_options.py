@@ -12,11 +12,16 @@ from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import Problem
 from sie_protocol.items import EncodeParams
 from sie_protocol.names import suggestion
+from sie_protocol.profiles import under
 from sie_server.core.checks import SECONDS, SWITCH, TEXT, Check, one_of, positive
 from sie_server.core.extraction import CHECKS
 from sie_server.core.options import PROFILE_OPTIONS, RUNTIME_OPTIONS, load_options, resolve_encode, said, shown
-from sie_server.core.profiles import under
 from sie_server.core.scoring import resolve_score
+
+
+def _are_tasks(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) and each for each in value)
+
 
 LOAD_OPTIONS: Final[Mapping[str, Mapping[str, Check]]] = MappingProxyType(
     {
@@ -37,6 +42,8 @@ LOAD_OPTIONS: Final[Mapping[str, Mapping[str, Check]]] = MappingProxyType(
             "normalize": SWITCH,
             "pooling": one_of("mean", "cls", "last"),
         },
+        "donut": {},
+        "florence2": {"tasks": (_are_tasks, "a list of tasks' names")},
         "gliclass": {},
         "gliner": {},
         "gliner2": {},

@@ -14,78 +14,18 @@ change with a version of numpy. Every repetition has a stream of its own: more o
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Final
+from typing import Final
 
-import msgspec
 import numpy as np
-from msgspec import Meta
 
 from sie_protocol.arrays import Array
-from sie_protocol.catalog import ModelConfig
+from sie_protocol.profiles import Muvera
 
-OPTION: Final = "muvera"
-MAX_SIMHASH_BITS: Final = 8  # tables of partitions by partitions stay small
-MAX_DIMS: Final = 262_144  # of an encoding before its final projection: 1 MiB
 # Numbers of projected tokens that exist at a time: 8 MiB of them, and as much for their places.
 PROJECTED_AT_ONCE: Final = 1 << 20
 ENCODERS_KEPT: Final = 64
-
-
-class Muvera(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a profile says: so many repetitions of 2^`simhash_bits` partitions with `projection_dims` components each.
-
-    Tokens are not projected where `projection_dims` is the number of their components. `final_dims` shortens the whole
-    encoding by a count sketch. Two encodings can be compared only if all of this and the model are the same.
-    """
-
-    repetitions: Annotated[int, Meta(ge=1, le=1024)]
-    simhash_bits: Annotated[int, Meta(ge=1, le=MAX_SIMHASH_BITS)]
-    projection_dims: Annotated[int, Meta(ge=1)]
-    seed: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
-    final_dims: Annotated[int, Meta(ge=1)] | None = None
-
-    @property
-    def partitions(self) -> int:
-        """Of one repetition."""
-        return 1 << self.simhash_bits
-
-    @property
-    def whole_dims(self) -> int:
-        """Components before the final projection."""
-        return self.repetitions * self.partitions * self.projection_dims
-
-    @property
-    def dims(self) -> int:
-        """Components of an encoding."""
-        return self.final_dims or self.whole_dims
-
-
-def muvera_of(model: ModelConfig, options: Mapping[str, Any]) -> Muvera | None:
-    """The fixed-dimensional encoding that a profile's options declare, if any.
-
-    Raises:
-        ValueError: it cannot be made of the model's token vectors, or a key or value is wrong; the message says which.
-    """
-    raw = options.get(OPTION)
-    if raw is None:
-        return None
-    width = model.dims.get("multivector")
-    if width is None:
-        raise ValueError(f"{OPTION}: model '{model.sie_id}' has no output multivector to make an encoding of")
-    try:
-        found = msgspec.convert(raw, Muvera)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"{OPTION}: {error}") from error
-    if found.projection_dims > width:
-        raise ValueError(f"{OPTION}: projection_dims is {found.projection_dims}, token vectors have {width} components")
-    if found.whole_dims > MAX_DIMS:
-        raise ValueError(f"{OPTION}: the encoding has {found.whole_dims} components, the limit is {MAX_DIMS}")
-    if found.dims > found.whole_dims:
-        raise ValueError(f"{OPTION}: final_dims is {found.dims}, but there are only {found.whole_dims} components")
-    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,8 +8,7 @@ from typing import Any, Final
 from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig, ProfileConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams
-from sie_server.core.muvera import OPTION as MUVERA
-from sie_server.core.muvera import Muvera, muvera_of
+from sie_protocol.profiles import MUVERA, Muvera, muvera_of
 from sie_server.core.tasks import DOC_TASK, QUERY_TASK
 
 DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
@@ -29,10 +28,12 @@ EXTRACT_OPTIONS: Final = frozenset(
         "flat_ner",
         "hypothesis_template",
         "label_template",
+        "max_new_tokens",
         "max_objects",
         "merge_adjacent_entities",
         "multi_label",
         "nms_threshold",
+        "num_beams",
         "relation_labels",
         "relation_threshold",
         "score_threshold",

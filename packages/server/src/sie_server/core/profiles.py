@@ -1,4 +1,4 @@
-"""Which profiles of a model share its weights, and what a model looks like under one of them. Knows no worker.
+"""Which profiles of a model share its weights, and which one a request asks for. Knows no worker.
 
 Profiles whose adapter, precision and load options are equal run on one set of weights, however their other options
 and their LoRAs differ. `org/model` names the default profile of a model, `org/model:name` another one.
@@ -8,20 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
+from sie_protocol import profiles
 from sie_protocol.catalog import (
     DEFAULT_PROFILE,
     MAX_SHOWN,
     PROFILE_SEPARATOR,
-    EncodeTask,
     LoraConfig,
     ModelConfig,
-    VectorTask,
     unknown_model,
 )
 from sie_protocol.errors import ErrorCode, Problem
-from sie_server.core.muvera import muvera_of
+from sie_protocol.profiles import profile_id, under
 from sie_server.core.options import LORA_OPTIONS, cut, invalid, load_identity, profile_named, shown
 from sie_server.core.tasks import tasks_of
 
@@ -76,32 +73,17 @@ def tasks_used(model: ModelConfig) -> tuple[str, ...]:
     return tuple(sorted({task for own in sharing for task in tasks_of(own.adapter_options) if task is not None}))
 
 
-def profile_id(model: ModelConfig, profile: str) -> str:
-    """The name by which callers ask for a profile of a model."""
-    return model.sie_id if profile == DEFAULT_PROFILE else f"{model.sie_id}{PROFILE_SEPARATOR}{profile}"
-
-
-def under(model: ModelConfig, profile: str) -> ModelConfig:
-    """The model with this profile as its default; its outputs are those of the weights."""
-    return msgspec.structs.replace(model, profiles={**model.profiles, DEFAULT_PROFILE: model.profiles[profile]})
-
-
 def offered(model: ModelConfig, profile: str) -> ModelConfig:
-    """The model as callers of this profile see it: their default is the profile, with the outputs it makes.
+    """The model as callers of this profile see it, as routers show it too.
 
     Raises:
         ValueError: it declares an output that cannot be made, or a task that is none; the message names it.
     """
-    own, options = under(model, profile), model.profiles[profile].adapter_options
     try:
-        tasks_of(options)
-        muvera = muvera_of(model, options)
+        tasks_of(model.profiles[profile].adapter_options)
     except ValueError as error:
         raise ValueError(f"profile '{profile}' of model '{model.sie_id}': {error}") from error
-    if muvera is None:
-        return own
-    encode = msgspec.structs.replace(own.tasks.encode or EncodeTask(), dense=VectorTask(muvera.dims))
-    return msgspec.structs.replace(own, tasks=msgspec.structs.replace(own.tasks, encode=encode))
+    return profiles.offered(model, profile)
 
 
 def check_profile(model: ModelConfig, named: str, options: Mapping[str, Any]) -> str | None:

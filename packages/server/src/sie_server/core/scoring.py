@@ -9,7 +9,7 @@ from typing import Any, Final
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import MAX_CANDIDATES
-from sie_server.core.muvera import Muvera, muvera_of
+from sie_protocol.profiles import Muvera, muvera_of
 from sie_server.core.options import (
     Prompt,
     computed_for,

@@ -1,13 +1,14 @@
 """The task encode: items to vectors."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item
-from sie_server.adapters.base import Data, Prepared, Vector
+from sie_server.adapters.base import Data, PlainData, Prepared, Vector
 from sie_server.core.options import EncodeOptions, resolve_encode
 from sie_server.core.values import check_count
 from sie_server.engine.admission import Wants
@@ -47,7 +48,8 @@ async def encode(
     work = partial(_finish, joined(own, counts), options)
     # What adapters compute in already needs no work, and so no thread.
     is_finished = options.output_dtype == "float32" and options.muvera is None
-    rows = work() if is_finished else await engine.pipeline.run(work)
+    rows, spent_s = (work(), 0.0) if is_finished else await engine.pipeline.timed(work)
+    cost = replace(cost, postprocessing_s=spent_s)
     return Encoded(choice.model.sie_id, rows, choice.model.dims, options, cost)
 
 
@@ -76,5 +78,5 @@ def _finish(rows: Sequence[Row], options: EncodeOptions) -> list[dict[str, Finis
 
 def _vector(row: Row, kind: str) -> Vector:
     output = row[kind]
-    assert not isinstance(output, tuple | Data), f"'{kind}' is a vector"  # noqa: S101 - a bug of the adapter
+    assert not isinstance(output, tuple | Data | PlainData), f"'{kind}' is a vector"  # noqa: S101 - a bug of the adapter
     return output

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sie_server.core.muvera import Muvera, encoder_of
+from sie_protocol.profiles import Muvera
+from sie_server.core.muvera import encoder_of
 from sie_server.engine.loop import Row
 
 

@@ -3,9 +3,9 @@
 from sie_protocol.catalog import DEFAULT_PROFILE, LoraConfig
 from sie_protocol.errors import ErrorCode
 from sie_protocol.items import ModelInfo
+from sie_protocol.profiles import profile_id
 from sie_protocol.status import MAX_FAILURE_CHARS, ModelFailure, ModelStatus
 from sie_server.core.lifecycle import Failure, State
-from sie_server.core.profiles import profile_id
 from sie_server.engine.slots import Choice, Slot, Slots
 
 

@@ -17,7 +17,9 @@ def inputs_of(model: ModelConfig, place: str, item: Item, prompt: Prompt, max_ch
     """
     if not item.get("images"):
         return [prompt.apply(text_of(model, place, item, max_chars))]
-    return [*_pictures(model, place, item)]
+    pictures = _pictures(model, place, item)
+    _check_only_images(place, item)
+    return [*pictures]
 
 
 def content_of(model: ModelConfig, place: str, item: Item, max_chars: int) -> str | Picture:
@@ -28,6 +30,19 @@ def content_of(model: ModelConfig, place: str, item: Item, max_chars: int) -> st
     """
     if not item.get("images"):
         return text_of(model, place, item, max_chars)
+    picture = picture_of(model, place, item)
+    _check_only_images(place, item)
+    return picture
+
+
+def picture_of(model: ModelConfig, place: str, item: Item) -> Picture:
+    """An item's one image.
+
+    Raises:
+        Problem: INVALID_INPUT or INPUT_TOO_LONG.
+    """
+    if not item.get("images"):
+        raise invalid(f"{place} has no images, which model '{model.sie_id}' needs")
     picture, *more = _pictures(model, place, item)
     if more:
         raise invalid(
@@ -58,12 +73,15 @@ def text_of(model: ModelConfig, place: str, item: Item, max_chars: int) -> str:
     return text
 
 
+def _check_only_images(place: str, item: Item) -> None:
+    if item.get("text") is not None:
+        raise invalid(f"{place} has both a text and images; send them as two items, each gets a result of its own")
+
+
 def _pictures(model: ModelConfig, place: str, item: Item) -> list[Picture]:
     images = item.get("images") or []
     if not model.inputs.image:
         raise invalid(f"{place} has images, but model '{model.sie_id}' reads text only")
-    if item.get("text") is not None:
-        raise invalid(f"{place} has both a text and images; send them as two items, each gets a result of its own")
     if len(images) > MAX_IMAGES:
         message = f"{place} has {len(images)} images, the limit is {MAX_IMAGES}; send them as several items"
         raise Problem(ErrorCode.INPUT_TOO_LONG, message)

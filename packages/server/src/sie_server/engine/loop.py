@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sie_protocol.errors import ErrorCode, Problem
-from sie_server.adapters.base import Adapter, Outputs, Prepared
+from sie_server.adapters.base import Adapter, Prepared
 from sie_server.core.batching import Limits, take
 from sie_server.core.drain import DrainRate
 from sie_server.engine.device import Device, Work
@@ -23,9 +23,9 @@ from sie_server.engine.jobs import (
     shutting_down,
     too_late,
 )
-from sie_server.engine.outputs import broken_rows
 from sie_server.engine.recovery import Attempt, Recovery, RescuePorts
 from sie_server.engine.signal import Signal
+from sie_server.engine.turns import Begun, Computed
 
 __all__ = ["Answer", "BatchRecord", "Clock", "ModelLoop", "Ports", "QueueLimits", "Row"]
 
@@ -68,16 +68,6 @@ class Ports:
     draw: Callable[[], float]
 
 
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """What a batch gave, which of its rows are no numbers, when it started and when it ended."""
-
-    outputs: Outputs
-    broken: frozenset[int]
-    started: float
-    ended: float
-
-
 class ModelLoop:
     """Owns the queue of one model. Everything runs on the event loop's thread but `Adapter.run`."""
 
@@ -95,11 +85,12 @@ class ModelLoop:
         self._draw = ports.draw
         self._recovery = Recovery(name, ports.rescue, self._resume)
         self._again: deque[Attempt] = deque()
+        self._begun: deque[Begun] = deque()  # those that wait for their next turn
         self._queue: tuple[Waiting, ...] = ()
         self._arrived: list[Waiting] = []
         self._tokens = 0
         self._items = 0
-        self._running = 0  # batches on the device, or between two attempts
+        self._running = 0  # batches on the device, or between two turns or attempts
         self._rate = DrainRate()
         self._moved_at = 0.0
         self._settled = Signal()
@@ -156,14 +147,14 @@ class ModelLoop:
             Problem: QUEUE_FULL, DEADLINE_EXCEEDED, INFERENCE_ERROR, RESOURCE_EXHAUSTED, MODEL_LOADING or SHUTTING_DOWN.
         """
         loop = asyncio.get_running_loop()
-        self._check_room(sum(item.tokens for item in prepared))
+        self._check_room(sum(item.weight for item in prepared))
         now = self._clock()
         job = Job(loop.create_future(), [{}] * len(prepared), len(prepared), now, first)
         deadline = now + self._queue_limits.timeout_s
         self._arrived.extend(
-            Waiting(job, index, item, item.tokens, now, deadline) for index, item in enumerate(prepared)
+            Waiting(job, index, item, item.weight, now, deadline) for index, item in enumerate(prepared)
         )
-        self._tokens += sum(item.tokens for item in prepared)
+        self._tokens += sum(item.weight for item in prepared)
         if self._timer is None:
             self._timer = loop.call_later(self._queue_limits.timeout_s, self._expire)
         self._ask()
@@ -190,6 +181,8 @@ class ModelLoop:
             entry.job.fail(refusal(self.name))
         self._queue, self._arrived, self._tokens = (), [], 0
         self._again.clear()
+        while self._begun:
+            self._give_up(self._begun.popleft(), refusal(self.name))
         self._settled.notify()
         if self._timer is not None:
             self._timer.cancel()
@@ -218,20 +211,42 @@ class ModelLoop:
         return Problem(ErrorCode.QUEUE_FULL, message, retry_after_s=self._rate.wait_s(excess_items, self._draw()))
 
     def _ask(self) -> None:
-        if not self._asked and (self._again or self._queue or self._arrived):
+        if not self._asked and (self._begun or self._again or self._queue or self._arrived):
             self._asked = True
             self._device.ask(self.name, self._dispatch)
 
-    def _dispatch(self) -> Work[Computed] | None:
+    def _dispatch(self) -> Work[Computed | None] | None:
         """Form the next batch, now that the device has room for one."""
         self._asked = False
-        attempt = self._next()
-        if not attempt.entries:
-            self._settled.notify()
-            return None
-        self._running += 1
+        begun = self._next_begun()
+        if begun is None:
+            attempt = self._next()
+            if not attempt.entries:
+                self._settled.notify()
+                return None
+            begun = Begun(attempt)
+            self._running += 1
         self._ask()
-        return self._work(attempt)
+        return self._work(begun)
+
+    def _next_begun(self) -> Begun | None:
+        """A batch that is to go on. One that nobody waits for any more is dropped."""
+        while self._begun:
+            begun = self._begun.popleft()
+            if not all(entry.cancelled for entry in begun.attempt.entries):
+                return begun
+            begun.drop()
+            self._recovery.settled(begun.attempt)
+            self._resume(())
+        return None
+
+    def _give_up(self, begun: Begun, problem: Problem) -> None:
+        begun.drop()
+        for job in jobs_of(begun.attempt.entries):
+            job.fail(problem)
+        self._recovery.settled(begun.attempt)
+        self._running -= 1
+        self._settled.notify()
 
     def _next(self) -> Attempt:
         """What failed before goes first: it has waited longest."""
@@ -264,15 +279,16 @@ class ModelLoop:
         loop = asyncio.get_running_loop()
         self._timer = None if wake_at is None else loop.call_later(wake_at - self._clock(), self._expire)
 
-    def _work(self, attempt: Attempt) -> Work[Computed]:
-        prepared = [entry.prepared for entry in attempt.entries]
+    def _work(self, begun: Begun) -> Work[Computed | None]:
+        attempt = begun.attempt
 
-        def compute(threads: int) -> Computed:
-            started = self._clock()
-            outputs = self.adapter.run(prepared, threads)
-            return Computed(outputs, broken_rows(outputs, len(prepared)), started, self._clock())
+        def compute(threads: int) -> Computed | None:
+            return begun.turn(self.adapter, threads, self._clock)
 
-        def done(computed: Computed) -> None:
+        def done(computed: Computed | None) -> None:
+            if computed is None:
+                self._pause(begun)
+                return
             try:
                 self._answer(attempt.entries, computed)
             except Exception as error:  # noqa: BLE001 - a bug of ours must not leave requests without an answer
@@ -283,6 +299,14 @@ class ModelLoop:
             self._resume(())
 
         return Work(compute, done, lambda error: self._recovery.failed(attempt, error))
+
+    def _pause(self, begun: Begun) -> None:
+        """It has had its turn: it waits for the next as other models do for theirs."""
+        if self._refusal is not None:
+            self._give_up(begun, self._refusal(self.name))
+            return
+        self._begun.append(begun)
+        self._ask()
 
     def _resume(self, attempts: Sequence[Attempt]) -> None:
         """One batch is over; these are to be computed in its place."""
@@ -296,8 +320,9 @@ class ModelLoop:
         self._settled.notify()
 
     def _answer(self, entries: tuple[Waiting, ...], computed: Computed) -> None:
-        seconds, now = computed.ended - computed.started, self._clock()
-        self._record(BatchRecord(self.name, len(entries), sum(entry.tokens for entry in entries), seconds))
+        now = self._clock()
+        tokens = sum(entry.prepared.tokens for entry in entries)
+        self._record(BatchRecord(self.name, len(entries), tokens, computed.spent))
         self._rate, self._moved_at = self._rate.after(len(entries), now - self._moved_at), now
         for row, entry in enumerate(entries):
             job = entry.job

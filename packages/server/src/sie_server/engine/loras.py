@@ -170,7 +170,6 @@ class Loras:
                 own.value = value
                 log.info("the LoRA of %s loaded in %.2f s", choice.name, own.used_at - started)
         finally:
-            self._residency.settle(own)
             self._changed.notify()
 
     async def _load(self, choice: Choice, own: LoraSlot, loop: ModelLoop) -> Any:
@@ -182,9 +181,10 @@ class Loras:
             spec = _spec_of(choice, own.lora)
             fetched = await in_thread(partial(self._fetch, spec), late=lambda late: late.release())
             try:
-                await self._residency.reserve(own, fetched.size_bytes, keep=choice.slot)
+                room = await self._residency.reserve(fetched.size_bytes, keep=choice.slot)
                 own.size_bytes = fetched.size_bytes
-                return await in_thread(partial(adapter.read_lora, fetched.spec.source.path or ""))
+                read = partial(adapter.read_lora, fetched.spec.source.path or "")
+                return await in_thread(read, ended=partial(self._residency.settle, room))
             finally:
                 fetched.release()
 

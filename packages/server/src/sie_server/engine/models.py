@@ -13,7 +13,7 @@ from sie_server.core.lifecycle import ErrorClass, State, Step, advance, may_load
 from sie_server.engine.failures import class_of, failure_of
 from sie_server.engine.loading import Fetched
 from sie_server.engine.loop import Clock, ModelLoop
-from sie_server.engine.residency import Residency
+from sie_server.engine.residency import Residency, Room
 from sie_server.engine.signal import Signal
 from sie_server.engine.slots import Choice, Slot, Slots, not_there, spec_of
 from sie_server.engine.threads import in_thread
@@ -195,27 +195,27 @@ class Models:
         self._changed.notify()
 
     async def _load(self, slot: Slot) -> Adapter:
-        fetched = await self._fetch(slot)
+        fetched, room = await self._fetch(slot)
         try:
-            return await self._build(slot, fetched)
+            return await self._build(slot, fetched, room)
         except (LoadError, MemoryError) as error:
             if class_of(error) is not ErrorClass.OOM or not await self._residency.evict_other(slot.name):
                 raise
-        return await self._build(slot, await self._fetch(slot))
+        return await self._build(slot, *await self._fetch(slot))
 
-    async def _fetch(self, slot: Slot) -> Fetched:
+    async def _fetch(self, slot: Slot) -> tuple[Fetched, Room]:
         """Have the files here and room for what they hold; a slow download holds no room."""
         async with self._may_fetch:
             fetched = await in_thread(partial(self._ports.fetch, spec_of(slot.model)), late=lambda late: late.release())
         try:
-            await self._residency.reserve(slot, fetched.size_bytes)
+            room = await self._residency.reserve(fetched.size_bytes)
         except BaseException:
             fetched.release()
             raise
         slot.size_bytes = fetched.size_bytes
-        return fetched
+        return fetched, room
 
-    async def _build(self, slot: Slot, fetched: Fetched) -> Adapter:
+    async def _build(self, slot: Slot, fetched: Fetched, room: Room) -> Adapter:
         """The room stays reserved until the thread has ended, even when nobody waits for it any more."""
         is_started = False
         try:
@@ -224,11 +224,11 @@ class Models:
                 return await in_thread(
                     partial(self._ports.build, slot, fetched),
                     late=lambda adapter: adapter.unload(),
-                    ended=partial(self._residency.settle, slot),
+                    ended=partial(self._residency.settle, room),
                 )
         finally:
             if not is_started:
-                self._residency.settle(slot)
+                self._residency.settle(room)
                 fetched.release()
 
     def _watch_idle(self, slot: Slot) -> None:

@@ -26,6 +26,11 @@ class Pipeline:
         """Run a function off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
+    async def timed(self, work: Callable[[], T]) -> tuple[T, float]:
+        """Run a function off the event loop; also the seconds it took, waiting for a thread included."""
+        started = self._clock()
+        return await self.run(work), self._clock() - started
+
     async def prepare(
         self, adapter: Adapter, inputs: Sequence[Input], *, is_query: bool
     ) -> tuple[list[Prepared], float]:
@@ -33,7 +38,7 @@ class Pipeline:
 
         A thread cannot be stopped, so it takes the inputs in pieces and looks after each if anybody still waits.
         """
-        started, is_wanted = self._clock(), True
+        is_wanted = True
 
         def work() -> list[Prepared]:
             prepared: list[Prepared] = []
@@ -44,7 +49,7 @@ class Pipeline:
             return prepared
 
         try:
-            return await self.run(work), self._clock() - started
+            return await self.timed(work)
         finally:
             is_wanted = False
 

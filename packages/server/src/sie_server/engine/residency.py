@@ -41,6 +41,13 @@ class MemoryLimits:
     drain_s: float = 30.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Room:
+    """What one load may take. A load that was given up keeps its room until its thread ends, beside any later one's."""
+
+    need_bytes: int
+
+
 class Residency:
     """Who is in memory, and who goes when another one needs it."""
 
@@ -50,12 +57,12 @@ class Residency:
         self._ports = ports
         self._clock = clock
         self._changed = changed
-        self._reserved: dict[object, int] = {}
+        self._reserved: set[Room] = set()
         self._unloading: dict[Slot, asyncio.Task[None]] = {}
         self._moved = Signal()  # something was loaded or unloaded
 
-    async def reserve(self, who: object, need_bytes: int, *, keep: Slot | None = None) -> None:
-        """Return when the device has room for a model or a LoRA, and hold that room until `settle`.
+    async def reserve(self, need_bytes: int, *, keep: Slot | None = None) -> Room:
+        """Return when the device has room for a model or a LoRA, which is held until `settle`.
 
         `keep` does not go for it.
 
@@ -66,8 +73,9 @@ class Residency:
         while True:
             plan = self._plan(need_bytes, keep)
             if isinstance(plan, Fits):
-                self._reserved[who] = need_bytes
-                return
+                room = Room(need_bytes)
+                self._reserved.add(room)
+                return room
             if self._reserved or self._unloading:
                 await self._moved.changed(self._moved.version)
             elif not is_cleared:
@@ -76,10 +84,10 @@ class Residency:
             else:
                 await self._carry_out(plan, need_bytes)
 
-    def settle(self, who: object) -> None:
+    def settle(self, room: Room) -> None:
         """The load is over: what it took is part of every reading from now on."""
-        if self._reserved.pop(who, None) is not None:
-            self._moved.notify()
+        self._reserved.remove(room)
+        self._moved.notify()
 
     def unload(self, slot: Slot) -> asyncio.Task[None]:
         """Have a loaded model finish what it accepted, then drop its weights; the task ends when they are gone."""
@@ -114,7 +122,7 @@ class Residency:
         reading = self._ports.read()
         if reading is None or not need_bytes:
             return Fits()
-        free = reading.free_bytes(self._limits.threshold_percent) - sum(self._reserved.values())
+        free = reading.free_bytes(self._limits.threshold_percent) - sum(each.need_bytes for each in self._reserved)
         return make_room(self._residents(keep), free, need_bytes, self._clock())
 
     async def _carry_out(self, plan: Plan, need_bytes: int) -> None:

@@ -4,20 +4,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sie_protocol.errors import Problem
-from sie_server.adapters.base import Data, Findings
+from sie_server.adapters.base import Data, Findings, PlainData
 from sie_server.core.options import EncodeOptions
 from sie_server.engine.quantize import Finished
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one request took: times in seconds, tokens as the model read them, inputs that were cut at its limit."""
+    """What one request took: times in seconds, tokens as the model read them, inputs that were cut at its limit.
+
+    `postprocessing_s` is what is made of the model's outputs in the CPU pool, waiting for a thread included.
+    """
 
     queue_s: float
     tokenization_s: float
     inference_s: float
     input_tokens: int
     truncated_items: int
+    postprocessing_s: float = 0.0
 
 
 def total(costs: Sequence[Cost]) -> Cost:
@@ -28,6 +32,7 @@ def total(costs: Sequence[Cost]) -> Cost:
         inference_s=sum(each.inference_s for each in costs),
         input_tokens=sum(each.input_tokens for each in costs),
         truncated_items=sum(each.truncated_items for each in costs),
+        postprocessing_s=sum(each.postprocessing_s for each in costs),
     )
 
 
@@ -52,7 +57,7 @@ class Scored:
     cost: Cost
 
 
-Found = Mapping[str, Findings | Data] | Problem  # in one item: by output, or why it could not be read
+Found = Mapping[str, Findings | Data | PlainData] | Problem  # in one item: by output, or why it could not be read
 
 
 @dataclass(frozen=True, slots=True)

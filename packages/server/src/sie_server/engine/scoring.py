@@ -1,6 +1,7 @@
 """The task score: how well each item answers a query."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, chain, pairwise
 from types import MappingProxyType
@@ -10,7 +11,7 @@ import numpy as np
 
 from sie_protocol.arrays import Array
 from sie_protocol.items import Item
-from sie_server.adapters.base import Data, Pair, SparseVector
+from sie_server.adapters.base import Data, Pair, PlainData, SparseVector
 from sie_server.core.options import invalid
 from sie_server.core.scoring import ScoreOptions, check_candidates, pieces, ranked, resolve_score
 from sie_server.core.similarity import Words, compare, max_sims, sparse_products
@@ -77,6 +78,7 @@ async def _by_vectors(
     of_item = ENCODING_COPIES * wanted.muvera.dims if wanted.muvera else 0
     first: Row | None = None
     scores: list[float] = []
+    spent_s = 0.0
     async with engine.admitted(choice, list(chain.from_iterable(inputs)), wants, query=asked[0]) as admitted:
         parts = [1, *counts]  # of the query and of each item
         ends = list(accumulate(parts, initial=0))
@@ -88,8 +90,10 @@ async def _by_vectors(
             if first is None:
                 first, rows = rows[0], rows[1:]
             if rows:
-                scores += await engine.pipeline.run(partial(similarities, first, rows, wanted))
-        return scores, admitted.cost()
+                found, took_s = await engine.pipeline.timed(partial(similarities, first, rows, wanted))
+                scores += found
+                spent_s += took_s
+        return scores, replace(admitted.cost(), postprocessing_s=spent_s)
 
 
 def similarities(query: Row, documents: Sequence[Row], wanted: ScoreOptions) -> list[float]:
@@ -120,5 +124,5 @@ def _words(row: Row) -> Words:
 
 def _array(row: Row, kind: str) -> Array:
     output = row[kind]
-    assert not isinstance(output, SparseVector | tuple | Data), f"'{kind}' is dense"  # noqa: S101 - a bug of the adapter
+    assert not isinstance(output, SparseVector | tuple | Data | PlainData), f"'{kind}' is dense"  # noqa: S101 - a bug of the adapter
     return output

@@ -4,37 +4,45 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sie_server.adapters.shared.attention import PaddedAttention, Sight, attend_each
+from sie_server.adapters.shared.attention import Attention, AttentionPattern
 
-padded = PaddedAttention()  # one for all batches, as an encoder has it
-SIGHTS = st.builds(Sight, causal=st.booleans(), window=st.none() | st.integers(0, 200))
+each, padded = Attention("cpu"), Attention("cuda")  # one for all batches, as an encoder has it
+# How many tokens there are, and how many of them are seen.
+SIZES = st.integers(1, 400).flatmap(lambda length: st.tuples(st.just(length), st.integers(1, length)))
+PATTERNS = st.builds(AttentionPattern, causal=st.booleans(), window=st.none() | st.integers(0, 200))
 
 
-def by_the_book(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, sight: Sight) -> torch.Tensor:
+def by_the_book(
+    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, pattern: AttentionPattern, seen: int
+) -> torch.Tensor:
     """One sequence, written as the definition reads; [tokens, heads, head width]."""
     tokens, group = queries.shape[1], len(queries) // len(keys)
     behind = torch.arange(tokens)[:, None] - torch.arange(tokens)[None, :]
-    hidden = torch.zeros(tokens, tokens, dtype=torch.bool)
-    if sight.causal:
+    hidden = (torch.arange(tokens) >= seen).expand(tokens, tokens).clone()
+    if pattern.causal:
         hidden |= behind < 0
-    if sight.window is not None:
-        hidden |= behind.abs() > sight.window
+    if pattern.window is not None:
+        hidden |= behind.abs() > pattern.window
     heads = []
     for at, query in enumerate(queries):
         scores = (query @ keys[at // group].T).masked_fill(hidden, -torch.inf)
-        heads.append(torch.softmax(scores, -1) @ values[at // group])
+        heads.append(torch.softmax(scores, -1).nan_to_num() @ values[at // group])
     return torch.stack(heads, 1)
 
 
-@given(st.lists(st.integers(1, 400), min_size=1, max_size=4), SIGHTS, st.sampled_from([1, 2]), st.integers(0, 2**31))
+@given(st.lists(SIZES, min_size=1, max_size=4), st.booleans(), PATTERNS, st.sampled_from([1, 2]), st.integers(0, 2**31))
 @settings(max_examples=60, deadline=None)
-def test_both_ways_of_attention_equal_its_definition(lengths: list[int], sight: Sight, group: int, seed: int) -> None:
+def test_both_ways_of_attention_equal_its_definition(
+    sizes: list[tuple[int, int]], sees_all: bool, pattern: AttentionPattern, group: int, seed: int
+) -> None:
+    lengths, seen = [each for each, _ in sizes], None if sees_all else [each for _, each in sizes]
     random: Any = torch.Generator().manual_seed(seed)
     queries = torch.randn(2 * group, sum(lengths), 8, generator=random)
     keys, values = torch.randn(2, 2, sum(lengths), 8, generator=random)
     parts = (torch.split_with_sizes(part, lengths, 1) for part in (queries, keys, values))
-    expected = torch.cat([by_the_book(q, k, v, sight) for q, k, v in zip(*parts, strict=True)])
-    for attend in (attend_each, padded, padded):  # the third as a second layer of the same batch
+    each_part = zip(*parts, seen or lengths, strict=True)
+    expected = torch.cat([by_the_book(q, k, v, pattern, count) for q, k, v, count in each_part])
+    for attend in (each, padded, padded):  # the third as a second layer of the same batch
         out = torch.empty(sum(lengths), 2 * group, 8)
-        attend(queries, keys, values, out, lengths, sight)
+        attend((queries, keys, values), out, lengths, pattern, key_lengths=seen)
         torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)

@@ -3,9 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sie_server.adapters.shared import distance_bias
-from sie_server.adapters.shared.distance_bias import BiasedAttention, alibi, attend_padded, bias_of
-from sie_server.adapters.shared.padding import Paddings
+from sie_server.adapters.shared import attention, distance_bias
+from sie_server.adapters.shared.attention import Attention
+from sie_server.adapters.shared.distance_bias import alibi, bias_of
 
 HEADS, WIDTH = 3, 4
 
@@ -20,25 +20,26 @@ def by_hand(heads: torch.Tensor, lengths: list[int], seen: list[int], rows: torc
     return torch.cat(parts)
 
 
-@given(st.lists(st.integers(1, 23), min_size=1, max_size=5), st.booleans(), st.booleans(), st.integers(0, 2**31))
+@given(
+    st.lists(st.integers(1, 23), min_size=1, max_size=5),
+    st.sampled_from(["cpu", "cuda"]),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
 @settings(max_examples=60, deadline=None)
 def test_scores_are_biased_by_distance_in_blocks_of_any_size(
-    lengths: list[int], padded: bool, expanded: bool, seed: int
+    lengths: list[int], device: str, expanded: bool, seed: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distance_bias, "BLOCK_TOKENS", 8)
-        patch.setattr(distance_bias, "PLAIN_ATTENTION_TOKENS", 5)
+        patch.setattr(attention, "PLAIN_ATTENTION_TOKENS", 5)
         generator = torch.Generator().manual_seed(seed)
         heads = torch.randn(3, HEADS, sum(lengths), WIDTH, generator=generator)
         rows = torch.randn(HEADS, 2 * 30 - 1, generator=generator)
-        seen = [max(1, length // 2) for length in lengths] if expanded else lengths
+        seen = [max(1, length // 2) for length in lengths] if expanded else None
         bias, out = bias_of(rows, max(lengths)), torch.empty(sum(lengths), HEADS, WIDTH)
-        if padded:
-            padding = Paddings().of(lengths, out.device, seen if expanded else None)
-            attend_padded(heads[0], heads[1], heads[2], out, padding, bias)
-        else:
-            BiasedAttention("cpu")(heads[0], heads[1], heads[2], out, lengths, bias, seen if expanded else None)
-        torch.testing.assert_close(out, by_hand(heads, lengths, seen, rows), atol=1e-5, rtol=1e-5)
+        Attention(device)(heads.unbind(), out, lengths, key_lengths=seen, bias=bias)
+        torch.testing.assert_close(out, by_hand(heads, lengths, seen or lengths, rows), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3, 8, 12, 16])

@@ -61,15 +61,13 @@ def test_a_vector_is_the_same_whether_it_was_kept_or_not(folder: Path, requests:
     recent: list[str] = []  # the last is the latest asked for
     for asked in requests:
         before, texts = encoder.read, labels.read(asked)
-        unknown = [each for each in texts if each.text not in recent]
-        assert labels.unknown_tokens(texts) == sum(len(each.ids) for each in unknown)
+        unknown = [each for label, each in zip(asked, texts, strict=True) if label not in recent]
+        assert labels.unknown_tokens(texts) == sum(map(len, unknown))
         found = labels.of(texts)
         assert found.shape == (len(asked), WIDTH)
         assert encoder.read - before == len(unknown)
         torch.testing.assert_close(found, counted(folder)[0].of(texts), rtol=1e-5, atol=1e-5)
-        known = [each for each in asked if each in recent]
-        recent = [each for each in recent if each not in known] + known + [each.text for each in unknown]
-        recent = recent[-KEPT:]
+        recent = [*(each for each in recent if each not in asked), *asked][-KEPT:]
 
 
 def test_a_label_that_is_asked_for_twice_at_once_is_read_once(folder: Path) -> None:
@@ -82,7 +80,7 @@ def test_a_label_that_is_asked_for_twice_at_once_is_read_once(folder: Path) -> N
 
 def test_a_label_that_its_encoder_cannot_read_whole_is_refused(folder: Path) -> None:
     labels, _ = counted(folder)
-    assert len(labels.read(["a" * (LABEL_POSITIONS - 2)])[0].ids) == LABEL_POSITIONS
+    assert len(labels.read(["a" * (LABEL_POSITIONS - 2)])[0]) == LABEL_POSITIONS
     with pytest.raises(UnsupportedInputError, match=rf"the label 'a+' has {LABEL_POSITIONS + 1} tokens"):
         labels.read(["x", "a" * (LABEL_POSITIONS - 1)])
 

@@ -66,6 +66,6 @@ def test_no_layer_waits_for_the_device(name: str, expanded: bool, tmp_path: Path
     encoder = architecture.build(read_tensors(tmp_path, allow_pickle=False), "meta", torch.float32)
     seen = [1, 1, 90, 40] if expanded else None
     with Copies() as copies:
-        hidden, _ = encoder.encode(SEQUENCES, seen=seen)
+        hidden, _ = encoder.encode(SEQUENCES, key_lengths=seen)
     assert hidden.shape == (sum(map(len, SEQUENCES)), architecture.width)
     assert copies.count <= LAYERS  # ids, positions, starts and the padding; one more in a layer would be too many

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sie_server.adapters.base import LoadError
-from sie_server.adapters.shared.rope import Rope, read_rope, side_by_side, turn, turns
+from sie_server.adapters.shared.rope import Rope, read_rope, rotate, rotations, side_by_side
 
 
 def rotated_halves(heads: torch.Tensor, positions: torch.Tensor, theta: float) -> torch.Tensor:
@@ -24,7 +24,7 @@ def test_turning_neighbours_is_turning_halves(positions: list[int], width: int, 
     for dtype, error in ((torch.float32, 1e-4), (torch.bfloat16, 5e-2)):
         within = torch.zeros(len(at), 5, width, dtype=dtype)  # heads are a part of a wider row, as they are in use
         within[:, :3] = heads[..., reorder].to(dtype)
-        turn(within[:, :3], turns(at, Rope(10_000.0), width))
+        rotate(within[:, :3], rotations(at, Rope(10_000.0), width))
         expected = rotated_halves(heads, at, 10_000.0)[..., reorder]
         torch.testing.assert_close(within[:, :3].double(), expected, atol=error, rtol=error)
         assert not within[:, 3:].any()
@@ -56,18 +56,18 @@ def test_both_layouts_of_a_configuration_are_read(config: dict[str, object], kin
 def test_rescaled_positions_turn_slower(config: dict[str, object], rope: Rope) -> None:
     assert read_rope(config, "rope_theta", 7.0, 8) == rope
     at = torch.arange(5)
-    torch.testing.assert_close(turns(at, rope, 8).angle()[:, 0], at / rope.slower)
+    torch.testing.assert_close(rotations(at, rope, 8).angle()[:, 0], at / rope.slower)
 
 
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=8))
 def test_positions_that_are_alike_on_every_axis_turn_as_those_with_one(positions: list[int]) -> None:
     at, rope = torch.tensor(positions), Rope(10_000.0, sections=(1, 4, 3))
-    torch.testing.assert_close(turns(at[:, None].expand(-1, 3), rope, 16), turns(at, rope, 16))
+    torch.testing.assert_close(rotations(at[:, None].expand(-1, 3), rope, 16), rotations(at, rope, 16))
 
 
 def test_each_pair_follows_the_axis_of_its_section() -> None:
     rope, slow = Rope(10_000.0, sections=(1, 2, 1)), 10_000.0 ** (-torch.arange(4) / 4)
-    found = turns(torch.tensor([[3, 2, 1]]), rope, 8).angle()[0]
+    found = rotations(torch.tensor([[3, 2, 1]]), rope, 8).angle()[0]
     torch.testing.assert_close(found, torch.tensor([3.0, 2.0, 2.0, 1.0]) * slow)
 
 

@@ -37,13 +37,13 @@ class Encoder(Protocol):
         *,
         first_only: bool = False,
         types: Sequence[Array] | None = None,
-        seen: list[int] | None = None,
+        key_lengths: list[int] | None = None,
         loras: Sequence[Lora | None] | None = None,
     ) -> tuple[torch.Tensor, list[int]]:
         """Hidden states of the last block for int64 token id arrays.
 
-        Without `types`, which only encoders with token types take, every token is of type 0; with `seen` tokens look
-        at so many of their sequence only. `loras` are those of the sequences; None: no sequence has any.
+        Without `types`, which only encoders with token types take, every token is of type 0; with `key_lengths` tokens
+        look at so many of their sequence only. `loras` are those of the sequences; None: no sequence has any.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """

@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.shared.attention import EVERYTHING, Sight, attend_on
+from sie_server.adapters.shared.attention import FULL_ATTENTION, Attention, AttentionPattern
 from sie_server.adapters.shared.bert_weights import Layer, Norm, read_layer, read_linear, read_norm
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
@@ -24,7 +24,7 @@ from sie_server.adapters.shared.varlen import Packed, finish_block, normalize, p
 
 EPS: Final = 1e-5
 FIRST_POSITION: Final = 2  # the rows before it are never used
-BACKWARD: Final = Sight(causal=True)
+BACKWARD: Final = AttentionPattern(causal=True)
 _PARTS: Final = (
     (re.compile(r"^model\."), ""),
     (re.compile(r"^decoder\.layers\.(\d+)\.self_attn\."), r"decoder.layer.\1.own."),
@@ -157,7 +157,7 @@ class PackedBart:
         self._shape = shape
         self._weights = weights
         self._device = device
-        self._attend = attend_on(device)
+        self._attend = Attention(device)
         self._buffers = ThreadBuffers(device, qkv=3 * shape.width, context=shape.width, inner=shape.inner)
 
     @torch.inference_mode()
@@ -167,7 +167,7 @@ class PackedBart:
         *,
         first_only: bool = False,
         types: Sequence[Array] | None = None,
-        seen: list[int] | None = None,
+        key_lengths: list[int] | None = None,
         loras: Sequence[Lora | None] | None = None,
     ) -> tuple[torch.Tensor, list[int]]:
         """Hidden states of the decoder's last block for int64 token id arrays; the decoder reads one token behind.
@@ -175,19 +175,19 @@ class PackedBart:
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
         assert loras is None, "without targets nobody has any"  # noqa: S101 - a bug of the caller
-        assert types is None and seen is None, "there are no token types, and every token is seen"  # noqa: S101, PT018 - a bug of the caller
+        assert types is None and key_lengths is None, "there are no token types, and every token is seen"  # noqa: S101, PT018 - a bug of the caller
         weights, text = self._weights, pack(sequences, self._device)
         behind = pack([np.concatenate(([self._shape.start], each[:-1])) for each in sequences], self._device)
         buffers = self._buffers.of(len(text.ids), weights.words.dtype)
         memory = self._begin(text, weights.encoder)
         for layer in weights.encoder_layers:
-            context = self._look(layer.qkv, layer.qkv_bias, memory, memory, text, buffers, EVERYTHING)
+            context = self._look(layer.qkv, layer.qkv_bias, memory, memory, text, buffers, FULL_ATTENTION)
             memory = finish_block(layer, memory, context, buffers, EPS)
         hidden = self._begin(behind, weights.decoder)
         for block in weights.decoder_layers:
             context = self._look(block.qkv, block.qkv_bias, hidden, hidden, text, buffers, BACKWARD)
             hidden = normalize(hidden.add_(block.out_bias).addmm_(context, block.out), block.norm, EPS)
-            context = self._look(block.rest.qkv, block.rest.qkv_bias, hidden, memory, text, buffers, EVERYTHING)
+            context = self._look(block.rest.qkv, block.rest.qkv_bias, hidden, memory, text, buffers, FULL_ATTENTION)
             hidden = finish_block(block.rest, hidden, context, buffers, EPS)
         return (hidden[text.starts], [1] * len(text.lengths)) if first_only else (hidden, text.lengths)
 
@@ -203,7 +203,7 @@ class PackedBart:
         seen: torch.Tensor,
         text: Packed,
         buffers: Buffers,
-        sight: Sight,
+        pattern: AttentionPattern,
     ) -> torch.Tensor:
         """Attention of one batch [tokens, width] to another; `weight` is [width, queries + keys + values]."""
         shape, tokens = self._shape, len(asking)
@@ -216,5 +216,5 @@ class PackedBart:
         heads = qkv.view(tokens, 3, shape.heads, width // shape.heads).permute(1, 2, 0, 3)
         context = buffers.context[:tokens]
         out = context.view(tokens, shape.heads, width // shape.heads)
-        self._attend(heads[0], heads[1], heads[2], out, text.lengths, sight)
+        self._attend(heads.unbind(), out, text.lengths, pattern)
         return context

@@ -44,7 +44,7 @@ class PackedDeberta:
         *,
         first_only: bool = False,
         types: Sequence[Array] | None = None,
-        seen: list[int] | None = None,
+        key_lengths: list[int] | None = None,
         loras: Sequence[Lora | None] | None = None,
     ) -> tuple[torch.Tensor, list[int]]:
         """Hidden states of the last block for int64 token id arrays; tokens have no types, and all are seen.
@@ -53,7 +53,7 @@ class PackedDeberta:
         """
         assert types is None, "an encoder without token types gets none"  # noqa: S101 - a bug of the caller
         assert loras is None, "without targets nobody has any"  # noqa: S101 - the same
-        assert seen is None, "no model of this kind fills its inputs up"  # noqa: S101 - the same
+        assert key_lengths is None, "no model of this kind fills its inputs up"  # noqa: S101 - the same
         batch, weights, shape = pack(sequences, self._device), self._weights, self._shape
         words = functional.embedding(batch.ids, weights.words)
         hidden = functional.layer_norm(words, (shape.width,), weights.norm.weight, weights.norm.bias, shape.norm_eps)

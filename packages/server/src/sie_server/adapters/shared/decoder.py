@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import torch
 
-from sie_server.adapters.shared.attention import Sight
+from sie_server.adapters.shared.attention import AttentionPattern
 from sie_server.adapters.shared.checkpoint import FULL, SLIDING, Checkpoint, expect, read_kinds, read_numbers
 from sie_server.adapters.shared.linear import InPlace, gelu_tanh_, silu_
 from sie_server.adapters.shared.lora import Place
@@ -92,7 +92,7 @@ def read_shape(config: Mapping[str, Any]) -> PreNormShape:
     return read_numbers("decoder", read)
 
 
-def read_sights(config: Mapping[str, Any], shape: PreNormShape) -> list[tuple[Rope, Sight]]:
+def read_patterns(config: Mapping[str, Any], shape: PreNormShape) -> list[tuple[Rope, AttentionPattern]]:
     """For each layer, how its positions turn and what its tokens see.
 
     That is everything before them, in windowed layers only so far back. `is_causal: false` is how embedding models say
@@ -101,30 +101,30 @@ def read_sights(config: Mapping[str, Any], shape: PreNormShape) -> list[tuple[Ro
     Raises:
         LoadError: DEPENDENCY for windows that are not causal, but for Gemma's, and for rescaled positions.
     """
-    return read_numbers("decoder", lambda: (_gemma_sights if _is_gemma(config) else _sights)(config, shape))
+    return read_numbers("decoder", lambda: (_gemma_patterns if _is_gemma(config) else _patterns)(config, shape))
 
 
-def _sights(config: Mapping[str, Any], shape: PreNormShape) -> list[tuple[Rope, Sight]]:
+def _patterns(config: Mapping[str, Any], shape: PreNormShape) -> list[tuple[Rope, AttentionPattern]]:
     traits = TRAITS[config["model_type"]]
-    far = Sight(causal=bool(config.get("is_causal", traits.is_causal)))
+    far = AttentionPattern(causal=bool(config.get("is_causal", traits.is_causal)))
     rope = read_rope(config, "rope_theta", traits.theta, shape.head_width)
     mistral = config["model_type"] == "mistral"
     size = config.get("sliding_window", 4096) if mistral or config.get("use_sliding_window", False) else None
     if size is not None:
         expect(config, "is_causal", True, default=True)
-    near = far if size is None else Sight(causal=True, window=int(size) - 1)  # a token itself counts
+    near = far if size is None else AttentionPattern(causal=True, window=int(size) - 1)  # a token itself counts
     first = 0 if mistral else int(config.get("max_window_layers", 28))
     rhythm = [SLIDING if at >= first else FULL for at in range(shape.layers)]
     return [(rope, near if name == SLIDING else far) for name in read_kinds(config, rhythm)]
 
 
-def _gemma_sights(config: Mapping[str, Any], shape: PreNormShape) -> list[tuple[Rope, Sight]]:
+def _gemma_patterns(config: Mapping[str, Any], shape: PreNormShape) -> list[tuple[Rope, AttentionPattern]]:
     causal, size = not config.get("use_bidirectional_attention", False), int(config["sliding_window"])
     # Seen from the middle, a window reaches half its size to each side.
-    near = Sight(causal=True, window=size - 1) if causal else Sight(window=size // 2)
+    near = AttentionPattern(causal=True, window=size - 1) if causal else AttentionPattern(window=size // 2)
     unscaled = {**config, "rope_scaling": None}  # where it stands at the top, it is of layers that see everything
     kinds = {
-        FULL: (read_rope(config, "rope_theta", 1_000_000.0, shape.head_width, FULL), Sight(causal=causal)),
+        FULL: (read_rope(config, "rope_theta", 1_000_000.0, shape.head_width, FULL), AttentionPattern(causal=causal)),
         SLIDING: (read_rope(unscaled, "rope_local_base_freq", 10_000.0, shape.head_width, SLIDING), near),
     }
     every = int(config.get("sliding_window_pattern", 6))
@@ -167,7 +167,7 @@ def read_weights(
         key = side_by_side(get(f"{name}.k_norm.weight", head_width) + above, head_width)
         return torch.cat((query.expand(shape.heads, -1), key.expand(shape.shared_heads, -1))).to(dtype)
 
-    def layer(index: int, rope: Rope, sight: Sight) -> Layer:
+    def layer(index: int, rope: Rope, pattern: AttentionPattern) -> Layer:
         prefix = f"layers.{index}"
         names = zip(("attention_after", "inner_after"), traits.after or (), strict=False)
         after = {key: norm(f"{prefix}.{name}") for key, name in names}
@@ -182,14 +182,14 @@ def read_weights(
             gate_up=torch.cat((gate, up)).t().contiguous(),
             down=get(f"{prefix}.mlp.down_proj.weight", width, inner, dtype=dtype).t().contiguous(),
             rope=rope,
-            sight=sight,
+            pattern=pattern,
             **after,
         )
 
     return PreNormWeights(
         words=_words(get("embed_tokens.weight", dtype=dtype), config),
         embedding_norm=None,
-        layers=tuple(layer(at, *kind) for at, kind in enumerate(read_sights(config, shape))),
+        layers=tuple(layer(at, *kind) for at, kind in enumerate(read_patterns(config, shape))),
         final_norm=norm("norm"),
     )
 

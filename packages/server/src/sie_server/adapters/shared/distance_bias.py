@@ -1,17 +1,14 @@
-"""Attention whose scores depend on how far apart two tokens are: ALiBi, and the learned distances of MPNet.
+"""What is added to attention's scores by how far apart two tokens are: ALiBi, and the learned distances of MPNet.
 
 What is added to a score is told by the head and by the key's place less the query's, so one row of numbers a head holds
 all of it. Only as much of the square that it makes is in memory as a block of queries needs.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
-
-from sie_server.adapters.shared.attention import PLAIN_ATTENTION_TOKENS
-from sie_server.adapters.shared.padding import Padding, Paddings
 
 # Queries of one block: 12 heads and 8192 keys take 200 MB of float32 in it.
 BLOCK_TOKENS = 512
@@ -34,6 +31,12 @@ class Bias:
         if last <= self.square.shape[1] and keys <= self.square.shape[2]:
             return self.square[:, first:last, :keys]
         return _lines(self.rows, first, last, keys)
+
+    def blocks(self, queries: int, keys: int) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Block by block of queries, which these are and what they add."""
+        for first in range(0, queries, BLOCK_TOKENS):
+            last = min(first + BLOCK_TOKENS, queries)
+            yield slice(first, last), self.block(first, last, keys)
 
 
 def bias_of(rows: torch.Tensor, longest: int) -> Bias:
@@ -66,73 +69,3 @@ def learned(table: torch.Tensor, positions: int) -> torch.Tensor:
     steps = torch.log(far.clamp(min=near).float() / near) / math.log(MAX_DISTANCE / near) * (half - near)
     buckets = torch.where(far < near, far, (near + steps.long()).clamp(max=half - 1))
     return table[(buckets + half * (distances > 0)).to(table.device)].t().contiguous()
-
-
-class BiasedAttention:
-    """As `attention.Attend`, with a bias; with `seen`, only so many tokens of each sequence are keys."""
-
-    def __init__(self, device: str) -> None:
-        self._paddings = None if device == "cpu" else Paddings()
-
-    def __call__(
-        self,
-        queries: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        out: torch.Tensor,
-        lengths: list[int],
-        bias: Bias,
-        seen: list[int] | None = None,
-    ) -> None:
-        """See above."""
-        if self._paddings is None:
-            attend_each(queries, keys, values, out, lengths, bias, seen or lengths)
-        else:
-            attend_padded(queries, keys, values, out, self._paddings.of(lengths, out.device, seen), bias)
-
-
-def attend_each(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    out: torch.Tensor,
-    lengths: list[int],
-    bias: Bias,
-    seen: list[int],
-) -> None:
-    """One sequence after the other: no work on padding, at one call per sequence and block."""
-    parts = (torch.split_with_sizes(part, lengths, dim=1) for part in (queries, keys, values))
-    for query, key, value, target, count in zip(*parts, torch.split_with_sizes(out, lengths), seen, strict=True):
-        if len(target) <= PLAIN_ATTENTION_TOKENS:
-            added = bias.block(0, len(target), count).to(query.dtype)
-            scores = torch.baddbmm(added, query, key[:, :count].transpose(1, 2))
-            target.copy_(torch.bmm(scores.softmax(-1), value[:, :count]).transpose(0, 1))
-            continue
-        for first in range(0, len(target), BLOCK_TOKENS):
-            last = min(first + BLOCK_TOKENS, len(target))
-            added = bias.block(first, last, count)[None]
-            context = _fused(query[None, :, first:last], key[None, :, :count], value[None, :, :count], added)
-            target[first:last] = context[0].transpose(0, 1)
-
-
-def attend_padded(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    out: torch.Tensor,
-    padding: Padding,
-    bias: Bias,
-) -> None:
-    """The same over a padded copy."""
-    query, key, value = map(padding.spread, (queries, keys, values))
-    longest, hidden = query.shape[2], ~padding.visible
-    context = torch.empty_like(query)
-    for first in range(0, longest, BLOCK_TOKENS):
-        last = min(first + BLOCK_TOKENS, longest)
-        added = bias.block(first, last, longest)[None].masked_fill(hidden[:, None, None, :], -torch.inf)
-        context[:, :, first:last] = _fused(query[:, :, first:last], key, value, added)
-    out.copy_(padding.gather(context))
-
-
-def _fused(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
-    return functional.scaled_dot_product_attention(query, key, value, attn_mask=added.to(query.dtype), scale=1.0)

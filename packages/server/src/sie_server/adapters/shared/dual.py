@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.shared.attention import EVERYTHING, Sight
+from sie_server.adapters.shared.attention import FULL_ATTENTION, AttentionPattern
 from sie_server.adapters.shared.checkpoint import Checkpoint
 from sie_server.adapters.shared.patches import Patches
 from sie_server.adapters.shared.torch_use import sent
@@ -77,8 +77,8 @@ class Clip:
     def __init__(self, config: Mapping[str, Any], checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> None:
         text, vision = (DEFAULTS["clip"][part] | config.get(part, {}) for part in ("text_config", "vision_config"))
         self._end = int(text.get("eos_token_id", HIGHEST_ID))
-        self._text = _tower(checkpoint, "text_model", text, Sight(causal=True), device, dtype)
-        self._vision = _tower(checkpoint, "vision_model", vision, EVERYTHING, device, dtype)
+        self._text = _tower(checkpoint, "text_model", text, AttentionPattern(causal=True), device, dtype)
+        self._vision = _tower(checkpoint, "vision_model", vision, FULL_ATTENTION, device, dtype)
         self._words = _TextEmbeddings(checkpoint, device, dtype)
         self._patches = Patches(checkpoint, vision, dtype)
         self._own_token = checkpoint.get("vision_model.embeddings.class_embedding", dtype=dtype)
@@ -127,8 +127,8 @@ class Siglip:
 
     def __init__(self, config: Mapping[str, Any], checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> None:
         text, vision = (DEFAULTS["siglip"][part] | config.get(part, {}) for part in ("text_config", "vision_config"))
-        self._text = _tower(checkpoint, "text_model", text, EVERYTHING, device, dtype)
-        self._vision = _tower(checkpoint, "vision_model", vision, EVERYTHING, device, dtype)
+        self._text = _tower(checkpoint, "text_model", text, FULL_ATTENTION, device, dtype)
+        self._vision = _tower(checkpoint, "vision_model", vision, FULL_ATTENTION, device, dtype)
         self._words = _TextEmbeddings(checkpoint, device, dtype)
         self._patches = Patches(checkpoint, vision, dtype)
         self._text_norm = read_affine(checkpoint, "text_model.final_layer_norm", dtype)
@@ -204,7 +204,12 @@ class _AttentionPool:
 
 
 def _tower(
-    checkpoint: Checkpoint, prefix: str, config: Mapping[str, Any], sight: Sight, device: str, dtype: torch.dtype
+    checkpoint: Checkpoint,
+    prefix: str,
+    config: Mapping[str, Any],
+    pattern: AttentionPattern,
+    device: str,
+    dtype: torch.dtype,
 ) -> Tower:
     shape = read_tower_shape(config)
-    return Tower(shape, read_blocks(checkpoint, prefix, shape, dtype), sight, device)
+    return Tower(shape, read_blocks(checkpoint, prefix, shape, dtype), pattern, device)

@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError, Picture
-from sie_server.adapters.shared.attention import EVERYTHING
+from sie_server.adapters.shared.attention import FULL_ATTENTION
 from sie_server.adapters.shared.checkpoint import Checkpoint, read_numbers
 from sie_server.adapters.shared.dual import DEFAULTS
-from sie_server.adapters.shared.images import Levels, read_preprocessing
+from sie_server.adapters.shared.images import Scaling, read_preprocessing
 from sie_server.adapters.shared.patches import Patches, shifted, shuffled
 from sie_server.adapters.shared.tiles import read_tiling
 from sie_server.adapters.shared.torch_use import sent
@@ -148,11 +148,11 @@ class _Squares:
             raise LoadError(ErrorClass.UNKNOWN, message)
         self.side = pixels // patch
         self._device = device
-        self._tower = Tower(shape, read_blocks(checkpoint, "vision_model", shape, dtype), EVERYTHING, device)
+        self._tower = Tower(shape, read_blocks(checkpoint, "vision_model", shape, dtype), FULL_ATTENTION, device)
         self._patches = Patches(checkpoint, vision, dtype)
         self._norm = read_affine(checkpoint, "vision_model.post_layernorm", dtype)
 
-    def see(self, squares: Array, scaling: Levels) -> torch.Tensor:
+    def see(self, squares: Array, scaling: Scaling) -> torch.Tensor:
         """Pixels [squares, height, width, 3] of uint8 to [squares, patches, width]."""
         pixels = shifted(sent(squares, self._device), scaling)
         hidden = self._patches.of(pixels) + self._patches.positions

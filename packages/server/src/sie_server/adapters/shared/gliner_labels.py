@@ -4,37 +4,26 @@ What a label means does not depend on the text then, nor on the other labels, so
 for the same few labels again and again, and a thousand of them cost as little as one once they are known.
 """
 
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-import numpy as np
 import torch
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import UnsupportedInputError
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import Checkpoint
-from sie_server.adapters.shared.chunks import chunk_tokens, chunks
+from sie_server.adapters.shared.chunks import chunk_tokens
 from sie_server.adapters.shared.gliner_config import GlinerConfig, saved_by_an_old_version
 from sie_server.adapters.shared.gliner_heads import Linear, linear
 from sie_server.adapters.shared.pooling import pool
 from sie_server.adapters.shared.tokenize import open_tokenizer
+from sie_server.adapters.shared.vector_cache import SIZE, Key, VectorCache
 
-# Vectors kept of one model, the latest asked for: four requests of as many labels as one may have, some 10 MB.
-LABELS_KEPT: Final = 4096
 TOKENIZER: Final = "labels_tokenizer"
 _ENCODER: Final = "token_rep_layer.labels_encoder.model."
 _PROJECTION: Final = "token_rep_layer.labels_projection"
-
-
-class LabelText(NamedTuple):
-    """A label and its token ids, special tokens included."""
-
-    text: str
-    ids: Array
 
 
 class LabelVectors:
@@ -47,60 +36,35 @@ class LabelVectors:
         self._encoder = encoder
         self._positions = positions
         self._projection = projection
-        self._limit = limit
-        self._most = kept
-        self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
-        self._lock = threading.Lock()
+        self._cache = VectorCache(self._compute, limit, kept)
 
-    def read(self, labels: Sequence[str]) -> tuple[LabelText, ...]:
-        """Tokenise labels.
+    def read(self, labels: Sequence[str]) -> tuple[Key, ...]:
+        """The token ids of labels, special tokens included.
 
         Raises:
             UnsupportedInputError: one is longer than its encoder reads.
         """
-        encodings = self._tokenizer.encode_batch_fast(list(labels))
-        read = tuple(
-            LabelText(label, np.asarray(encoding.ids, np.int64))
-            for label, encoding in zip(labels, encodings, strict=True)
-        )
-        for label, ids in read:
+        read = tuple(tuple(each.ids) for each in self._tokenizer.encode_batch_fast(list(labels)))
+        for label, ids in zip(labels, read, strict=True):
             if len(ids) > self._positions:
                 raise UnsupportedInputError(
                     f"the label '{label[:100]}' has {len(ids)} tokens, the model reads {self._positions} of a label"
                 )
         return read
 
-    def unknown_tokens(self, labels: Iterable[LabelText]) -> int:
+    def unknown_tokens(self, labels: Iterable[Key]) -> int:
         """How many tokens the encoder would read of these labels now: those of labels that are not kept."""
-        with self._lock:
-            return sum(len(ids) for text, ids in labels if text not in self._kept)
+        return self._cache.missing_tokens(labels)
 
     @torch.inference_mode()
-    def of(self, labels: Sequence[LabelText]) -> torch.Tensor:
-        """Float32 vectors [labels, width]; labels that are not kept are computed in pieces of bounded size."""
-        found = self._recall(labels)
-        missing = list({each.text: each for each in labels if each.text not in found}.values())
-        for places in chunks([len(each.ids) for each in missing], self._limit):
-            hidden, lengths = self._encoder.encode([missing[at].ids for at in places])
-            vectors = pool(hidden.float(), lengths, "mean")
-            vectors = vectors if self._projection is None else self._projection(vectors)
-            # A row of its own each: a view would keep the vectors of all its neighbours alive.
-            found |= {missing[at].text: row.clone() for at, row in zip(places, vectors, strict=True)}
-        self._keep({each.text: found[each.text] for each in missing})
-        return torch.stack([found[each.text] for each in labels])
+    def of(self, labels: Sequence[Key]) -> torch.Tensor:
+        """Float32 vectors [labels, width]."""
+        return self._cache.of(labels)
 
-    def _recall(self, labels: Sequence[LabelText]) -> dict[str, torch.Tensor]:
-        with self._lock:
-            found = {each.text: self._kept[each.text] for each in labels if each.text in self._kept}
-            for text in found:
-                self._kept.move_to_end(text)
-            return found
-
-    def _keep(self, vectors: Mapping[str, torch.Tensor]) -> None:
-        with self._lock:
-            self._kept.update(vectors)
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
+    def _compute(self, labels: Sequence[Array]) -> torch.Tensor:
+        hidden, lengths = self._encoder.encode(labels)
+        vectors = pool(hidden.float(), lengths, "mean")
+        return vectors if self._projection is None else self._projection(vectors)
 
 
 def read_label_vectors(
@@ -109,7 +73,7 @@ def read_label_vectors(
     config: GlinerConfig,
     device: str,
     dtype: torch.dtype,
-    kept: int = LABELS_KEPT,
+    kept: int = SIZE,
 ) -> LabelVectors | None:
     """The second encoder of a model that has one.
 

@@ -24,12 +24,17 @@ class Held(Generic[T]):
     def __init__(self) -> None:
         self._parts: T | None = None
         self._threads = threading.local()
-        self.pads = False
+        self.device = "cpu"
+
+    @property
+    def pads(self) -> bool:
+        """Accelerators pad inside attention."""
+        return self.device != "cpu"
 
     def fill(self, parts: T, device: str) -> None:
-        """Keep the parts of a model; accelerators pad inside attention."""
+        """Keep the parts of a model that is on this device."""
         self._parts = parts
-        self.pads = device != "cpu"
+        self.device = device
 
     def parts(self) -> T:
         """The parts."""

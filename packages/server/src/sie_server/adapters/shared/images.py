@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -55,9 +55,14 @@ class Preprocessing:
         Raises:
             UnreadableImageError: as `read_image`, and when it is too long and narrow.
         """
-        return _pixels(picture, self._fitted)
+        return _pixels(picture, self.fitted)
 
-    def _fitted(self, image: Image.Image) -> Image.Image:
+    def fitted(self, image: Image.Image) -> Image.Image:
+        """The image as the model reads it.
+
+        Raises:
+            UnreadableImageError: it is too long and narrow.
+        """
         height, width = self.size
         if not self.crop:
             return image.resize((width, height), self.resample)
@@ -68,22 +73,6 @@ class Preprocessing:
         resized = image.resize((across, down), self.resample)
         left, top = (across - width) // 2, (down - height) // 2
         return resized.crop((left, top, left + width, top + height))
-
-
-class Levels(Protocol):
-    """What is done to the numbers of pixels, by a preprocessor of any kind."""
-
-    @property
-    def rescale(self) -> float:
-        """The factor of every number."""
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Of each colour, after that."""
-
-    @property
-    def deviation(self) -> tuple[float, ...]:
-        """The same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import torch
 
-from sie_server.adapters.shared.attention import EVERYTHING, Sight
+from sie_server.adapters.shared.attention import FULL_ATTENTION, AttentionPattern
 from sie_server.adapters.shared.checkpoint import FULL, SLIDING, Checkpoint, expect, read_kinds, read_numbers
 from sie_server.adapters.shared.linear import gelu_
 from sie_server.adapters.shared.lora import Place
@@ -44,14 +44,14 @@ def read_shape(config: Mapping[str, Any]) -> PreNormShape:
     return read_numbers("ModernBERT", read)
 
 
-def read_sights(config: Mapping[str, Any], shape: PreNormShape) -> list[tuple[Rope, Sight]]:
+def read_patterns(config: Mapping[str, Any], shape: PreNormShape) -> list[tuple[Rope, AttentionPattern]]:
     """For each layer, how its positions turn and what its tokens see."""
 
-    def read() -> list[tuple[Rope, Sight]]:
+    def read() -> list[tuple[Rope, AttentionPattern]]:
         window, width = int(config.get("local_attention", 128)) // 2, shape.head_width
         kinds = {
-            FULL: (read_rope(config, "global_rope_theta", 160_000.0, width, FULL), EVERYTHING),
-            SLIDING: (read_rope(config, "local_rope_theta", 10_000.0, width, SLIDING), Sight(window=window)),
+            FULL: (read_rope(config, "global_rope_theta", 160_000.0, width, FULL), FULL_ATTENTION),
+            SLIDING: (read_rope(config, "local_rope_theta", 10_000.0, width, SLIDING), AttentionPattern(window=window)),
         }
         every = int(config.get("global_attn_every_n_layers", 3))
         rhythm = [SLIDING if at % every else FULL for at in range(shape.layers)]
@@ -83,7 +83,7 @@ def read_weights(
         parts = (side_by_side(query, shape.head_width) * query_scale, side_by_side(key, shape.head_width), value)
         return torch.cat(parts).t().contiguous().to(dtype)
 
-    def layer(index: int, rope: Rope, sight: Sight) -> Layer:
+    def layer(index: int, rope: Rope, pattern: AttentionPattern) -> Layer:
         prefix = f"layers.{index}"
         return Layer(
             attention_norm=norm(f"{prefix}.attn_norm") if index else None,  # the embeddings are normalised already
@@ -95,13 +95,13 @@ def read_weights(
             gate_up=matrix(f"{prefix}.mlp.Wi", 2 * inner, width),
             down=matrix(f"{prefix}.mlp.Wo", width, inner),
             rope=rope,
-            sight=sight,
+            pattern=pattern,
         )
 
     return PreNormWeights(
         words=get("embeddings.tok_embeddings.weight", dtype=dtype),
         embedding_norm=norm("embeddings.norm"),
-        layers=tuple(layer(at, *kind) for at, kind in enumerate(read_sights(config, shape))),
+        layers=tuple(layer(at, *kind) for at, kind in enumerate(read_patterns(config, shape))),
         final_norm=norm("final_norm"),
     )
 

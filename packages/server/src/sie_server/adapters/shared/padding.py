@@ -20,7 +20,7 @@ class Padding:
     """
 
     lengths: list[int]
-    seen: list[int] | None
+    key_lengths: list[int] | None
     real: torch.Tensor
     visible: torch.Tensor
     places: torch.Tensor
@@ -43,18 +43,23 @@ class Paddings:
     def __init__(self) -> None:
         self._last: Padding | None = None  # replaced as a whole: a thread that sees another's makes its own
 
-    def of(self, lengths: list[int], device: torch.device, seen: list[int] | None = None) -> Padding:
-        """For sequences of these lengths; with `seen`, only so many tokens of each are looked at.
+    def of(self, lengths: list[int], device: torch.device, key_lengths: list[int] | None = None) -> Padding:
+        """For sequences of these lengths; with `key_lengths`, only so many tokens of each are looked at.
 
         Layers of one batch give the same lists, by which it is known again.
         """
         last = self._last
-        if last is not None and last.lengths is lengths and last.seen is seen and last.real.device == device:
+        if (
+            last is not None
+            and last.lengths is lengths
+            and last.key_lengths is key_lengths
+            and last.real.device == device
+        ):
             return last
         columns = np.arange(max(lengths))
         real = columns < np.array(lengths)[:, None]
         places = sent(np.flatnonzero(real), device)
         on_device = sent(real, device)
-        visible = on_device if seen is None else sent(columns < np.array(seen)[:, None], device)
-        self._last = Padding(lengths, seen, on_device, visible, places)
+        visible = on_device if key_lengths is None else sent(columns < np.array(key_lengths)[:, None], device)
+        self._last = Padding(lengths, key_lengths, on_device, visible, places)
         return self._last

@@ -9,10 +9,10 @@ from torch.nn import functional
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.shared.checkpoint import Checkpoint
-from sie_server.adapters.shared.images import Levels
+from sie_server.adapters.shared.images import Scaling
 
 
-def shifted(pixels: torch.Tensor, how: Levels) -> torch.Tensor:
+def shifted(pixels: torch.Tensor, how: Scaling) -> torch.Tensor:
     """[..., height, width, 3] of uint8 to [..., 3, height, width] of float32 as the model saw them in training."""
     mean, deviation = (torch.tensor(each, device=pixels.device) for each in (how.mean, how.deviation))
     return ((pixels.float() * how.rescale - mean) / deviation).movedim(-1, -3)

@@ -12,12 +12,11 @@ import torch
 from torch.nn import functional
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.shared.attention import Sight, attend_on
+from sie_server.adapters.shared.attention import Attention, AttentionPattern
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
-from sie_server.adapters.shared.expansion import SeenAttention
 from sie_server.adapters.shared.linear import InPlace
 from sie_server.adapters.shared.lora import Add, Lora, Mixture, Targets, adding, mix
-from sie_server.adapters.shared.rope import Rope, turn, turns
+from sie_server.adapters.shared.rope import Rope, rotate, rotations
 from sie_server.adapters.shared.varlen import Packed, pack
 
 # Scales a batch [tokens, width] by its own size and by a weight [width] or None: (batch, weight, epsilon)
@@ -40,7 +39,7 @@ class PreNormShape:
     activate: InPlace
 
     @property
-    def turned_heads(self) -> int:
+    def rotated_heads(self) -> int:
         """Heads of queries and of keys."""
         return self.heads + self.shared_heads
 
@@ -63,7 +62,7 @@ class Layer:
     gate_up: torch.Tensor
     down: torch.Tensor
     rope: Rope
-    sight: Sight
+    pattern: AttentionPattern
     attention_after: torch.Tensor | None = None
     inner_after: torch.Tensor | None = None
 
@@ -81,7 +80,7 @@ class PreNormWeights:
 @dataclass(frozen=True, slots=True)
 class _Batch:
     packed: Packed
-    turns: dict[Rope, torch.Tensor]
+    rotations: dict[Rope, torch.Tensor]
     buffers: Buffers
     loras: Mixture | None
 
@@ -97,10 +96,10 @@ class PackedPreNorm:
         self._weights = weights
         self._device = device
         self._ropes = {layer.rope for layer in weights.layers}
-        self._attend, self._attend_seen = attend_on(device), SeenAttention(device)
+        self._attend = Attention(device)
         self._buffers = ThreadBuffers(
             device,
-            qkv=(shape.turned_heads + shape.shared_heads) * shape.head_width,
+            qkv=(shape.rotated_heads + shape.shared_heads) * shape.head_width,
             context=shape.heads * shape.head_width,
             inner=2 * shape.inner,
         )
@@ -112,17 +111,17 @@ class PackedPreNorm:
         *,
         first_only: bool = False,
         types: Sequence[Array] | None = None,
-        seen: list[int] | None = None,
+        key_lengths: list[int] | None = None,
         loras: Sequence[Lora | None] | None = None,
     ) -> tuple[torch.Tensor, list[int]]:
         """Normalised hidden states of the last block for int64 token id arrays; there are no token types.
 
-        With `seen` tokens look at so many of their sequence only; `loras` are those of the sequences.
+        With `key_lengths` tokens look at so many of their sequence only; `loras` are those of the sequences.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
         assert types is None, "an encoder without token types gets none"  # noqa: S101 - a bug of the caller
-        packed = pack(sequences, self._device, seen)
+        packed = pack(sequences, self._device, key_lengths)
         return self.encode_states(self.embed(packed.ids), packed, first_only=first_only, loras=loras)
 
     @property
@@ -146,14 +145,14 @@ class PackedPreNorm:
     ) -> tuple[torch.Tensor, list[int]]:
         """`encode` for who has changed what goes in: `hidden` is of `embed`, and is written over.
 
-        Positions of `packed` may have several axes, see `rope.turns`; its ids are not read.
+        Positions of `packed` may have several axes, see `rope.rotations`; its ids are not read.
         """
         weights = self._weights
         if weights.embedding_norm is not None:
             hidden = self._norm(hidden, weights.embedding_norm)
         batch = _Batch(
             packed,
-            {rope: turns(packed.positions, rope, self._shape.head_width) for rope in self._ropes},
+            {rope: rotations(packed.positions, rope, self._shape.head_width) for rope in self._ropes},
             self._buffers.of(len(hidden), hidden.dtype),
             mix(loras, packed.lengths, self._device),
         )
@@ -179,18 +178,17 @@ class PackedPreNorm:
         if batch.loras is not None:
             batch.loras.add(at, "qkv", normed, qkv)
         heads = qkv.view(tokens, -1, shape.head_width)
-        turned, values = heads[:, : shape.turned_heads], heads[:, shape.turned_heads :]
+        turned, values = heads[:, : shape.rotated_heads], heads[:, shape.rotated_heads :]
         if layer.head_norm is not None:
             turned = shape.normalize(turned, None, shape.norm_eps).mul_(layer.head_norm)
-        turn(turned, batch.turns[layer.rope])
+        rotate(turned, batch.rotations[layer.rope])
         turned, values = turned.transpose(0, 1), values.transpose(0, 1)
         context = batch.buffers.context[:tokens]
         out = context.view(tokens, shape.heads, shape.head_width)
         queries, keys = turned[: shape.heads], turned[shape.heads :]
-        if batch.packed.seen is None:
-            self._attend(queries, keys, values, out, batch.packed.lengths, layer.sight)
-        else:
-            self._attend_seen(queries, keys, values, out, batch.packed.lengths, batch.packed.seen, layer.sight)
+        self._attend(
+            (queries, keys, values), out, batch.packed.lengths, layer.pattern, key_lengths=batch.packed.key_lengths
+        )
         return context
 
     def _rest(

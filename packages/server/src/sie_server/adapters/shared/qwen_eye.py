@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import Picture
-from sie_server.adapters.shared.attention import EVERYTHING
+from sie_server.adapters.shared.attention import FULL_ATTENTION
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
 from sie_server.adapters.shared.images import read_free_shape
 from sie_server.adapters.shared.patches import blocks_of, places_of, shifted, windows_of
-from sie_server.adapters.shared.rope import Rope, side_by_side, turns
+from sie_server.adapters.shared.rope import Rope, rotations, side_by_side
 from sie_server.adapters.shared.torch_use import sent
 from sie_server.adapters.shared.tower import (
     Affine,
@@ -124,7 +124,7 @@ class QwenEye:
         self._rope = Rope(read_numbers("vision model", lambda: float(turned.get("rope_theta", 10_000.0))))
         self._window, far = _read_windows(release, vision, shape, self._step)
         blocks = tuple(_read_block(checkpoint, at, shape, dtype, is_near=at not in far) for at in range(shape.layers))
-        self._tower = Tower(shape, blocks, EVERYTHING, device)
+        self._tower = Tower(shape, blocks, FULL_ATTENTION, device)
         # A still image is shown twice, as two moments; what both see of it adds up.
         moments = checkpoint.get("visual.patch_embed.proj.weight", shape.width, 3, 2, self._patch, self._patch)
         self._project = moments.sum(2).flatten(1).to(dtype)
@@ -143,7 +143,7 @@ class QwenEye:
         squares = [blocks_of(each.contiguous(), self._patch, self._merged) for each in scaled]
         sizes = [(each.shape[-2] // self._patch, each.shape[-1] // self._patch) for each in scaled]
         places = torch.cat([places_of(*size, self._merged, self._device) for size in sizes])
-        by = torch.cat([turns(axis, self._rope, self._axis_width) for axis in places.unbind(1)], dim=1)
+        by = torch.cat([rotations(axis, self._rope, self._axis_width) for axis in places.unbind(1)], dim=1)
         hidden = functional.linear(torch.cat(squares).to(self._dtype), self._project)
         lengths = [len(each) for each in squares]
         if self._window is None:

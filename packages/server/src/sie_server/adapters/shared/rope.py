@@ -99,8 +99,8 @@ def side_by_side(rows: torch.Tensor, head_width: int) -> torch.Tensor:
     return halves.transpose(1, 2).reshape(rows.shape)
 
 
-def turns(positions: torch.Tensor, rope: Rope, head_width: int) -> torch.Tensor:
-    """The turn of each pair at each position: complex [tokens, head width / 2].
+def rotations(positions: torch.Tensor, rope: Rope, head_width: int) -> torch.Tensor:
+    """The rotation of each pair at each position: complex [tokens, head width / 2].
 
     `positions` are [tokens], or with the sections of a rope [tokens, axes].
     """
@@ -123,8 +123,8 @@ def _slowed(speeds: torch.Tensor, bands: Bands | None) -> torch.Tensor:
     return speeds * (kept + (1 - kept) / bands.factor)
 
 
-def turn(heads: torch.Tensor, by: torch.Tensor) -> None:
-    """Turn [tokens, heads, head width], pairs side by side, in place. `by` is of `turns`."""
+def rotate(heads: torch.Tensor, by: torch.Tensor) -> None:
+    """Rotate [tokens, heads, head width], pairs side by side, in place. `by` is of `rotations`."""
     wide = heads.float()  # the tensor itself when it is float32
     pairs = torch.view_as_complex(wide.view(*heads.shape[:2], -1, 2))
     pairs.mul_(by[:, None])

@@ -10,9 +10,15 @@ from PIL import Image
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import Picture
-from sie_server.adapters.shared.checkpoint import expect, read_numbers
-from sie_server.adapters.shared.images import read_image, too_narrow
-from sie_server.adapters.shared.weights import read_json
+from sie_server.adapters.shared.checkpoint import read_numbers
+from sie_server.adapters.shared.images import (
+    Scaling,
+    read_config,
+    read_image,
+    read_resampling,
+    read_scaling,
+    too_narrow,
+)
 
 LEAST_SIDE: Final = 32  # pixels after resizing: one place of the coarsest map that detectors look at
 
@@ -27,15 +33,13 @@ class Scaled:
 
 
 @dataclass(frozen=True, slots=True)
-class Scaling:
+class Resizing:
     """The shorter side becomes `shortest` pixels long, or fewer where the longer one would exceed `longest`."""
 
     shortest: int
     longest: int
     resample: Image.Resampling
-    rescale: float
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    scaling: Scaling
 
     def read(self, picture: Picture) -> Scaled:
         """The resized pixels.
@@ -57,29 +61,25 @@ def scaled_size(width: int, height: int, shortest: int, longest: int) -> tuple[i
     return (short, long) if width < height else (long, short)
 
 
-def read_scaling(folder: Path) -> Scaling:
+def read_resizing(folder: Path) -> Resizing:
     """From `preprocessor_config.json`.
 
     Raises:
         LoadError: it is missing, incomplete, or asks for steps that are not done here.
     """
-    config = read_json(folder / "preprocessor_config.json")
-    for step in ("do_resize", "do_rescale", "do_normalize"):
-        expect(config, step, True, default=True)
+    config = read_config(folder)
     return read_numbers(
         "detector's preprocessor",
-        lambda: Scaling(
+        lambda: Resizing(
             shortest=int(config["size"]["shortest_edge"]),
             longest=int(config["size"]["longest_edge"]),
-            resample=Image.Resampling(int(config.get("resample", Image.Resampling.BILINEAR))),
-            rescale=float(config.get("rescale_factor", 1 / 255)),
-            mean=tuple(map(float, config["image_mean"])),
-            deviation=tuple(map(float, config["image_std"])),
+            resample=read_resampling(config, Image.Resampling.BILINEAR),
+            scaling=read_scaling(config),
         ),
     )
 
 
-def _scaled(image: Image.Image, how: Scaling) -> Scaled:
+def _scaled(image: Image.Image, how: Resizing) -> Scaled:
     width, height = image.size
     size = scaled_size(width, height, how.shortest, how.longest)
     if min(size) < LEAST_SIDE:

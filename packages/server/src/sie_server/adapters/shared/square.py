@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from PIL import Image
@@ -18,8 +18,7 @@ from PIL import Image
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import Picture
 from sie_server.adapters.shared.checkpoint import expect, read_numbers
-from sie_server.adapters.shared.images import read_image, read_sides, too_narrow
-from sie_server.adapters.shared.weights import read_json
+from sie_server.adapters.shared.images import Scaling, read_config, read_image, read_scaling, read_sides, too_narrow
 
 MAX_SIDE: Final = 65_535  # pixels; as long as a JPEG can be. The weights of one axis take memory in proportion
 BLUR_ENDS: Final = 4.0  # standard deviations, as scipy cuts it
@@ -47,9 +46,7 @@ class Squaring:
     """How an image becomes a square of `size` (height, width), its numbers as the model saw them in training."""
 
     size: tuple[int, int]
-    rescale: float
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    scaling: Scaling
 
     def read(self, picture: Picture) -> Squared:
         """The pixels of the picture itself.
@@ -70,8 +67,9 @@ class Squaring:
 
     def shifted(self, pixels: Array) -> Array:
         """Float32 [3, rows, columns] from 0 to 255 to what the model reads."""
-        mean, deviation = (np.array(each, np.float32)[:, None, None] for each in (self.mean, self.deviation))
-        return np.asarray((pixels * np.float32(self.rescale) - mean) / deviation)
+        how = self.scaling
+        mean, deviation = (np.array(each, np.float32)[:, None, None] for each in (how.mean, how.deviation))
+        return np.asarray((pixels * np.float32(how.rescale) - mean) / deviation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +107,9 @@ def read_squaring(folder: Path) -> Squaring:
     Raises:
         LoadError: it is missing, incomplete, or asks for steps that are not done here.
     """
-    config = read_json(folder / "preprocessor_config.json")
-    for step in ("do_pad", "do_resize", "do_rescale", "do_normalize"):
-        expect(config, step, True, default=True)
-
-    def read() -> Squaring:
-        numbers: dict[str, Any] = {"rescale_factor": 1 / 255, **config}
-        return Squaring(
-            size=read_sides(config["size"]),
-            rescale=float(numbers["rescale_factor"]),
-            mean=tuple(map(float, config["image_mean"])),
-            deviation=tuple(map(float, config["image_std"])),
-        )
-
-    return read_numbers("detector's preprocessor", read)
+    config = read_config(folder)
+    expect(config, "do_pad", True, default=True)
+    return read_numbers("detector's preprocessor", lambda: Squaring(read_sides(config["size"]), read_scaling(config)))
 
 
 def _squared(image: Image.Image, how: Squaring) -> Squared:

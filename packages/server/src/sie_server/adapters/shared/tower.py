@@ -15,9 +15,9 @@ from typing import Any, Final, Protocol
 import torch
 from torch.nn import functional
 
-from sie_server.adapters.shared.attention import Sight, attend_on
+from sie_server.adapters.shared.attention import Attention, AttentionPattern
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
-from sie_server.adapters.shared.rope import turn
+from sie_server.adapters.shared.rope import rotate
 
 
 def _quick_gelu(inner: torch.Tensor) -> torch.Tensor:
@@ -101,11 +101,11 @@ class TowerShape:
 class Tower:
     """The blocks, without embeddings and without the norm at the end."""
 
-    def __init__(self, shape: TowerShape, blocks: tuple[Block, ...], sight: Sight, device: str) -> None:
+    def __init__(self, shape: TowerShape, blocks: tuple[Block, ...], pattern: AttentionPattern, device: str) -> None:
         self.shape = shape
         self._blocks = blocks
-        self._sight = sight
-        self._attend = attend_on(device)
+        self._pattern = pattern
+        self._attend = Attention(device)
         self._activate = ACTIVATIONS[shape.activation]
 
     def run(
@@ -117,7 +117,7 @@ class Tower:
     ) -> torch.Tensor:
         """[tokens, width] to the same, changed in place; `lengths` are those of the sequences in it.
 
-        With `by` [tokens, head width / 2] queries and keys are turned, see `rope.turn`. `windows` are the lengths of
+        With `by` [tokens, head width / 2] queries and keys are turned, see `rope.rotate`. `windows` are the lengths of
         the pieces within which the tokens of near blocks see each other; None: the sequences.
         """
         shape = self.shape
@@ -125,12 +125,12 @@ class Tower:
             qkv = block.qkv.linear(block.attention_norm.norm(hidden, shape.norm_eps))
             by_head = qkv.view(len(hidden), 3, shape.heads, -1)
             if by is not None:
-                turn(by_head[:, :2].flatten(1, 2), by)
+                rotate(by_head[:, :2].flatten(1, 2), by)
             heads = by_head.permute(1, 2, 0, 3)
             context = torch.empty_like(hidden)
             out = context.view(len(hidden), shape.heads, -1)
             pieces = windows if block.is_near and windows is not None else lengths
-            self._attend(heads[0], heads[1], heads[2], out, pieces, self._sight)
+            self._attend(heads.unbind(), out, pieces, self._pattern)
             hidden.add_(block.out.bias).addmm_(context, block.out.weight)
             inner = self._inner(block.up.linear(block.inner_norm.norm(hidden, shape.norm_eps)))
             hidden.add_(block.down.bias).addmm_(inner, block.down.weight)

@@ -13,14 +13,13 @@ import torch
 from torch.nn import functional
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.shared.attention import EVERYTHING, attend_on
+from sie_server.adapters.shared.attention import Attention
 from sie_server.adapters.shared.bert_weights import BertShape, BertWeights, Layer, Norm
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
-from sie_server.adapters.shared.distance_bias import Bias, BiasedAttention, bias_of
-from sie_server.adapters.shared.expansion import SeenAttention
+from sie_server.adapters.shared.distance_bias import Bias, bias_of
 from sie_server.adapters.shared.linear import gelu_
 from sie_server.adapters.shared.lora import Add, Lora, Mixture, Targets, adding, mix
-from sie_server.adapters.shared.rope import turn, turns
+from sie_server.adapters.shared.rope import rotate, rotations
 from sie_server.adapters.shared.torch_use import sent
 
 
@@ -28,32 +27,32 @@ from sie_server.adapters.shared.torch_use import sent
 class Packed:
     """Token ids of all sequences, one after the other, and the position of each token in its sequence.
 
-    `seen`: how many tokens of each sequence the others look at; None: all.
+    `key_lengths`: how many tokens of each sequence the others look at; None: all.
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
     starts: torch.Tensor
     lengths: list[int]
-    seen: list[int] | None = None
+    key_lengths: list[int] | None = None
 
 
-def pack(sequences: Sequence[Array], device: str, seen: list[int] | None = None) -> Packed:
+def pack(sequences: Sequence[Array], device: str, key_lengths: list[int] | None = None) -> Packed:
     """Lay int64 token id arrays out one after the other."""
     lengths = np.array([len(each) for each in sequences])
-    if seen == lengths.tolist():
-        seen = None  # where everything is seen, the plain way is the faster one
+    if key_lengths == lengths.tolist():
+        key_lengths = None  # where everything is seen, the plain way is the faster one
     starts = np.cumsum(lengths) - lengths
     positions = np.arange(lengths.sum()) - np.repeat(starts, lengths)
     ids, places = sent(np.concatenate(sequences), device), (sent(positions, device), sent(starts, device))
-    return Packed(ids, *places, lengths.tolist(), seen)
+    return Packed(ids, *places, lengths.tolist(), key_lengths)
 
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
     packed: Packed
     buffers: Buffers
-    turns: torch.Tensor | None
+    rotations: torch.Tensor | None
     bias: Bias | None
     loras: Mixture | None
 
@@ -66,8 +65,7 @@ class PackedBert:
         self._shape = shape
         self._weights = weights
         self._device = device
-        self._attend = attend_on(device)
-        self._attend_biased, self._attend_seen = BiasedAttention(device), SeenAttention(device)
+        self._attend = Attention(device)
         inner = shape.inner if shape.gate is None else 2 * shape.inner
         self._buffers = ThreadBuffers(device, qkv=3 * shape.width, context=shape.width, inner=inner)
 
@@ -78,17 +76,17 @@ class PackedBert:
         *,
         first_only: bool = False,
         types: Sequence[Array] | None = None,
-        seen: list[int] | None = None,
+        key_lengths: list[int] | None = None,
         loras: Sequence[Lora | None] | None = None,
     ) -> tuple[torch.Tensor, list[int]]:
         """Hidden states of the last block for int64 token id arrays.
 
-        Without `types` every token is of type 0; with `seen` tokens look at so many of their sequence only; `loras` are
-        those of the sequences.
+        Without `types` every token is of type 0; with `key_lengths` tokens look at so many of their sequence only;
+        `loras` are those of the sequences.
 
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
-        packed, shape, weights = pack(sequences, self._device, seen), self._shape, self._weights
+        packed, shape, weights = pack(sequences, self._device, key_lengths), self._shape, self._weights
         hidden = functional.embedding(packed.ids, weights.words)
         if weights.positions is not None:
             hidden.add_(functional.embedding(packed.positions, weights.positions))
@@ -100,7 +98,7 @@ class PackedBert:
             mixed.look_up("words", packed.ids, hidden)
             mixed.look_up("types", torch.zeros_like(packed.ids) if kinds is None else kinds, hidden)
         hidden = normalize(hidden, weights.norm, shape.norm_eps)
-        by = None if shape.rope is None else turns(packed.positions, shape.rope, shape.head_width)
+        by = None if shape.rope is None else rotations(packed.positions, shape.rope, shape.head_width)
         bias = None if weights.distances is None else bias_of(weights.distances, max(packed.lengths))
         batch = _Batch(packed, self._buffers.of(len(hidden), hidden.dtype), by, bias, mixed)
         last = len(weights.layers) - 1
@@ -126,17 +124,12 @@ class PackedBert:
             for part, norm in zip(qkv.chunk(3, dim=1), layer.extra_norms[:2], strict=False):
                 part.copy_(normalize(part, norm, shape.norm_eps))
         by_head = qkv.view(tokens, 3, shape.heads, shape.head_width)
-        if batch.turns is not None:
-            turn(by_head[:, :2].flatten(1, 2), batch.turns)
+        if batch.rotations is not None:
+            rotate(by_head[:, :2].flatten(1, 2), batch.rotations)
         heads = by_head.permute(1, 2, 0, 3)
         context = batch.buffers.context[:tokens]
         out = context.view(tokens, shape.heads, shape.head_width)
-        if batch.bias is not None:
-            self._attend_biased(heads[0], heads[1], heads[2], out, packed.lengths, batch.bias, packed.seen)
-        elif packed.seen is None:
-            self._attend(heads[0], heads[1], heads[2], out, packed.lengths, EVERYTHING)
-        else:
-            self._attend_seen(heads[0], heads[1], heads[2], out, packed.lengths, packed.seen, EVERYTHING)
+        self._attend(heads.unbind(), out, packed.lengths, key_lengths=packed.key_lengths, bias=batch.bias)
         return context
 
 

@@ -14,7 +14,7 @@ from sie_router.data.upstream import Upstream
 logger = logging.getLogger(__name__)
 
 
-class Silence:
+class StaleWorkers:
     """Looks at the workers that have connections. `clock` is monotonic time in seconds.
 
     Nobody listens to a worker that discovery has dropped, so it counts as silent from then on. It may be finishing what

@@ -1,7 +1,7 @@
 import pytest
 
 from router_builders import L4, fleet, seen, url
-from sie_router.control.strangers import Strangers
+from sie_router.control.unconfigured import UnconfiguredWorkers
 from sie_router.core.events import Event, WorkerGone, apply
 from sie_router.core.fleet import Fleet
 
@@ -11,13 +11,13 @@ class Watched:
 
     def __init__(self, state: Fleet) -> None:
         self.fleet = state
-        self.strangers = Strangers(lambda: self.fleet)
+        self.unconfigured = UnconfiguredWorkers(lambda: self.fleet)
 
     def after(self, *events: Event) -> None:
         for event in events:
             self.fleet = apply(self.fleet, event, 0.0)
-            self.strangers.look()
-            self.strangers.look()
+            self.unconfigured.look()
+            self.unconfigured.look()
 
 
 def test_a_worker_of_no_configured_group_is_named_once_with_what_to_set(caplog: pytest.LogCaptureFixture) -> None:
@@ -37,6 +37,6 @@ def test_a_worker_of_no_configured_group_is_named_once_with_what_to_set(caplog: 
     assert len(caplog.messages) == 3, "another one"
 
 
-def test_without_configured_groups_nobody_is_a_stranger(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_configured_groups_nobody_is_named(caplog: pytest.LogCaptureFixture) -> None:
     Watched(fleet(groups=[])).after(seen("w", profile=""))
     assert not caplog.messages

@@ -8,7 +8,7 @@ from sie_router.core.fleet import OTHER, Fleet, Worker
 logger = logging.getLogger(__name__)
 
 
-class Strangers:
+class UnconfiguredWorkers:
     """Warns once of each worker, and again when it says something else."""
 
     def __init__(self, snapshot: Callable[[], Fleet]) -> None:
@@ -18,9 +18,9 @@ class Strangers:
     def look(self) -> None:
         """Look at the workers that serve now."""
         fleet = self._snapshot()
-        strange = {_key(worker): worker for worker in fleet.workers.values() if _is_strange(worker)}
-        for key in strange.keys() - self._told if fleet.configured else ():
-            worker = strange[key]
+        found = {_key(worker): worker for worker in fleet.workers.values() if _is_unconfigured(worker)}
+        for key in found.keys() - self._told if fleet.configured else ():
+            worker = found[key]
             groups = ", ".join(f"{group.profile}:{group.bundle}" for group in fleet.configured)
             logger.warning(
                 "worker '%s' (%s) says that its machine profile is '%s' and its bundle '%s', which is no configured "
@@ -33,10 +33,10 @@ class Strangers:
                 groups,
             )
         gone = {key for key in self._told if key[0] not in fleet.workers}
-        self._told = frozenset((self._told - gone) | strange.keys())
+        self._told = frozenset((self._told - gone) | found.keys())
 
 
-def _is_strange(worker: Worker) -> bool:
+def _is_unconfigured(worker: Worker) -> bool:
     return worker.is_healthy and worker.group == OTHER
 
 

@@ -12,21 +12,21 @@ from sie_router.data.deadline import Deadline
 logger = logging.getLogger(__name__)
 
 
-class Unread:
+class SlowClient:
     """Watches what a client has yet to take; breaks the connection once that has not become less for `pause_s`."""
 
-    __slots__ = ("_deadline", "_left_bytes", "_pause_s", "_transport")
+    __slots__ = ("_deadline", "_pause_s", "_transport", "_unsent_bytes")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, pause_s: float) -> None:
         self._deadline = Deadline(loop, self._look)
-        self._left_bytes = 0
+        self._unsent_bytes = 0
         self._pause_s = pause_s
         self._transport = transport
 
     def begin(self) -> None:
         """The client has more to take than it should."""
         if self._transport.get_write_buffer_size():
-            self._left_bytes = left_bytes(self._transport)
+            self._unsent_bytes = unsent_bytes(self._transport)
             self._deadline.set(self._pause_s)
 
     def end(self) -> None:
@@ -39,14 +39,14 @@ class Unread:
         self._deadline.close()
 
     def _look(self) -> None:
-        if left_bytes(self._transport) < self._left_bytes:
+        if unsent_bytes(self._transport) < self._unsent_bytes:
             self.begin()
         else:
             logger.warning("a client took nothing of its answer for %g s: gave it up", self._pause_s)
             self._transport.abort()
 
 
-def left_bytes(transport: asyncio.WriteTransport) -> int:
+def unsent_bytes(transport: asyncio.WriteTransport) -> int:
     """What was written and has not reached the client.
 
     The system takes no more from us until a third of its own buffer, megabytes, is free: our buffer alone would not

@@ -19,10 +19,10 @@ FILLINGS, PADDINGS = ("[MASK]", "<mask>"), ("[PAD]", "<pad>")
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One text: its ids, how many of them are seen by others, and which of their vectors are wanted; both [tokens]."""
+    """One text: its ids, how many of them others attend to, and which of their vectors are wanted; both [tokens]."""
 
     ids: Array
-    seen: int
+    key_length: int
     kept: Array
 
 
@@ -46,11 +46,11 @@ class Side:
 
     def _one(self, text: Prepared) -> Prepared:
         ids = np.insert(text.payload, 1, self.marker)
-        seen = len(ids)
+        key_length = len(ids)
         if self.fill is not None:
-            ids = np.concatenate([ids, np.full(self.length - seen, self.fill, ids.dtype)])
-        seen = len(ids) if self.sees_filling else seen
-        return Prepared(len(ids), text.truncated, Tokens(ids, seen, ~np.isin(ids, self.skipped)))
+            ids = np.concatenate([ids, np.full(self.length - key_length, self.fill, ids.dtype)])
+        key_length = len(ids) if self.sees_filling else key_length
+        return Prepared(len(ids), text.truncated, Tokens(ids, key_length, ~np.isin(ids, self.skipped)))
 
 
 def read_queries(folder: Path, options: Mapping[str, Any], length: int) -> Side:

@@ -1,0 +1,129 @@
+"""Models that transformers computes: its code comes with that package, never from a hub."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sie_server.adapters.base import LoadError
+from sie_server.adapters.registry import missing_package
+from sie_server.adapters.shared.generation import Length, Rules, Written, write
+from sie_server.core.lifecycle import ErrorClass
+
+
+def library(adapter: str) -> Any:
+    """The package, for an adapter of this name.
+
+    Raises:
+        LoadError: DEPENDENCY without it.
+    """
+    try:
+        # Seconds of a worker's start, which only these models pay for.
+        import transformers  # noqa: PLC0415
+    except ImportError as error:
+        raise missing_package(adapter, error) from error
+    transformers.logging.disable_progress_bar()  # a worker writes log lines, and nothing else
+    return transformers
+
+
+def read_library_config(family: str, read: Callable[[], Any]) -> Any:
+    """What `read` makes of a model's own `config.json` with the classes of the package.
+
+    Raises:
+        LoadError: UNKNOWN when it is none of this family.
+    """
+    try:
+        return read()
+    except Exception as error:  # the library checks with classes of its own
+        raise LoadError(ErrorClass.UNKNOWN, f"config.json is not that of a {family}: {error}") from error
+
+
+def filled(kind: Any, config: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype = torch.float32) -> Any:
+    """A model of the package with these weights, all of them.
+
+    Raises:
+        LoadError: UNKNOWN for weights of another model.
+    """
+    model, told = kind.from_pretrained(
+        None, config=config, state_dict=dict(tensors), dtype=dtype, output_loading_info=True
+    )
+    wrong = [*sorted(told["missing_keys"]), *sorted(str(each) for each in told["mismatched_keys"])]
+    if wrong:
+        message = f"the checkpoint's tensor '{wrong[0]}' is missing or has another shape, and {len(wrong) - 1} more"
+        raise LoadError(ErrorClass.UNKNOWN, message)
+    return model.eval()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What an encoder made of some inputs: [inputs, places, width], and which of the places count, None: all."""
+
+    states: torch.Tensor
+    seen: torch.Tensor | None = None
+
+    def repeated(self, beams: int) -> "Memory":
+        """Each input so many times."""
+        seen = None if self.seen is None else self.seen.repeat_interleave(beams, dim=0)
+        return Memory(self.states.repeat_interleave(beams, dim=0), seen)
+
+
+class CachedWriter:
+    """A model of the package that writes behind what its encoder has read."""
+
+    def __init__(self, transformers: Any, model: Any, memory: Memory) -> None:
+        self._model = model
+        self._given = {"encoder_outputs": transformers.modeling_outputs.BaseModelOutput(memory.states)}
+        if memory.seen is not None:
+            self._given["attention_mask"] = memory.seen
+        own, of_memory = transformers.DynamicCache(), transformers.DynamicCache()
+        self._cache = transformers.EncoderDecoderCache(own, of_memory)
+
+    def logits(self, ids: torch.Tensor) -> torch.Tensor:
+        """[rows, new tokens] to float32 [rows, vocabulary]: what comes behind the last."""
+        out = self._model(decoder_input_ids=ids, past_key_values=self._cache, use_cache=True, **self._given)
+        logits: torch.Tensor = out.logits[:, -1].float()
+        return logits
+
+    def follow(self, rows: torch.Tensor) -> None:
+        """Go on from other rows of the same prompt, whose memory is the same: only what was written changes."""
+        self._cache.self_attention_cache.reorder_cache(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Scribe:
+    """A model of the package that writes, and how it does."""
+
+    transformers: Any
+    model: Any
+    rules: Rules
+
+    def write(
+        self,
+        prompts: Sequence[tuple[int, ...]],
+        lengths: Sequence[Length],
+        remember: Callable[[Sequence[int]], Memory],
+    ) -> Generator[None, None, list[Written]]:
+        """What it writes behind the prompts of a batch; `remember` encodes the inputs at some places of it.
+
+        Inputs share a pass if their prompts are equally long and they may write alike; nothing is padded. It pauses
+        behind each step.
+        """
+        found: dict[int, Written] = {}
+        for places in alike([(len(prompt), length) for prompt, length in zip(prompts, lengths, strict=True)]):
+            length = lengths[places[0]]
+            memory = remember(places)
+            yield
+            ids = torch.tensor([prompts[at] for at in places], device=memory.states.device)
+            writer = CachedWriter(self.transformers, self.model, memory.repeated(length.beams))
+            texts = yield from write(writer, ids, self.rules, length)
+            found.update(zip(places, texts, strict=True))
+        return [found[at] for at in range(len(prompts))]
+
+
+def alike(keys: Sequence[object]) -> list[list[int]]:
+    """Places of the inputs of a batch that can be computed together, by what they must have in common."""
+    groups: dict[object, list[int]] = {}
+    for at, key in enumerate(keys):
+        groups.setdefault(key, []).append(at)
+    return list(groups.values())
