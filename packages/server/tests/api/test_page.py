@@ -9,7 +9,7 @@ from sie_server.api.page import render
 async def test_a_browser_sees_what_the_worker_is_and_holds(tmp_path: Path) -> None:
     profiles = {
         "default": {"adapter": "hash"},
-        "other": {"extends": "default", "adapter_options": {"doc_template": "x"}},
+        "other": {"extends": "default", "adapter_options": {"doc_template": "x {text}"}},
     }
     async with served(write_catalog(tmp_path, {"org/m": {"profiles": profiles}}), machine_profile="l4") as worker:
         first = await worker.http.get("/")

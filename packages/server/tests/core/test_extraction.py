@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sie_protocol.catalog import ExtractTask, ModelConfig, ProfileConfig, Tasks
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import MAX_LABELS, ExtractParams
-from sie_server.core.extraction import CHECKS, check_finite, resolve_extract
-from sie_server.core.options import EXTRACT_OPTIONS, MAX_LABEL_CHARS
+from sie_server.core.extract_options import MAX_LABEL_CHARS
+from sie_server.core.extraction import check_finite, resolve_extract
 
 
 def model(labels: Any = "required", **options: Any) -> ModelConfig:
@@ -135,10 +135,6 @@ def test_an_instruction_is_for_models_that_read_one_and_has_no_spaces_around_it(
     with pytest.raises(Problem, match=r"params\.instruction has 10001 characters, the limit is 10000") as refused:
         resolve_extract(asked, ExtractParams(instruction="x" * 10_001))
     assert refused.value.code is ErrorCode.INPUT_TOO_LONG
-
-
-def test_every_option_is_checked() -> None:
-    assert CHECKS.keys() == EXTRACT_OPTIONS
 
 
 def test_a_score_that_is_no_number_names_its_item() -> None:

@@ -81,7 +81,8 @@ def test_nothing_inside_text_or_instruction_is_interpreted(text: str, instructio
         ({"options": {"is_query": "yes"}}, "true or false"),
         ({"options": {"query_template": 1, "is_query": True}}, "expected a text"),
         ({"options": {"output_types": "dense"}}, "expected a list"),
-        ({"options": {"pooling": "cls"}}, "cannot be set per request"),
+        ({"options": {"pooling": "cls"}}, "cannot be set per request; known options: "),
+        ({"options": {"threshhold": 0.5}}, "threshhold cannot be set per request; did you mean threshold"),
     ],
 )
 def test_what_a_model_cannot_do_is_refused_by_name(params: dict[str, Any], named: str) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import MAX_LABELS
 from sie_server.core import schema as core
-from sie_server.core.options import MAX_LABEL_CHARS
+from sie_server.core.extract_options import MAX_LABEL_CHARS
 from sie_server.core.schema import MAX_PROPERTIES, Pairs, Question, Record, Schema, read_schema
 
 TEXT: dict[str, Any] = {"type": "string"}

@@ -1,4 +1,4 @@
-"""What an option may be: a predicate, and the end of the sentence "expected ..."."""
+"""What an option may be: a predicate, and how a refusal says it after "expected"."""
 
 from collections.abc import Callable
 from typing import Final
@@ -7,50 +7,58 @@ MAX_COUNT: Final = 1_000_000  # of tokens, objects or findings; no model reads o
 Check = tuple[Callable[[object], bool], str]
 
 
-def is_number(value: object) -> bool:
-    """True for what YAML and JSON call a number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_switch(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_share(value: object) -> bool:
-    return isinstance(value, int | float) and is_number(value) and 0 <= value <= 1
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and is_number(value) and 0 <= value <= MAX_COUNT
-
-
-def _is_seconds(value: object) -> bool:
-    return isinstance(value, int | float) and is_number(value) and value >= 0
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def one_of(*allowed: object) -> Check:
-    """One of a few values, which must also be of the same type: true is not 1."""
+def one_of(*allowed: str | int) -> Check:
+    """One of a few values; true is not 1."""
     return (
         lambda value: any(type(value) is type(each) and value == each for each in allowed),
         f"one of: {', '.join(map(str, allowed))}",
     )
 
 
-def positive(of_what: str) -> Check:
-    """At least one of something."""
-    return (lambda value: _is_count(value) and value != 0, f"a number of {of_what}, 1 or more")
+def whole(of_what: str, least: int, most: int = MAX_COUNT) -> Check:
+    """So many of something."""
+    return (
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most,
+        f"a number of {of_what}, {least} to {most}",
+    )
 
 
-def count(of_what: str) -> Check:
-    """A number of something, which may be none."""
-    return _is_count, f"a number of {of_what}, 0 to {MAX_COUNT}"
+def texts(at_most: int, chars: int) -> Check:
+    """A list of texts, each once, none of them empty."""
+
+    def is_right(value: object) -> bool:
+        if not isinstance(value, list) or len(value) > at_most:
+            return False
+        return all(_is_text(each, chars) for each in value) and len(set(value)) == len(value)
+
+    return is_right, f"a list of at most {at_most} texts, each once"
 
 
-SWITCH: Final[Check] = (_is_switch, "true or false")
-SHARE: Final[Check] = (_is_share, "a number from 0 to 1")
-SECONDS: Final[Check] = (_is_seconds, "a number of seconds")
-TEXT: Final[Check] = (_is_text, "a text")
+def text(chars: int) -> Check:
+    """A text that is not empty."""
+    return lambda value: _is_text(value, chars), f"a text of at most {chars} characters that is not empty"
+
+
+def template(slot: str, chars: int) -> Check:
+    """A text with one place for another."""
+    return (
+        lambda value: isinstance(value, str) and len(value) <= chars and value.count(slot) == 1,
+        f"a text with exactly one {slot}, where the label goes",
+    )
+
+
+def _is_text(value: object, chars: int) -> bool:
+    return isinstance(value, str) and len(value) <= chars and bool(value.strip())
+
+
+def _number(most: float, expected: str) -> Check:
+    return (
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most,
+        expected,
+    )
+
+
+SWITCH: Final[Check] = (lambda value: isinstance(value, bool), "true or false")
+SHARE: Final = _number(1, "a number from 0 to 1")
+SECONDS: Final = _number(3600, "a number of seconds, 0 to 3600")
+ANY_TEXT: Final[Check] = (lambda value: isinstance(value, str), "a text")

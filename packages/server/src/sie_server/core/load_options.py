@@ -13,37 +13,34 @@ from sie_protocol.errors import Problem
 from sie_protocol.items import EncodeParams
 from sie_protocol.names import suggestion
 from sie_protocol.profiles import under
-from sie_server.core.checks import SECONDS, SWITCH, TEXT, Check, one_of, positive
-from sie_server.core.extraction import CHECKS
+from sie_server.core.checks import ANY_TEXT, SECONDS, SWITCH, Check, one_of, texts, whole
+from sie_server.core.extract_options import EXTRACT_OPTIONS
 from sie_server.core.options import PROFILE_OPTIONS, RUNTIME_OPTIONS, load_options, resolve_encode, said, shown
 from sie_server.core.scoring import resolve_score
 
-
-def _are_tasks(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) and each for each in value)
-
-
+MAX_TASKS: Final = 100
+MAX_TASK_CHARS: Final = 100
 LOAD_OPTIONS: Final[Mapping[str, Mapping[str, Check]]] = MappingProxyType(
     {
         "bge_m3": {},
         "colbert": {
-            "doc_marker": TEXT,
+            "doc_marker": ANY_TEXT,
             "expansion_seen": SWITCH,
             "query_expansion": SWITCH,
-            "query_length": positive("tokens"),
-            "query_marker": TEXT,
+            "query_length": whole("tokens", 1),
+            "query_marker": ANY_TEXT,
             "skip_punctuation": SWITCH,
         },
         "colvision": {},
         "cross_encoder": {},
         "dense": {
-            "end_token": TEXT,
+            "end_token": ANY_TEXT,
             "is_causal": SWITCH,
             "normalize": SWITCH,
             "pooling": one_of("mean", "cls", "last"),
         },
         "donut": {},
-        "florence2": {"tasks": (_are_tasks, "a list of tasks' names")},
+        "florence2": {"tasks": texts(MAX_TASKS, MAX_TASK_CHARS)},
         "gliclass": {},
         "gliner": {},
         "gliner2": {},
@@ -51,19 +48,26 @@ LOAD_OPTIONS: Final[Mapping[str, Mapping[str, Check]]] = MappingProxyType(
         "grounding_dino": {},
         "hash": {"batch_s": SECONDS, "load_s": SECONDS},
         "instructed": {
-            "doc_prompt_end": TEXT,
-            "end_token": TEXT,
+            "doc_prompt_end": ANY_TEXT,
+            "end_token": ANY_TEXT,
             "normalize": SWITCH,
-            "query_prompt_end": TEXT,
+            "query_prompt_end": ANY_TEXT,
             "start_token_counts": SWITCH,
         },
-        "judge": {"activation": TEXT, "no": TEXT, "prefix": TEXT, "separator": TEXT, "suffix": TEXT, "yes": TEXT},
+        "judge": {
+            "activation": ANY_TEXT,
+            "no": ANY_TEXT,
+            "prefix": ANY_TEXT,
+            "separator": ANY_TEXT,
+            "suffix": ANY_TEXT,
+            "yes": ANY_TEXT,
+        },
         "nli": {},
-        "onnx_token_classifier": {"graph": TEXT},
+        "onnx_token_classifier": {"graph": ANY_TEXT},
         "owlv2": {},
-        "sparse": {"drop_special": SWITCH, "log1p": one_of(1, 2), "query_weights": TEXT},
+        "sparse": {"drop_special": SWITCH, "log1p": one_of(1, 2), "query_weights": ANY_TEXT},
         "token_classifier": {},
-        "vision": {"clean": one_of("lower", "strip"), "normalize": SWITCH, "pad_token": TEXT},
+        "vision": {"clean": one_of("lower", "strip"), "normalize": SWITCH, "pad_token": ANY_TEXT},
     }
 )
 
@@ -86,8 +90,8 @@ def check_options(model: ModelConfig, profile: str) -> None:
             raise ValueError(f"{where}: adapter '{own.adapter}' has no option '{name}'{meant or '; ' + its}")
         _check(where, name, value, known[name])
     for name, value in said(own.adapter_options).items():
-        if name in CHECKS:
-            _check(where, name, value, CHECKS[name])
+        if name in EXTRACT_OPTIONS:
+            _check(where, name, value, EXTRACT_OPTIONS[name])
     offered = under(model, profile)
     try:
         if model.tasks.encode is not None:

@@ -8,46 +8,22 @@ from typing import Any, Final
 from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig, ProfileConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams
+from sie_protocol.names import suggestion
 from sie_protocol.profiles import MUVERA, Muvera, muvera_of
+from sie_server.core.extract_options import EXTRACT_OPTIONS
 from sie_server.core.tasks import DOC_TASK, QUERY_TASK
 
 DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 OVERFLOW_POLICIES: Final = ("default", "truncate_text", "error")
 SHOWN_CHARS: Final = 200
-MAX_LABEL_CHARS: Final = 1000  # of any name that a caller gives
 # Which profile a request means; `core.profiles.check_profile` reads them.
 LORA_OPTIONS: Final = ("lora", "lora_id")
 REQUEST_OPTIONS: Final = frozenset({"profile", "is_query", *LORA_OPTIONS})
-# Of the task extract; `core.extraction` says what each may be.
-EXTRACT_OPTIONS: Final = frozenset(
-    {
-        "aggregation_strategy",
-        "box_threshold",
-        "evidence",
-        "findings",
-        "flat_ner",
-        "hypothesis_template",
-        "label_template",
-        "max_new_tokens",
-        "max_objects",
-        "merge_adjacent_entities",
-        "multi_label",
-        "nms_threshold",
-        "num_beams",
-        "relation_labels",
-        "relation_threshold",
-        "score_threshold",
-        "stride",
-        "task",
-        "text_threshold",
-        "threshold",
-        "top_k",
-    }
-)
 # Runtime options: a profile may set them, and a request may override them. One set for all tasks, because clients have
 # defaults for all their calls: what belongs to another task changes nothing.
-RUNTIME_OPTIONS: Final = EXTRACT_OPTIONS | frozenset(
+RUNTIME_OPTIONS: Final = frozenset(
     {
+        *EXTRACT_OPTIONS,
         "query_template",
         "instructed_query_template",
         "doc_template",
@@ -160,8 +136,9 @@ def merged_options(model: ModelConfig, asked: Mapping[str, Any]) -> dict[str, An
     profile = _profile(model, asked.get("profile", DEFAULT_PROFILE))
     unknown = sorted(set(asked) - REQUEST_OPTIONS - RUNTIME_OPTIONS)
     if unknown:
-        known = ", ".join(sorted(REQUEST_OPTIONS | RUNTIME_OPTIONS))
-        raise invalid(f"options {cut(', '.join(unknown))} cannot be set per request; known options: {known}")
+        known = sorted(REQUEST_OPTIONS | RUNTIME_OPTIONS)
+        meant = suggestion(unknown[0], known) or f"; known options: {', '.join(known)}"
+        raise invalid(f"options {cut(', '.join(unknown))} cannot be set per request{meant}")
     return said({**profile.adapter_options, **asked})
 
 

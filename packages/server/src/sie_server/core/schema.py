@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import MAX_LABELS
-from sie_server.core.options import MAX_LABEL_CHARS, cut, invalid, shown
+from sie_server.core.extract_options import MAX_LABEL_CHARS
+from sie_server.core.options import cut, invalid, shown
 
 MAX_PROPERTIES: Final = 100  # in the whole schema; each is looked for in every record of the text
 MAX_HOPS: Final = 8  # from a reference to what it means
