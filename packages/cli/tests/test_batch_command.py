@@ -258,3 +258,48 @@ def test_a_router_that_is_gone_for_a_while_is_waited_for_once_it_was_there() -> 
         progress.waiting(gone)
     progress.waiting(WaitEvent("PROVISIONING", "soon", 1.0, 1, 0.0))
     progress.waiting(gone)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("no.jsonl",), "no file 'no.jsonl': there is none in ."),
+        (("a text", "-o", "none/out.jsonl"), "--output none/out.jsonl: there is no folder 'none'; make it first"),
+        ((".",), "'.' is a folder; name one file in it"),
+    ],
+)
+def test_what_is_not_there_is_a_usage_error_that_names_it_as_it_was_typed(
+    arguments: tuple[str, ...], says: str
+) -> None:
+    done = sie("encode", *arguments, "-m", FAST, "--url", "http://127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert says in done.stderr
+    assert "partial" not in done.stderr
+
+
+def test_a_word_like_a_path_is_embedded_with_a_warning_and_an_empty_input_is_told() -> None:
+    with serving(published.VECTOR) as server:
+        done = sie("encode", "Makefile.md", "-m", FAST, env={"SIE_BASE_URL": server.url})
+        assert done.returncode == 0, done.stderr
+        assert "there is no file 'Makefile.md', so it is taken as a text" in done.stderr
+        empty = sie("encode", "-m", FAST, env={"SIE_BASE_URL": server.url})
+    assert (empty.returncode, empty.stdout) == (0, "")
+    assert "no records: stdin has no text" in empty.stderr
+
+
+@pytest.mark.parametrize(
+    ("message", "says", "has_hint"),
+    [
+        ("model 'm' looks for what labels name; send params.labels", "name them: --labels person,place", False),
+        ("options has no 'x'", "options has no 'x'", False),
+        ("item 0 has no text", "item 0 has no text", True),
+    ],
+)
+def test_keep_going_is_advised_where_a_record_is_at_fault_and_not_the_command(
+    message: str, says: str, *, has_hint: bool
+) -> None:
+    with serving(published.said(400, {"error": {"code": "INVALID_INPUT", "message": message}})) as server:
+        done = sie("extract", "a text", "-m", FAST, env={"SIE_BASE_URL": server.url})
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert ("--keep-going" in done.stderr) == has_hint

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sie_cli.batch.job import BatchError, Record
-from sie_cli.batch.sources import Columns, count, is_file, records
+from sie_cli.batch.sources import Columns, count, is_file, misspelt, records
 from sie_cli.failing import UseError
 
 TEXT = Columns()
@@ -123,3 +123,35 @@ def test_a_file_of_another_kind_is_not_taken_for_a_text(tmp_path: Path) -> None:
 
 def test_texts_of_arguments_are_numbered() -> None:
     assert list(records(["a", "b"], TEXT, texts=True)) == [Record("1", "a"), Record("2", "b")]
+
+
+def test_a_folder_is_refused_instead_of_its_name_being_embedded(tmp_path: Path) -> None:
+    assert not is_file([str(tmp_path)])
+    with pytest.raises(UseError, match=f"'{tmp_path}' is a folder; name one file"):
+        records([str(tmp_path)], TEXT, texts=True)
+    with pytest.raises(UseError, match="is a folder"):
+        records(["a text", str(tmp_path)], TEXT, texts=True)
+
+
+def test_a_file_that_is_not_there_is_told_as_it_was_typed(tmp_path: Path) -> None:
+    for name in ("none.txt", "folder/none.jsonl"):
+        path = str(tmp_path / name)
+        with pytest.raises(UseError, match=f"no file '{path}': there is no"):
+            records([path], TEXT, texts=False)
+        assert count([path], texts=False) is None
+
+
+@pytest.mark.parametrize(
+    ("texts", "is_meant"),
+    [
+        (["Makefile.md"], True),
+        (["docs/none"], True),
+        (["hello"], False),
+        (["3.14"], False),
+        (["The end."], False),
+        (["http://x/y.html"], False),
+        (["a.md", "b.md"], False),
+    ],
+)
+def test_a_lone_word_like_a_path_is_noticed(texts: list[str], *, is_meant: bool) -> None:
+    assert misspelt(texts) == (texts[0] if is_meant else None)

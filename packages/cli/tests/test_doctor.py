@@ -210,3 +210,11 @@ def test_the_command_tells_each_link_and_ends_with_1_when_one_is_broken(cluster:
     assert ill.returncode == 1
     assert [(each["link"], each["verdict"]) for each in json.loads(ill.stdout)][-1] == ("catalogue", "broken")
     assert sie("doctor", env=env).returncode == 2
+
+
+def test_a_pool_that_cannot_run_the_model_is_to_be_made_anew_and_not_the_chart_to_be_changed() -> None:
+    refused = {"action": "reject", "code": "GPU_NOT_CONFIGURED", "message": "pool 'a' reserves no workers for it"}
+    facts = replace(stuck("draining"), route=reply(200, {"decision": refused, "workers": []}))
+    assert "workers.pools of the chart" in broken(diagnose(facts)).fix
+    of_pool = replace(facts, asked=replace(facts.asked, pool="a"))
+    assert broken(diagnose(of_pool)).fix.startswith("make a pool with what the model needs: sie pools create")

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+import sdk_answers as published
 from local_cluster import LocalCluster, local_cluster
 from running_sie import AtTerminal, sie
+from sdk_server import serving
 
 CLUSTER = """
 workers: {pools: {cpu: {minReplicas: 1, maxReplicas: 1}, l4: {}}}
@@ -107,3 +109,25 @@ def test_an_option_of_the_command_beats_the_one_before_it_and_that_the_environme
     assert sie("--url", cluster.url, "status", env={"SIE_BASE_URL": nowhere}).returncode == 0
     assert sie("--url", nowhere, "status", "--url", cluster.url).returncode == 0
     assert sie("pools", "list", env={"SIE_BASE_URL": cluster.url}).returncode == 0
+
+
+@pytest.mark.parametrize("command", [("status",), ("top", "--once")])
+def test_a_worker_in_the_place_of_a_router_is_told_as_one(command: tuple[str, ...]) -> None:
+    with serving(published.said(200, {"status": "ok", "type": "worker"})) as server:
+        done = sie(*command, env={"SIE_BASE_URL": server.url})
+    assert done.returncode == 1
+    assert f"a SIE worker answers at {server.url}; point --url to the router" in done.stderr
+
+
+def test_pools_of_a_worker_are_told_to_be_a_router_s() -> None:
+    with serving(published.said(404, {"error": {"code": "NOT_FOUND", "message": "no GET /v1/pools here"}})) as server:
+        done = sie("pools", "list", env={"SIE_BASE_URL": server.url})
+    assert done.returncode == 1
+    assert "point --url to the router" in done.stderr
+
+
+def test_a_misspelt_model_is_answered_with_the_nearest_names_alone(cluster: LocalCluster) -> None:
+    near = sie("encode", "a text", "-m", "all-MiniLM-L6-v2", env={"SIE_BASE_URL": cluster.url})
+    assert near.stderr.rstrip().endswith("did you mean sentence-transformers/all-MiniLM-L6-v2?")
+    far = sie("encode", "a text", "-m", "nobody/knows", env={"SIE_BASE_URL": cluster.url})
+    assert far.stderr.rstrip().endswith("is not in the catalogue; sie models lists what is served")

@@ -71,7 +71,11 @@ for module in pkgutil.walk_packages(sie_cli.__path__, "sie_cli."):
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("rooter: {}", "did you mean 'router'"), ("workers: {}", "enables no pool"), (None, "No such file")],
+    [
+        ("rooter: {}", "did you mean 'router'"),
+        ("workers: {}", "enables no pool"),
+        (None, "cluster.yaml': there is no such file; without --file"),
+    ],
 )
 def test_up_refuses_a_wrong_file_with_one_line(tmp_path: Path, text: str | None, says: str) -> None:
     path = tmp_path / "cluster.yaml"

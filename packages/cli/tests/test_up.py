@@ -9,6 +9,8 @@ import pytest
 
 from cluster_log import children_of, eventually, is_alive, is_free, kill
 from running_up import sie_up
+from sie_cli import clusterfile
+from sie_cli.up import check_bundles
 from sie_protocol import headers
 from sie_sdk import SIEAsyncClient, WaitEvent
 
@@ -102,3 +104,12 @@ async def test_a_profile_without_a_pool_is_refused_and_starts_nothing(cluster_fi
         assert {answer.status_code for answer in answers} == {503}
         assert await up.end(signal.SIGINT) == 0
         assert not any("h100" in line or "->" in line for line in up.lines)
+
+
+def test_a_bundle_that_is_nowhere_is_named_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("{name: Own, adapters: [dense]}")
+    file = clusterfile.decode(b"workers: {pools: {cpu: {bundle: own}, l4: {bundle: nope}}}")
+    with pytest.raises(ValueError, match=f"pool 'l4' has bundle 'nope', which {tmp_path} does not hold: own"):
+        check_bundles(file, tmp_path)
+    check_bundles(file, tmp_path / "none")
+    check_bundles(clusterfile.decode(b"workers: {pools: {cpu: {bundle: own}}}"), tmp_path)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sie_protocol.catalog import Catalog, build_catalog, decode_bundle, decode_model
-from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.errors import DID_YOU_MEAN, MODELS_HINT, ErrorCode, Problem
 from sie_protocol.hashing import bundle_config_hash
 from sie_protocol.target import ModelRef
 
@@ -54,6 +54,24 @@ def test_what_cannot_be_served_is_refused_by_name(ref: ModelRef, code: ErrorCode
         catalog().resolve(ref)
     assert refusal.value.code is code
     assert ref.name in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("bge-m3", "is not in the catalogue; did you mean BAAI/bge-m3?"),
+        ("BAAI/bge-m3:nope", "model 'BAAI/bge-m3' has no profile 'nope'; it has: default"),
+        ("nobody/knows", f"is not in the catalogue; {MODELS_HINT}"),
+        ("org/llm2", "is not in the catalogue; did you mean org/llm?"),
+        ("org/llm3" * 100, f"is not in the catalogue; {MODELS_HINT}"),
+    ],
+)
+def test_an_unknown_name_is_told_what_may_be_meant(name: str, end: str) -> None:
+    with pytest.raises(Problem) as refusal:
+        catalog().resolve(ModelRef(name))
+    assert refusal.value.message.endswith(end)
+    assert len(refusal.value.message) < 300
+    assert bool(refusal.value.details.get(DID_YOU_MEAN)) == ("did you mean" in end)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sie_protocol.codec import MAX_BODY_BYTES, decode_body, encode_body, is_msgpack, wants_msgpack
+from sie_protocol.codec import MAX_BODY_BYTES, decode_body, encode_body, field_of, is_msgpack, wants_msgpack
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, EncodeRequest, Item
 
@@ -43,13 +43,13 @@ def test_keys_that_nobody_knows_are_ignored() -> None:
     ("body", "complaint"),
     [
         (b"", "the body is empty"),
-        (b"{", "truncated"),
-        (b"[]", "Expected `object`"),
-        (b'{"items":5}', "$.items"),
-        (b'{"items":["text"]}', "$.items[0]"),
-        (b'{"items":[{"text":5}]}', "$.items[0].text"),
+        (b"{", "was it cut short?"),
+        (b"[]", "it is a list; expected an object"),
+        (b'{"items":5}', "'items' is a whole number; expected a list"),
+        (b'{"items":["text"]}', "'items[0]' is a string; expected an object"),
+        (b'{"items":[{"text":5}]}', "'items[0].text' is a whole number; expected a string or null"),
         (b'{"items":[{"text":"\xff"}]}', "JSON"),
-        (b'{"items":[],"params":{"options":[]}}', "$.params.options"),
+        (b'{"items":[],"params":{"options":[]}}', "'params.options' is a list"),
         (b"[" * 100_000, "JSON"),
     ],
 )
@@ -101,3 +101,27 @@ def test_a_body_is_json_unless_it_says_msgpack(content_type: str | None, answer:
 )
 def test_an_answer_is_msgpack_unless_only_json_is_asked_for(accept: str | None, answer: bool) -> None:
     assert wants_msgpack(accept) is answer
+
+
+class Reserved(msgspec.Struct):
+    gpus: dict[str, int]
+    bundle: str | None = None
+    names: list[str] = []
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"gpus": {"l4": "2"}}', "something in 'gpus' is a string; expected a whole number"),
+        (b'{"gpus": {}, "bundle": 7}', "'bundle' is a whole number; expected a string or null"),
+        (b'{"gpus": {}, "names": [null]}', "'names[0]' is null; expected a string"),
+        (b'{"gpus": {', "it ends in the middle; was it cut short?"),
+        (b"{}", "Object missing required field `gpus`"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_said_in_plain_words(body: bytes, said: str) -> None:
+    with pytest.raises(Problem) as refusal:
+        decode_body(body, "application/json", Reserved)
+    assert refusal.value.message == f"the body is not a valid JSON request: {said}"
+    named = next((name for name in ("gpus", "bundle", "names") if name in said), None)
+    assert field_of(refusal.value) == named

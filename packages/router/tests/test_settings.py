@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sie_router.core.fleet import Group
-from sie_router.settings import AuthSettings, Exempt, Flags, Kubernetes, Settings, read_settings
+from sie_router.settings import AuthSettings, Exempt, Flags, Kubernetes, Settings, meaningless, read_settings
 
 
 def test_nothing_said_means_the_defaults() -> None:
@@ -121,3 +121,19 @@ def test_a_proxy_that_names_users_needs_no_tokens_beside_it() -> None:
 
 def test_an_open_router_ignores_tokens_only_where_that_is_said() -> None:
     assert read_settings(Flags(), {"SIE_AUTH_MODE": "none", "SIE_AUTH_TOKEN": "a"}).auth == AuthSettings()
+
+
+def test_a_misspelt_variable_is_told_with_the_one_that_was_meant_and_those_of_others_are_not() -> None:
+    env = {
+        "SIE_ROUTER_LEASE": "3",
+        "SIE_ROUTER_K8S_SERVICES": "a",
+        "SIE_ROUTER_LEASE_S": "3",
+        "SIE_ROUTER_K8S_PORT": "8080",
+        "SIE_ROUTER_PORT": "tcp://10.0.0.1:8080",  # Kubernetes, of a Service named sie-router
+        "SIE_ROUTER_SERVICE_HOST": "10.0.0.1",
+        "SIE_DEVICE": "cpu",
+    }
+    assert meaningless(env) == {
+        "SIE_ROUTER_LEASE": "SIE_ROUTER_LEASE_S",
+        "SIE_ROUTER_K8S_SERVICES": "SIE_ROUTER_K8S_SERVICE",
+    }

@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import msgspec
@@ -66,10 +67,9 @@ def test_what_the_caller_does_not_say_is_not_sent() -> None:
     [
         ("l4", {"X-SIE-MACHINE-PROFILE": "l4"}),
         ("pool/", {"X-SIE-Pool": "pool"}),
-        ("pool/a/b", {"X-SIE-Pool": "pool", "X-SIE-MACHINE-PROFILE": "a/b"}),
     ],
 )
-def test_the_target_is_split_at_its_first_slash(gpu: str, expected: dict[str, str]) -> None:
+def test_a_target_names_a_profile_a_pool_or_both(gpu: str, expected: dict[str, str]) -> None:
     assert {k: v for k, v in request(gpu=gpu).headers if k.startswith("X-SIE")} == expected
 
 
@@ -91,8 +91,8 @@ def test_what_is_no_model_id_is_refused_before_anything_is_sent(model: str) -> N
         request(model)
 
 
-@pytest.mark.parametrize("gpu", ["l4\r\nX-Evil: 1", "größe"])
-def test_a_target_cannot_break_out_of_its_header(gpu: str) -> None:
+@pytest.mark.parametrize("gpu", ["l4\r\nX-Evil: 1", "größe", "pool/a/b", "pool//l4"])
+def test_a_target_cannot_break_out_of_its_header_nor_have_three_parts(gpu: str) -> None:
     with pytest.raises(ValueError, match="machine profile"):
         request(gpu=gpu)
 
@@ -112,6 +112,39 @@ def test_output_types_as_a_string_is_an_error_and_not_five_letters() -> None:
 def test_what_is_no_item_is_shown(items: Any) -> None:
     with pytest.raises(TypeError, match="an item is a dict"):
         calls.as_list(items)
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        ("Hello", "{'text': 'Hello'}, not the str 'Hello'"),
+        ([{"text": "a"}, "b"], r"items[1]: an item is a dict such as {'text': 'b'}"),
+        (None, "not None"),
+        (7, "not int: 7"),
+        ({"txt": "a"}, "unknown key 'txt'; did you mean text?"),
+        ([{"text": "a"}, {"text": "b", "source": "c"}], "items[1] has an unknown key 'source'; an item has: audio"),
+    ],
+)
+def test_a_wrong_item_is_told_with_its_place_and_a_way_to_say_it(items: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(words)):
+        calls.as_list(items)
+
+
+def test_items_that_only_other_published_servers_read_are_sent() -> None:
+    items: list[Any] = [{"id": "a", "text": "b", "metadata": {}}, *({key: 1} for key in ("audio", "video", "document"))]
+    assert calls.as_list(items) == items
+
+
+def test_arguments_of_another_kind_are_named() -> None:
+    wrong: Any = ["l4"]
+    with pytest.raises(TypeError, match=r"gpu is \['l4'\]"):
+        request(gpu=wrong)
+    wrong = None
+    with pytest.raises(TypeError, match="model is None"):
+        request(wrong)
+    wrong = "fast"
+    with pytest.raises(TypeError, match="options is 'fast'"):
+        calls.merged_options({}, wrong, is_query=None)
 
 
 def test_what_cannot_travel_is_named() -> None:
@@ -234,7 +267,7 @@ def test_a_score_request_says_nothing_that_the_caller_does_not() -> None:
 
 @pytest.mark.parametrize("query", ["text", None, [{"text": "a"}]])
 def test_a_query_that_is_no_item_is_shown(query: Any) -> None:
-    with pytest.raises(TypeError, match="the query is a dict"):
+    with pytest.raises(TypeError, match="the query: an item is a dict"):
         calls.score(TERMS, "org/m", query, HELLO, None, {})
 
 

@@ -79,6 +79,24 @@ def test_waiting_looks_until_a_healthy_worker_is_there() -> None:
     assert {each.request.path for each in done.effects if isinstance(each, Send)} == {"/health"}
 
 
+@pytest.mark.parametrize("gpu", ["h100", "tenant/h100"])
+def test_waiting_for_a_profile_that_the_cluster_does_not_have_ends_at_once(gpu: str) -> None:
+    done = run(capacity.wait_for_capacity(WAITING, gpu, 5), repeat(Scripted(answer(EMPTY))))
+    assert isinstance(done.error, errors.ServerError)
+    assert done.error.code == "GPU_NOT_CONFIGURED"
+    assert "no machine profile 'h100'; it has: l4" in str(done.error)
+    assert done.elapsed_s == 0
+
+
+@pytest.mark.parametrize(
+    ("configured", "worker"), [([], "t4"), (["t4"], "h100"), (["h100-spot"], "t4")], ids=["any", "sick", "spot"]
+)
+def test_waiting_goes_on_where_the_profile_may_come_to_be(configured: list[str], worker: str) -> None:
+    sick = published.health(published.worker(worker, healthy=False), configured=configured)
+    done = run(capacity.wait_for_capacity(WAITING, "h100", 5), repeat(Scripted(answer(sick))))
+    assert isinstance(done.error, errors.ProvisioningError)
+
+
 def test_waiting_survives_a_router_that_restarts() -> None:
     script = [Scripted(answer(EMPTY)), Scripted(Lost(Loss.CONNECT_FAILED, "refused")), Scripted(answer(READY))]
     assert run(capacity.wait_for_capacity(WAITING, "l4", 5), iter(script)).error is None

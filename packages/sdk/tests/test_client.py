@@ -229,6 +229,24 @@ def test_a_host_that_does_not_exist_is_not_waited_for(open_client: Open) -> None
     assert raised.value.code in ("CONNECT_IMPOSSIBLE", "CONNECT_FAILED")  # resolvers without a network say "try again"
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_what_speaks_no_http_or_no_tls_is_not_waited_for(open_client: Open, scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as threads:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(b"SSH-2.0-none\r\n\r\n")
+
+        answering = threads.submit(answer)
+        with pytest.raises(errors.SIEConnectionError) as raised:
+            open_client(f"{scheme}://127.0.0.1:{listening.getsockname()[1]}").encode("org/m", HELLO)
+        answering.result(10)
+    assert raised.value.code == "CONNECT_IMPOSSIBLE"
+    assert "check host, port" in str(raised.value)
+
+
 def test_both_clients_refuse_in_the_same_words(serve: Serve, open_client: Open) -> None:
     with pytest.raises(errors.RequestError) as raised:
         open_client(serve(published.BAD_ITEM_0_1).url).encode("org/m", HELLO)

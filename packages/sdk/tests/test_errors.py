@@ -5,14 +5,14 @@ import pytest
 import sdk_answers as published
 import sie_sdk
 from sdk_virtual_time import answer
-from sie_protocol.errors import ErrorCode
+from sie_protocol.errors import DID_YOU_MEAN, MODELS_HINT, ErrorCode
 from sie_sdk import errors
 from sie_sdk.errors import Asker, error_for
 from sie_sdk.messages import Loss
 from sie_sdk.refusals import Refusal, read_refusal
 
 
-def made(refusal: Refusal, *, waited: bool = True) -> errors.SIEError:
+def made(refusal: Refusal, *, waited: str | None = "waited 5 of 5 s") -> errors.SIEError:
     return error_for(refusal, "POST /v1/encode/org/m", waited=waited, asker=Asker(model="org/m"))
 
 
@@ -43,7 +43,7 @@ def test_a_failed_load_tells_whether_it_is_for_good() -> None:
 
 
 def test_provisioning_names_the_profile_of_the_answer_when_the_caller_named_none() -> None:
-    error = made(read_refusal(answer(published.PROVISIONING_202)), waited=False)
+    error = made(read_refusal(answer(published.PROVISIONING_202)), waited=None)
     assert isinstance(error, errors.ProvisioningError)
     assert (error.gpu, error.retry_after) == ("l4", 120)
 
@@ -60,3 +60,11 @@ def test_an_error_can_be_copied_and_so_sent_between_processes() -> None:
     error = made(read_refusal(answer(published.PROVISIONING_503)))
     twin = copy.copy(error)  # by the same protocol as the way between processes
     assert (type(twin), str(twin), vars(twin)) == (type(error), str(error), vars(error))
+
+
+def test_a_model_like_others_is_told_those_and_nothing_else_and_any_other_how_to_list_what_there_is() -> None:
+    unlike = made(Refusal("MODEL_NOT_FOUND", f"no 'x'; {MODELS_HINT}", 404))
+    assert str(unlike).endswith("no 'x'; list_models() tells what is served")
+    alike = made(Refusal("MODEL_NOT_FOUND", "no 'x'; did you mean y?", 404, details={DID_YOU_MEAN: ["y"]}))
+    assert str(alike).endswith("no 'x'; did you mean y?")
+    assert not alike.next_step

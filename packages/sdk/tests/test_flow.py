@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import sdk_answers as published
 from sdk_virtual_time import Scripted, answer, run
-from sie_sdk import errors, flow
+from sie_sdk import errors, flow, retry
 from sie_sdk.messages import Answer, Loss, Lost, Outcome, Plan, Request, Resume, Send, Sleep
 from sie_sdk.retry import Terms
 
@@ -74,7 +74,7 @@ def test_every_wait_is_followed_by_an_attempt_that_has_time(script: list[Scripte
         assert isinstance(before, Sleep) is not isinstance(after, Sleep)
     for effect in done.effects:
         if isinstance(effect, Send):
-            assert flow.reserve_s(agreed) - ROUNDING_S <= effect.timeout_s <= agreed.timeout_s
+            assert retry.reserve_s(agreed) - ROUNDING_S <= effect.timeout_s <= agreed.timeout_s
 
 
 @given(steps(passing), draws)
@@ -128,7 +128,7 @@ def test_a_clock_that_jumped_past_the_budget_leaves_one_attempt() -> None:
     assert isinstance(asleep, Sleep)
     last = running.send(resume(10_000.0, None))
     assert isinstance(last, Send)
-    assert (last.request.path, last.timeout_s) == (REQUEST.path, flow.LAST_ATTEMPT_S)
+    assert (last.request.path, last.timeout_s) == (REQUEST.path, retry.LAST_ATTEMPT_S)
     with pytest.raises(errors.ProvisioningError):
         running.send(resume(10_001.0, STARTING))
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import sdk_answers as published
 from sdk_virtual_router import NEVER, VECTOR, VirtualRouter
 from sdk_virtual_time import Run, Scripted, answer, run
-from sie_sdk import errors, flow
+from sie_sdk import errors, flow, retry
 from sie_sdk.hold import HOLD_S, MAX_STRIKES
 from sie_sdk.messages import Answer, Hold, Loss, Lost, Request, Sleep
 from sie_sdk.retry import Terms
@@ -88,7 +88,7 @@ def test_time_for_an_answer_is_left_behind_every_hold_and_for_an_attempt_behind_
     router: VirtualRouter, draw: float
 ) -> None:
     done, now = call(replace(router, ready_at=NEVER), draw=draw), START
-    reserved_s = flow.reserve_s(PATIENT)
+    reserved_s = retry.reserve_s(PATIENT)
     end = START + PATIENT.budget_s
     for effect in done.effects:
         if isinstance(effect, Hold):

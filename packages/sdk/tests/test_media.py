@@ -101,6 +101,17 @@ def test_things_of_another_kind_are_refused_by_their_type(image: Any) -> None:
         wire_image("no/such/cat.jpg")
 
 
+def test_an_image_that_cannot_be_had_is_told_with_its_place(tmp_path: Path) -> None:
+    good = tmp_path / "red.png"
+    RED.save(good)
+    with pytest.raises(FileNotFoundError, match=r"items\[1\]\['images'\]\[1\]: there is no image file 'cat.jpg'"):
+        wire_items([{"text": "a"}, {"images": [good, "cat.jpg"]}])
+    with pytest.raises(OSError, match="cannot be read: Is a directory"):
+        wire_items([{"images": [tmp_path]}])
+    with pytest.raises(ValueError, match=r"items\[0\].*is a data: URL; pass its bytes"):
+        wire_items([{"images": ["data:image/png;base64,iVBORw0KGgo="]}])
+
+
 @given(st.binary(max_size=40))
 def test_any_bytes_have_one_of_the_formats_or_none(data: bytes) -> None:
     assert sniffed(data) in (None, *FORMATS)

@@ -86,7 +86,7 @@ def test_no_json_breaks_the_reading_of_an_error(body: dict[str, Any], status: in
     assert refusal.status == status
     assert isinstance(refusal.message, str)
     assert refusal.code is None or refusal.code == refusal.code.upper()
-    assert str(error_for(refusal, "GET /", waited=True, asker=Asker())).startswith(f"GET /: {status}")
+    assert str(error_for(refusal, "GET /", waited="waited 1 of 2 s", asker=Asker())).startswith(f"GET /: {status}")
 
 
 @given(st.binary(max_size=64), st.sampled_from(["application/msgpack", "application/json", ""]))

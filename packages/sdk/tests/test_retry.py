@@ -194,3 +194,18 @@ def test_whoever_does_not_wait_for_capacity_never_waits_where_others_would_not(
     hasty = decide(outcome, HASTY, left_s=left_s, draw=draw, repeated=repeated)
     if isinstance(hasty, Wait):
         assert decide(outcome, PATIENT, left_s=left_s, draw=draw, repeated=repeated) == hasty
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "left_s", "words"),
+    [
+        (20, 0, "waited 15 of 20 s, the rest is kept for one more attempt; pass a larger provision_timeout_s"),
+        (5, 0, "waited 2.5 of 5 s, the rest is kept for one more attempt; pass"),
+        (20, -5, "waited 20 of 20 s; pass a larger"),
+    ],
+)
+def test_who_waited_for_capacity_in_vain_is_told_for_how_long(budget_s: float, left_s: float, words: str) -> None:
+    terms = Terms(timeout_s=30, budget_s=budget_s)
+    assert words in str(error(answer(published.PROVISIONING_503), terms, left_s=left_s))
+    hasty = Terms(timeout_s=30, budget_s=budget_s, wait_for_capacity=False)
+    assert "waited" not in str(error(answer(published.PROVISIONING_503), hasty, left_s=left_s))

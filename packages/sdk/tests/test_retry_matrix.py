@@ -15,7 +15,7 @@ import sdk_answers as published
 from sdk_clients import BlockingClient, Open
 from sdk_server import Reply, Reset, ScriptedServer, Serve, Stall
 from sdk_virtual_time import VirtualTime
-from sie_sdk import WaitEvent, errors, flow
+from sie_sdk import WaitEvent, errors, retry
 from sie_sdk.types import Item
 
 BUDGET_S = 60.0
@@ -197,7 +197,7 @@ def test_what_lasts_for_ever_is_raised_within_the_budget_after_a_last_try(row: R
     if row.waits is not None and row.waits * TOLD_S < BUDGET_S:
         assert len(stage.time.waited) == row.waits
     elif row.patient:
-        reserved_s = ATTEMPT_S if isinstance(row.step, Stall) else flow.LAST_ATTEMPT_S
+        reserved_s = ATTEMPT_S if isinstance(row.step, Stall) else retry.LAST_ATTEMPT_S
         assert sum(stage.time.waited) == pytest.approx(BUDGET_S - reserved_s)  # all of it, but for the last attempt
 
 
@@ -236,7 +236,7 @@ def test_a_call_about_a_pool_waits_for_a_router_that_restarts_but_not_for_ever(
     assert time.waited == [1]
     with pytest.raises(errors.SIEConnectionError):
         getattr(open_client(serve(Reset()).url, virtual=time), call)("tenant")
-    assert sum(time.waited[1:]) == pytest.approx(30 - flow.LAST_ATTEMPT_S)
+    assert sum(time.waited[1:]) == pytest.approx(30 - retry.LAST_ATTEMPT_S)
 
 
 @pytest.mark.parametrize("call", ["get_pool", "delete_pool", "create_pool"])

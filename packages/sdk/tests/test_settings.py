@@ -1,3 +1,4 @@
+import re
 from typing import Any
 
 import pytest
@@ -54,3 +55,30 @@ def test_a_call_without_a_target_runs_on_the_clients() -> None:
     assert ours.terms(None, "m", wait_for_capacity=True, budget_s=None).budget_s == 900
     with pytest.raises(ValueError, match="greater than 0"):
         ours.terms(None, "m", wait_for_capacity=True, budget_s=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "words"),
+    [
+        ({"timeout_s": "30"}, TypeError, "timeout_s is '30'; expected a number greater than 0, not a str"),
+        ({"gpu": ["l4"]}, TypeError, "gpu is ['l4']; expected a machine profile"),
+        ({"gpu": "a/b/c"}, ValueError, "gpu is 'a/b/c'; expected a machine profile"),
+        ({"options": "fast"}, TypeError, "options is 'fast'; expected a dict"),
+        ({"pool": "tenant"}, TypeError, "pool is 'tenant'; expected what it reserves, such as {'name'"),
+        ({"pool": {"nam": "x"}}, TypeError, "pool has no 'nam'; did you mean name?"),
+        ({"pool": {"gpus": {"l4": 1}}}, TypeError, "pool has no name"),
+        ({"pool": {"name": 7}}, TypeError, "the name of a pool is 7"),
+        ({"pool": {"name": "x", "gpus": ["l4"]}}, TypeError, "gpus is ['l4']; expected a dict"),
+    ],
+)
+def test_what_is_of_another_kind_is_named_with_what_is_expected(
+    wrong: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind, match=re.escape(words)):
+        settings.resolve("http://x", environ={}, **wrong)
+
+
+@pytest.mark.parametrize("url", ["http://x:1/v1", "http://x:1/v1/"])
+def test_an_address_that_ends_in_the_prefix_of_all_paths_is_refused_with_the_right_one(url: str) -> None:
+    with pytest.raises(ValueError, match="leave /v1 out of the address: 'http://x:1'"):
+        settings.resolve(url, environ={})

@@ -9,8 +9,9 @@ import httpx
 import msgspec
 
 from sie_cli.failing import UNREACHABLE
-from sie_protocol.headers import ERROR_CODE, JSON, SDK_VERSION
+from sie_protocol.headers import ERROR_CODE, HEALTH, JSON, SDK_VERSION
 from sie_protocol.versions import VERSION
+from sie_sdk.capacity import ROUTER_TYPES
 
 TIMEOUT_S: Final = 10.0
 _UNAUTHENTICATED, _ERRORS_FROM = 401, 400
@@ -88,6 +89,19 @@ class Api:
             said = str(reply.error.get("message") or reply.text[:200])
             step = "; pass --api-key or set SIE_API_KEY" if reply.status == _UNAUTHENTICATED else ""
             raise RefusedError(f"GET {self.url}{path}: {reply.code}: {said}{step}")
+        return reply
+
+    async def health(self) -> Reply:
+        """What a router tells of its cluster; a worker knows nothing of one.
+
+        Raises:
+            RefusedError: there is no answer, or not from a router.
+        """
+        reply = await self.success(HEALTH)
+        kind = reply.value.get("type") if isinstance(reply.value, dict) else None
+        if kind not in ROUTER_TYPES:
+            what = f"a SIE {kind}" if kind else "something that is no SIE router"
+            raise RefusedError(f"{what} answers at {self.url}; point --url to the router, not to a worker")
         return reply
 
     async def __aenter__(self) -> Self:

@@ -13,6 +13,8 @@ from typing import Annotated, Any, get_origin, get_type_hints
 import msgspec
 import yaml
 
+from sie_protocol.codec import plainly
+
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -117,7 +119,7 @@ def decode(text: bytes) -> ClusterFile:
     try:
         file = msgspec.convert(raw, ClusterFile)
     except msgspec.ValidationError as error:
-        raise ValueError(f"the cluster file has a wrong value: {error}") from error
+        raise ValueError(f"the cluster file has a wrong value: {plainly(error)}") from error
     _check(file)
     return file
 

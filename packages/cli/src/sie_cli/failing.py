@@ -26,6 +26,7 @@ _NEXT_STEP: Final = {
     "PROVISIONING": "--wait waits longer; sie doctor tells why no worker comes",
     "MODEL_LOADING": "--wait waits longer",
     "LORA_LOADING": "--wait waits longer",
+    "NOT_FOUND": "a worker has no such thing: point --url to the router",
     "TIMED_OUT": "sie doctor looks closer",
 }
 
@@ -68,6 +69,8 @@ def one_line() -> Iterator[None]:
 def _in_our_words(error: "SIEError") -> str:
     """The SDK's message; what to do next is another thing for who types commands than for who writes Python."""
     step = _NEXT_STEP.get(error.code or "")
+    if error.code == "MODEL_NOT_FOUND" and not error.next_step:  # the names that were probably meant stand there
+        step = None
     return f"{str(error).removesuffix(f'; {error.next_step}')}; {step}" if step else str(error)
 
 

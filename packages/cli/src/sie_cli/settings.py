@@ -28,6 +28,12 @@ class Settings:
         return bool(self.inherited.get("SIE_MODELS_DIR"))
 
     @property
+    def bundles_dir(self) -> Path | None:
+        """The user's own folder of bundle files; None: the packaged ones."""
+        folder = self.inherited.get("SIE_BUNDLES_DIR")
+        return Path(folder) if folder else None
+
+    @property
     def token(self) -> str | None:
         """A token that routers of this environment admit; None where they know none."""
         told = ",".join(self.inherited.get(name, "") for name in TOKENS)

@@ -13,11 +13,12 @@ from rich.text import Text
 
 from sie_cli import clusterfile, settings
 from sie_cli.autoscale import autoscale
-from sie_cli.cluster import Cluster
+from sie_cli.cluster import Cluster, packaged_catalog
 from sie_cli.clusterfile import ClusterFile
 from sie_cli.console import Reporter
 from sie_cli.events import Emit
 from sie_cli.programs import Executables
+from sie_protocol.catalog import decode_bundle
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -28,10 +29,34 @@ def read_file(path: Path | None, port: int | None) -> ClusterFile:
     Raises:
         OSError, ValueError: it cannot be read, or something in it is wrong.
     """
-    file = clusterfile.decode(clusterfile.default_text() if path is None else path.read_bytes())
+    file = clusterfile.decode(clusterfile.default_text() if path is None else _content(path))
     if port is None:
         return file
     return msgspec.structs.replace(file, router=msgspec.structs.replace(file.router, port=port))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise OSError(f"the cluster file '{path}': {reason}; without --file the packaged one is used") from error
+
+
+def check_bundles(file: ClusterFile, folder: Path) -> None:
+    """Refuse pools of bundles that are not in a folder of bundle files: their workers would end as they start.
+
+    Raises:
+        ValueError: there is one. A folder that cannot be read is left to the router, which names what is wrong in it.
+    """
+    try:
+        known = [decode_bundle(path.read_bytes()).name.lower() for path in sorted(folder.glob("*.yaml"))]
+    except (OSError, ValueError):
+        return
+    for pool in clusterfile.pools(file):
+        if known and pool.bundle not in known:
+            there = ", ".join(known)
+            raise ValueError(f"pool '{pool.name}' has bundle '{pool.bundle}', which {folder} does not hold: {there}")
 
 
 async def until_signal(work: Coroutine[None, None, None], on_signal: Callable[[], None]) -> bool:
@@ -75,10 +100,11 @@ async def up(file: ClusterFile, console: Console) -> None:
     Raises:
         ClusterError, PortInUseError: it cannot run.
     """
-    reporter = Reporter(console)
+    reporter, own = Reporter(console), settings.load()
+    check_bundles(file, own.bundles_dir or (packaged_catalog() or Path()) / "bundles")
 
     async def work() -> None:
-        cluster = Cluster(file, settings.load(), Executables.beside(sys.executable), reporter.event)
+        cluster = Cluster(file, own, Executables.beside(sys.executable), reporter.event)
         async with cluster:
             _greet(console, file, cluster)
             await run(cluster, file, reporter.event)

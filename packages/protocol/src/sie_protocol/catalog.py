@@ -10,11 +10,13 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.errors import DID_YOU_MEAN, MODELS_HINT, ErrorCode, Problem
+from sie_protocol.names import alike
 from sie_protocol.target import ModelRef
 
 DEFAULT_PROFILE = "default"
 PROFILE_SEPARATOR = ":"
+MAX_SHOWN = 200  # characters of a name that nobody has
 T = TypeVar("T")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
@@ -180,16 +182,26 @@ class Catalog(msgspec.Struct, frozen=True):
         model = self.find(ref.name)
         able = self.bundles_of(model) if model else ()
         if model is None or not able:
-            raise unknown_model(ref.name)
+            raise unknown_model({key: each for key, each in self.models.items() if self.bundles_of(each)}, ref.name)
         if ref.bundle is not None and ref.bundle not in able:
             raise bundle_conflict(model.sie_id, ref.bundle, able)
         return model, ref.bundle or able[0]
 
 
-def unknown_model(name: str) -> Problem:
-    """The refusal of a model that nobody can run."""
-    message = f"model '{name}' is not in the catalogue; GET /v1/models lists what is"
-    return Problem(ErrorCode.MODEL_NOT_FOUND, message, details={"model": name})
+def unknown_model(models: Mapping[str, ModelConfig], name: str, where: str = "in the catalogue") -> Problem:
+    """The refusal of a name that is neither a model nor a profile of one; `models`, by id in lower case, are those."""
+    base, _, profile = name.partition(PROFILE_SEPARATOR)
+    model = models.get(base.lower())
+    details: dict[str, Any] = {"model": name[:MAX_SHOWN]}
+    if model is not None and profile:
+        known = ", ".join(sorted(model.profiles))
+        message = f"model '{model.sie_id}' has no profile '{profile[:MAX_SHOWN]}'; it has: {known}"
+    elif found := alike(base, (each.sie_id for each in models.values())):
+        details[DID_YOU_MEAN] = found
+        message = f"model '{name[:MAX_SHOWN]}' is not {where}; did you mean {' or '.join(found)}?"
+    else:
+        message = f"model '{name[:MAX_SHOWN]}' is not {where}; {MODELS_HINT}"
+    return Problem(ErrorCode.MODEL_NOT_FOUND, message, details=details)
 
 
 def bundle_conflict(model_id: str, asked: str, able: Iterable[str]) -> Problem:

@@ -1,6 +1,8 @@
 """msgpack and JSON: which one a message is in, which one its reader wants, and how big it may be."""
 
+import re
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -10,6 +12,21 @@ from sie_protocol.headers import JSON, MSGPACK, X_MSGPACK
 
 MAX_BODY_BYTES: Final = 34 * 1024 * 1024
 PAUSE_S: Final = 30.0  # who sends or takes nothing for longer does not go on: it has died, or means no good
+_CUT: Final = "Input data was truncated"
+_OTHER_KIND: Final = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `\$([^`]*)`)?")
+_FIELD: Final = re.compile(r"`\$\.(\w+)|required field `(\w+)`")
+_KINDS: Final = MappingProxyType(
+    {
+        "int": "a whole number",
+        "float": "a number",
+        "str": "a string",
+        "bool": "true or false",
+        "null": "null",
+        "array": "a list",
+        "object": "an object",
+        "bytes": "bytes",
+    }
+)
 
 T = TypeVar("T")
 ArrayHook = Callable[[Any], Any]
@@ -41,7 +58,29 @@ def decode_body(body: bytes, content_type: str | None, kind: type[T]) -> T:
         return decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         form = "msgpack" if is_msgpack(content_type) else "JSON"
-        raise Problem(ErrorCode.INVALID_INPUT, f"the body is not a valid {form} request: {error}") from error
+        raise Problem(ErrorCode.INVALID_INPUT, f"the body is not a valid {form} request: {plainly(error)}") from error
+
+
+def field_of(problem: Problem) -> str | None:
+    """The field at the top of a body that a refusal of `decode_body` is about, if it is about one."""
+    found = _FIELD.search(str(problem.__cause__))
+    return next(filter(None, found.groups()), None) if found else None
+
+
+def plainly(error: Exception) -> str:
+    """What a decoder found, in words of whoever wrote the value; what is not known to be misread stays as it is."""
+    text = str(error)
+    if text == _CUT:
+        return "it ends in the middle; was it cut short?"
+    found = _OTHER_KIND.fullmatch(text)
+    if found is None:
+        return text
+    expected, got, path = found.groups()
+    kinds = " or ".join(_KINDS.get(kind, kind) for kind in expected.split(" | "))
+    path = (path or "").removeprefix(".")
+    inner = path.removesuffix("[...]")
+    what = f"'{path}'" if inner == path else f"something in '{inner}'"
+    return f"{what if path else 'it'} is {_KINDS.get(got, got)}; expected {kinds}"
 
 
 def encode_body(value: object, accept: str | None, arrays: ArrayHook | None = None) -> tuple[str, bytes]:
@@ -58,7 +97,7 @@ def body_too_long(size_bytes: int, limit_bytes: int = MAX_BODY_BYTES) -> Problem
     """The refusal of a body of (at least) this size."""
     return Problem(
         ErrorCode.INPUT_TOO_LONG,
-        f"the body has {size_bytes} bytes, the limit is {limit_bytes}; send fewer items per request",
+        f"the body has {size_bytes} bytes, the limit is {limit_bytes}; send fewer items per request, or a shorter one",
     )
 
 

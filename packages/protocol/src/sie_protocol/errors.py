@@ -13,6 +13,10 @@ from typing import Any, Final
 
 from sie_protocol.headers import ERROR_CODE, RETRY_AFTER, WWW_AUTHENTICATE
 
+# In messages and details of MODEL_NOT_FOUND.
+MODELS_HINT: Final = "GET /v1/models lists what is"
+DID_YOU_MEAN: Final = "did_you_mean"
+
 
 class ErrorCode(StrEnum):
     """Canonical codes, sent in the body and in `X-SIE-Error-Code`."""

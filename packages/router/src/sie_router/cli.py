@@ -1,5 +1,6 @@
 """The command `sie-router`."""
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,13 @@ import typer
 
 from sie_protocol.versions import VERSION
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="The router of SIE.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="The router of SIE.",
+    context_settings={"help_option_names": ["-h", "--help"]},  # `serve -h` is its host
+)
+logger = logging.getLogger(__name__)
 
 
 @app.command()
@@ -55,7 +62,7 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     # Imported here: `sie-router version` and `--help` should not wait for a web framework.
     from sie_router.edge.logs import configure  # noqa: PLC0415
     from sie_router.serve import make_server  # noqa: PLC0415
-    from sie_router.settings import Flags, settings_of_process  # noqa: PLC0415
+    from sie_router.settings import Flags, meaningless_of_process, settings_of_process  # noqa: PLC0415
 
     flags = Flags(
         host=host,
@@ -79,6 +86,8 @@ def serve(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     try:
         settings = settings_of_process(flags)
         configure(settings.log_level, json_lines=settings.json_logs)
+        for name, meant in meaningless_of_process().items():
+            logger.warning("the router knows no variable %s: did you mean %s?", name, meant)
         server = make_server(settings)
     except ValueError as error:
         typer.echo(f"sie-router: {error}", err=True)

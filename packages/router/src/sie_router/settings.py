@@ -1,5 +1,6 @@
 """What an operator can set. The only reader of the environment; flags win over it, and nothing is written to it."""
 
+import difflib
 import math
 import os
 import re
@@ -20,6 +21,8 @@ from sie_router.core.pools import MAX_WORKERS
 from sie_router.core.rate import Rate
 
 LEVELS: Final = ("critical", "error", "warning", "info", "debug")
+PREFIX: Final = "SIE_ROUTER_"
+ALMOST_ALIKE: Final = 0.85  # of 1
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"", "0", "false", "no", "off"})
 _SCHEMES: Final = frozenset({"http", "dns+http"})
@@ -138,8 +141,28 @@ def read_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
     Raises:
         ValueError: a value cannot be used; the message names it and says what can.
     """
+    return _read(flags, _Environment(environ))
+
+
+def meaningless(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """Variables that mean nothing to a router, by name, with the one that was probably meant.
+
+    Kubernetes sets some for a Service named sie-router; these have addresses as values, or end in what is an address's.
+    """
+    asked = _Environment({"SIE_ROUTER_KUBERNETES": "true", "SIE_AUTH_MODE": "static", "SIE_ADMIN_TOKEN": "any"})
+    _read(Flags(), asked)
+    found: dict[str, str] = {}
+    for name, value in environ.items():
+        if name in asked.asked or not name.startswith(PREFIX) or "://" in value or "_SERVICE_" in name:
+            continue
+        near = difflib.get_close_matches(name, sorted(asked.asked), 1, ALMOST_ALIKE)
+        if near:
+            found[name] = near[0]
+    return found
+
+
+def _read(flags: Flags, env: "_Environment") -> Settings:
     default = Settings()
-    env = _Environment(environ)
     profiles = _profiles(env)
     groups = tuple(_group(text) for text in flags.groups or env.list("SIE_ROUTER_GROUPS"))
     models_dir, bundles_dir = (
@@ -176,13 +199,20 @@ def settings_of_process(flags: Flags) -> Settings:
     return read_settings(flags, os.environ)
 
 
+def meaningless_of_process() -> Mapping[str, str]:
+    """`meaningless` of that environment."""
+    return meaningless(os.environ)
+
+
 class _Environment:
-    """Typed access by name; a set but empty variable counts as absent."""
+    """Typed access by name; a set but empty variable counts as absent. `asked`: the names it was asked for."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
+        self.asked: set[str] = set()
 
     def text(self, name: str) -> str | None:
+        self.asked.add(name)
         return self._environ.get(name, "").strip() or None
 
     def list(self, name: str) -> tuple[str, ...]:

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
@@ -43,11 +43,13 @@ class Follower:
 
 
 @asynccontextmanager
-async def following(api: KubeApi, pace: Pace = QUICK) -> AsyncIterator[Follower]:
+async def following(
+    api: KubeApi, pace: Pace = QUICK, draw: Callable[[], float] = lambda: 0.5
+) -> AsyncIterator[Follower]:
     follower = Follower()
 
     async def run() -> None:
-        async with aclosing(follow(api, CONFIG_MAPS, draw=lambda: 0.5, pace=pace)) as sets:
+        async with aclosing(follow(api, CONFIG_MAPS, draw=draw, pace=pace)) as sets:
             async for each in sets:
                 follower.sets.append(each)
 
@@ -181,12 +183,23 @@ async def test_the_last_set_stands_while_the_api_is_away(api: KubeApi, kube: Fak
     assert all("a" in each for each in follower.sets)
 
 
-async def test_an_api_that_is_away_at_the_start_is_waited_for(api: KubeApi, kube: FakeKube) -> None:
+async def test_an_api_that_is_away_at_the_start_is_waited_for_and_told_once_with_its_address(
+    api: KubeApi, kube: FakeKube, caplog: pytest.LogCaptureFixture
+) -> None:
+    draws: list[float] = []
+
+    def draw() -> float:  # once after each attempt
+        draws.append(0)
+        return 0
+
     await kube.stop()
-    async with following(api) as follower:
+    async with following(api, draw=draw) as follower:
+        await eventually(lambda: len(draws) > 3)
         await kube.put(CONFIG_MAPS, "a", {})
         await kube.start()
         await eventually(lambda: follower.names == {"a"})
+    [told] = caplog.messages
+    assert told.startswith(f"no configmaps yet, {api.url} does not answer")
 
 
 async def test_a_watch_that_fell_silent_is_begun_again(api: KubeApi, kube: FakeKube) -> None:
@@ -243,3 +256,11 @@ def test_outside_a_cluster_and_without_a_file_the_message_says_what_to_do(tmp_pa
         connect(None)
     with pytest.raises(ValueError, match="missing"):
         connect(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "clusters: 7", "{", "clusters: [7]\ncontexts: []"])
+def test_a_file_that_is_no_kubeconfig_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"no access to Kubernetes: cannot use '{path}'"):
+        connect(path)

@@ -268,7 +268,7 @@ def test_a_pool_without_workers_waits_for_its_own_and_never_takes_others() -> No
     a100 = Group("a100", "default")
     state = fleet(seen("a100-0", profile="a100"), seen("l4-0"), PoolPut(pool("tenant", {"l4": 1})), groups=[a100, L4])
     assert decide(state, ask(), {}, 0) == Forward(state.workers[url("a100-0")], MODEL)
-    assert decide(state, ask(profile="l4"), {}, 0) == Provision(L4, True, MODEL)
+    assert decide(state, ask(profile="l4"), {}, 0) == Provision(L4, True, MODEL, reserved=1)
     idle = fleet(seen("a100-0", profile="a100"), PoolPut(pool("tenant", {"l4": 1})), groups=[a100, L4])
     assert decide(idle, ask(pool="tenant"), {}, 0) == Provision(L4, True, MODEL, "tenant")
 
@@ -303,3 +303,9 @@ def decision_name(state: Fleet, draw: float, **wanted: str) -> str:
     decision = decide(state, ask(**wanted), {}, draw)
     assert isinstance(decision, Forward)
     return decision.worker.name
+
+
+def test_a_request_without_a_pool_is_told_how_many_workers_others_reserve() -> None:
+    held = fleet(seen("l4-0"), seen("l4-1"), seen("l4-2", ready=False), PoolPut(pool("tenant", {"l4": 2})))
+    assert decide(held, ask(), {}, 0) == Provision(L4, True, MODEL, reserved=2)
+    assert decide(fleet(), ask(), {}, 0) == Provision(L4, True, MODEL)

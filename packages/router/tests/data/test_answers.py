@@ -15,3 +15,9 @@ def test_a_client_that_waits_in_vain_hears_what_may_be_missing(version: str | No
         assert said in body["message"]
         other = msgspec.json.decode(compat_provisioning(decision, 120, waited_s).body)
         assert other["error"]["message"] == body["message"]
+
+
+def test_who_finds_all_workers_reserved_hears_so_before_any_promise() -> None:
+    decision = Provision(L4, is_configured=True, model_id="m", reserved=2)
+    message = msgspec.json.decode(provisioning(decision, "0.10.1", 120, 180, 0).body)["error"]["message"]
+    assert "all 2 that are there are reserved by resource pools; if there may be more, one is being" in message

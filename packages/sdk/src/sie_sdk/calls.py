@@ -17,7 +17,7 @@ Shared arguments:
 Knows nothing of connections, time or retries.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
@@ -36,15 +36,20 @@ from sie_protocol.items import (
     ScoreResult,
     id_of,
 )
+from sie_protocol.names import suggestion
 from sie_protocol.target import parse_model, parse_target
 from sie_sdk import batches, flow, media
 from sie_sdk.answers import incomplete, malformed, read
 from sie_sdk.messages import Answer, OnProgress, Plan, Request
 from sie_sdk.retry import Terms
+from sie_sdk.settings import checked_options, checked_target
 
 ENCODE: Final = "encode"
 SCORE: Final = "score"
 ASK_JSON: Final = (("Accept", JSON),)
+# Also what only some published servers read. A misspelt one would be ignored there, and nothing be embedded.
+ITEM_KEYS: Final = frozenset({*Item.__annotations__, "audio", "video", "document", "multivector"})
+_SHOWN_CHARS: Final = 60
 
 
 def encode_params(
@@ -77,21 +82,42 @@ def merged_options(
 ) -> dict[str, Any]:
     """The client's options with the call's over them; `is_query` travels among them."""
     query = {} if is_query is None else {"is_query": is_query}
-    return {**defaults, **(options or {}), **query}
+    return {**defaults, **checked_options(options), **query}
 
 
 def as_list(items: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Item]:
     """The items of a call as they travel; one item alone is a list of one.
 
     Raises:
-        TypeError: something is no item; the message shows it.
+        TypeError: something is no item, or has a key that none has; the message shows it.
         ValueError, OSError: an image cannot be read, see `sie_sdk.media`.
     """
+    given: Any = items  # callers without a type checker give anything
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise not_one("items", given)
     listed = [items] if isinstance(items, Mapping) else list(items)
-    for item in listed:
+    for at, item in enumerate(listed):
         if not isinstance(item, Mapping):
-            raise TypeError(f"an item is a dict such as {{'text': 'hello'}}, not {type(item).__name__}: {item!r:.80}")
+            raise not_one(f"items[{at}]", item)
+        if not item.keys() <= ITEM_KEYS:
+            where = "an item" if isinstance(items, Mapping) else f"items[{at}]"
+            raise _strange(where, next(key for key in item if key not in ITEM_KEYS))
     return media.wire_items(listed)
+
+
+def not_one(what: str, found: Any) -> TypeError:
+    """The error of something in the place of an item; shows how the same text is one."""
+    text = found if isinstance(found, str) else "hello"
+    text = text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]} ..."
+    kind = type(found).__name__
+    shown = f"the {kind} {text!r}" if isinstance(found, str) else "None" if found is None else f"{kind}: {found!r:.80}"
+    return TypeError(f"{what}: an item is a dict such as {{'text': {text!r}}}, not {shown}")
+
+
+def _strange(where: str, key: Any) -> TypeError:
+    known = sorted(ITEM_KEYS)
+    meant = suggestion(str(key), known) or f"; an item has: {', '.join(known)}"
+    return TypeError(f"{where} has an unknown key '{key!s:.80}'{meant}; what is yours alone goes into 'metadata'")
 
 
 def encode(
@@ -143,7 +169,7 @@ def score(
     `similarity` "dot".
     """
     if not isinstance(query, Mapping):
-        raise TypeError(f"the query is a dict such as {{'text': 'hello'}}, not {type(query).__name__}: {query!r:.80}")
+        raise not_one("the query", query)
     [asked] = as_list(query)
 
     def ask(some: Sequence[Item]) -> Request:
@@ -205,6 +231,8 @@ def inference(terms: Terms, operation: str, model: str, body: msgspec.Struct) ->
 
 
 def _quoted(model: str) -> str:
+    if not isinstance(model, str):
+        raise TypeError(f"model is {model!r:.80}; expected the id of a model, such as 'BAAI/bge-m3'")
     try:
         parse_model(model)
     except Problem as problem:
@@ -215,9 +243,7 @@ def _quoted(model: str) -> str:
 
 
 def _target_headers(gpu: str | None) -> tuple[tuple[str, str], ...]:
-    target = parse_target(gpu)
-    if not (gpu or "").isascii() or not (gpu or "").isprintable():
-        raise ValueError(f"gpu is {gpu!r}; expected a machine profile such as 'l4', or 'pool/profile'")
+    target = parse_target(checked_target(gpu))
     named = ((POOL, target.pool), (MACHINE_PROFILE, target.profile))
     return tuple((name, value) for name, value in named if value is not None)
 

@@ -6,12 +6,15 @@ from typing import Any, Final
 
 import msgspec
 
+from sie_protocol.errors import ErrorCode
 from sie_protocol.headers import HEALTH
+from sie_protocol.names import suggestion
 from sie_protocol.target import parse_target
 from sie_sdk import answers, calls, flow
-from sie_sdk.errors import RequestError
+from sie_sdk.errors import RequestError, ServerError
 from sie_sdk.messages import Answer, Plan, Request
 from sie_sdk.retry import Terms
+from sie_sdk.settings import checked_target
 from sie_sdk.types import CapacityInfo, WorkerInfo
 
 POLL_INTERVAL_S: Final = 5.0
@@ -31,18 +34,23 @@ def get_capacity(terms: Terms, gpu: str | None) -> Plan[CapacityInfo]:
     Raises:
         RequestError: the base URL is that of a worker, not of a router.
     """
-    return flow.single(Request("GET", HEALTH, calls.ASK_JSON), terms, partial(_capacity, gpu))
+    wanted = checked_target(gpu)
+    return flow.single(Request("GET", HEALTH, calls.ASK_JSON), terms, partial(_capacity, wanted))
 
 
 def wait_for_capacity(terms: Terms, gpu: str, poll_interval_s: float) -> Plan[CapacityInfo]:
     """Look every `poll_interval_s` until at least one healthy worker of the profile is there.
 
     This only looks. It cannot wake a pool that is scaled to zero: use `warm_up` for that.
+
+    Raises:
+        ServerError: GPU_NOT_CONFIGURED, at once, when the cluster has other profiles only, as for a request of it.
     """
+    checked_target(gpu)
     if not poll_interval_s > 0:
         raise ValueError(f"poll_interval_s is {poll_interval_s!r}; expected a number greater than 0")
     request = Request("GET", HEALTH, calls.ASK_JSON)
-    return flow.until(request, terms, partial(_capacity, gpu), _has_worker, poll_interval_s)
+    return flow.until(request, terms, partial(_capacity_if_any, gpu), _has_worker, poll_interval_s)
 
 
 def warm_up(terms: Terms, gpu: str, model: str) -> Plan[CapacityInfo]:
@@ -75,6 +83,20 @@ def _has_worker(capacity: CapacityInfo) -> bool:
 
 def _capacity(gpu: str | None, answer: Answer) -> CapacityInfo:
     return answers.read(answer, kind=_Health, pick=partial(_counted, gpu))
+
+
+def _capacity_if_any(gpu: str | None, answer: Answer) -> CapacityInfo:
+    """The capacity of a profile that there is, or may come to be: a cluster that names none has any."""
+    return answers.read(answer, kind=_Health, pick=partial(_counted_if_any, gpu))
+
+
+def _counted_if_any(gpu: str | None, health: Any) -> CapacityInfo:
+    profile, configured = parse_target(gpu).profile, health.configured_gpu_types
+    real = {name.lower() for name in (*configured, *(each.get("gpu", "") for each in health.workers))}
+    if profile is None or not configured or resolve_profile(profile, real) in real:
+        return _counted(gpu, health)
+    meant = suggestion(profile, configured) or f"; it has: {', '.join(configured)}"
+    raise ServerError(f"the cluster has no machine profile '{profile}'{meant}", code=ErrorCode.GPU_NOT_CONFIGURED)
 
 
 def _counted(gpu: str | None, health: Any) -> CapacityInfo:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sie_protocol.errors import ErrorCode
+from sie_protocol.errors import DID_YOU_MEAN, MODELS_HINT, ErrorCode
 from sie_sdk.messages import Loss
 from sie_sdk.refusals import Refusal
 
@@ -122,16 +122,17 @@ _NEXT_STEP: Final[Mapping[str, str]] = {
     ErrorCode.UNAUTHENTICATED: "pass api_key= to the client or set SIE_API_KEY",
     ErrorCode.MODEL_NOT_FOUND: "list_models() tells what is served",
     ErrorCode.POOL_NOT_FOUND: "create_pool() makes it",
-    ErrorCode.INPUT_TOO_LONG: "send fewer or shorter items",
+    ErrorCode.INPUT_TOO_LONG: "send shorter items, or fewer at a time",
     ErrorCode.RESOURCE_EXHAUSTED: "send fewer or shorter items",
     ErrorCode.RATE_LIMITED: "send fewer requests at a time",
     ErrorCode.DEADLINE_EXCEEDED: "send fewer items per request",
     Loss.CONNECT_FAILED: "check that a SIE router or worker listens at the base URL",
-    Loss.CONNECT_IMPOSSIBLE: "check the host name and the certificate of the base URL",
+    Loss.CONNECT_IMPOSSIBLE: "check host, port and certificate of the base URL, and http against https",
     Loss.TIMED_OUT: "pass a larger timeout_s, or send fewer items per request",
     Loss.CONNECTION_LOST: "try again; encode, score and extract may be repeated without harm",
     Loss.CLIENT_CLOSED: "create a new client",
 }
+_COMING: Final = frozenset({ErrorCode.PROVISIONING, ErrorCode.MODEL_LOADING, ErrorCode.LORA_LOADING})
 _UNAUTHENTICATED_STATUS: Final = 401
 _NOT_FOUND_STATUS: Final = 404
 _CLIENT_ERRORS_FROM, _SERVER_ERRORS_FROM = 300, 500
@@ -146,18 +147,21 @@ class Asker:
     pool: str | None = None
 
 
-def error_for(refusal: Refusal, asked: str, *, waited: bool, asker: Asker) -> SIEError:
+def error_for(refusal: Refusal, asked: str, *, waited: str | None, asker: Asker) -> SIEError:
     """The exception of a refusal.
 
     Args:
         refusal: what was found.
         asked: what was asked, for example "POST /v1/encode/BAAI/bge-m3".
-        waited: whether the call was allowed to wait for capacity.
+        waited: for a call that was allowed to wait for capacity, how long it did.
         asker: what the call was about.
     """
     found = " ".join(str(part) for part in (refusal.status, refusal.code) if part is not None)
-    text = ": ".join(part for part in (asked, found, refusal.message) if part)
-    step = _next_step(refusal, waited=waited)
+    step = _next_step(refusal, waited=waited is not None)
+    said = refusal.message.removesuffix(f"; {MODELS_HINT}") if step else refusal.message
+    text = ": ".join(part for part in (asked, found, said) if part)
+    if waited is not None and refusal.code in _COMING:
+        text = f"{text}; {waited}"
     error = _kind(refusal, asker)(
         f"{text}; {step}" if step else text,
         code=refusal.code,
@@ -188,8 +192,10 @@ def _kind_of_pool(refusal: Refusal) -> type[PoolError]:
 
 
 def _next_step(refusal: Refusal, *, waited: bool) -> str | None:
-    if refusal.code in (ErrorCode.PROVISIONING, ErrorCode.MODEL_LOADING, ErrorCode.LORA_LOADING):
+    if refusal.code in _COMING:
         return "pass a larger provision_timeout_s to wait longer" if waited else "pass wait_for_capacity=True to wait"
+    if refusal.code == ErrorCode.MODEL_NOT_FOUND and refusal.details.get(DID_YOU_MEAN):
+        return None  # it was said
     if refusal.status == _UNAUTHENTICATED_STATUS:
         return _NEXT_STEP[ErrorCode.UNAUTHENTICATED]
     return _NEXT_STEP.get(refusal.code or "")

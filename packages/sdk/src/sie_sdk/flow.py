@@ -6,7 +6,7 @@ Knows nothing of sockets, threads, event loops or clocks; `drivers` runs it, tes
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Generic, assert_never
+from typing import Any, Generic, assert_never
 
 from sie_protocol.errors import ErrorCode
 from sie_protocol.headers import ATTEMPT, WAIT
@@ -29,14 +29,7 @@ from sie_sdk.messages import (
     T,
     WaitEvent,
 )
-from sie_sdk.retry import Raise, Return, Terms, Wait
-
-LAST_ATTEMPT_S: Final = 5.0  # of the budget are kept for the attempt after the last wait
-
-
-def reserve_s(terms: Terms) -> float:
-    """How much of the budget no wait may use, so that every wait is followed by an attempt."""
-    return min(LAST_ATTEMPT_S, terms.timeout_s, terms.budget_s / 2)
+from sie_sdk.retry import Raise, Return, Terms, Wait, reserve_s
 
 
 def exchange(request: Request, terms: Terms, start: float) -> Flow[tuple[Answer, float]]:

@@ -42,7 +42,7 @@ def wire_items(items: Iterable[Mapping[str, Any]]) -> list[WireItem]:
         ValueError: the bytes, the pixels or the mode are those of no image that can be sent.
         OSError: a file cannot be read.
     """
-    return [item if item.get("images") is None else _with_images(item) for item in items]  # type: ignore[misc]  # what users write
+    return [item if item.get("images") is None else _with_images(at, item) for at, item in enumerate(items)]  # type: ignore[misc]  # what users write
 
 
 def wire_image(image: Any) -> Image:
@@ -55,8 +55,10 @@ def wire_image(image: Any) -> Image:
             return _encoded(_bytes(data), image.get("format"))
         case str() if "://" in image[:16]:
             raise ValueError(f"'{image:.80}' is an address; load the image first and pass its bytes")
+        case str() if image[:5].lower() == "data:":
+            raise ValueError(f"'{image:.40}' is a data: URL; pass its bytes: base64.b64decode(url.partition(',')[2])")
         case str() | os.PathLike():
-            return _encoded(Path(image).read_bytes(), None, f" in '{image}'")
+            return _encoded(_content(Path(image)), None, f" in '{image}'")
         case bytes() | bytearray() | memoryview():
             return _encoded(bytes(image), None)
         case _ if _is_array(image):
@@ -77,11 +79,32 @@ def sniffed(data: bytes) -> str | None:
     return next((name for magic, name in _MAGIC if data.startswith(magic)), None)
 
 
-def _with_images(item: Mapping[str, Any]) -> WireItem:
+def _with_images(at: int, item: Mapping[str, Any]) -> WireItem:
     images = item["images"]
     if isinstance(images, (str, bytes)) or not isinstance(images, Sequence):
-        raise TypeError(f"images is a list of images, for example ['cat.jpg'], not {type(images).__name__}")
-    return {**item, "images": [wire_image(image) for image in images]}  # type: ignore[typeddict-item]  # what users write
+        raise TypeError(
+            f"items[{at}]: images is a list of images, for example ['cat.jpg'], not {type(images).__name__}"
+        )
+    encoded = [_placed(image, f"items[{at}]['images'][{place}]") for place, image in enumerate(images)]
+    return {**item, "images": encoded}  # type: ignore[typeddict-item]  # what users write
+
+
+def _placed(image: Any, where: str) -> Image:
+    try:
+        return wire_image(image)
+    except (TypeError, ValueError, OSError) as error:
+        kinds = (FileNotFoundError, OSError, TypeError, ValueError)  # not the kinds below, made of other arguments
+        kind = next(kind for kind in kinds if isinstance(error, kind))
+        raise kind(f"{where}: {error}") from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no image file '{path}' in {Path.cwd()}; a str is a path") from error
+    except OSError as error:
+        raise OSError(f"the image file '{path!s:.200}' cannot be read: {error.strerror or error}") from error
 
 
 def _bytes(data: Any) -> bytes:

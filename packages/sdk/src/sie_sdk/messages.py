@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 T = TypeVar("T")
 
@@ -33,7 +34,8 @@ class Request:
     body: bytes = b""
 
     def __str__(self) -> str:
-        return f"{self.method} {self.path}"
+        named = unquote(self.path)
+        return f"{self.method} {named if named.isprintable() else self.path}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ MIN_DELAY_S: Final = 0.1  # also for "Retry-After: 0", so that no server can mak
 SPENT_S: Final = 0.001  # less time than this is none: clocks and sleeps are not exact
 SPREAD: Final = 0.25  # of a delay, so that many clients told the same do not return together
 MAX_OOM_RETRIES: Final = 3
+LAST_ATTEMPT_S: Final = 5.0  # of the budget are kept for the attempt after the last wait
 _UNAVAILABLE: Final = 503
 _IF_INVITED: Final = ErrorCode.QUEUE_UNAVAILABLE  # published gateways give it no delay when it is final
 
@@ -105,6 +106,11 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
 )
 
 
+def reserve_s(terms: Terms) -> float:
+    """How much of the budget no wait may use, so that every wait is followed by an attempt."""
+    return min(LAST_ATTEMPT_S, terms.timeout_s, terms.budget_s / 2)
+
+
 def decide(
     outcome: Outcome, *, asked: str, seen: Mapping[str, int], now: float, deadline: float, terms: Terms, draw: float
 ) -> Return | Wait | Raise:
@@ -127,7 +133,8 @@ def decide(
     left_s = deadline - now
     if rule is None or attempt > _limit(refusal, rule, terms) or not _may_retry(rule, left_s, terms):
         asker = Asker(terms.gpu, terms.model, terms.pool)
-        return Raise(error_for(refusal, asked, waited=terms.wait_for_capacity, asker=asker))
+        waited = _waited(left_s, terms) if terms.wait_for_capacity else None
+        return Raise(error_for(refusal, asked, waited=waited, asker=asker))
     return Wait(min(_delay_s(rule, refusal, attempt, draw), left_s), refusal)
 
 
@@ -139,6 +146,13 @@ def rule_for(refusal: Refusal) -> Rule | None:
     is_known = refusal.code in KNOWN and refusal.code != _IF_INVITED  # another attempt meets the same
     invited = refusal.status == _UNAVAILABLE and refusal.retry_after_s is not None
     return _UNNAMED if invited and not is_known else None
+
+
+def _waited(left_s: float, terms: Terms) -> str:
+    """How much of its time a call has spent; the last of it is not for waiting."""
+    spent_s = terms.budget_s - reserve_s(terms) - left_s
+    rest = ", the rest is kept for one more attempt" if terms.budget_s - spent_s > SPENT_S else ""
+    return f"waited {spent_s:.3g} of {terms.budget_s:g} s{rest}"
 
 
 def _limit(refusal: Refusal, rule: Rule, terms: Terms) -> float:

@@ -94,7 +94,7 @@ def refusal(path: str, response: Handshake) -> SIEError | None:
     is_lasting = answer.status < 500 and answer.status != _TOO_MANY_REQUESTS  # noqa: PLR2004 - the class of servers' faults
     if not is_lasting:
         return None
-    return error_for(read_refusal(answer), f"GET {path}", waited=False, asker=Asker())
+    return error_for(read_refusal(answer), f"GET {path}", waited=None, asker=Asker())
 
 
 def reconnect(reason: str, attempt: int, elapsed_s: float, draw: float) -> WaitEvent:

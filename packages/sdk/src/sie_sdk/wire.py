@@ -17,6 +17,8 @@ from sie_sdk.settings import Settings
 KEEPALIVE_S: Final = 4.0
 CLOSED: Final = Lost(Loss.CLIENT_CLOSED, "the client was closed")
 
+NO_HTTP: Final = "illegal status line"  # h11, of what does not begin as an answer does
+NO_TLS: Final = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")  # OpenSSL, of an answer in plain HTTP
 _MAX_CAUSES: Final = 8
 
 
@@ -94,6 +96,8 @@ def lost(error: httpx.RequestError, timeout_s: float) -> Lost:
             return no_connection_free(timeout_s)
         case httpx.TimeoutException():
             return timed_out(timeout_s)
+        case httpx.RemoteProtocolError() if NO_HTTP in reason:
+            return Lost(Loss.CONNECT_IMPOSSIBLE, f"{error.request.url.netloc.decode()} speaks no HTTP: {reason:.120}")
         case httpx.UnsupportedProtocol() | httpx.LocalProtocolError():
             return Lost(Loss.CONNECT_IMPOSSIBLE, reason)
         case _:
@@ -114,4 +118,5 @@ def _is_lasting(error: BaseException) -> bool:
     """True for failures to connect that time does not heal: a name nobody has, a certificate nobody trusts."""
     if isinstance(error, socket.gaierror):
         return error.errno == socket.EAI_NONAME
-    return isinstance(error, ssl.SSLCertVerificationError)
+    speaks_no_tls = isinstance(error, ssl.SSLError) and error.reason in NO_TLS
+    return speaks_no_tls or isinstance(error, ssl.SSLCertVerificationError)

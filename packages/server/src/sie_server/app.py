@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
-from sie_protocol.errors import Problem
+from sie_protocol.errors import MODELS_HINT, Problem
 from sie_server.adapters.registry import ADAPTERS
 from sie_server.adapters.shared import accelerator
 from sie_server.api.body import Bodies
@@ -70,7 +70,8 @@ async def worker(settings: Settings, adapters: Mapping[str, str] = ADAPTERS) -> 
         try:
             engine = Engine(catalog.models, adapters, device, pipeline, _limits(settings), ports)
         except Problem as problem:
-            raise ValueError(f"a model to preload or to pin: {problem.message}") from problem
+            said = problem.message.removesuffix(f"; {MODELS_HINT}")
+            raise ValueError(f"a model to preload or to pin: {said}") from problem
         stack.push_async_callback(engine.close)
         stack.callback(weights.close)  # before the engine's, which waits for loads
         if settings.self_test_interval_s:

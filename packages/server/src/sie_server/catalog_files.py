@@ -10,12 +10,13 @@ from typing import TypeVar
 
 from sie_protocol.catalog import Catalog, ModelConfig, build_catalog, decode_bundle, decode_model
 from sie_protocol.hashing import bundle_config_hash
+from sie_protocol.names import suggestion
 from sie_server.adapters.registry import ADAPTERS
 from sie_server.core.load_options import check_options
-from sie_server.core.names import suggestion
 from sie_server.core.profiles import offered
 
 T = TypeVar("T")
+SOME = 3  # models that a refusal names where no name is alike
 Stamp = list[tuple[str, int, int, int]]
 
 log = logging.getLogger(__name__)
@@ -115,9 +116,9 @@ def select(catalog: Catalog, bundle: str, wanted: tuple[str, ...]) -> dict[str, 
     missing = [name for name in wanted if name.lower() not in models]
     if missing:
         meant = suggestion(missing[0], (each.sie_id for each in models.values()))
-        raise ValueError(
-            f"bundle '{bundle}' has no model {', '.join(missing)}{meant or '; it has: ' + ', '.join(models)}"
-        )
+        some = ", ".join(each.sie_id for each in list(models.values())[:SOME])
+        meant = meant or f"; it has {len(models)}, for example {some}"
+        raise ValueError(f"bundle '{bundle}' has no model {', '.join(missing)}{meant}")
     for model in models.values():
         for profile in model.profiles:
             offered(model, profile)

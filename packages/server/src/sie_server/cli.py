@@ -15,7 +15,13 @@ from sie_server.logs import LEVELS, configure
 from sie_server.settings import Settings, device_name, environment, meaningless, name_list, read, use_huge_pages
 
 log = logging.getLogger(__name__)
-app = typer.Typer(help="The worker of SIE.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="The worker of SIE.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 @app.command()

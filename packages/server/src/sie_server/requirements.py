@@ -6,10 +6,10 @@ from importlib import metadata
 from typing import Any
 
 from sie_protocol.catalog import Catalog, ModelConfig
+from sie_protocol.names import suggestion
 from sie_protocol.versions import VERSION
 from sie_server.adapters.registry import ADAPTERS, needs
 from sie_server.catalog_files import select
-from sie_server.core.names import suggestion
 
 DISTRIBUTION = "sie-server"
 

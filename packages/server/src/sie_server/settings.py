@@ -52,13 +52,20 @@ def _truth(text: str) -> bool:
 
 
 def _count(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError("expected a whole number of at least 1")
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError("expected a whole number of at least 1, such as 8")
     return int(text)
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("expected a number such as 30") from None
+
+
 def _threshold(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not LEAST_THRESHOLD <= value <= MOST_THRESHOLD:
         raise ValueError(f"expected {LEAST_THRESHOLD} to {MOST_THRESHOLD}")
     return value
@@ -69,15 +76,15 @@ def _beside_hub(text: str) -> Path:
 
 
 def _percent(text: str) -> float:
-    if not 0 < float(text) <= 100:  # noqa: PLR2004 - a percentage
+    if not 0 < _number(text) <= 100:  # noqa: PLR2004 - a percentage
         raise ValueError("expected a percentage above 0, at most 100")
-    return float(text)
+    return _number(text)
 
 
 def _seconds(text: str) -> float:
-    if not 0 <= float(text) < float("inf"):
+    if not 0 <= _number(text) < float("inf"):
         raise ValueError("expected seconds, 0 or more")
-    return float(text)
+    return _number(text)
 
 
 def home_cache() -> Path:

@@ -58,7 +58,7 @@ async def test_readiness_names_the_models_it_waits_for_and_the_device_counts(tmp
 
 
 async def test_a_preload_that_no_catalogue_knows_stops_the_start(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no model 'org/typo'"):
+    with pytest.raises(ValueError, match="model 'org/typo' is not on this worker"):
         async with served(write_catalog(tmp_path, {M: {}}), preload=("org/typo",)):
             pass
 

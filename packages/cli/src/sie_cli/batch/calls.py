@@ -1,5 +1,6 @@
 """One chunk of records through the SDK: rows in the same order, refused records told apart from broken clusters."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ OF_RECORDS: Final = frozenset(
         ErrorCode.RESOURCE_EXHAUSTED,
     }
 )
+WANTS_LABELS: Final = "send params.labels"  # as workers say it
+_ITEM: Final = re.compile(r"\bitems? ?\[?\d")
 _REQUEST_ONLY: Final = ("timing", "usage", "id")  # a row has its own id, and no share of its request's times and tokens
 
 
@@ -51,11 +54,18 @@ class Caller:
     async def _refused(self, records: Sequence[Record], error: SIEError) -> list[Row]:
         """Halve until the records that are refused stand alone; all others have their results."""
         if not self._keep_going:
-            raise _stop(records, str(error)) from error
+            raise _stop(records, self._told(error), is_theirs=_is_of_one(error)) from error
         if len(records) == 1:
             return [{"id": records[0].id, ERROR: {"code": str(error.code), "message": error.message}}]
         half = len(records) // 2
         return await self.rows(records[:half]) + await self.rows(records[half:])
+
+    def _told(self, error: SIEError) -> str:
+        """The SDK's message in words of this command."""
+        is_unlabelled = self._job.operation == job_kinds.EXTRACT and not self._job.labels
+        if is_unlabelled and error.code == ErrorCode.INVALID_INPUT and WANTS_LABELS in str(error):
+            return str(error).replace(WANTS_LABELS, "name them: --labels person,place")
+        return str(error)
 
     async def _ask(self, records: Sequence[Record]) -> list[Row]:
         # Answers are matched by place: ids of users may repeat, which the wire does not allow.
@@ -95,7 +105,14 @@ class Caller:
                 raise AssertionError(job.operation)
 
 
-def _stop(records: Sequence[Record], what: str) -> BatchError:
+def _is_of_one(error: SIEError) -> bool:
+    """Whether a refusal is about a record and not about the command: what is wrong with an item names its place."""
+    return error.code != ErrorCode.INVALID_INPUT or _ITEM.search(error.message) is not None
+
+
+def _stop(records: Sequence[Record], what: str, *, is_theirs: bool = True) -> BatchError:
+    if not is_theirs:
+        return BatchError(what)
     first, last = records[0].id, records[-1].id
     where = f"record {first}" if len(records) == 1 else f"records {first} to {last}"
     return BatchError(f"{where}: {what}; --keep-going sets refused records aside and does the others")

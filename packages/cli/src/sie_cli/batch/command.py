@@ -46,6 +46,8 @@ def execute(job: Job, given: Given) -> None:
     """
     texts = not sources.is_file(given.inputs)
     total = sources.count(given.inputs, texts=texts)
+    for option, path in (("--output", given.output), ("--errors", given.errors)):
+        _needs_folder(option, path)
     plan = Plan(
         batch_size=given.batch_size,
         concurrency=given.concurrency,
@@ -58,6 +60,9 @@ def execute(job: Job, given: Given) -> None:
     console = Console(stderr=True, highlight=False)
     if not given.inputs and sys.stdin.isatty():
         console.print("texts, one a line; Ctrl-D ends them")
+    name = sources.misspelt(given.inputs)
+    if name is not None:
+        console.print(f"sie: there is no file '{name}', so it is taken as a text", soft_wrap=True, markup=False)
     records = sources.records(given.inputs, given.columns, texts=texts)
     started_at = time.monotonic()
 
@@ -71,6 +76,11 @@ def execute(job: Job, given: Given) -> None:
                 return await run(job, records, plan, client, progress)
 
     _tell(asyncio.run(work()), plan, console, given, time.monotonic() - started_at)
+
+
+def _needs_folder(option: str, path: Path | None) -> None:
+    if path is not None and not path.parent.is_dir():
+        raise UseError(f"{option} {path}: there is no folder '{path.parent}'; make it first: mkdir -p {path.parent}")
 
 
 def _errors(given: Given) -> Path | None:
@@ -92,12 +102,18 @@ def _tell(summary: Summary, plan: Plan, console: Console, given: Given, took_s: 
             "seconds": round(took_s, 3),
         }
         print(msgspec.json.encode(facts).decode())
+    elif not summary.records and not summary.is_interrupted:
+        console.print(f"no records: {_nothing(given)} has no text", soft_wrap=True, markup=False)
     elif plan.output is not None or summary.is_interrupted or summary.errors:
         console.print(_sentence(summary, plan, took_s), soft_wrap=True, markup=False)
     if summary.is_interrupted:
         raise typer.Exit(INTERRUPTED)
     if summary.errors:
         raise typer.Exit(INCOMPLETE)
+
+
+def _nothing(given: Given) -> str:
+    return given.inputs[0] if given.inputs and given.inputs[0] != sources.STDIN else "stdin"
 
 
 def _sentence(summary: Summary, plan: Plan, took_s: float) -> str:

@@ -61,7 +61,11 @@ async def run(job: Job, source: Iterator[Record], plan: Plan, client: SIEAsyncCl
     journal_path = plan.output.with_name(plan.output.name + SUFFIX)
     if plan.output.exists() and not plan.overwrite:
         raise BatchError(f"{plan.output} exists already; --overwrite replaces it")
-    with Journal(journal_path, job, anew=plan.overwrite) as journal:
+    try:
+        opened = Journal(journal_path, job, anew=plan.overwrite)
+    except OSError as error:
+        raise BatchError(f"{plan.output} cannot be written: {error.strerror}; choose another --output") from error
+    with opened as journal:
         chain, resumed = Chain(), journal.count
         _skip(source, journal, chain)
         progress.start(resumed)

@@ -1,5 +1,6 @@
 """Where texts come from: arguments, lines, JSON lines, columns of Parquet. Read as needed, never whole."""
 
+import re
 import sys
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ STDIN: Final = "-"
 TEXT_SUFFIXES: Final = (".txt",)
 JSONL_SUFFIXES: Final = (".jsonl", ".ndjson")
 PARQUET_SUFFIX: Final = ".parquet"
+_ENDING: Final = re.compile(r"\w\.[A-Za-z][A-Za-z0-9]{0,5}$")
 READ_ROWS: Final = 1024  # of a Parquet file at a time
 
 
@@ -39,6 +41,7 @@ def records(inputs: Sequence[str], columns: Columns, *, texts: bool) -> Iterator
         OSError: the file cannot be read.
     """
     if texts:
+        _no_folder(inputs)
         return (Record(str(number), text) for number, text in enumerate(inputs, 1))
     if len(inputs) > 1:
         raise UseError(
@@ -48,6 +51,9 @@ def records(inputs: Sequence[str], columns: Columns, *, texts: bool) -> Iterator
     if name == STDIN:
         return _sniffed(sys.stdin.buffer, columns)
     path = Path(name)
+    if not path.exists():
+        where = f"there is no folder '{path.parent}'" if not path.parent.is_dir() else f"there is none in {path.parent}"
+        raise UseError(f"no file '{name}': {where}; name one, or give texts, or nothing and lines to stdin")
     suffix = path.suffix.lower()
     if suffix == PARQUET_SUFFIX:
         return _parquet(path, columns)
@@ -68,7 +74,7 @@ def count(inputs: Sequence[str], *, texts: bool) -> int | None:
     if not inputs or inputs[0] == STDIN:
         return None
     path = Path(inputs[0])
-    if len(inputs) > 1:
+    if len(inputs) > 1 or not path.exists():
         return None
     if path.suffix.lower() == PARQUET_SUFFIX:
         return int(pyarrow_parquet().read_metadata(path).num_rows)
@@ -89,6 +95,26 @@ def _names_a_file(text: str) -> bool:
         return False
     known = (*TEXT_SUFFIXES, *JSONL_SUFFIXES, PARQUET_SUFFIX)
     return not any(map(str.isspace, text)) and Path(text).suffix.lower() in known
+
+
+def misspelt(inputs: Sequence[str]) -> str | None:
+    """A text that was more likely meant as the name of a file: alone, without blanks, with a folder or an ending."""
+    if len(inputs) != 1 or is_file(inputs) or any(map(str.isspace, inputs[0])) or "://" in inputs[0]:
+        return None
+    return inputs[0] if "/" in inputs[0] or _ENDING.search(inputs[0]) else None
+
+
+def _no_folder(inputs: Sequence[str]) -> None:
+    for text in inputs:
+        if (len(inputs) == 1 or "/" in text) and _is_folder(text):
+            raise UseError(f"'{text}' is a folder; name one file in it, or, as a text: echo '{text}' | sie ...")
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except (OSError, ValueError):  # as above
+        return False
 
 
 def _of_file(path: Path, read: Callable[[Iterator[bytes]], Iterator[Record]]) -> Iterator[Record]:

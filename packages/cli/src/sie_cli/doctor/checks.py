@@ -115,9 +115,10 @@ def profile(facts: Facts) -> Finding:
     if not decision:
         return Finding("profile", Verdict.SKIPPED, f"the router does not explain routes: {_refusal(facts.route)}")
     if decision["action"] == "reject":
-        return _broken(
-            "profile", f"{decision['code']}: {decision['message']}", _PROFILE_FIXES.get(decision["code"], "")
-        )
+        fix = _PROFILE_FIXES.get(decision["code"], "")
+        if decision["code"] == ErrorCode.GPU_NOT_CONFIGURED and facts.asked.pool is not None:
+            fix = "make a pool with what the model needs: sie pools create NAME --gpus PROFILE=WORKERS --bundle NAME"
+        return _broken("profile", f"{decision['code']}: {decision['message']}", fix)
     if decision["action"] == "provision" and not decision["creates_demand"]:
         group = f"{decision['profile']}/{decision['bundle']}"
         fix = "add a worker pool of this machineProfile and bundle to the values of the chart (workers.pools)"

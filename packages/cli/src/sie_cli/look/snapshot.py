@@ -9,7 +9,7 @@ import msgspec
 
 from sie_cli.api import Api
 from sie_cli.scrape import Scrape, parse
-from sie_protocol.headers import HEALTH, METRICS, POOLS, SERVER_VERSION
+from sie_protocol.headers import METRICS, POOLS, SERVER_VERSION
 from sie_protocol.pools import PoolInfo, PoolListItem
 from sie_protocol.status import ClusterSummary, ModelSummary, WorkerInfo
 
@@ -43,12 +43,13 @@ class Snapshot:
 
 
 async def look(api: Api, now: float) -> Snapshot:
-    """Ask for everything at once.
+    """Ask for everything.
 
     Raises:
         RefusedError: the address is no router, or refuses to tell.
     """
-    told, listed, scrape = await asyncio.gather(api.success(HEALTH), api.success(POOLS), _scrape(api))
+    told = await api.health()
+    listed, scrape = await asyncio.gather(api.success(POOLS), _scrape(api))
     health, version = msgspec.convert(told.value, Health), told.headers.get(SERVER_VERSION.lower(), "unknown")
     pools = msgspec.convert(listed.value["pools"], tuple[PoolListItem, ...])
     named = [pool["name"] for pool in pools if pool["name"] != "default"][:MAX_POOLS]

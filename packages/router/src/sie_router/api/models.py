@@ -6,7 +6,6 @@ import msgspec
 from fastapi import APIRouter, Response
 
 from sie_protocol.catalog import bundle_conflict
-from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import JSON, MODELS
 from sie_protocol.target import parse_model
 from sie_router.api.views import model_info, model_infos
@@ -26,10 +25,10 @@ def model_routes(snapshot: Callable[[], Fleet]) -> APIRouter:
     async def get_model(model: str) -> Response:
         """Describe one model, named as in a request: in any spelling of its id, with the bundle in front or without."""
         ref = parse_model(model)
-        info = model_info(snapshot(), ref.name)
+        fleet = snapshot()
+        info = model_info(fleet, ref.name)
         if info is None:
-            message = f"model '{model}' is not in the catalogue; GET {MODELS} lists what is"
-            raise Problem(ErrorCode.MODEL_NOT_FOUND, message, details={"model": model})
+            raise fleet.models.unknown(ref.name)
         if ref.bundle is not None and ref.bundle not in map(str.lower, info["bundles"]):
             raise bundle_conflict(info["name"], ref.bundle, tuple(info["bundles"]))
         return Response(msgspec.json.encode(info), media_type=JSON)

@@ -15,6 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import httpx2
 import msgspec
+import yaml
 from lightkube.config.client_adapter import AsyncClient, ConnectionParams
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.exceptions import ConfigError
@@ -32,6 +33,7 @@ LONGEST_PAUSE_S: Final = 10.0
 LASTED_S: Final = 1.0  # a connection that held for this long worked, however it ended
 MAX_EVENT_BYTES: Final = 4 << 20  # an object has at most 1.5 MiB in etcd
 _NOT_FOUND, _CONFLICT, _GONE = 404, 409, 410
+_MISSHAPEN: Final = (AttributeError, KeyError, TypeError)  # lightkube takes any file for a dict of lists of dicts
 _BOOKMARK: Final = "BOOKMARK"
 _ERROR: Final = "ERROR"
 
@@ -126,6 +128,7 @@ class KubeApi:
     def __init__(self, http: httpx2.AsyncClient, namespace: str) -> None:
         self._http = http
         self.namespace = namespace
+        self.url = str(http.base_url)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -229,9 +232,11 @@ def connect(kubeconfig: Path | None) -> KubeApi:
             raise ValueError(f"'{kubeconfig}' names no current context")
         # No proxy: the API server is a neighbour, whatever the environment says about the outside world.
         http = AsyncClient(chosen, ConnectionParams(httpx2.Timeout(CONNECT_TIMEOUT_S), trust_env=False))
-    except (ConfigError, KeyError, OSError, msgspec.ValidationError) as error:
+    except (*_MISSHAPEN, ConfigError, OSError, msgspec.ValidationError, yaml.YAMLError) as error:
         where = "not in a cluster (pass --kubeconfig)" if kubeconfig is None else f"cannot use '{kubeconfig}'"
-        raise ValueError(f"no access to Kubernetes: {where}: {error}") from error
+        empty = "it is empty, or something in it is missing or of another kind"
+        reason = empty if isinstance(error, _MISSHAPEN) else error
+        raise ValueError(f"no access to Kubernetes: {where}: {reason}") from error
     return KubeApi(http, chosen.namespace)
 
 
@@ -270,11 +275,15 @@ async def follow(
                     if known is not None and _merge(known, change):
                         yield dict(known)
         except Unreachable as error:
-            logger.warning("lost the %s of the cluster, the last ones known stay: %s", kind.plural, error)
+            if known is not None:
+                logger.warning("lost the %s of the cluster, the last ones known stay: %s", kind.plural, error)
+            elif not failures:  # once: nothing changes until there is an answer, and that is told by what it brings
+                logger.warning("no %s yet, %s does not answer, trying on: %s", kind.plural, api.url, error)
         except KubeError as error:
             logger.warning("must list the %s of the cluster again: %s", kind.plural, error)
             version = ""
-        failures = 0 if clock() - began > LASTED_S else failures
+        # Before the first answer nothing held, however long an attempt took.
+        failures = 0 if known is not None and clock() - began > LASTED_S else failures
         await asyncio.sleep(pace.backoff_s(failures, draw()))
         failures += 1
 

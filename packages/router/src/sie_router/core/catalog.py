@@ -46,6 +46,10 @@ class Models(Protocol):
         """
         ...
 
+    def unknown(self, name: str) -> Problem:
+        """The refusal of a model that is not listed."""
+        ...
+
     def listed(self) -> tuple[tuple[ModelConfig, tuple[str, ...]], ...]:
         """The catalogue's models with their bundles, sorted by id; empty without a catalogue."""
         ...
@@ -62,6 +66,10 @@ class AnyModel:
     def resolve(self, ref: ModelRef) -> Servable:
         """Take the caller's word."""
         return Servable(ref.name, ref.name.lower(), (ref.bundle or DEFAULT_BUNDLE,))
+
+    def unknown(self, name: str) -> Problem:
+        """As nothing is known, nothing is like it."""
+        return unknown_model({}, name)
 
     def listed(self) -> tuple[tuple[ModelConfig, tuple[str, ...]], ...]:
         """Nothing is known in advance."""
@@ -97,12 +105,16 @@ class KnownModels:
         """Look the model up, ignoring case."""
         found = self.servable.get(ref.name.lower())
         if found is None:
-            raise unknown_model(ref.name)
+            raise self.unknown(ref.name)
         if ref.bundle is None:
             return found
         if ref.bundle not in found.bundles:
             raise bundle_conflict(found.model_id, ref.bundle, found.bundles)
         return replace(found, bundles=(ref.bundle,))
+
+    def unknown(self, name: str) -> Problem:
+        """The refusal of a name that nobody has."""
+        return unknown_model({key: each for key, each in self.catalog.models.items() if key in self.servable}, name)
 
     def listed(self) -> tuple[tuple[ModelConfig, tuple[str, ...]], ...]:
         """Every model that some bundle can run."""

@@ -45,13 +45,14 @@ class Forward(msgspec.Struct, frozen=True):
 class Provision(msgspec.Struct, frozen=True):
     """Nobody can take it now; another worker of this group, in this pool, could.
 
-    Only a configured group may create demand.
+    Only a configured group may create demand. `reserved`: so many healthy workers of the group are there, for others.
     """
 
     group: Group
     is_configured: bool
     model_id: str
     pool: str = DEFAULT_POOL
+    reserved: int = 0
 
 
 class Reject(msgspec.Struct, frozen=True):
@@ -195,7 +196,8 @@ def _provision(fleet: Fleet, plan: Plan, ask: Ask) -> Decision:
     for group in fleet.configured:
         is_reserved = reserved is None or group in reserved
         if is_reserved and group.key[1] in model.bundles and profile in (None, group.key[0]):
-            return Provision(group, is_configured=True, model_id=model.model_id, pool=name)
+            taken = _reserved(fleet, group) if pool is None else 0
+            return Provision(group, is_configured=True, model_id=model.model_id, pool=name, reserved=taken)
     if not fleet.configured:
         group = Group(profile or "", model.bundles[0])
         return Provision(group, is_configured=False, model_id=model.model_id, pool=name)
@@ -203,6 +205,12 @@ def _provision(fleet: Fleet, plan: Plan, ask: Ask) -> Decision:
     if pool is not None:
         return _not_reserved(pool, f"{wanted}, which model '{model.model_id}' needs")
     return _not_configured(fleet, f"no workers are configured for {wanted}")
+
+
+def _reserved(fleet: Fleet, group: Group) -> int:
+    """How many healthy workers of a group serve resource pools only; costs a lookup for each pool."""
+    scopes = (scope.by_group.get(group.key) for pool, scope in fleet.index.scopes.items() if pool != DEFAULT_POOL)
+    return sum(len(ready.urls) for ready in scopes if ready is not None)
 
 
 def _not_reserved(pool: Pool, what: str) -> Reject:

@@ -69,6 +69,9 @@ def _provisioning_message(decision: Provision, retry_after_s: int, waited_s: flo
     state = "one is being provisioned" if decision.is_configured else "the router waits for one to connect"
     if waited_s >= LONG_S:
         state = f"none has come for {waited_s / 60:.0f} minutes: machines, quota or an image may be missing"
+    if decision.reserved:
+        # Whether there may be more workers of the group is for the autoscaler to know.
+        state = f"all {decision.reserved} that are there are reserved by resource pools; if there may be more, {state}"
     return f"no worker of {where} can serve '{decision.model_id}' yet, {state}; try again in {retry_after_s} s"
 
 

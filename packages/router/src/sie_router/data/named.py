@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from sie_protocol.codec import decode_body
+from sie_protocol.codec import decode_body, field_of
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import JSON
 from sie_protocol.target import ModelRef, parse_model
@@ -38,7 +38,7 @@ def model_named(body: bytes) -> ModelRef:
     try:
         named = decode_body(body, JSON, _Named).model
     except Problem as problem:
-        if "model`" in problem.message:
+        if field_of(problem) == "model":
             problem.details = {**problem.details, "param": "model"}
         raise
     with about_model():

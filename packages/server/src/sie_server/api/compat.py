@@ -1,7 +1,6 @@
 """What the routes in other services' shapes share: JSON in and out, and errors where their clients look for them."""
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -10,6 +9,7 @@ import msgspec
 from starlette.responses import Response
 
 from sie_protocol.arrays import hook_for
+from sie_protocol.codec import field_of
 from sie_protocol.compat import compat_body
 from sie_protocol.errors import ErrorCode, Problem, envelope
 from sie_protocol.headers import JSON
@@ -17,7 +17,6 @@ from sie_server.api import tasks
 from sie_server.api.tasks import OFF_LOOP_BYTES, TaskContext
 
 T = TypeVar("T")
-_FIELD = re.compile(r"`\$\.(\w+)|required field `(\w+)`")
 _SERVER_ERRORS: Final = 500
 
 
@@ -52,8 +51,7 @@ async def decoded(context: TaskContext, body: bytes, kind: type[T]) -> T:
     try:
         return await tasks.decoded(context, body, JSON, kind)
     except Problem as problem:
-        found = _FIELD.search(problem.message)
-        problem.details = {**problem.details, "param": found and (found[1] or found[2])}
+        problem.details = {**problem.details, "param": field_of(problem)}
         raise
 
 

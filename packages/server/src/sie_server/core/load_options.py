@@ -11,10 +11,10 @@ from typing import Final
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import Problem
 from sie_protocol.items import EncodeParams
+from sie_protocol.names import suggestion
 from sie_protocol.profiles import under
 from sie_server.core.checks import ANY_TEXT, SECONDS, SWITCH, Check, one_of, texts, whole
 from sie_server.core.extract_options import EXTRACT_OPTIONS
-from sie_server.core.names import suggestion
 from sie_server.core.options import PROFILE_OPTIONS, RUNTIME_OPTIONS, load_options, resolve_encode, said, shown
 from sie_server.core.scoring import resolve_score
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig, ProfileConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams
+from sie_protocol.names import suggestion
 from sie_protocol.profiles import MUVERA, Muvera, muvera_of
 from sie_server.core.extract_options import EXTRACT_OPTIONS
-from sie_server.core.names import suggestion
 from sie_server.core.tasks import DOC_TASK, QUERY_TASK
 
 DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")

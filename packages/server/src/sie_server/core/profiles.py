@@ -9,10 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sie_protocol import profiles
-from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, LoraConfig, ModelConfig
+from sie_protocol.catalog import (
+    DEFAULT_PROFILE,
+    MAX_SHOWN,
+    PROFILE_SEPARATOR,
+    LoraConfig,
+    ModelConfig,
+    unknown_model,
+)
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.profiles import profile_id, under
-from sie_server.core.names import suggestion
 from sie_server.core.options import LORA_OPTIONS, cut, invalid, load_identity, profile_named, shown
 from sie_server.core.tasks import tasks_of
 
@@ -130,15 +136,7 @@ def _profiles_with_lora(model: ModelConfig, options: Mapping[str, Any]) -> list[
 
 def unknown(models: Mapping[str, ModelConfig], name: str) -> Problem:
     """The refusal of a name that is neither a model nor a profile; `models` by id in lower case."""
-    base, _, profile = name.partition(PROFILE_SEPARATOR)
-    model = models.get(base.lower())
-    details = {"model": name[:200]}
-    if not name.strip("/"):
-        message = "the request names no model; GET /v1/models lists what this worker has"
-    elif model is None or not profile:
-        meant = suggestion(base, (each.sie_id for each in models.values()))
-        message = f"this worker has no model '{name[:200]}'{meant or '; GET /v1/models lists what it has'}"
-    else:
-        known = ", ".join(sorted(model.profiles))
-        message = f"model '{model.sie_id}' has no profile '{profile[:200]}'; it has: {known}"
-    return Problem(ErrorCode.MODEL_NOT_FOUND, message, details=details)
+    if name.strip("/"):
+        return unknown_model(models, name, "on this worker")
+    message = "the request names no model; GET /v1/models lists what this worker has"
+    return Problem(ErrorCode.MODEL_NOT_FOUND, message, details={"model": name[:MAX_SHOWN]})

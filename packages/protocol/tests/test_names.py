@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sie_server.core.names import MAX_NAMES, alike, suggestion
+from sie_protocol.names import MAX_NAMES, alike, suggestion
 
 KNOWN = ("BAAI/bge-m3", "BAAI/bge-small-en-v1.5", "sentence-transformers/all-MiniLM-L6-v2", "intfloat/e5-small-v2")
 
