@@ -205,7 +205,7 @@ async def test_a_request_of_bad_items_only_costs_nothing(worker: Served) -> None
         ),
         ("org/boast", {}, "MODEL_LOAD_FAILED", "adapter 'finder' gives no data"),
         (FINDER, {"params": {"labels": ["a"], "options": {"threshold": 2}}}, "INVALID_INPUT", "from 0 to 1"),
-        (FINDER, {"params": {"labels": ["a"], "options": {"top_k": 0}}}, "INVALID_INPUT", "findings, 1 or more"),
+        (FINDER, {"params": {"labels": ["a"], "options": {"top_k": 0}}}, "INVALID_INPUT", "findings, 1 to"),
         (RELATIONS, {"params": None}, "INVALID_INPUT", "send params.labels"),
         (
             FINDER,
