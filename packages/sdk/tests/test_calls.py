@@ -122,7 +122,7 @@ def test_what_is_no_item_is_shown(items: Any) -> None:
         (None, "not None"),
         (7, "not int: 7"),
         ({"txt": "a"}, "unknown key 'txt'; did you mean text?"),
-        ([{"text": "a"}, {"text": "b", "source": "c"}], "items[1] has an unknown key 'source'; an item has: audio"),
+        ([{"text": "a"}, {"text": "b", "image": b"c"}], "items[1] has an unknown key 'image'; did you mean images?"),
     ],
 )
 def test_a_wrong_item_is_told_with_its_place_and_a_way_to_say_it(items: Any, words: str) -> None:
@@ -130,8 +130,8 @@ def test_a_wrong_item_is_told_with_its_place_and_a_way_to_say_it(items: Any, wor
         calls.as_list(items)
 
 
-def test_items_that_only_other_published_servers_read_are_sent() -> None:
-    items: list[Any] = [{"id": "a", "text": "b", "metadata": {}}, *({key: 1} for key in ("audio", "video", "document"))]
+def test_what_only_others_read_in_an_item_is_sent() -> None:
+    items: list[Any] = [{"id": "a", "text": "b", "metadata": {}}, *({key: 1} for key in ("audio", "source"))]
     assert calls.as_list(items) == items
 
 

@@ -89,7 +89,7 @@ def as_list(items: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Item
     """The items of a call as they travel; one item alone is a list of one.
 
     Raises:
-        TypeError: something is no item, or has a key that none has; the message shows it.
+        TypeError: something is no item, or has a misspelt key; the message shows it.
         ValueError, OSError: an image cannot be read, see `sie_sdk.media`.
     """
     given: Any = items  # callers without a type checker give anything
@@ -100,8 +100,7 @@ def as_list(items: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Item
         if not isinstance(item, Mapping):
             raise not_one(f"items[{at}]", item)
         if not item.keys() <= ITEM_KEYS:
-            where = "an item" if isinstance(items, Mapping) else f"items[{at}]"
-            raise _strange(where, next(key for key in item if key not in ITEM_KEYS))
+            _check_spelling("an item" if isinstance(items, Mapping) else f"items[{at}]", item.keys() - ITEM_KEYS)
     return media.wire_items(listed)
 
 
@@ -114,10 +113,11 @@ def not_one(what: str, found: Any) -> TypeError:
     return TypeError(f"{what}: an item is a dict such as {{'text': {text!r}}}, not {shown}")
 
 
-def _strange(where: str, key: Any) -> TypeError:
-    known = sorted(ITEM_KEYS)
-    meant = suggestion(str(key), known) or f"; an item has: {', '.join(known)}"
-    return TypeError(f"{where} has an unknown key '{key!s:.80}'{meant}; what is yours alone goes into 'metadata'")
+def _check_spelling(where: str, unknown: Iterable[Any]) -> None:
+    """Refuse keys that look like others; what is only the caller's own travels along, and no server reads it."""
+    for key in unknown:
+        if meant := suggestion(str(key), sorted(ITEM_KEYS)):
+            raise TypeError(f"{where} has an unknown key '{key!s:.80}'{meant}")
 
 
 def encode(
