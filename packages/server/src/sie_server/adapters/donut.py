@@ -38,7 +38,7 @@ from sie_server.adapters.shared.checkpoint import expect, read_numbers
 from sie_server.adapters.shared.fields import fields_of, leaves
 from sie_server.adapters.shared.generation import Length, Written, chance, length_of, read_rules
 from sie_server.adapters.shared.held import fitting, read_model
-from sie_server.adapters.shared.library import Memory, Scribe, filled, library, read_library_config
+from sie_server.adapters.shared.library import Memory, Scribe, filled, library, paced, read_library_config
 from sie_server.adapters.shared.patches import shifted
 from sie_server.adapters.shared.sheets import Sheets, read_sheets
 from sie_server.adapters.shared.tokenize import open_tokenizer
@@ -151,12 +151,8 @@ class DonutAdapter(ModelAdapter[Loaded]):
             [each.length for each in pages],
             lambda places: self._remember(loaded, [pages[at] for at in places]),
         )
-        while True:
-            try:
-                next(work)
-            except StopIteration as ended:
-                return _outputs([_fields(*each, loaded) for each in zip(pages, ended.value, strict=True)], ended.value)
-            self._held.with_threads((yield))
+        written = yield from paced(work, self._held)
+        return _outputs([_fields(*each, loaded) for each in zip(pages, written, strict=True)], written)
 
     def _remember(self, loaded: Loaded, pages: Sequence[Page]) -> Memory:
         pixels = sent(np.stack([each.pixels for each in pages]), self._held.device)

@@ -41,7 +41,7 @@ from sie_server.adapters.shared.florence_layout import (
 from sie_server.adapters.shared.generation import Length, Written, length_of, read_rules
 from sie_server.adapters.shared.held import fitting, read_model
 from sie_server.adapters.shared.images import Preprocessing, read_image, read_preprocessing
-from sie_server.adapters.shared.library import Memory, Scribe, filled, library, read_library_config
+from sie_server.adapters.shared.library import Memory, Scribe, filled, library, paced, read_library_config
 from sie_server.adapters.shared.patches import shifted
 from sie_server.adapters.shared.places import TASKS, UNREAD, Answer, Reading, Scale, Task, own_task
 from sie_server.adapters.shared.tokenize import open_tokenizer
@@ -143,18 +143,13 @@ class Florence2Adapter(ModelAdapter[Loaded]):
         """The same token by token."""
         loaded = self._held.with_threads(threads)
         pages: list[Page] = [each.payload for each in batch]
-        work = self._written(loaded, pages)
-        while True:
-            try:
-                next(work)
-            except StopIteration as ended:
-                answers = [_answer(*each, loaded) for each in zip(pages, ended.value, strict=True)]
-                return {
-                    "data": [each.data for each in answers],
-                    "entities": [each.entities for each in answers],
-                    "objects": [each.objects for each in answers],
-                }
-            self._held.with_threads((yield))
+        written = yield from paced(self._written(loaded, pages), self._held)
+        answers = [_answer(*each, loaded) for each in zip(pages, written, strict=True)]
+        return {
+            "data": [each.data for each in answers],
+            "entities": [each.entities for each in answers],
+            "objects": [each.objects for each in answers],
+        }
 
     def _written(self, loaded: Loaded, pages: Sequence[Page]) -> Generator[None, None, list[Written]]:
         start = loaded.scribe.rules.start

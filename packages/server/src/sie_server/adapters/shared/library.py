@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from sie_server.adapters.base import LoadError
 from sie_server.adapters.registry import missing_package
 from sie_server.adapters.shared.generation import Length, Rules, Written, write
+from sie_server.adapters.shared.held import Held
 from sie_server.core.lifecycle import ErrorClass
+
+T = TypeVar("T")
 
 
 def library(adapter: str) -> Any:
@@ -119,6 +122,17 @@ class Scribe:
             texts = yield from write(writer, ids, self.rules, length)
             found.update(zip(places, texts, strict=True))
         return [found[at] for at in range(len(prompts))]
+
+
+def paced(work: Generator[None, None, T], held: Held[Any]) -> Generator[None, int, T]:
+    """The steps of some work, each with as many threads as are sent in for it."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
+        held.with_threads((yield))
 
 
 def alike(keys: Sequence[object]) -> list[list[int]]:
