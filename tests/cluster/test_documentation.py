@@ -1,5 +1,6 @@
 """The commands of docs/deployment that need no pods, run in order against a real API server, page by page."""
 
+import json
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final
@@ -48,11 +49,12 @@ def desk(cluster: Kubernetes, tmp_path: Path) -> Generator[Desk]:
 @pytest.mark.parametrize("page", pages())
 def test_every_command_of_a_page_runs_and_keeps_what_was_installed(cluster: Kubernetes, desk: Desk, page: str) -> None:
     for block in shell(page, Place.API):
+        before = json.loads(desk.run("helm status sie -n sie -o json"))["version"]
         desk.run(block.text)
         if page not in INSTALLS:
             assert cluster.admin.get(SCALED)["spec"]["maxReplicaCount"] == OF_THE_QUICKSTART, block.text
         if page in CHOICES:
-            desk.run("helm rollback sie 1 -n sie")
+            desk.run(f"helm rollback sie {before} -n sie")  # helm remembers only the last ten
 
 
 def test_a_packaged_chart_installs_and_upgrades_as_the_quickstart_prints_it(desk: Desk) -> None:
