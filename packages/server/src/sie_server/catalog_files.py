@@ -13,7 +13,6 @@ from sie_protocol.hashing import bundle_config_hash
 from sie_protocol.names import suggestion
 from sie_server.adapters.registry import ADAPTERS
 from sie_server.core.load_options import check_options
-from sie_server.core.profiles import offered
 
 T = TypeVar("T")
 SOME = 3  # models that a refusal names where no name is alike
@@ -121,7 +120,6 @@ def select(catalog: Catalog, bundle: str, wanted: tuple[str, ...]) -> dict[str, 
         raise ValueError(f"bundle '{bundle}' has no model {', '.join(missing)}{meant}")
     for model in models.values():
         for profile in model.profiles:
-            offered(model, profile)
             check_options(model, profile)
     return {name: models[name] for name in (each.lower() for each in wanted)} if wanted else models
 

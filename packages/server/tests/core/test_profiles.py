@@ -5,8 +5,9 @@ from sie_protocol.catalog import EncodeTask, LoraConfig, ModelConfig, ProfileCon
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams
 from sie_protocol.profiles import under
+from sie_server.core.load_options import check_options
 from sie_server.core.options import resolve_encode
-from sie_server.core.profiles import offered, weights_of
+from sie_server.core.profiles import weights_of
 from sie_server.core.tasks import BySide
 from sie_server.engine.slots import Slots, spec_of
 
@@ -154,4 +155,4 @@ def test_profiles_that_differ_in_their_tasks_share_the_weights_which_have_those_
 def test_a_task_that_is_no_name_is_refused_with_the_profile_that_says_it(wrong: object) -> None:
     model = replace(WITH_TASKS, profiles={"default": ProfileConfig("dense", adapter_options={"doc_task": wrong})})
     with pytest.raises(ValueError, match=r"profile 'default' of model 'org/m': doc_task is .*; expected the name"):
-        offered(model, "default")
+        check_options(model, "default")

@@ -12,11 +12,12 @@ from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import Problem
 from sie_protocol.items import EncodeParams
 from sie_protocol.names import suggestion
-from sie_protocol.profiles import under
+from sie_protocol.profiles import offered
 from sie_server.core.checks import ANY_TEXT, SECONDS, SWITCH, Check, one_of, texts, whole
 from sie_server.core.extract_options import EXTRACT_OPTIONS
 from sie_server.core.options import PROFILE_OPTIONS, RUNTIME_OPTIONS, load_options, resolve_encode, said, shown
 from sie_server.core.scoring import resolve_score
+from sie_server.core.tasks import tasks_of
 
 MAX_TASKS: Final = 100
 MAX_TASK_CHARS: Final = 100
@@ -92,14 +93,15 @@ def check_options(model: ModelConfig, profile: str) -> None:
     for name, value in said(own.adapter_options).items():
         if name in EXTRACT_OPTIONS:
             _check(where, name, value, EXTRACT_OPTIONS[name])
-    offered = under(model, profile)
+    callers_see = offered(model, profile)
     try:
+        tasks_of(own.adapter_options)
         if model.tasks.encode is not None:
-            resolve_encode(offered, EncodeParams())
+            resolve_encode(callers_see, EncodeParams())
         if model.tasks.score is not None or model.dims:
-            resolve_score(offered, None, {})
-    except Problem as problem:
-        raise ValueError(f"{where}: {problem.message}") from problem
+            resolve_score(callers_see, None, {})
+    except (Problem, ValueError) as wrong:
+        raise ValueError(f"{where}: {wrong}") from wrong
 
 
 def _check(where: str, name: str, value: object, check: Check) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sie_protocol import profiles
 from sie_protocol.catalog import (
     DEFAULT_PROFILE,
     MAX_SHOWN,
@@ -71,19 +70,6 @@ def tasks_used(model: ModelConfig) -> tuple[str, ...]:
     identity = load_identity(model.profiles[DEFAULT_PROFILE])
     sharing = (own for own in model.profiles.values() if load_identity(own) == identity)
     return tuple(sorted({task for own in sharing for task in tasks_of(own.adapter_options) if task is not None}))
-
-
-def offered(model: ModelConfig, profile: str) -> ModelConfig:
-    """The model as callers of this profile see it, as routers show it too.
-
-    Raises:
-        ValueError: it declares an output that cannot be made, or a task that is none; the message names it.
-    """
-    try:
-        tasks_of(model.profiles[profile].adapter_options)
-    except ValueError as error:
-        raise ValueError(f"profile '{profile}' of model '{model.sie_id}': {error}") from error
-    return profiles.offered(model, profile)
 
 
 def check_profile(model: ModelConfig, named: str, options: Mapping[str, Any]) -> str | None:

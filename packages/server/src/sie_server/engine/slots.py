@@ -6,11 +6,11 @@ from typing import Any
 
 from sie_protocol.catalog import DEFAULT_PROFILE, PROFILE_SEPARATOR, LoraConfig, ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
-from sie_protocol.profiles import profile_id
+from sie_protocol.profiles import offered, profile_id
 from sie_server.adapters.base import ModelSpec, WeightsSource
 from sie_server.core.lifecycle import Failure, State, loading_retry_after_s
 from sie_server.core.options import load_options
-from sie_server.core.profiles import Weights, check_profile, offered, sets_of, tasks_used, unknown, weights_of
+from sie_server.core.profiles import Weights, check_profile, sets_of, tasks_used, unknown, weights_of
 from sie_server.core.tasks import BySide, tasks_of
 from sie_server.engine.failures import load_failed
 from sie_server.engine.jobs import making_room

@@ -66,12 +66,8 @@ class Preprocessing:
         height, width = self.size
         if not self.crop:
             return image.resize((width, height), self.resample)
-        shorter = min(image.size)
-        across, down = (self.resize if side == shorter else int(self.resize * side / shorter) for side in image.size)
-        if across * down > MAX_PIXELS:
-            raise too_narrow(*image.size)
-        resized = image.resize((across, down), self.resample)
-        left, top = (across - width) // 2, (down - height) // 2
+        resized = with_shorter_side(image, self.resize, self.resample)
+        left, top = (resized.width - width) // 2, (resized.height - height) // 2
         return resized.crop((left, top, left + width, top + height))
 
 
@@ -138,6 +134,19 @@ def read_image(picture: Picture, fit: Callable[[Image.Image], T]) -> T:
     except UNREADABLE as error:
         known = ", ".join(FORMATS)
         raise UnreadableImageError(f"an image cannot be read ({error}); send one of: {known}") from error
+
+
+def with_shorter_side(image: Image.Image, length: int, resample: Image.Resampling) -> Image.Image:
+    """The image in its proportions, with a shorter side of this length.
+
+    Raises:
+        UnreadableImageError: it is too long and narrow.
+    """
+    shorter = min(image.size)
+    across, down = (length if side == shorter else int(length * side / shorter) for side in image.size)
+    if across * down > MAX_PIXELS:
+        raise too_narrow(*image.size)
+    return image.resize((across, down), resample)
 
 
 def too_narrow(width: int, height: int) -> UnreadableImageError:

@@ -11,8 +11,16 @@ from PIL import Image
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import Picture
 from sie_server.adapters.shared.checkpoint import expect, read_numbers
-from sie_server.adapters.shared.images import MAX_PIXELS, Scaling, read_image, read_sides, too_narrow
-from sie_server.adapters.shared.weights import read_json
+from sie_server.adapters.shared.images import (
+    Scaling,
+    read_config,
+    read_image,
+    read_resampling,
+    read_scaling,
+    read_sides,
+    too_narrow,
+    with_shorter_side,
+)
 
 TURNED: Final = Image.Transpose.ROTATE_270
 
@@ -40,22 +48,21 @@ class Sheets:
 
 
 def read_sheets(folder: Path) -> Sheets:
-    """From `preprocessor_config.json`.
+    """From the configuration that `read_config` finds.
 
     Raises:
         LoadError: it is missing, incomplete, or asks for steps that are not done here.
     """
-    config = read_json(folder / "preprocessor_config.json")
-    for step in ("do_resize", "do_thumbnail", "do_pad", "do_rescale", "do_normalize"):
+    config = read_config(folder)
+    for step in ("do_thumbnail", "do_pad"):
         expect(config, step, True, default=True)
 
     def read() -> Sheets:
-        mean, deviation = (tuple(map(float, config[key])) for key in ("image_mean", "image_std"))
         return Sheets(
             size=_size(config["size"]),
             turns=bool(config.get("do_align_long_axis", False)),
-            resample=Image.Resampling(int(config.get("resample", Image.Resampling.BILINEAR))),
-            scaling=Scaling(float(config.get("rescale_factor", 1 / 255)), mean, deviation),
+            resample=read_resampling(config, Image.Resampling.BILINEAR),
+            scaling=read_scaling(config),
         )
 
     return read_numbers("Donut's preprocessor", read)
@@ -74,23 +81,11 @@ def _sheet(image: Image.Image, how: Sheets) -> Array:
     lies = (wide < high and image.width > image.height) or (wide > high and image.width < image.height)
     if how.turns and lies:
         image = image.transpose(TURNED)
-    shorter = min(how.size)
-    across, down = _with_shorter(image.size, shorter)
-    if across * down > MAX_PIXELS:
-        raise too_narrow(*image.size)
-    image = image.resize((across, down), how.resample)
-    image = _thumbnail(image, how)
+    image = _thumbnail(with_shorter_side(image, min(how.size), how.resample), how)
     sheet = np.zeros((high, wide, 3), np.uint8)
     top, left = (high - image.height) // 2, (wide - image.width) // 2
     sheet[top : top + image.height, left : left + image.width] = np.asarray(image)
     return sheet
-
-
-def _with_shorter(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    width, height = size
-    if width <= height:
-        return shorter, int(shorter * height / width)
-    return int(shorter * width / height), shorter
 
 
 def _thumbnail(image: Image.Image, how: Sheets) -> Image.Image:
