@@ -1,4 +1,4 @@
-"""The table of models in docs/models.md: `models_table.py` writes it from the catalogue, `--check` compares."""
+"""The table of models in docs/models/catalogue.md: `models_table.py` writes it from the catalogue, `--check` compares."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig, decode_model
 ROOT: Final = Path(__file__).resolve().parent.parent
 CATALOGUE: Final = ROOT / "packages/server/src/sie_server/catalog/models"
 PLACE: Final = Place(
-    ROOT / "docs/models.md", "<!-- models: written by tools/models_table.py -->\n", "<!-- end of models -->\n"
+    ROOT / "docs/models/catalogue.md", "<!-- models: written by tools/models_table.py -->\n", "<!-- end of models -->\n"
 )
 
 
@@ -29,7 +29,7 @@ def table(models: Iterable[ModelConfig]) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Write or compare; 1 when they differ."""
     models = [decode_model(file.read_bytes()) for file in CATALOGUE.glob("*.yaml")]
-    complaint = "docs/models.md is not the catalogue's; run tools/models_table.py"
+    complaint = "docs/models/catalogue.md is not the catalogue's; run tools/models_table.py"
     return PLACE.write_or_check(table(models), arguments, complaint)
 
 

@@ -196,7 +196,7 @@ def test_a_folder_as_the_package_saves_it_says_what_is_missing(tmp_path: Path) -
     folder = tmp_path / "model"
     write_glirel(folder, TINY["ends, label by both"])
     (folder / "config.json").unlink()
-    with pytest.raises(LoadError, match=r"no config\.json of its encoder.*docs/models\.md"):
+    with pytest.raises(LoadError, match=r"no config\.json of its encoder.*docs/models/gliner\.md"):
         adapter(folder)
 
 

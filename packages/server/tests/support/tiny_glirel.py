@@ -36,7 +36,7 @@ class Variety:
 
 
 def write_glirel(folder: Path, variety: Variety) -> Callable[..., list[Found]]:
-    """A folder as docs/models.md has a published model converted, and the package's own answers for it.
+    """A folder as docs/models/gliner.md has a published model converted, and the package's own answers for it.
 
     Weights are large enough for scores on both sides of every threshold.
     """

@@ -112,7 +112,7 @@ class GlirelAdapter(ModelAdapter[Loaded]):
             raise LoadError(
                 ErrorClass.DEPENDENCY,
                 f"the model folder has no {' and no '.join(missing)} of its encoder, as the package glirel saves it: "
-                "convert it once as docs/models.md says, and set weights_path in the catalogue",
+                "convert it once as docs/models/gliner.md says, and set weights_path in the catalogue",
             )
         architecture = read_architecture(read_json(folder / "config.json"))
         window = WINDOW_TOKENS if architecture.relative else architecture.positions
