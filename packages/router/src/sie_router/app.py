@@ -52,14 +52,14 @@ from sie_router.data.admission import Admission
 from sie_router.data.express import Express
 from sie_router.data.forward import Forwarder, Plane
 from sie_router.data.health import HealthBook
-from sie_router.data.hold import Hold
 from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
+from sie_router.data.parked import ParkedRequests
+from sie_router.data.parking import Parking
 from sie_router.data.proxy import Proxy, Terms
 from sie_router.data.retries import RetryBudget
 from sie_router.data.stale import StaleWorkers
 from sie_router.data.upstream import Upstream
-from sie_router.data.waiting import WaitingRoom
 from sie_router.edge import errors
 from sie_router.edge.auth import Auth, Tokens
 from sie_router.settings import Settings
@@ -93,10 +93,10 @@ class RouterApp:
         self._stale = StaleWorkers(self.store.snapshot, self.upstream, time.monotonic)
         self.counters = Counters()
         self.retries = RetryBudget(time.monotonic())
-        self.waiting = WaitingRoom(
+        self.parked = ParkedRequests(
             self.store.snapshot, time.monotonic, max_requests=settings.max_waiting, max_bytes=settings.max_waiting_bytes
         )
-        self.store.watch(self.waiting.changed)
+        self.store.watch(self.parked.fleet_changed)
         self._audit = audit
         self._kube: KubeApi | None = None if settings.kubernetes is None else connect(settings.kubernetes.kubeconfig)
         self.pools = self._pool_store()
@@ -117,7 +117,7 @@ class RouterApp:
     def drain(self) -> None:
         """Tell load balancers to go elsewhere; requests are still served, except that nobody waits any longer."""
         self.phase = Phase.DRAINING
-        self.waiting.close()
+        self.parked.close()
 
     def _build(self) -> FastAPI:
         app = FastAPI(title="SIE router", version=VERSION, lifespan=self._lifespan, telemetry=_NO_TELEMETRY)
@@ -136,7 +136,7 @@ class RouterApp:
         collector = RouterCollector(
             self.counters, snapshot, self.inflight, self.health.ejections, time.monotonic, time.time
         )
-        app.include_router(metric_routes(collector, FlowCollector(self.waiting, self.retries)))
+        app.include_router(metric_routes(collector, FlowCollector(self.parked, self.retries)))
         app.include_router(page_routes(self._status))
         app.router.routes.append(ClusterWatch(self._status, time.monotonic).route())
         errors.install(app)
@@ -190,8 +190,8 @@ class RouterApp:
         forwarder = Forwarder(
             plane, self.inflight, self.health, self.upstream, self.retries, settings.request_timeout_s
         )
-        hold = Hold(
-            plane, forwarder, self.waiting, max_wait_s=settings.max_wait_s, retry_after_s=settings.retry_after_s
+        parking = Parking(
+            plane, forwarder, self.parked, max_wait_s=settings.max_wait_s, retry_after_s=settings.retry_after_s
         )
         admission = Admission(settings.max_concurrency, settings.max_held_bytes, settings.rate)
         proxy = Proxy(
@@ -199,7 +199,7 @@ class RouterApp:
             forwarder=forwarder,
             inflight=self.inflight,
             admission=admission,
-            hold=hold,
+            parking=parking,
             terms=Terms(settings.retry_after_s, settings.estimated_wait_s, settings.max_body_bytes),
             record=self._record,
         )

@@ -64,7 +64,7 @@ class AuditLog:
             "profile": outcome.profile,
             "worker": outcome.worker,
             "retries": outcome.retries,
-            "held_ms": round(outcome.held_s * 1000, 2),
+            "held_ms": round(outcome.parked_s * 1000, 2),
             "latency_ms": round(outcome.latency_s * 1000, 2),
             "body_bytes": outcome.body_bytes,
             "request_id": outcome.request_id,
