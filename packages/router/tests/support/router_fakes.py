@@ -4,10 +4,12 @@ import argparse
 import asyncio
 import base64
 import hashlib
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import httptools
@@ -75,9 +77,20 @@ async def obey(exchange: Exchange) -> None:
     exchange.reply(200, exchange.body or b"ok", content_type="application/msgpack")
 
 
+def bound(port: int = 0) -> socket.socket:
+    """Hold a port of 127.0.0.1 for servers that come and go: meanwhile a stranger's there would be taken for one."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", port))
+    return holder
+
+
 @dataclass(slots=True)
 class FakeWorker:
-    """Listens on a free port of 127.0.0.1. `script` decides each answer; `seen` keeps every request."""
+    """Listens on a free port of 127.0.0.1, which stays its own until `close`.
+
+    `script` decides each answer; `seen` keeps every request.
+    """
 
     frame: WorkerStatus = field(default_factory=status)
     script: Script = obey
@@ -87,6 +100,7 @@ class FakeWorker:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     server: asyncio.Server | None = None
     port: int = 0
+    holder: socket.socket | None = None
 
     @property
     def url(self) -> str:
@@ -95,9 +109,12 @@ class FakeWorker:
 
     async def start(self) -> "FakeWorker":
         """Listen, on the same port as last time."""
+        if self.holder is None:
+            self.holder = bound(self.port)
+            self.port = self.holder.getsockname()[1]
         loop = asyncio.get_running_loop()
-        self.server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port)
-        self.port = self.server.sockets[0].getsockname()[1]
+        make = partial(_Connection, self)
+        self.server = await loop.create_server(make, "127.0.0.1", self.port, reuse_address=True)
         return self
 
     def tell(self, frame: WorkerStatus) -> None:
@@ -128,6 +145,8 @@ class FakeWorker:
         for task in tuple(self.tasks):
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        if self.holder is not None:
+            self.holder.close()
         if self.server is not None:
             await self.server.wait_closed()
 
