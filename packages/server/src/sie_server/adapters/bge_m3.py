@@ -29,8 +29,8 @@ from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import GATED_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.bert_weights import canonical
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
-from sie_server.adapters.shared.held import check_dims, fitting, read_model
 from sie_server.adapters.shared.linear import Dense
+from sie_server.adapters.shared.loading import check_dims, fitting, read_model
 from sie_server.adapters.shared.lora import loras_of
 from sie_server.adapters.shared.pooling import unit
 from sie_server.adapters.shared.tokenize import TextTokenizer
@@ -62,7 +62,7 @@ class BgeM3Adapter(LoraAdapter[Loaded]):
     @property
     def capabilities(self) -> Capabilities:
         """The outputs of the catalogue; accelerators pad inside attention."""
-        return Capabilities(outputs=self._outputs, pads=self._held.pads)
+        return Capabilities(outputs=self._outputs, pads=self._loaded.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -82,24 +82,24 @@ class BgeM3Adapter(LoraAdapter[Loaded]):
         for output in self._outputs:
             check_dims(self._spec, output, found[output] if output in found else len(heads[output].weight))
         wordless = np.array([at for word in WORDLESS if (at := tokenizer.id_of(word)) is not None], np.int64)
-        self._held.fill(Loaded(tokenizer, encoder, wordless, heads), device)
+        self._loaded.fill(Loaded(tokenizer, encoder, wordless, heads), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Token ids, cut at the model's length."""
-        return self._held.parts().tokenizer.prepare(single_texts(inputs))
+        return self._loaded.parts().tokenizer.prepare(single_texts(inputs))
 
     def tokens_of(self, given: Input, *, is_query: bool = False) -> int:  # noqa: ARG002 - read alike
         """How many tokens a text has before it is cut."""
-        return self._held.parts().tokenizer.count(given)
+        return self._loaded.parts().tokenizer.count(given)
 
     def texts_of(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of token ids."""
-        return self._held.parts().tokenizer.texts_of(tokens)
+        return self._loaded.parts().tokenizer.texts_of(tokens)
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """What each text asks for: `dense`, `sparse`, `multivector`; None in the place of what it does not."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         wanted = [self._outputs if each.wanted is None else each.wanted for each in batch]
         asked = frozenset[str]().union(*wanted)
         ids = [each.payload for each in batch]

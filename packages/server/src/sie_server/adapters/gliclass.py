@@ -29,7 +29,7 @@ from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.gliclass_config import GliclassConfig, read_gliclass_config
 from sie_server.adapters.shared.gliclass_head import GliclassHead, read_gliclass_head
-from sie_server.adapters.shared.held import fitting, read_model
+from sie_server.adapters.shared.loading import fitting, read_model
 from sie_server.adapters.shared.ranking import ranked
 from sie_server.adapters.shared.tokenize import open_tokenizer
 from sie_server.adapters.shared.torch_use import precision, sent
@@ -66,7 +66,7 @@ class GliclassAdapter(ModelAdapter[Loaded]):
     @property
     def capabilities(self) -> Capabilities:
         """Classifications of texts; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"classifications"}), pads=self._held.pads)
+        return Capabilities(outputs=frozenset({"classifications"}), pads=self._loaded.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -83,7 +83,7 @@ class GliclassAdapter(ModelAdapter[Loaded]):
         with fitting(device):
             encoder = architecture.build(of_encoder, device, precision(self._spec.precision, device))
             head = read_gliclass_head(tensors, config, device)
-        self._held.fill(Loaded(open_tokenizer(folder), config, encoder, head, room), device)
+        self._loaded.fill(Loaded(open_tokenizer(folder), config, encoder, head, room), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """`payload` is a Question.
@@ -91,7 +91,7 @@ class GliclassAdapter(ModelAdapter[Loaded]):
         Raises:
             UnsupportedInputError: no labels, too many for the model, or something else than a text with labels.
         """
-        loaded, texts = self._held.parts(), labelled_texts(inputs)
+        loaded, texts = self._loaded.parts(), labelled_texts(inputs)
         encodings = loaded.tokenizer.encode_batch_fast([_written(each, loaded.config) for each in texts])
         return [
             _prepared(each, np.asarray(encoding.ids, np.int64), loaded)
@@ -101,7 +101,7 @@ class GliclassAdapter(ModelAdapter[Loaded]):
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """The labels of each text whose score reaches its threshold, the best first."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         questions: list[Question] = [each.payload for each in batch]
         hidden, lengths = loaded.encoder.encode([each.ids for each in questions])
         found = []

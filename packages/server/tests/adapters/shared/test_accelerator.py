@@ -3,7 +3,7 @@ import torch
 
 from sie_server.adapters.base import LoadError
 from sie_server.adapters.shared.accelerator import choose, is_out_of_memory
-from sie_server.adapters.shared.held import fitting
+from sie_server.adapters.shared.loading import fitting
 from sie_server.core.lifecycle import ErrorClass
 
 TOO_MUCH = 1 << 47  # bytes: more than a process can address

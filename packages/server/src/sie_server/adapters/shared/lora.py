@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional
 
 from sie_server.adapters.base import LoadError, Prepared
-from sie_server.adapters.shared.held import fitting
+from sie_server.adapters.shared.loading import fitting
 from sie_server.adapters.shared.torch_use import sent
 from sie_server.adapters.shared.weight_files import LORA_CONFIG, LORA_WEIGHTS
 from sie_server.adapters.shared.weights import read_json, read_safetensors

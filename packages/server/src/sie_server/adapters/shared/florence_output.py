@@ -16,7 +16,7 @@ import numpy as np
 
 from sie_server.adapters.base import Box, DetectedObject, Passage, PlainData
 from sie_server.adapters.shared.boxes import Seen, objects
-from sie_server.adapters.shared.generation import chance
+from sie_server.adapters.shared.generation import probability
 
 BINS: Final = 1000  # along each side of an image
 UNREAD: Final = frozenset({"<s>", "</s>", "<pad>"})
@@ -51,7 +51,7 @@ class Reading:
     """A text in pieces, and the natural logarithms of how sure the model was of the tokens of each."""
 
     pieces: tuple[str, ...]
-    surenesses: tuple[tuple[float, ...], ...]
+    logprobs: tuple[tuple[float, ...], ...]
 
     @property
     def text(self) -> str:
@@ -64,7 +64,7 @@ class Reading:
         parts: set[int] = set() if spans else set(range(len(self.pieces)))
         for start, end in spans:
             parts.update(at for at in range(bisect_right(starts, start) - 1, len(self.pieces)) if starts[at] < end)
-        return chance([each for at in sorted(parts) for each in self.surenesses[at]])
+        return probability([each for at in sorted(parts) for each in self.logprobs[at]])
 
 
 @dataclass(frozen=True, slots=True)
