@@ -283,11 +283,6 @@ def test_another_model_is_refused(published: Path, tmp_path: Path, change: dict[
         adapter(tmp_path)
 
 
-def test_names_of_tasks_are_a_list(native: Path) -> None:
-    with pytest.raises(LoadError, match="the option tasks is '<A>'"):
-        adapter(native, tasks="<A>")
-
-
 def test_without_transformers_the_extra_that_brings_it_is_named(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(LoadError, match=r"install sie-server\[transformers\]") as refused:

@@ -21,12 +21,12 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.base import (
     Capabilities,
     Classification,
+    Data,
     Input,
     LabelledPicture,
     LoadError,
     Outputs,
     Passage,
-    PlainData,
     Prepared,
     Steps,
     UnsupportedInputError,
@@ -214,4 +214,4 @@ def _outputs(found: Sequence[Mapping[str, Any]], written: Sequence[Generated]) -
         classifications.append((Classification(kind, whole),) if isinstance(kind, str) and kind else ())
         told = leaves({name: each for name, each in fields.items() if name not in (QUESTION, KIND)})
         entities.append(tuple(Passage(value, name, probability(text.logprobs)) for name, value in told))
-    return {"data": [PlainData(each) for each in found], "entities": entities, "classifications": classifications}
+    return {"data": [Data(each) for each in found], "entities": entities, "classifications": classifications}

@@ -121,7 +121,7 @@ class Florence2Adapter(ModelAdapter[Loaded]):
                 tokenizer=tokenizer,
                 specials=frozenset(tokenizer.get_added_tokens_decoder()),
                 preprocessing=preprocessing,
-                tasks={**{name: own_task(name) for name in self._own_tasks()}, **TASKS},
+                tasks={**{name: own_task(name) for name in self._spec.options.get("tasks", [])}, **TASKS},
                 places=places,
                 longest=positions - places,
                 positions=positions,
@@ -184,12 +184,6 @@ class Florence2Adapter(ModelAdapter[Loaded]):
         encoder = model.model.language_model.encoder
         states = encoder(inputs_embeds=torch.cat([images, words], dim=1), attention_mask=mask).last_hidden_state
         return EncoderStates(states, mask)
-
-    def _own_tasks(self) -> list[str]:
-        names = self._spec.options.get("tasks", [])
-        if not isinstance(names, list) or not all(isinstance(each, str) and each for each in names):
-            raise LoadError(ErrorClass.UNKNOWN, f"the option tasks is {names!r}; expected a list of tasks' names")
-        return names
 
 
 def _places(config: Any, preprocessing: Preprocessing) -> int:

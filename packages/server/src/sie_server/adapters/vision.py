@@ -37,7 +37,6 @@ from sie_server.core.lifecycle import ErrorClass
 
 Build = Callable[[Mapping[str, Any], Checkpoint, str, torch.dtype], DualEncoder]
 MODELS: Final[Mapping[str, Build]] = MappingProxyType({"clip": Clip, "siglip": Siglip})
-CLEANINGS: Final = (None, "lower", "strip")
 _NO_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
 
 
@@ -130,8 +129,6 @@ class _Texts:
         self.tokenizer = tokenizer
         self._length = length
         self._clean = options.get("clean")
-        if self._clean not in CLEANINGS:
-            raise LoadError(ErrorClass.UNKNOWN, f"option clean is {self._clean!r}; expected 'lower' or 'strip'")
         token = options.get("pad_token")
         self._padding = None if token is None else tokenizer.id_of(str(token))
         if token is not None and self._padding is None:

@@ -82,7 +82,7 @@ def check_options(model: ModelConfig, profile: str) -> None:
     own = model.profiles[profile]
     where = f"profile '{profile}' of model '{model.sie_id}'"
     known = LOAD_OPTIONS.get(own.adapter)
-    for name, value in said(load_options(own)).items():
+    for name, value in load_options(own).items():
         if known is None:
             break
         if name not in known:

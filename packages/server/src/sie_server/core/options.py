@@ -87,7 +87,7 @@ class EncodeOptions:
 def load_options(profile: ProfileConfig) -> dict[str, Any]:
     """The adapter's part of a profile's options: what is fixed once the model is loaded."""
     apart = RUNTIME_OPTIONS | PROFILE_OPTIONS
-    return {key: value for key, value in profile.adapter_options.items() if key not in apart}
+    return {key: value for key, value in said(profile.adapter_options).items() if key not in apart}
 
 
 def load_identity(profile: ProfileConfig) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ from typing import Final
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item
-from sie_server.adapters.base import Data, PlainData, Prepared, Vector
+from sie_server.adapters.base import Data, Prepared, Vector
 from sie_server.core.options import EncodeOptions, resolve_encode
 from sie_server.core.values import check_count
 from sie_server.engine.admission import Wants
@@ -78,5 +78,5 @@ def _finish(rows: Sequence[Row], options: EncodeOptions) -> list[dict[str, Finis
 
 def _vector(row: Row, kind: str) -> Vector:
     output = row[kind]
-    assert not isinstance(output, tuple | Data | PlainData), f"'{kind}' is a vector"  # noqa: S101 - a bug of the adapter
+    assert not isinstance(output, tuple | Data), f"'{kind}' is a vector"  # noqa: S101 - a bug of the adapter
     return output

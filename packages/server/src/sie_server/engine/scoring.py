@@ -11,7 +11,7 @@ import numpy as np
 
 from sie_protocol.arrays import Array
 from sie_protocol.items import Item
-from sie_server.adapters.base import Data, Pair, PlainData, SparseVector
+from sie_server.adapters.base import Data, Pair, SparseVector
 from sie_server.core.options import invalid
 from sie_server.core.scoring import ScoreOptions, check_candidates, pieces, ranked, resolve_score
 from sie_server.core.similarity import Words, compare, max_sims, sparse_products
@@ -124,5 +124,5 @@ def _words(row: Row) -> Words:
 
 def _array(row: Row, kind: str) -> Array:
     output = row[kind]
-    assert not isinstance(output, SparseVector | tuple | Data | PlainData), f"'{kind}' is dense"  # noqa: S101 - a bug of the adapter
+    assert not isinstance(output, SparseVector | tuple | Data), f"'{kind}' is dense"  # noqa: S101 - a bug of the adapter
     return output
