@@ -13,9 +13,9 @@ from sie_server.core.options import EncodeOptions, resolve_encode
 from sie_server.core.values import check_count
 from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
-from sie_server.engine.fixed import with_fixed
 from sie_server.engine.inputs import inputs_of
 from sie_server.engine.loop import Row
+from sie_server.engine.muvera import with_muvera
 from sie_server.engine.outputs import joined
 from sie_server.engine.quantize import Finished, finish
 from sie_server.engine.results import Encoded
@@ -72,7 +72,7 @@ def _check_answer(
 
 
 def _finish(rows: Sequence[Row], options: EncodeOptions) -> list[dict[str, Finished]]:
-    rows = with_fixed(rows, options.muvera, is_query=options.is_query)
+    rows = with_muvera(rows, options.muvera, is_query=options.is_query)
     return [{kind: finish(_vector(row, kind), options.output_dtype) for kind in options.output_types} for row in rows]
 
 
