@@ -30,9 +30,9 @@ from sie_server.adapters.shared.architectures import GATED_TYPES, Encoder, read_
 from sie_server.adapters.shared.bert_weights import canonical
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
 from sie_server.adapters.shared.linear import Dense
-from sie_server.adapters.shared.loading import check_dims, fitting, read_model
+from sie_server.adapters.shared.loading import check_dims, loading_onto, read_model
 from sie_server.adapters.shared.lora import loras_of
-from sie_server.adapters.shared.pooling import unit
+from sie_server.adapters.shared.pooling import normalized
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
 from sie_server.adapters.shared.weights import read_pickle, read_safetensors
@@ -75,7 +75,7 @@ class BgeM3Adapter(LoraAdapter[Loaded]):
         architecture, dtype = read_architecture(config), precision(self._spec.precision, device)
         width = architecture.width
         tokenizer = TextTokenizer(folder, architecture.length(self._spec.max_sequence_length), lower_case=False)
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(tensors, device, dtype)
             heads = self._heads(folder, tensors, width, device)
         found = {"dense": width, "sparse": config.get("vocab_size", 0)}
@@ -141,12 +141,12 @@ def read_linear(folder: Path, name: str, width: int, device: str, *, allow_pickl
 
 def _compute(loaded: Loaded, kind: str, states: Sequence[torch.Tensor], ids: Sequence[Array]) -> list[Output]:
     if kind == "dense":
-        return list(unit(torch.stack([each[0] for each in states]).float()).cpu().numpy())
+        return list(normalized(torch.stack([each[0] for each in states]).float()).cpu().numpy())
     if kind == "sparse":
         weights = loaded.heads[kind](torch.cat(list(states)).float()).relu().squeeze(1).cpu().numpy()
         ends = np.cumsum([len(each) for each in ids])[:-1]
         return [_words(own, row, loaded.wordless) for own, row in zip(ids, np.split(weights, ends), strict=True)]
-    vectors = unit(loaded.heads[kind](torch.cat([each[1:] for each in states]).float())).cpu().numpy()
+    vectors = normalized(loaded.heads[kind](torch.cat([each[1:] for each in states]).float())).cpu().numpy()
     return list(np.split(vectors, np.cumsum([len(each) - 1 for each in ids])[:-1]))
 
 

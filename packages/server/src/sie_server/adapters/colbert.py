@@ -18,11 +18,11 @@ from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import BERT_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.late_interaction import Side, read_documents, read_queries
-from sie_server.adapters.shared.loading import check_dims, fitting, read_model
+from sie_server.adapters.shared.loading import check_dims, loading_onto, read_model
 from sie_server.adapters.shared.lora import loras_of
-from sie_server.adapters.shared.pooling import unit
+from sie_server.adapters.shared.pooling import normalized
 from sie_server.adapters.shared.projection import Chain, read_projection
-from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.torch_use import precision, to_device
 
 QUERY_TOKENS: Final = 32
 
@@ -55,7 +55,7 @@ class ColbertAdapter(LoraAdapter[Loaded]):
         options = self._spec.options
         expect(config, "model_type", *BERT_TYPES, "modernbert")
         architecture, dtype = read_architecture(config), precision(self._spec.precision, device)
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(tensors, device, dtype)
             projection = read_projection(
                 folder, tensors, architecture.width, device, dtype, allow_pickle=self._spec.source.allow_pickle
@@ -81,10 +81,10 @@ class ColbertAdapter(LoraAdapter[Loaded]):
         hidden, _ = loaded.encoder.encode(ids, key_lengths=key_lengths, loras=loras_of(batch))
         kept = np.concatenate([each.kept for each in inputs])
         if not kept.all():
-            hidden = hidden[sent(kept, hidden.device)]
+            hidden = hidden[to_device(kept, hidden.device)]
         for layer in loaded.projection:
             hidden = layer(hidden)
-        vectors = unit(hidden.float()).cpu().numpy()
+        vectors = normalized(hidden.float()).cpu().numpy()
         ends = np.cumsum([np.count_nonzero(each.kept) for each in inputs])[:-1]
         return {"multivector": np.split(vectors, ends)}
 

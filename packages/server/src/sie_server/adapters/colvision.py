@@ -19,14 +19,14 @@ from sie_server.adapters.shared import decoder
 from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
 from sie_server.adapters.shared.linear import Dense
-from sie_server.adapters.shared.loading import check_dims, fitting, read_model
+from sie_server.adapters.shared.loading import check_dims, loading_onto, read_model
 from sie_server.adapters.shared.lora import Lora, Place, Targets, Tensors, loras_of, mix, read_lora
 from sie_server.adapters.shared.page_families import FAMILIES, Family
 from sie_server.adapters.shared.page_prompts import Page, Reader
-from sie_server.adapters.shared.pooling import unit
+from sie_server.adapters.shared.pooling import normalized
 from sie_server.adapters.shared.prenorm import PackedPreNorm
 from sie_server.adapters.shared.rope import AXES
-from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.torch_use import precision, to_device
 from sie_server.adapters.shared.varlen import pack
 from sie_server.adapters.shared.vision_encoders import VisionEncoder
 
@@ -70,7 +70,7 @@ class ColVisionAdapter(ModelAdapter[Loaded]):
         bare = _renamed(tensors)
         named = Checkpoint(bare, lambda name: name, device)
         length = min(self._spec.max_sequence_length or shape.positions, shape.positions)
-        with fitting(device):
+        with loading_onto(device):
             language = PackedPreNorm(shape, decoder.read_weights(bare, text, shape, device, dtype), device)
             reader = Reader(folder, family.templates, length, language.vocabulary)
             vision = family.open(whole, named, folder, device, dtype, reader.room)
@@ -103,15 +103,15 @@ class ColVisionAdapter(ModelAdapter[Loaded]):
         hidden = loaded.language.embed(packed.ids)
         images = [each.pixels for each in pages if each.pixels is not None]
         if images:
-            hidden[sent(_image_places(pages), self._loaded.device)] = loaded.vision.encode(images).to(hidden.dtype)
+            hidden[to_device(_image_places(pages), self._loaded.device)] = loaded.vision.encode(images).to(hidden.dtype)
         if images and loaded.has_axes:
-            packed = replace(packed, positions=sent(_positions(pages), self._loaded.device))
+            packed = replace(packed, positions=to_device(_positions(pages), self._loaded.device))
         loras = loras_of(batch)
         hidden, lengths = loaded.language.encode_states(hidden, packed, loras=loras)
         projected, mixed = loaded.projection(hidden), mix(loras, lengths, self._loaded.device)
         if mixed is not None:
             mixed.add(HEAD, PROJECTION, hidden, projected)
-        return {"multivector": np.split(unit(projected.float()).cpu().numpy(), np.cumsum(lengths)[:-1])}
+        return {"multivector": np.split(normalized(projected.float()).cpu().numpy(), np.cumsum(lengths)[:-1])}
 
     def read_lora(self, folder: str) -> Lora:
         """A LoRA for the language model and the projection, as colpali-engine trains them."""

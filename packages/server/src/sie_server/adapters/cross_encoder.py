@@ -17,7 +17,7 @@ from sie_server.adapters.shared.architectures import BERT_TYPES, GATED_TYPES, En
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.classifier_heads import Head, read_head
 from sie_server.adapters.shared.linear import Activation, activation_named
-from sie_server.adapters.shared.loading import fitting, read_model
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.lora import loras_of
 from sie_server.adapters.shared.pooling import pool
 from sie_server.adapters.shared.tokenize import TextTokenizer
@@ -60,7 +60,7 @@ class CrossEncoderAdapter(LoraAdapter[Loaded]):
             raise LoadError(ErrorClass.DEPENDENCY, "the model does not tell the two texts of a pair apart")
         length = architecture.length(self._spec.max_sequence_length)
         tokenizer = TextTokenizer(folder, length, lower_case=False)
-        with fitting(device):
+        with loading_onto(device):
             head = read_head(tensors, config, architecture.width, device)
             if head.labels > 1:
                 raise LoadError(ErrorClass.DEPENDENCY, f"the model has {head.labels} labels; a reranker has one score")

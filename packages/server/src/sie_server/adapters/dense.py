@@ -11,9 +11,9 @@ import torch
 from sie_server.adapters.base import Capabilities, Input, Outputs, Prepared, single_texts
 from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
-from sie_server.adapters.shared.loading import check_dims, fitting, read_model
+from sie_server.adapters.shared.loading import check_dims, loading_onto, read_model
 from sie_server.adapters.shared.lora import Lora, loras_of
-from sie_server.adapters.shared.pooling import pool, unit
+from sie_server.adapters.shared.pooling import normalized, pool
 from sie_server.adapters.shared.projection import Chain, linked, read_dense
 from sie_server.adapters.shared.sentence_transformers_files import Layout, read_layout
 from sie_server.adapters.shared.task_loras import read_task_loras
@@ -57,7 +57,7 @@ class DenseAdapter(LoraAdapter[Loaded]):
         layers = [read_dense(path, allow_pickle=self._spec.source.allow_pickle) for path in layout.dense]
         chain = linked(layers, architecture.width, device, torch.float32)
         check_dims(self._spec, "dense", len(chain[-1].weight) if chain else architecture.width)
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
         tasks = read_task_loras(self._spec.tasks, folder, config, tensors, encoder.targets)
         self._loaded.fill(Loaded(tokenizer, encoder, layout, chain, tasks), device)
@@ -84,7 +84,7 @@ class DenseAdapter(LoraAdapter[Loaded]):
         vectors = pool(hidden, lengths, pooling).float()
         for layer in loaded.chain:
             vectors = layer(vectors)
-        return {"dense": (unit(vectors) if loaded.layout.normalize else vectors).cpu().numpy()}
+        return {"dense": (normalized(vectors) if loaded.layout.normalize else vectors).cpu().numpy()}
 
     def lora_of_task(self, task: str) -> Lora:
         """The LoRA for a task that the weights have inside."""

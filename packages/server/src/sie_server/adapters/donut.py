@@ -38,10 +38,10 @@ from sie_server.adapters.shared.checkpoint import expect, read_numbers
 from sie_server.adapters.shared.donut_fields import fields_of, leaves
 from sie_server.adapters.shared.generation import Generated, Length, length_of, probability, read_generation_config
 from sie_server.adapters.shared.letterbox import Letterbox, read_letterbox
-from sie_server.adapters.shared.loading import fitting, read_model
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.patches import shifted
 from sie_server.adapters.shared.tokenize import open_tokenizer
-from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.torch_use import precision, to_device
 from sie_server.adapters.shared.transformers_models import (
     EncoderStates,
     Seq2Seq,
@@ -116,7 +116,7 @@ class DonutAdapter(ModelAdapter[Loaded]):
         unknown = tokenizer.token_to_id("<unk>")
         start = generation.start if generation.start is not None else settings.get("decoder_start_token_id")
         dtype = precision(self._spec.precision, device)
-        with fitting(device):
+        with loading_onto(device):
             model = with_weights(transformers.VisionEncoderDecoderModel, config, tensors, dtype).to(device)
         self._loaded.fill(
             Loaded(
@@ -164,7 +164,7 @@ class DonutAdapter(ModelAdapter[Loaded]):
         return _outputs([_fields(*each, loaded) for each in zip(pages, written, strict=True)], written)
 
     def _encode(self, loaded: Loaded, pages: Sequence[Page]) -> EncoderStates:
-        pixels = sent(np.stack([each.pixels for each in pages]), self._loaded.device)
+        pixels = to_device(np.stack([each.pixels for each in pages]), self._loaded.device)
         encoder = loaded.seq2seq.model.get_encoder()
         return EncoderStates(
             encoder(pixel_values=shifted(pixels, loaded.letterbox.scaling).to(loaded.dtype)).last_hidden_state

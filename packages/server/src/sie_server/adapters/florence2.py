@@ -41,10 +41,10 @@ from sie_server.adapters.shared.florence_layout import (
 from sie_server.adapters.shared.florence_output import TASKS, UNREAD, Answer, Reading, Scale, Task, own_task
 from sie_server.adapters.shared.generation import Generated, Length, length_of, read_generation_config
 from sie_server.adapters.shared.images import Preprocessing, read_image, read_preprocessing
-from sie_server.adapters.shared.loading import fitting, read_model
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.patches import shifted
 from sie_server.adapters.shared.tokenize import open_tokenizer
-from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.torch_use import precision, to_device
 from sie_server.adapters.shared.transformers_models import (
     EncoderStates,
     Seq2Seq,
@@ -113,7 +113,7 @@ class Florence2Adapter(ModelAdapter[Loaded]):
         generation = read_generation_config(settings, vocabulary)
         if generation.start is None:
             raise LoadError(ErrorClass.UNKNOWN, "the model's generation settings have no decoder_start_token_id")
-        with fitting(device):
+        with loading_onto(device):
             model = with_weights(transformers.Florence2ForConditionalGeneration, config, tensors, dtype).to(device)
         places, positions = _places(config, preprocessing), int(config.text_config.max_position_embeddings)
         self._loaded.fill(
@@ -170,7 +170,7 @@ class Florence2Adapter(ModelAdapter[Loaded]):
     def _encode(self, loaded: Loaded, pages: Sequence[Page]) -> EncoderStates:
         """What the encoder makes of images, and behind them their sentences, padded to the longest."""
         model = loaded.seq2seq.model
-        pixels = sent(np.stack([each.pixels for each in pages]), self._loaded.device)
+        pixels = to_device(np.stack([each.pixels for each in pages]), self._loaded.device)
         images = model.get_image_features(
             pixel_values=shifted(pixels, loaded.preprocessing.scaling).to(loaded.dtype)
         ).pooler_output
@@ -179,8 +179,8 @@ class Florence2Adapter(ModelAdapter[Loaded]):
         ids = np.array([[*each.ids, *[pad] * (longest - len(each.ids))] for each in pages], np.int64)
         lengths = np.array([len(each.ids) for each in pages])
         seen = np.arange(images.shape[1] + longest) < images.shape[1] + lengths[:, None]
-        words = model.get_input_embeddings()(sent(ids, self._loaded.device))
-        mask = sent(seen.astype(np.int64), self._loaded.device)
+        words = model.get_input_embeddings()(to_device(ids, self._loaded.device))
+        mask = to_device(seen.astype(np.int64), self._loaded.device)
         encoder = model.model.language_model.encoder
         states = encoder(inputs_embeds=torch.cat([images, words], dim=1), attention_mask=mask).last_hidden_state
         return EncoderStates(states, mask)

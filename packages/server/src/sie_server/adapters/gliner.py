@@ -33,7 +33,7 @@ from sie_server.adapters.shared.gliner_config import read_gliner_config
 from sie_server.adapters.shared.gliner_heads import Head, WordLayers, read_head, read_word_layers
 from sie_server.adapters.shared.gliner_labels import LabelVectors, read_label_vectors
 from sie_server.adapters.shared.gliner_reader import Bounds, GlinerReader, Reading, Window, layout_of
-from sie_server.adapters.shared.loading import fitting
+from sie_server.adapters.shared.loading import loading_onto
 from sie_server.adapters.shared.relations import Triples, strongest
 from sie_server.adapters.shared.spans import Spans, choose, join
 from sie_server.adapters.shared.torch_use import precision
@@ -119,7 +119,7 @@ class GlinerAdapter(ModelAdapter[Loaded]):
         tensors = read_tensors(folder, allow_pickle=source.allow_pickle)
         of_encoder = {name.removeprefix(_ENCODER): each for name, each in tensors.items() if name.startswith(_ENCODER)}
         dtype = precision(self._spec.precision, device)
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(of_encoder, device, dtype)
             layers = read_word_layers(
                 tensors, architecture.width, config.width, device, has_lstm=config.labels_encoder is None

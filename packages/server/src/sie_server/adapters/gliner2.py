@@ -35,10 +35,10 @@ from sie_server.adapters.shared.gliner2_data import Place, data_of, pieces_of, s
 from sie_server.adapters.shared.gliner2_head import Gliner2Head, read_gliner2_head
 from sie_server.adapters.shared.gliner2_reader import CLASS, ENTITY, Form, Gliner2Reader, Sheet
 from sie_server.adapters.shared.gliner_reader import CONTEXT_WORDS, Bounds, Layout, Reading
-from sie_server.adapters.shared.loading import fitting
+from sie_server.adapters.shared.loading import loading_onto
 from sie_server.adapters.shared.ranking import ranked
 from sie_server.adapters.shared.spans import Spans, join
-from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.torch_use import precision, to_device
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 from sie_server.core.schema import NOTHING, Schema
 
@@ -106,7 +106,7 @@ class Gliner2Adapter(ModelAdapter[Loaded]):
         reader = Gliner2Reader(folder, layout, Bounds(window, self._spec.max_sequence_length or TEXT_TOKENS))
         tensors = read_tensors(folder, allow_pickle=source.allow_pickle)
         of_encoder = {name.removeprefix(_ENCODER): each for name, each in tensors.items() if name.startswith(_ENCODER)}
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(of_encoder, device, precision(self._spec.precision, device))
             head = read_gliner2_head(tensors, config, architecture.width, device)
         self._loaded.fill(Loaded(reader, encoder, head), device)
@@ -165,7 +165,7 @@ def _states(loaded: Loaded, tasks: Sequence[Task]) -> list[torch.Tensor]:
 
 
 def _at(states: torch.Tensor, places: Array) -> torch.Tensor:
-    return states[sent(places, states.device)]
+    return states[to_device(places, states.device)]
 
 
 def _classes(head: Gliner2Head, task: Task, parts: Sequence[torch.Tensor]) -> tuple[Classification, ...]:

@@ -38,7 +38,7 @@ from sie_server.adapters.shared.glirel_config import (
     read_glirel_config,
 )
 from sie_server.adapters.shared.glirel_head import GlirelHead, read_glirel_head
-from sie_server.adapters.shared.loading import fitting
+from sie_server.adapters.shared.loading import loading_onto
 from sie_server.adapters.shared.relations import Triples, of_head, strongest
 from sie_server.adapters.shared.torch_use import precision
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
@@ -121,7 +121,7 @@ class GlirelAdapter(ModelAdapter[Loaded]):
         reader = GlinerReader(folder, layout, bounds)
         tensors = read_tensors(folder, allow_pickle=source.allow_pickle)
         of_encoder = {name.removeprefix(_ENCODER): each for name, each in tensors.items() if name.startswith(_ENCODER)}
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(of_encoder, device, precision(self._spec.precision, device))
             layers = read_word_layers(tensors, architecture.width, config.width, device)
             head = read_glirel_head(tensors, config, device)

@@ -30,11 +30,11 @@ from sie_server.adapters.base import (
 from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.boxes import Seen, corners_of, objects
 from sie_server.adapters.shared.checkpoint import expect
-from sie_server.adapters.shared.loading import fitting, read_model
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.patches import shifted
 from sie_server.adapters.shared.resizing import Resizing, Scaled, read_resizing
 from sie_server.adapters.shared.tokenize import open_tokenizer
-from sie_server.adapters.shared.torch_use import sent
+from sie_server.adapters.shared.torch_use import to_device
 from sie_server.adapters.shared.transformers_models import (
     grouped,
     read_transformers_config,
@@ -85,7 +85,7 @@ class GroundingDinoAdapter(ModelAdapter[Loaded]):
         """
         folder, config, tensors = read_model(self._spec.source)
         expect(config, "model_type", "grounding-dino")
-        with fitting(device):
+        with loading_onto(device):
             model = _filled(config, tensors).to(device)
         longest = int(model.config.max_text_len)
         self._loaded.fill(Loaded(open_tokenizer(folder), longest, read_resizing(folder), model), device)
@@ -111,8 +111,8 @@ class GroundingDinoAdapter(ModelAdapter[Loaded]):
         return {"objects": found}
 
     def _found(self, loaded: Loaded, scenes: Sequence[Scene]) -> list[tuple[DetectedObject, ...]]:
-        pixels = sent(np.stack([each.picture.pixels for each in scenes]), self._loaded.device)
-        ids = sent(np.array([each.ids for each in scenes], np.int64), self._loaded.device)
+        pixels = to_device(np.stack([each.picture.pixels for each in scenes]), self._loaded.device)
+        ids = to_device(np.array([each.ids for each in scenes], np.int64), self._loaded.device)
         seen = loaded.model(
             pixel_values=shifted(pixels, loaded.resizing.scaling),
             pixel_mask=torch.ones(pixels.shape[:3], dtype=torch.long, device=self._loaded.device),

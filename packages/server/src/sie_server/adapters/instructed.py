@@ -20,9 +20,9 @@ from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.latent import LatentAttention, read_latent_attention
-from sie_server.adapters.shared.loading import check_dims, fitting, read_model
+from sie_server.adapters.shared.loading import check_dims, loading_onto, read_model
 from sie_server.adapters.shared.lora import loras_of
-from sie_server.adapters.shared.pooling import unit
+from sie_server.adapters.shared.pooling import normalized
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
 
@@ -86,7 +86,7 @@ class InstructedAdapter(LoraAdapter[Loaded]):
         architecture = read_architecture({**body, "is_causal": False, "sliding_window": None, "layer_types": None})
         dtype = precision(self._spec.precision, device)
         own = {name.removeprefix(BODY): tensor for name, tensor in tensors.items()} if is_nested else tensors
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(own, device, dtype)
             latent = read_latent_attention(tensors, config, architecture.width, device, dtype)
         check_dims(self._spec, "dense", architecture.width)
@@ -120,7 +120,7 @@ class InstructedAdapter(LoraAdapter[Loaded]):
             hidden = loaded.latent(hidden)
         states = torch.split_with_sizes(hidden.float(), lengths)
         vectors = torch.stack([_mean(own, each.unpooled) for own, each in zip(states, inputs, strict=True)])
-        return {"dense": (unit(vectors) if self._normalize else vectors).cpu().numpy()}
+        return {"dense": (normalized(vectors) if self._normalize else vectors).cpu().numpy()}
 
     def _unpooled(self, loaded: Loaded, text: str, *, is_query: bool) -> int:
         end = self._ends[is_query]

@@ -28,7 +28,7 @@ from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
 from sie_server.adapters.shared.linear import Activation, activation_named
-from sie_server.adapters.shared.loading import fitting, read_model
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.lora import loras_of
 from sie_server.adapters.shared.pooling import pool
 from sie_server.adapters.shared.tokenize import TextTokenizer
@@ -82,7 +82,7 @@ class JudgeAdapter(LoraAdapter[Loaded]):
         if head is None:
             head = words.get("embed_tokens.weight")
         yes, no = (_one(whole, name, options.get(name, name)) for name in ("yes", "no"))
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
         tokenizer = TextTokenizer(folder, room, lower_case=False)
         between, activation = separator if options.get("separator") else None, options.get("activation", "sigmoid")

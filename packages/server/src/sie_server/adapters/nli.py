@@ -29,7 +29,7 @@ from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.chunks import chunk_tokens, chunks
 from sie_server.adapters.shared.classifier_heads import Head, read_head
-from sie_server.adapters.shared.loading import fitting, read_model
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.pairs import PairTokenizer
 from sie_server.adapters.shared.pooling import pool
 from sie_server.adapters.shared.ranking import ranked
@@ -100,7 +100,7 @@ class NliAdapter(ModelAdapter[Loaded]):
         if architecture.types is not None and architecture.types < PAIR_TYPES:
             raise LoadError(ErrorClass.DEPENDENCY, "the model does not tell the two texts of a pair apart")
         tokenizer = PairTokenizer(folder, architecture.length(self._spec.max_sequence_length))
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
             head = read_head(tensors, config, architecture.width, device)
         if max(verdicts) >= head.labels:

@@ -34,10 +34,10 @@ from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbe
 from sie_server.adapters.shared.chunks import chunk_tokens
 from sie_server.adapters.shared.clip_tokenizer import open_clip_tokenizer
 from sie_server.adapters.shared.dual_encoder import DEFAULTS, HIGHEST_ID, Clip
-from sie_server.adapters.shared.loading import fitting, read_model
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.owl_heads import OwlHeads
 from sie_server.adapters.shared.square import Squared, Squaring, read_squaring
-from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.torch_use import precision, to_device
 from sie_server.adapters.shared.vector_cache import Key, VectorCache
 from sie_server.core.lifecycle import ErrorClass
 
@@ -97,7 +97,7 @@ class Owlv2Adapter(ModelAdapter[Loaded]):
             raise LoadError(ErrorClass.UNKNOWN, message)
         grid = (side // patch, side // patch)
         checkpoint = Checkpoint(tensors, _name, device)
-        with fitting(device):
+        with loading_onto(device):
             clip = Clip(config, checkpoint, device, precision(self._spec.precision, device))
             heads = OwlHeads(checkpoint, grid, clip.width, eps)
         longest = read_numbers("OWLv2", lambda: int(text["max_position_embeddings"]))
@@ -120,7 +120,7 @@ class Owlv2Adapter(ModelAdapter[Loaded]):
         loaded = self._loaded.with_threads(threads)
         scenes: list[Scene] = [each.payload for each in batch]
         frames = loaded.squaring.framed([each.picture for each in scenes])
-        states = loaded.clip.states(sent(frames, self._loaded.device))
+        states = loaded.clip.states(to_device(frames, self._loaded.device))
         return {"objects": [_found(*each, loaded) for each in zip(scenes, states, strict=True)]}
 
 

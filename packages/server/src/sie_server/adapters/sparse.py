@@ -25,7 +25,7 @@ from sie_server.adapters.base import (
 from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import BERT_TYPES, GATED_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
-from sie_server.adapters.shared.loading import check_dims, fitting, read_model
+from sie_server.adapters.shared.loading import check_dims, loading_onto, read_model
 from sie_server.adapters.shared.lora import loras_of
 from sie_server.adapters.shared.mlm_head import MlmHead, read_head
 from sie_server.adapters.shared.tokenize import TextTokenizer
@@ -71,7 +71,7 @@ class SparseAdapter(LoraAdapter[Loaded]):
         expect(config, "model_type", *BERT_TYPES, *GATED_TYPES)
         architecture, dtype = read_architecture(config), precision(self._spec.precision, device)
         tokenizer = TextTokenizer(folder, architecture.length(self._spec.max_sequence_length), lower_case=False)
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(tensors, device, dtype)
             head = read_head(tensors, config, architecture.width, device, dtype)
         check_dims(self._spec, "sparse", head.vocabulary)

@@ -14,7 +14,7 @@ from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.chunks import chunk_tokens
 from sie_server.adapters.shared.classifier_heads import OF_TOKENS, Head, read_head
-from sie_server.adapters.shared.loading import fitting, read_model
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.token_reader import TokenReader
 from sie_server.adapters.shared.torch_use import precision
 from sie_server.core.lifecycle import ErrorClass
@@ -54,7 +54,7 @@ class TokenClassifierAdapter(ModelAdapter[Loaded]):
         folder, config, tensors = read_model(self._spec.source)
         architecture = read_architecture(config)
         reader = TokenReader(folder, config, architecture.length(self._spec.max_sequence_length))
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
             head = read_head(tensors, config, architecture.width, device, OF_TOKENS)
         if head.labels != reader.classes:

@@ -28,11 +28,11 @@ from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
 from sie_server.adapters.shared.dual_encoder import DEFAULTS, Clip, DualEncoder, Siglip
 from sie_server.adapters.shared.images import Preprocessing, read_preprocessing
-from sie_server.adapters.shared.loading import check_dims, fitting, read_model
+from sie_server.adapters.shared.loading import check_dims, loading_onto, read_model
 from sie_server.adapters.shared.patches import shifted
-from sie_server.adapters.shared.pooling import unit
+from sie_server.adapters.shared.pooling import normalized
 from sie_server.adapters.shared.tokenize import TextTokenizer
-from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.torch_use import precision, to_device
 from sie_server.core.lifecycle import ErrorClass
 
 Build = Callable[[Mapping[str, Any], Checkpoint, str, torch.dtype], DualEncoder]
@@ -73,7 +73,7 @@ class VisionAdapter(ModelAdapter[Loaded]):
         kind = str(config["model_type"])
         dtype = precision(self._spec.precision, device)
         checkpoint = Checkpoint(tensors, lambda name: name, device)
-        with fitting(device):
+        with loading_onto(device):
             dual = MODELS[kind](config, checkpoint, device, dtype)
         check_dims(self._spec, "dense", dual.width)
         text, vision = (DEFAULTS[kind][part] | config.get(part, {}) for part in ("text_config", "vision_config"))
@@ -117,9 +117,9 @@ class VisionAdapter(ModelAdapter[Loaded]):
         if words:
             vectors[words] = loaded.dual.texts([payloads[at] for at in words]).float().cpu()
         if pictures:
-            pixels = sent(np.stack([payloads[at] for at in pictures]), self._loaded.device)
+            pixels = to_device(np.stack([payloads[at] for at in pictures]), self._loaded.device)
             vectors[pictures] = loaded.dual.images(shifted(pixels, loaded.preprocessing.scaling)).float().cpu()
-        return {"dense": (unit(vectors) if self._normalize else vectors).numpy()}
+        return {"dense": (normalized(vectors) if self._normalize else vectors).numpy()}
 
 
 class _Texts:

@@ -15,7 +15,7 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.shared.attention import FULL_ATTENTION, AttentionPattern
 from sie_server.adapters.shared.checkpoint import Checkpoint
 from sie_server.adapters.shared.patches import Patches
-from sie_server.adapters.shared.torch_use import sent
+from sie_server.adapters.shared.torch_use import to_device
 from sie_server.adapters.shared.tower import ACTIVATIONS, Affine, Tower, read_affine, read_blocks, read_tower_shape
 from sie_server.adapters.shared.varlen import pack
 
@@ -99,7 +99,7 @@ class Clip:
         hidden = self._text.run(hidden, lengths)
         ends = [ids.argmax() if self._end == HIGHEST_ID else (ids == self._end).argmax() for ids in sequences]
         starts = np.cumsum(lengths) - lengths
-        at = sent(starts + np.asarray(ends), hidden.device)
+        at = to_device(starts + np.asarray(ends), hidden.device)
         return functional.linear(self._text_norm.norm(hidden[at], self._text.shape.norm_eps), self._from_text)
 
     def images(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -145,7 +145,7 @@ class Siglip:
         """See `DualEncoder`."""
         hidden, lengths = self._words.of(sequences)
         hidden = self._text.run(hidden, lengths)
-        last = sent(np.cumsum(lengths) - 1, hidden.device)
+        last = to_device(np.cumsum(lengths) - 1, hidden.device)
         return self._from_text.linear(self._text_norm.norm(hidden[last], self._text.shape.norm_eps))
 
     def images(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -71,7 +71,7 @@ def read_model(source: WeightsSource) -> StoredModel:
 
 
 @contextmanager
-def fitting(device: str) -> Iterator[None]:
+def loading_onto(device: str) -> Iterator[None]:
     """Around everything that puts weights on a device.
 
     Raises:

@@ -22,7 +22,7 @@ from sie_server.adapters.shared.images import read_free_shape
 from sie_server.adapters.shared.page_prompts import Layout, PageImage
 from sie_server.adapters.shared.patches import blocks_of, places_of, shifted, windows_of
 from sie_server.adapters.shared.rope import Rope, rotations, side_by_side
-from sie_server.adapters.shared.torch_use import sent
+from sie_server.adapters.shared.torch_use import to_device
 from sie_server.adapters.shared.tower import (
     Affine,
     Block,
@@ -139,7 +139,7 @@ class QwenVisionEncoder:
 
     def encode(self, images: Sequence[Array]) -> torch.Tensor:
         """See `VisionEncoder`."""
-        scaled = [shifted(sent(each, self._device), self._shape.scaling) for each in images]
+        scaled = [shifted(to_device(each, self._device), self._shape.scaling) for each in images]
         squares = [blocks_of(each.contiguous(), self._patch, self._merged) for each in scaled]
         sizes = [(each.shape[-2] // self._patch, each.shape[-1] // self._patch) for each in scaled]
         places = torch.cat([places_of(*size, self._merged, self._device) for size in sizes])
@@ -164,7 +164,9 @@ class QwenVisionEncoder:
         starts = np.cumsum([0, *(rows * columns for rows, columns in grids)])
         found = [windows_of(*grid, side) for grid in grids]
         places = np.concatenate([start + order for start, (order, _) in zip(starts, found, strict=False)])
-        return _Order(sent(places, self._device), [count * self._merged**2 for _, counts in found for count in counts])
+        return _Order(
+            to_device(places, self._device), [count * self._merged**2 for _, counts in found for count in counts]
+        )
 
 
 def _read_shape(release: Release, vision: Mapping[str, Any]) -> TowerShape:

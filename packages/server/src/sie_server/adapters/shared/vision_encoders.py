@@ -22,7 +22,7 @@ from sie_server.adapters.shared.images import Scaling, read_preprocessing
 from sie_server.adapters.shared.page_prompts import Layout, PageImage
 from sie_server.adapters.shared.patches import Patches, shifted, shuffled
 from sie_server.adapters.shared.tiles import read_tiling
-from sie_server.adapters.shared.torch_use import sent
+from sie_server.adapters.shared.torch_use import to_device
 from sie_server.adapters.shared.tower import Tower, read_affine, read_blocks, read_tower_shape
 from sie_server.core.lifecycle import ErrorClass
 
@@ -154,7 +154,7 @@ class _Squares:
 
     def encode(self, squares: Array, scaling: Scaling) -> torch.Tensor:
         """Pixels [squares, height, width, 3] of uint8 to [squares, patches, width]."""
-        pixels = shifted(sent(squares, self._device), scaling)
+        pixels = shifted(to_device(squares, self._device), scaling)
         hidden = self._patches.of(pixels) + self._patches.positions
         count, length, _ = hidden.shape
         hidden = self._tower.run(hidden.flatten(0, 1), [length] * count)
