@@ -98,7 +98,7 @@ async def admitted(
     query: Input | None = None,
     loras: BySide[Any] = BySide(),  # noqa: B008 - it cannot change
 ) -> AsyncIterator[Admitted]:
-    """PinnedModel room for the inputs of one request; `query` is one more, in front, and read as one.
+    """Hold room for the inputs of one request; `query` is one more, in front, and read as one.
 
     `loras` are what inputs run with that are read as queries, and the others.
 

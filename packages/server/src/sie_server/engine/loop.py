@@ -117,7 +117,7 @@ class ModelLoop:
 
     @contextmanager
     def admit(self, items: int) -> Iterator[None]:
-        """PinnedModel room for the items of one request until its answer is known.
+        """Hold room for the items of one request until its answer is known.
 
         Raises:
             Problem: INPUT_TOO_LONG when they could never fit, QUEUE_FULL when they do not fit now.
