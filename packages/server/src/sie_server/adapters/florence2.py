@@ -228,12 +228,12 @@ def _reading(written: Generated, loaded: Loaded) -> Reading:
     """Words in one piece up to the next place or other mark, and each of those alone."""
     runs: list[tuple[list[int], list[float]]] = []
     was_mark = True
-    for token, sureness in zip(written.ids, written.logprobs, strict=True):
+    for token, logprob in zip(written.ids, written.logprobs, strict=True):
         is_mark = token in loaded.specials
         if is_mark or was_mark:
             runs.append(([], []))
         runs[-1][0].append(token)
-        runs[-1][1].append(sureness)
+        runs[-1][1].append(logprob)
         was_mark = is_mark
     pieces = [(loaded.tokenizer.decode(ids, skip_special_tokens=False), tuple(sure)) for ids, sure in runs]
     read = [each for each in pieces if each[0] not in UNREAD]
