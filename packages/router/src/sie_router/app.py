@@ -49,9 +49,9 @@ from sie_router.core.fleet import Source
 from sie_router.core.index import empty_fleet
 from sie_router.core.pools import Caller
 from sie_router.data.admission import Admission
-from sie_router.data.express import Express
+from sie_router.data.fast_path import FastPath
 from sie_router.data.forward import Forwarder, Plane
-from sie_router.data.health import HealthBook
+from sie_router.data.health import OutlierDetector
 from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
 from sie_router.data.parked import ParkedRequests
@@ -71,7 +71,7 @@ _NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "lo
 class RouterApp:
     """One router. `asgi` is the application to serve; its lifespan runs everything that is not a request.
 
-    `express` takes most requests past it; None with tracing.
+    `fast_path` takes most requests past it; None with tracing.
     """
 
     def __init__(self, settings: Settings, audit: Callable[[Outcome], None]) -> None:
@@ -83,7 +83,7 @@ class RouterApp:
         fleet = replace(fleet, models=models, unheard=_unheard(settings))
         self.store = FleetStore(fleet, time.monotonic)
         self.inflight = Inflight(time.monotonic)
-        self.health = HealthBook(self.store.publish, time.monotonic, random.random)
+        self.health = OutlierDetector(self.store.publish, time.monotonic, random.random)
         self.upstream = Upstream(
             connect_timeout_s=settings.connect_timeout_s,
             max_per_worker=settings.max_connections_per_worker,
@@ -104,7 +104,7 @@ class RouterApp:
             self.catalog.look()
         tokens = Tokens(settings.auth.tokens, settings.auth.admin_token, settings.auth.proxy_secret)
         exempt = settings.auth.exempt
-        proxy, self.express = self._ways(tokens)
+        proxy, self.fast_path = self._ways(tokens)
         front = Front([InferenceRoute(proxy), NamedRoute(proxy.named)], self._build())
         self._closing: list[Callable[[], None]] = []
         self.asgi = self._traced(Auth(front, tokens, exempt))
@@ -179,7 +179,7 @@ class RouterApp:
             return MemoryPools()
         return FilePools(settings.pools_file, settings.max_pool_workers)
 
-    def _ways(self, tokens: Tokens) -> tuple[Proxy, Express | None]:
+    def _ways(self, tokens: Tokens) -> tuple[Proxy, FastPath | None]:
         settings = self._settings
         find_pool = PoolFinder(self.pools, self.store.publish).find
         prefix, numbers = secrets.token_hex(6), itertools.count(1)
@@ -203,7 +203,7 @@ class RouterApp:
             terms=Terms(settings.retry_after_s, settings.estimated_wait_s, settings.max_body_bytes),
             record=self._record,
         )
-        express = Express(
+        fast_path = FastPath(
             plane=plane,
             forwarder=forwarder,
             inflight=self.inflight,
@@ -212,7 +212,7 @@ class RouterApp:
             resume=proxy.resume,
             record=self._record,
         )
-        return proxy, None if settings.tracing else express  # spans are made around the application
+        return proxy, None if settings.tracing else fast_path  # spans are made around the application
 
     def _record(self, outcome: Outcome) -> None:
         self.counters.count(outcome)

@@ -21,7 +21,7 @@ from router_builders import L4, status
 from sie_protocol.codec import PAUSE_S
 from sie_protocol.status import HEARTBEAT_S, WorkerStatus
 from sie_router.app import RouterApp
-from sie_router.data.express import Express
+from sie_router.data.fast_path import FastPath
 from sie_router.data.outcome import Outcome
 from sie_router.serve import server_config
 from sie_router.settings import Settings
@@ -248,20 +248,20 @@ async def served(settings: Settings, *, is_draining: bool = False, pause_s: floa
     """Serve a router in this process, as the command does."""
     outcomes: list[Outcome] = []
     app = RouterApp(settings, outcomes.append)
-    async with listening(app.asgi, app.express, is_draining=is_draining, pause_s=pause_s) as server:
+    async with listening(app.asgi, app.fast_path, is_draining=is_draining, pause_s=pause_s) as server:
         yield Served(app, port_of(server), outcomes, server.config)
 
 
 @asynccontextmanager
 async def listening(
     app: ASGIApp,
-    express: Express | None = None,
+    fast_path: FastPath | None = None,
     *,
     is_draining: bool = False,
     pause_s: float = PAUSE_S,
 ) -> AsyncIterator[uvicorn.Server]:
     """Serve any application as a router is served."""
-    config = server_config(app, express, host="127.0.0.1", port=0, loop="none", shutdown_s=5, pause_s=pause_s)
+    config = server_config(app, fast_path, host="127.0.0.1", port=0, loop="none", shutdown_s=5, pause_s=pause_s)
     if is_draining:
         config.headers.append(("connection", "close"))
     server = uvicorn.Server(config)

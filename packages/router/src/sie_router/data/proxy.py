@@ -21,7 +21,7 @@ from sie_router.data.answers import Answer, compat_provisioning, compat_refusal,
 from sie_router.data.body import Body, ClientGone, Receive
 from sie_router.data.call import Call, Send
 from sie_router.data.connection import BudgetSpent, Came, ConnectionCut, Reply
-from sie_router.data.express import Begun
+from sie_router.data.fast_path import Begun
 from sie_router.data.forward import Forwarder, Plane
 from sie_router.data.incoming import Incoming, Scope, read_incoming, sdk_version, with_model
 from sie_router.data.inflight import Inflight
