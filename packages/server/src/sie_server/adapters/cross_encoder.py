@@ -59,7 +59,7 @@ class CrossEncoderAdapter(LoraAdapter[Loaded]):
         if architecture.types is not None and architecture.types < PAIR_TYPES:
             raise LoadError(ErrorClass.DEPENDENCY, "the model does not tell the two texts of a pair apart")
         length = architecture.length(self._spec.max_sequence_length)
-        tokenizer = TextTokenizer(folder, length, lower_case=False)
+        tokenizer = TextTokenizer(folder, length, lower_case=False, pairs=True)
         with loading_onto(device):
             head = read_head(tensors, config, architecture.width, device)
             if head.labels > 1:

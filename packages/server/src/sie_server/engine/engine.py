@@ -21,7 +21,6 @@ from sie_server.adapters.base import (
     ModelSpec,
     Picture,
     ReadsTokens,
-    UnreadableImageError,
     UnsupportedInputError,
 )
 from sie_server.adapters.registry import find
@@ -32,7 +31,7 @@ from sie_server.core.options import invalid
 from sie_server.engine.admission import Admitted, Wants, admitted
 from sie_server.engine.device import Device
 from sie_server.engine.health import DeviceHealth, HealthLimits
-from sie_server.engine.images import ReadImage, one_by_one
+from sie_server.engine.images import ReadImages, one_by_one
 from sie_server.engine.info import model_info, model_statuses
 from sie_server.engine.loading import Fetched, build
 from sie_server.engine.loop import BatchRecord, Clock, ModelLoop, Ports, QueueLimits, Row
@@ -167,10 +166,8 @@ class Engine:
             rows = await ready.rows(ready.prepared)
             return Ran(rows, ready.cost())
 
-    async def run_images(
-        self, choice: Choice, inputs: Mapping[int, Input]
-    ) -> Mapping[int, ReadImage | UnreadableImageError]:
-        """What one request's images came to, by their places: a few are decoded at a time, however many there are.
+    async def run_images(self, choice: Choice, inputs: Mapping[int, Input]) -> ReadImages:
+        """What one request's images came to: a few are decoded at a time, however many there are.
 
         Raises:
             Problem: as `run`; but an image that cannot be read has its refusal in its place.

@@ -66,14 +66,14 @@ async def _from_images(
 ) -> Sequence[Cost]:
     """Put what is in the images at their places."""
     read = await engine.run_images(choice, pictures)
-    for at, each in read.items():
+    for at, each in read.found.items():
         if isinstance(each, UnreadableImageError):
             found[at] = invalid(f"item {at}: {each}")
         elif each.cost.truncated_items and not wanted.may_cut:
             found[at] = _too_long(choice, at)
         else:
             found[at] = _findings(each.row, at)
-    return [each.cost for each in read.values() if not isinstance(each, UnreadableImageError)]
+    return [read.cost]
 
 
 def _too_long(choice: Choice, at: int) -> Problem:

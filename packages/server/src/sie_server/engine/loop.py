@@ -111,6 +111,11 @@ class ModelLoop:
         return len(self._queue) + len(self._arrived)
 
     @property
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock()
+
+    @property
     def timeout_s(self) -> float:
         """How long a request may wait."""
         return self._queue_limits.timeout_s
