@@ -91,7 +91,7 @@ class EncodeOptions:
 def load_options(profile: ProfileConfig) -> dict[str, Any]:
     """The adapter's part of a profile's options: what is fixed once the model is loaded."""
     apart = RUNTIME_OPTIONS | PROFILE_OPTIONS
-    return {key: value for key, value in profile.adapter_options.items() if key not in apart}
+    return {key: value for key, value in without_nulls(profile.adapter_options).items() if key not in apart}
 
 
 def load_identity(profile: ProfileConfig) -> tuple[object, ...]:
@@ -136,17 +136,17 @@ def merged_options(model: ModelConfig, asked: Mapping[str, Any]) -> dict[str, An
     Raises:
         Problem: INVALID_INPUT for an unknown profile or option.
     """
-    asked = said(asked)
+    asked = without_nulls(asked)
     profile = _profile(model, asked.get("profile", DEFAULT_PROFILE))
     unknown = sorted(set(asked) - REQUEST_OPTIONS - RUNTIME_OPTIONS)
     if unknown:
         known = sorted(REQUEST_OPTIONS | RUNTIME_OPTIONS)
         meant = suggestion(unknown[0], known) or f"; known options: {', '.join(known)}"
         raise invalid(f"options {cut(', '.join(unknown))} cannot be set per request{meant}")
-    return said({**profile.adapter_options, **asked})
+    return without_nulls({**profile.adapter_options, **asked})
 
 
-def said(options: Mapping[str, Any]) -> dict[str, Any]:
+def without_nulls(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options without those that are null, which is how some clients spell what they do not say."""
     return {name: value for name, value in options.items() if value is not None}
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import ExtractParams, Item
-from sie_server.adapters.base import Data, Findings, Labelled, LabelledPicture, Picture, PlainData, UnreadableImageError
+from sie_server.adapters.base import Data, Findings, Labelled, LabelledPicture, Picture, UnreadableImageError
 from sie_server.core.extraction import ExtractOptions, check_finite, checked_instruction, resolve_extract
 from sie_server.core.mentions import mentions_of
 from sie_server.core.options import invalid
@@ -113,10 +113,9 @@ def _asked(model: ModelConfig, place: str, item: Item, wanted: ExtractOptions) -
     return LabelledPicture(picture, wanted.labels, wanted.options, instruction, asks_itself=own is not None)
 
 
-def _findings(row: Row, at: int) -> Mapping[str, Findings | Data | PlainData]:
-    found = {kind: output for kind, output in row.items() if isinstance(output, tuple | Data | PlainData)}
+def _findings(row: Row, at: int) -> Mapping[str, Findings | Data]:
+    found = {kind: output for kind, output in row.items() if isinstance(output, tuple | Data)}
     for findings in found.values():
-        if not isinstance(findings, PlainData):
-            pieces = findings.pieces() if isinstance(findings, Data) else findings
-            check_finite([each.score for each in pieces], at)
+        pieces = findings.pieces() if isinstance(findings, Data) else findings
+        check_finite([each.score for each in pieces], at)
     return found

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.items import EncodeParams
 from sie_server.adapters.base import LoadError, Pair, Prepared, WeightsSource
-from sie_server.adapters.shared.layout import read_layout
 from sie_server.adapters.shared.location import locate
+from sie_server.adapters.shared.sentence_transformers_files import read_layout
 from sie_server.adapters.shared.tokenize import TextTokenizer, open_tokenizer
 from sie_server.catalog_files import read_catalog
 from sie_server.core.options import load_options, resolve_encode
