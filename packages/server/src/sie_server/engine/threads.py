@@ -48,9 +48,14 @@ async def in_thread(
                 loop.call_soon_threadsafe(give, value)
 
     threading.Thread(target=run, name="load", daemon=True).start()
+    return await _taken(result, is_late)
+
+
+async def _taken(result: "asyncio.Future[T]", is_late: Callable[[T], None]) -> T:
+    """What comes; if the wait ends after it came and before it was taken, it is late as well."""
     try:
         return await result
     except asyncio.CancelledError:
-        if not result.cancelled() and result.exception() is None:  # it came, and the wait ended before it was taken
+        if not result.cancelled() and result.exception() is None:
             is_late(result.result())
         raise
