@@ -244,10 +244,11 @@ class RouterApp:
     def _background(self) -> Mapping[Task, Callable[[], Coroutine[None, None, None]]]:
         """Everything that is not a request. Each begins anew with what the store knows already."""
         publish, snapshot = self.store.publish, self.store.snapshot
+        followed = set[str]()
         tasks: dict[Task, Callable[[], Coroutine[None, None, None]]] = {
             Task.WORKERS: lambda: follow(Combined(self._sources(), random.random), publish, random.random),
-            Task.POOLS: lambda: follow_pools(self.pools, publish),
-            Task.REAPER: lambda: Reaper(self.pools, snapshot, publish, time.time).run(),
+            Task.POOLS: lambda: follow_pools(self.pools, publish, followed),
+            Task.REAPER: lambda: Reaper(self.pools, snapshot, publish, time.time, followed).run(),
             Task.CLOCK: lambda: tick(self._pass_time, self.upstream.close_idle),
         }
         if self.catalog is not None:

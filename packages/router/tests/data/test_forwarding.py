@@ -142,6 +142,25 @@ async def test_a_connection_is_used_again(make_worker: MakeWorker) -> None:
         assert len({id(request.connection) for request in worker.seen}) == 1
 
 
+async def test_what_a_worker_says_unasked_is_no_answer_to_the_next_request(make_worker: MakeWorker) -> None:
+    connections: list[object] = []
+
+    async def talkative(exchange: Exchange) -> None:
+        connections.append(exchange.connection)
+        if len(connections) == 1:
+            surplus = b"HTTP/1.1 200 X\r\ncontent-le"
+            exchange.write(b"HTTP/1.1 200 X\r\ncontent-length: 5\r\n\r\nasked" + surplus)
+        elif connections.count(exchange.connection) == 1:
+            exchange.reply(200, b"asked")
+        else:
+            exchange.write(b"ngth: 7\r\n\r\nunasked")
+
+    worker = await make_worker(WARM, talkative)
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        assert [(await post(router)).content for _ in range(2)] == [b"asked"] * 2
+
+
 async def test_a_kept_connection_that_dies_as_it_is_used_costs_nobody_anything(make_worker: MakeWorker) -> None:
     async def once(exchange: Exchange) -> None:
         if exchange.connection in used:

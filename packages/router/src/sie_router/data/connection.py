@@ -220,6 +220,11 @@ class Connection(asyncio.Protocol):
 
     # What the parser tells
 
+    def on_message_begin(self) -> None:
+        """A response begins; one that nobody asked for must not become the answer to the next request."""
+        if self._complete:
+            self._close()
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; trailers come here too, after the reply was handed over, and are dropped with it."""
         name = name.lower()
