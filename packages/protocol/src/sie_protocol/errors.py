@@ -11,7 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from sie_protocol.headers import ERROR_CODE, RETRY_AFTER, WWW_AUTHENTICATE
+from sie_protocol.headers import CLUSTER_STATUS, ERROR_CODE, RETRY_AFTER, WORKER_STATUS, WWW_AUTHENTICATE
 
 # In messages and details of MODEL_NOT_FOUND.
 MODELS_HINT: Final = "GET /v1/models lists what is"
@@ -138,3 +138,9 @@ def envelope(problem: Problem) -> Envelope:
     if problem.code is ErrorCode.UNAUTHENTICATED:
         headers.append((WWW_AUTHENTICATE, "Bearer"))
     return Envelope(problem.status, tuple(headers), {"error": inner, "detail": inner})
+
+
+def no_socket_at(path: str) -> Problem:
+    """The refusal of a WebSocket where there is none."""
+    known = f"{CLUSTER_STATUS} of a router is one, {WORKER_STATUS} of a worker another"
+    return Problem(ErrorCode.NOT_FOUND, f"there is no WebSocket at {path[:200]}; {known}")
