@@ -49,9 +49,9 @@ from sie_router.core.fleet import Source
 from sie_router.core.index import empty_fleet
 from sie_router.core.pools import Caller
 from sie_router.data.admission import Admission
-from sie_router.data.express import Express
+from sie_router.data.fast_path import FastPath
 from sie_router.data.forward import Forwarder, Plane
-from sie_router.data.health import HealthBook
+from sie_router.data.health import OutlierDetector
 from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
 from sie_router.data.parked import ParkedRequests
@@ -71,7 +71,7 @@ _NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "lo
 class RouterApp:
     """One router. `asgi` is the application to serve; its lifespan runs everything that is not a request.
 
-    `express` takes most requests past it; None with tracing.
+    `fast_path` takes most requests past it; None with tracing.
     """
 
     def __init__(self, settings: Settings, audit: Callable[[Outcome], None]) -> None:
@@ -83,7 +83,7 @@ class RouterApp:
         fleet = replace(fleet, models=models, unheard=_unheard(settings))
         self.store = FleetStore(fleet, time.monotonic)
         self.inflight = Inflight(time.monotonic)
-        self.health = HealthBook(self.store.publish, time.monotonic, random.random)
+        self.health = OutlierDetector(self.store.publish, time.monotonic, random.random)
         self.upstream = Upstream(
             connect_timeout_s=settings.connect_timeout_s,
             max_per_worker=settings.max_connections_per_worker,
@@ -104,7 +104,7 @@ class RouterApp:
             self.catalog.look()
         tokens = Tokens(settings.auth.tokens, settings.auth.admin_token, settings.auth.proxy_secret)
         exempt = settings.auth.exempt
-        proxy, self.express = self._ways(tokens)
+        proxy, self.fast_path = self._ways(tokens)
         front = Front([InferenceRoute(proxy), NamedRoute(proxy.named)], self._build())
         self._closing: list[Callable[[], None]] = []
         self.asgi = self._traced(Auth(front, tokens, exempt))
@@ -121,6 +121,7 @@ class RouterApp:
 
     def _build(self) -> FastAPI:
         app = FastAPI(title="SIE router", version=VERSION, lifespan=self._lifespan, telemetry=_NO_TELEMETRY)
+        app.router.redirect_slashes = False  # an address with http:// in it is wrong behind a proxy with TLS
         snapshot = self.store.snapshot
         app.include_router(health_routes(snapshot, self._status, self._phase_now))
         app.include_router(model_routes(snapshot))
@@ -139,6 +140,7 @@ class RouterApp:
         app.include_router(metric_routes(collector, FlowCollector(self.parked, self.retries)))
         app.include_router(page_routes(self._status))
         app.router.routes.append(ClusterWatch(self._status, time.monotonic).route())
+        app.router.routes.append(errors.no_socket())
         errors.install(app)
         describe(app)
         return app
@@ -179,7 +181,7 @@ class RouterApp:
             return MemoryPools()
         return FilePools(settings.pools_file, settings.max_pool_workers)
 
-    def _ways(self, tokens: Tokens) -> tuple[Proxy, Express | None]:
+    def _ways(self, tokens: Tokens) -> tuple[Proxy, FastPath | None]:
         settings = self._settings
         find_pool = PoolFinder(self.pools, self.store.publish).find
         prefix, numbers = secrets.token_hex(6), itertools.count(1)
@@ -203,7 +205,7 @@ class RouterApp:
             terms=Terms(settings.retry_after_s, settings.estimated_wait_s, settings.max_body_bytes),
             record=self._record,
         )
-        express = Express(
+        fast_path = FastPath(
             plane=plane,
             forwarder=forwarder,
             inflight=self.inflight,
@@ -212,7 +214,7 @@ class RouterApp:
             resume=proxy.resume,
             record=self._record,
         )
-        return proxy, None if settings.tracing else express  # spans are made around the application
+        return proxy, None if settings.tracing else fast_path  # spans are made around the application
 
     def _record(self, outcome: Outcome) -> None:
         self.counters.count(outcome)
@@ -242,10 +244,11 @@ class RouterApp:
     def _background(self) -> Mapping[Task, Callable[[], Coroutine[None, None, None]]]:
         """Everything that is not a request. Each begins anew with what the store knows already."""
         publish, snapshot = self.store.publish, self.store.snapshot
+        followed = set[str]()
         tasks: dict[Task, Callable[[], Coroutine[None, None, None]]] = {
             Task.WORKERS: lambda: follow(Combined(self._sources(), random.random), publish, random.random),
-            Task.POOLS: lambda: follow_pools(self.pools, publish),
-            Task.REAPER: lambda: Reaper(self.pools, snapshot, publish, time.time).run(),
+            Task.POOLS: lambda: follow_pools(self.pools, publish, followed),
+            Task.REAPER: lambda: Reaper(self.pools, snapshot, publish, time.time, followed).run(),
             Task.CLOCK: lambda: tick(self._pass_time, self.upstream.close_idle),
         }
         if self.catalog is not None:

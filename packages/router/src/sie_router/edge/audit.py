@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from sie_protocol.log_lines import head
 from sie_router.data.outcome import Outcome
 
 LOGGER: Final = "sie_router.audit"
@@ -72,8 +73,7 @@ class AuditLog:
         }
         # JSON also in text logs: names come from callers, and a newline in one must not become a line of ours.
         if self._is_json:
-            head = {"timestamp": now, "level": "INFO", "logger": LOGGER, "message": "inference"}
-            line = b"%b\n" % self._encode(head | fields)
+            line = b"%b\n" % self._encode(head(now, "INFO", LOGGER, "inference") | fields)
         else:
             line = b"%b INFO %b %b\n" % (self._moment(now), _LOGGER, self._encode(fields))
         if not self._waiting:
