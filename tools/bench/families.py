@@ -1,11 +1,11 @@
 """Measure each family of models beside the library that its authors use, with the same seeded weights, in one run.
 
-A family's checkpoint is small and random, its tokenizer and inputs are real. The engine gets one request with all inputs, offline;
-the library gets the same in batches, sorted by length where it does that by itself. Each side has a process of its own;
-they take turns, ratios are taken within a turn, above 1 where the worker is faster. CPU seconds are those of all threads
-of a process, none of which spins: they depend less on who else uses the machine.
+A family's checkpoint is small and random, its tokenizer and inputs are real. The engine gets one request with all
+inputs, offline; the library gets the same in batches, sorted by length where it does that by itself. Each side has a
+process of its own; they take turns, ratios are taken within a turn, above 1 where the worker is faster. CPU seconds are
+those of all threads of a process, none of which spins: they depend less on who else uses the machine.
 
-    .venv/bin/python tools/bench/families.py [NAME ...] [--rounds 5] [--texts 64] [--images 8] [--width 384] [--layers 6]
+    .venv/bin/python tools/bench/families.py [NAME ...] [--rounds 3] [--texts 24] [--images 4] [--layers 4]
 """
 
 import argparse
@@ -188,8 +188,8 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("families", nargs="*", help="by name; all without one")
-    parser.add_argument("--rounds", type=int, default=5)
-    for name, default in (("width", 384), ("layers", 6), ("texts", 64), ("images", 8), ("side-pixels", 448)):
+    parser.add_argument("--rounds", type=int, default=3)
+    for name, default in (("width", 384), ("layers", 4), ("texts", 24), ("images", 4), ("side-pixels", 448)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Families that find entities, classes and relations in texts, each beside its own package or transformers' pipeline."""
+"""Families that find entities, classes and relations in texts, each beside its package or transformers' pipeline."""
 
 import argparse
 import json
@@ -15,7 +15,6 @@ from family_kit import (
     BATCH,
     LABELS,
     MAX_TOKENS,
-    SPECIAL,
     Answer,
     Family,
     Reference,
@@ -26,7 +25,7 @@ from family_kit import (
     texts,
     tokenizer,
 )
-from family_texts import DEBERTA, MODERNBERT
+from family_texts import DEBERTA
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the libraries' own

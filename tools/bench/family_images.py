@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -172,12 +173,10 @@ def _writer_tokenizer(marks: list[str], words: int) -> Tokenizer:
 
 
 def _florence_marks() -> list[str]:
-    tasks = "<od> </od> <ocr> </ocr>".split()
-    behind = (
-        "<cap> </cap> <ncap> </ncap> <dcap> </dcap> <grounding> </grounding> <seg> </seg> <sep> <region_cap> "
-        "</region_cap> <region_to_desciption> </region_to_desciption> <proposal> </proposal> <poly> </poly> <and>"
-    ).split()
-    return [*tasks, *(f"<loc_{at}>" for at in range(1000)), *behind, "<image>"]
+    behind = ("cap", "ncap", "dcap", "grounding", "seg", "region_cap", "region_to_desciption", "proposal", "poly")
+    pairs = [(f"<{name}>", f"</{name}>") for name in ("od", "ocr", *behind)]
+    places = [f"<loc_{at}>" for at in range(1000)]
+    return [*chain(*pairs[:2]), *places, *chain(*pairs[2:7]), "<sep>", *chain(*pairs[7:]), "<and>", "<image>"]
 
 
 def _write_florence2(folder: Path, size: Size) -> None:
@@ -388,7 +387,7 @@ def _grounding_dino(folder: Path, work: Work) -> Reference:
         ids = own([asked] * len(batch), return_tensors="pt")["input_ids"]
         outputs = model(**steps(batch, return_tensors="pt"), input_ids=ids)
         sizes = [(each.height, each.width) for each in batch]
-        found = processor.post_process_grounded_object_detection(outputs, ids, BOXES, BOXES, sizes)
+        found = processor.post_process_grounded_object_detection(outputs, ids, BOXES, 0.0, sizes)
         return list(zip(found, sizes, strict=True))
 
     # One by one, as its authors do: in a batch, what images are filled up with changes what is found.
@@ -469,7 +468,7 @@ IMAGE_FAMILIES: Final = (
         "grounding_dino",
         _write_grounding_dino,
         lambda size: pictures(
-            size, "extract", labels=list(LABELS), options={"box_threshold": BOXES, "text_threshold": BOXES}
+            size, "extract", labels=list(LABELS), options={"box_threshold": BOXES, "text_threshold": 0.0}
         ),
         _grounding_dino,
         _finds(labels="required"),

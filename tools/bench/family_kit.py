@@ -33,7 +33,7 @@ Answer = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The library's side: `once` answers all inputs, which is measured, `told` says the same as the worker's answers."""
+    """The library's side: `once` answers all inputs, which is measured; `told` puts an answer as the worker's are."""
 
     once: Callable[[], Sequence[Any]]
     told: Callable[[Any], Answer]
