@@ -7,7 +7,7 @@ from typing import Any
 
 from family_kit import Answer, Family, Size, Work, vector, written
 from sie_protocol.items import EncodeParams, ExtractParams, Item
-from sie_server.adapters.base import Classification, DetectedObject, Entity, Passage, PlainData, Relation
+from sie_server.adapters.base import Classification, Data, DetectedObject, Entity, Passage, Relation
 from sie_server.engine.encoding import encode
 from sie_server.engine.engine import Engine
 from sie_server.engine.extraction import extract
@@ -61,7 +61,7 @@ def _findings(row: Any) -> Answer:
 
 
 def _told(kind: str, output: Any) -> Iterator[tuple[str, float]]:
-    if isinstance(output, PlainData):
+    if isinstance(output, Data):
         yield from written(dict(output.values)).items()
         return
     for at, each in enumerate(output):

@@ -47,7 +47,11 @@ EXTRACT: Final[Mapping[str, Any]] = {"tasks": {"extract": {"labels": "required"}
 
 
 def _asks(size: Size, **params: Any) -> Work:
-    return texts(size, "extract", labels=list(LABELS), **params)
+    """With a full stop at the end: to a text without one GLiNER2's package adds it, and finds entities in it."""
+    work = texts(size, "extract", labels=list(LABELS), **params)
+    for item in work.items:
+        item["text"] = f"{item['text']}."
+    return work
 
 
 def _scaled(model: Any, encoder: str, factor: float) -> Any:

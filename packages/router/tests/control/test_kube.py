@@ -1,11 +1,13 @@
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from router_fakes import eventually
+from router_fakes import WAIT_S, eventually
 from router_kube import FakeKube, kubeconfig, slice_of
 from sie_router.control.kube import Conflict, Gone, KubeApi, KubeError, NotFound, Pace, Unreachable, connect, follow
 from sie_router.control.kube_objects import CONFIG_MAPS, ENDPOINT_SLICES, LEASES, ConfigMap, Lease, LeaseSpec, Meta
@@ -17,7 +19,7 @@ QUICK = Pace(watch_s=30, silence_s=20, first_pause_s=0.01, longest_pause_s=0.05)
 async def kube() -> AsyncIterator[FakeKube]:
     server = await FakeKube().start()
     yield server
-    await server.stop()
+    await server.close()
 
 
 @pytest.fixture
@@ -118,6 +120,8 @@ async def test_an_api_that_is_down_is_unreachable(api: KubeApi, kube: FakeKube) 
     await kube.stop()
     with pytest.raises(Unreachable):
         await api.list(CONFIG_MAPS)
+    with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+        stranger.bind(("127.0.0.1", kube.port))
 
 
 async def test_a_follower_sees_the_list_and_then_every_change(api: KubeApi) -> None:
@@ -235,6 +239,25 @@ def test_pauses_grow_to_a_limit_and_are_spread() -> None:
     assert pauses == sorted(pauses)
     assert pauses[-1] <= 10
     assert pace.backoff_s(99, 0.0) == 5
+
+
+async def test_a_follower_without_a_first_answer_asks_again_within_seconds(api: KubeApi, kube: FakeKube) -> None:
+    failures = 0
+
+    def draw() -> float:
+        nonlocal failures
+        failures += 1
+        return 0
+
+    await kube.stop()
+    patient = replace(QUICK, longest_pause_s=100 * WAIT_S, longest_first_pause_s=0.02)
+    async with following(api, patient, draw=draw) as follower:
+        await eventually(lambda: failures > 20)  # doubled each time, the pause would be hours by now
+        await kube.put(CONFIG_MAPS, "a", {})
+        await kube.start()
+        await eventually(lambda: follower.names == {"a"})
+    assert Pace().backoff_s(99, 0.999999, is_first=True) <= 2
+    assert Pace().backoff_s(99, 0.999999) > 9
 
 
 async def test_a_token_that_was_rotated_is_read_again(kube: FakeKube, tmp_path: Path) -> None:

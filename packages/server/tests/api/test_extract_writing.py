@@ -75,6 +75,12 @@ async def test_what_a_model_writes_is_data_and_texts_without_a_place_have_none(
     assert answer["usage"]["input_tokens"] == 2 * (5 + len(oracle.tokenizer.encode(oracle.prompt("<CAPTION>")).ids))
 
 
+async def test_the_phases_of_a_request_fit_into_its_time_however_many_images_go_side_by_side(worker: Served) -> None:
+    reply = await send(worker, CAPTIONS, [image()] * 12)
+    phases = [float(reply.headers[f"x-{phase}-time"]) for phase in ("queue", "tokenization", "inference")]
+    assert 0 < phases[2] <= sum(phases) <= float(reply.headers["x-total-time"])
+
+
 async def test_a_request_chooses_its_task_and_every_item_may_have_a_question(worker: Served) -> None:
     options = {"task": "<CAPTION_TO_PHRASE_GROUNDING>", "num_beams": 2}
     items = [image(), image(text="a red cat"), image(text=" a red cat ")]
@@ -96,6 +102,13 @@ async def test_a_question_that_is_missing_or_has_no_place_is_refused_in_its_plac
     ]
     [refused] = (await extract(worker, CAPTIONS, [image(text="a cat")]))["items"]
     assert refused["error"]["message"].endswith("reads images only; say it in params.instruction")
+
+
+async def test_a_question_that_is_too_long_is_refused_in_its_place(worker: Served) -> None:
+    good, bad = (await extract(worker, VQA, [image(text="what?"), image(text="what is it? " * 50)]))["items"]
+    assert good["data"]["question"] == "what?"
+    assert "behind a prompt of" in bad["error"]["message"]
+    assert bad["error"]["message"].startswith("item 1: ")
 
 
 @pytest.mark.parametrize(

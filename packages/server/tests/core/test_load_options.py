@@ -10,7 +10,7 @@ import sie_server.adapters
 from sie_protocol.catalog import EncodeTask, ExtractTask, ModelConfig, ProfileConfig, Tasks, VectorTask
 from sie_server.adapters.registry import ADAPTERS
 from sie_server.core.load_options import LOAD_OPTIONS, check_options
-from sie_server.core.options import PROFILE_OPTIONS, RUNTIME_OPTIONS
+from sie_server.core.options import PROFILE_OPTIONS, RUNTIME_OPTIONS, load_options
 
 DENSE = Tasks(encode=EncodeTask(dense=VectorTask(8)))
 READ = re.compile(r"""options(?:\.get\(|\[)"([a-z0-9_]+)\"""")
@@ -37,6 +37,8 @@ def test_every_adapter_says_what_it_takes_and_takes_what_its_code_reads() -> Non
         ("dense", {"pooling": "meen"}, "pooling is 'meen'; expected one of: mean, cls, last"),
         ("dense", {"query_length": 32}, "has no option 'query_length'"),
         ("colbert", {"query_length": 0}, "query_length is 0; expected"),
+        ("vision", {"clean": "wash"}, "clean is 'wash'; expected one of: lower, strip"),
+        ("florence2", {"tasks": "<A>"}, "tasks is '<A>'; expected a list of at most 100 texts, each once"),
         ("sparse", {"log1p": True}, "log1p is True; expected one of: 1, 2"),
         ("dense", {"doc_template": "passage: {txt}"}, "doc_template is 'passage: {txt}'; expected a text with {text}"),
         ("dense", {"query_template": "query"}, "expected a text with {text}"),
@@ -58,3 +60,6 @@ def test_what_extracting_models_say_is_checked_too() -> None:
 def test_null_is_nothing_said_and_unknown_adapters_may_say_anything() -> None:
     check("dense", {"pooling": None, "query_template": None})
     check("made_elsewhere", {"anything": 1})
+    assert load_options(ProfileConfig("dense", adapter_options={"pooling": None, "normalize": True})) == {
+        "normalize": True
+    }

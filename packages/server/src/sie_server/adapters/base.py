@@ -26,7 +26,12 @@ class UnsupportedInputError(Exception):
 
 
 class UnreadableImageError(UnsupportedInputError):
-    """Encoded bytes that are no image, a broken one, or one that is too large: the fault of this input alone."""
+    """Encoded bytes that are no image, a broken one, or one that is too large: the fault of this input alone.
+
+    `at`: which input of several it is, once somebody knows.
+    """
+
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +116,14 @@ class LabelledPicture:
     """An image to find things in; `labels` and `options` as those of `Labelled`.
 
     `instruction` is a question about it, or what else a model reads beside the image; empty without one.
+    `asks_itself`: it is not that of the whole request, so what is wrong with it concerns no other image.
     """
 
     picture: Picture
     labels: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     instruction: str = ""
+    asks_itself: bool = False
 
 
 Input = str | Pair | Picture | Labelled | LabelledPicture
@@ -198,17 +205,20 @@ class Piece:
     end: int | None = None
 
 
-Value = Piece | None | tuple["Value", ...] | Mapping[str, "Value"]
+Value = Piece | str | float | None | Sequence["Value"] | Mapping[str, "Value"]
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What a text tells in the form of a schema: every property of it; None, or nothing, where the text is silent."""
+    """Values in a form of the caller's or of the model's: of a schema every property, None or empty if not found.
+
+    Models that can say where a text stands give pieces, others plain values.
+    """
 
     values: Mapping[str, Value]
 
     def pieces(self) -> Iterator[Piece]:
-        """All texts in it."""
+        """All pieces in it."""
         return _pieces(self.values)
 
 
@@ -216,21 +226,14 @@ def _pieces(value: Value) -> Iterator[Piece]:
     match value:
         case Piece():
             yield value
-        case None:
+        case str() | int() | float() | None:
             return
-        case tuple():
-            for each in value:
-                yield from _pieces(each)
-        case _:
+        case Mapping():
             for each in value.values():
                 yield from _pieces(each)
-
-
-@dataclass(frozen=True, slots=True)
-class PlainData:
-    """What a model wrote and is none of the others: strings, finite numbers, lists and dicts of them."""
-
-    values: Mapping[str, Any]
+        case _:
+            for each in value:
+                yield from _pieces(each)
 
 
 Vector = Array | SparseVector  # of one input, as are all outputs
@@ -241,7 +244,7 @@ Findings = (
     | tuple[Relation, ...]
     | tuple[DetectedObject, ...]
 )
-Output = Vector | Findings | Data | PlainData
+Output = Vector | Findings | Data
 # Of a batch: by name, one entry for each input; None in the place of an input that does not want this output.
 Outputs = Mapping[str, Array | Sequence[Output | None]]
 
@@ -296,7 +299,7 @@ class Adapter(Protocol):
         [batch, dims], `score` one of shape [batch], `sparse` a list of SparseVector, `multivector` a list of float32
         arrays of shape [tokens, dims], `entities` a list of tuples of Entity by start, or of Passage as they are read,
         `classifications`, `relations` and `objects` lists of tuples of Classification, Relation and DetectedObject, the
-        best first, and `data` a list of PlainData, or of Data for inputs with a schema.
+        best first, and `data` a list of Data.
         """
 
     def unload(self) -> None:

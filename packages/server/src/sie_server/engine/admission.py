@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Any
 
 from sie_protocol.errors import ErrorCode, Problem
-from sie_server.adapters.base import CountsTokens, Input, Pair, Prepared, UnsupportedInputError
+from sie_server.adapters.base import CountsTokens, Input, Pair, Prepared, UnreadableImageError, UnsupportedInputError
 from sie_server.core.options import invalid
 from sie_server.core.tasks import BySide
 from sie_server.engine.jobs import too_late
@@ -115,6 +115,8 @@ async def admitted(
         for place, some, as_query in groups:
             try:
                 ready, spent_s = await prepare_in_time(loop, pipeline, some, is_query=as_query)
+            except UnreadableImageError as error:
+                raise invalid(f"{place.format(wants.item_of(error.at or 0))}: {error}") from error
             except UnsupportedInputError as error:
                 raise unsupported(loop, error) from error
             if not wants.may_cut:

@@ -26,15 +26,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FetchRecord:
-    """One finished download. `kind` is that of its source."""
+    """One download that ended. `kind` is that of its source, `size` what came; without `is_complete` not all did."""
 
     kind: str
     size: int
     seconds: float
+    is_complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class PinnedModel:
     """A model's folder that nobody deletes until `release`, which may be called again."""
 
     folder: Path
@@ -66,13 +67,13 @@ class StorePorts:
     evicted: Callable[[int], None] = lambda _: None
 
 
-def local_only(source: WeightsSource) -> Hold:
+def local_only(source: WeightsSource) -> PinnedModel:
     """Models of this machine's own folders and packages; for a worker without caches.
 
     Raises:
         LoadError: NOT_FOUND.
     """
-    return Hold(locate(source))
+    return PinnedModel(locate(source))
 
 
 class WeightsStore:
@@ -87,7 +88,7 @@ class WeightsStore:
         self._ports = ports
         self._stop = threading.Event()
 
-    def hold(self, source: WeightsSource) -> Hold:
+    def pin(self, source: WeightsSource) -> PinnedModel:
         """The folder of a model; several callers that want the same one wait for one download.
 
         Raises:
@@ -95,7 +96,7 @@ class WeightsStore:
             StoppedError: the worker stops.
         """
         if find_local(source) is not None or source.hf_id is None:
-            return Hold(locate(source))
+            return PinnedModel(locate(source))
         snapshot = snapshot_of(source)
         try:
             lock = self._cache.lock(snapshot.entry)
@@ -103,9 +104,9 @@ class WeightsStore:
             folder = self._cache.find(snapshot)
             if folder is None:
                 raise _no_cache(self._cache.root, error) from error
-            return Hold(folder)  # on a read-only disk, where nobody deletes it
+            return PinnedModel(folder)  # on a read-only disk, where nobody deletes it
         try:
-            return Hold(self._folder(snapshot, lock), lock.release)
+            return PinnedModel(self._folder(snapshot, lock), lock.release)
         except BaseException:
             lock.release()
             raise
@@ -156,16 +157,20 @@ class WeightsStore:
         started = self._ports.clock()
         folder, missing = self._begin(snapshot, manifest)
         log.info("%s: fetching %d of %d MB from the %s", snapshot, missing >> 20, manifest.size >> 20, source.kind)
-        download(source, snapshot, manifest, folder, self._stop)
+        before, is_complete = size_of(folder), False
+        try:
+            download(source, snapshot, manifest, folder, self._stop)
+            is_complete = True
+        finally:
+            seconds, came = self._ports.clock() - started, max(0, size_of(folder) - before)
+            self._ports.fetched(FetchRecord(source.kind, came, seconds, is_complete))
         try:
             adopted = self._cache.adopt(snapshot)
         except OSError as error:
             raise _no_cache(self._cache.root, error) from error
-        seconds = self._ports.clock() - started
         log.info("%s: fetched from the %s in %.1f s", snapshot, source.kind, seconds)
         if snapshot.revision == UNPINNED and manifest.commit:
             log.warning("%s is not pinned; its catalogue file should say hf_revision: %s", snapshot, manifest.commit)
-        self._ports.fetched(FetchRecord(source.kind, missing, seconds))
         if self._publisher is not None:
             self._publish(self._publisher, snapshot, manifest, adopted)
 
