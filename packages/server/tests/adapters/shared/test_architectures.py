@@ -260,7 +260,7 @@ def test_a_vector_does_not_depend_on_its_batch(loaded: DenseAdapter, texts: list
     np.testing.assert_allclose(encode(loaded, [texts[at] for at in order]), alone[order], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["qwen3", "mistral, sees a window"])
+@pytest.mark.parametrize("name", ["qwen3", "mistral, windows"])
 def test_what_all_texts_begin_with_changes_no_vector(tmp_path: Path, name: str) -> None:
     model = adapter(write_family(tmp_path / "model", TINY[name]))
     texts = [f"Instruct: find what fits it; Query: {each}" for each in TEXTS[:-1]]
