@@ -291,7 +291,7 @@ def _donut(folder: Path, work: Work) -> Reference:
         VisionEncoderDecoderModel.from_pretrained(folder).eval(),
         Tokenizer.from_file(str(folder / "tokenizer.json")),
     )
-    steps, start = DonutImageProcessorPil.from_pretrained(folder), own.token_to_id(CORD)
+    steps, start = DonutImageProcessorPil.from_pretrained(folder), int(own.token_to_id(CORD) or 0)
 
     def read(batch: list[Any]) -> list[Any]:
         pixels = steps(batch, return_tensors="pt")["pixel_values"]
@@ -402,6 +402,10 @@ def _finds(**extract: str) -> Any:
     return lambda _: {"tasks": {"extract": extract}, "inputs": {"text": False, "image": True}}
 
 
+def _captions(beams: int, size: Size) -> Work:
+    return pictures(size, "extract", options={"task": "<CAPTION>", "max_new_tokens": WRITTEN, "num_beams": beams})
+
+
 IMAGE_FAMILIES: Final = (
     Family(
         "clip",
@@ -438,9 +442,7 @@ IMAGE_FAMILIES: Final = (
             name,
             "florence2",
             _write_florence2,
-            lambda size, beams=beams: pictures(
-                size, "extract", options={"task": "<CAPTION>", "max_new_tokens": WRITTEN, "num_beams": beams}
-            ),
+            partial(_captions, beams),
             _florence2,
             _finds(labels="none", instruction="optional"),
         )
