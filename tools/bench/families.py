@@ -89,9 +89,12 @@ def measure(name: str, sides: Sequence[Side], rounds: int, size: Sequence[int]) 
     cpu = [theirs.cpu_s / ours.cpu_s for ours, theirs in passes]
     took = [
         " / ".join(
-            f"{statistics.median(1000 * each(of[at]) for of in passes) / len(answers[0]):.1f}" for at in range(2)
+            f"{statistics.median(1000 * each / len(answers[0]) for each in side):.1f}" for side in zip(*of, strict=True)
         )
-        for each in (lambda one: one.cpu_s, lambda one: one.seconds)
+        for of in (
+            [[each.cpu_s for each in both] for both in passes],
+            [[each.seconds for each in both] for both in passes],
+        )
     ]
     return f"{name:<20}{_spread(cpu):<24}{_spread(wall):<24}{took[0]:<16}{took[1]:<16}{difference(*answers)}"
 

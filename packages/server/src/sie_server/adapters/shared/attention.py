@@ -75,12 +75,12 @@ class Attention:
         (first, keys, values, target), *others = zip(*parts, torch.split_with_sizes(out, lengths), strict=True)
         target.copy_(_sequence(first, keys, values, CAUSAL).transpose(0, 1))
         for query, key, value, target in others:
-            every = torch.cat((keys, key), dim=1), torch.cat((values, value), dim=1)
-            mask = band(query.shape[1], every[0].shape[1], keys.shape[1], CAUSAL, out.device)
-            if every[0].shape[1] <= PLAIN_ATTENTION_TOKENS:
-                context = _plain(query, *every, mask)
+            every_key, every_value = torch.cat((keys, key), dim=1), torch.cat((values, value), dim=1)
+            mask = band(query.shape[1], every_key.shape[1], keys.shape[1], CAUSAL, out.device)
+            if every_key.shape[1] <= PLAIN_ATTENTION_TOKENS:
+                context = _plain(query, every_key, every_value, mask)
             else:
-                context = _fused(query[None], *(each[None] for each in every), mask)[0]
+                context = _fused(query[None], every_key[None], every_value[None], mask)[0]
             target.copy_(context.transpose(0, 1))
 
 
