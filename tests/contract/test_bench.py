@@ -1,4 +1,4 @@
-"""The benchmarks: which rounds they believe, which interpreters they find, and that the one for GPUs runs without."""
+"""The benchmarks: which rounds they believe, which interpreters they find, and that two of them run on small models."""
 
 import re
 import subprocess
@@ -14,6 +14,8 @@ from environments import interpreter
 from evenness import TOLERANCE, TRIES, Mark, even_rounds
 
 ACCELERATOR = Path(__file__).parents[2] / "tools/bench/accelerator.py"
+FAMILIES = ACCELERATOR.with_name("families.py")
+SMALLEST = {"width": 64, "layers": 1, "texts": 3, "images": 2, "side-pixels": 64, "rounds": 1}
 
 rates = st.lists(st.floats(50, 150), min_size=2, max_size=5)
 
@@ -85,3 +87,16 @@ def test_the_accelerator_benchmark_runs_on_a_cpu() -> None:
     assert int(tokens) > 0
     assert int(per_second.replace(",", "")) > 0
     assert float(cosine) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.timeout(600)
+def test_every_family_is_measured_and_says_the_same_as_its_library() -> None:
+    options = [part for name, value in SMALLEST.items() for part in (f"--{name}", str(value))]
+    ran = subprocess.run([sys.executable, FAMILIES, *options], capture_output=True, text=True, check=True)
+    lines = ran.stdout.splitlines()[1:]
+    found = [re.match(r"(\S.*?\S) +([\d.]+) \(.* ([\d.e+-]+) of (\d+)$", line) for line in lines]
+    assert all(found), ran.stdout
+    parts = [each.groups() for each in found if each]
+    assert {name for name, *_ in parts} >= {"bert", "qwen3-reranker", "gliner", "nli", "clip", "florence-2", "owlv2"}
+    assert all(float(ratio) > 0 and int(numbers) > 0 for _, ratio, _, numbers in parts), ran.stdout
+    assert all(float(difference) < 1e-5 for _, _, difference, _ in parts), ran.stdout

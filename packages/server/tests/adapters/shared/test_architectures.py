@@ -260,6 +260,14 @@ def test_a_vector_does_not_depend_on_its_batch(loaded: DenseAdapter, texts: list
     np.testing.assert_allclose(encode(loaded, [texts[at] for at in order]), alone[order], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["qwen3", "mistral, windows"])
+def test_what_all_texts_begin_with_changes_no_vector(tmp_path: Path, name: str) -> None:
+    model = adapter(write_family(tmp_path / "model", TINY[name]))
+    texts = [f"Instruct: find what fits it; Query: {each}" for each in TEXTS[:-1]]
+    alone = np.concatenate([encode(model, [text]) for text in texts])
+    np.testing.assert_allclose(encode(model, texts), alone, atol=1e-5)
+
+
 def test_the_catalogue_may_say_that_a_decoder_looks_both_ways(tmp_path: Path) -> None:
     both_ways = TINY["qwen2, both ways"]
     folder = write_family(tmp_path / "model", both_ways)

@@ -46,3 +46,21 @@ def test_both_ways_of_attention_equal_its_definition(
         out = torch.empty(sum(lengths), 2 * group, 8)
         attend((queries, keys, values), out, lengths, pattern, key_lengths=seen)
         torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+
+
+@given(st.lists(st.integers(1, 200), min_size=2, max_size=4), st.sampled_from([1, 2]), st.integers(0, 2**31))
+@settings(max_examples=30, deadline=None)
+def test_sequences_that_go_on_from_one_see_it_as_if_each_began_with_it(
+    lengths: list[int], group: int, seed: int
+) -> None:
+    random: Any = torch.Generator().manual_seed(seed)
+    queries = torch.randn(2 * group, sum(lengths), 8, generator=random)
+    keys, values = torch.randn(2, 2, sum(lengths), 8, generator=random)
+    out = torch.empty(sum(lengths), 2 * group, 8)
+    each.behind((queries, keys, values), out, lengths)
+
+    first, *others = zip(*(torch.split_with_sizes(part, lengths, 1) for part in (queries, keys, values)), strict=True)
+    for other, found in zip(others, torch.split_with_sizes(out, lengths)[1:], strict=True):
+        whole = [torch.cat(parts, 1) for parts in zip(first, other, strict=True)]
+        expected = by_the_book(whole[0], whole[1], whole[2], AttentionPattern(causal=True), whole[0].shape[1])
+        torch.testing.assert_close(torch.cat((out[: lengths[0]], found)), expected, atol=1e-5, rtol=1e-5)

@@ -27,6 +27,7 @@ class AttentionPattern:
 
 
 FULL_ATTENTION: Final = AttentionPattern()
+CAUSAL: Final = AttentionPattern(causal=True)
 
 
 class Attention:
@@ -66,6 +67,20 @@ class Attention:
                 context = _masked(query[None], key[None, :, :count], value[None, :, :count], mask)[0]
             else:
                 context = _sequence(query, key, value, pattern)
+            target.copy_(context.transpose(0, 1))
+
+    def behind(self, heads: tuple[torch.Tensor, ...], out: torch.Tensor, lengths: list[int]) -> None:
+        """The same, causal, of sequences that all go on from the first of them; on a CPU only."""
+        parts = (torch.split_with_sizes(part, lengths, dim=1) for part in heads)
+        (first, keys, values, target), *others = zip(*parts, torch.split_with_sizes(out, lengths), strict=True)
+        target.copy_(_sequence(first, keys, values, CAUSAL).transpose(0, 1))
+        for query, key, value, target in others:
+            every_key, every_value = torch.cat((keys, key), dim=1), torch.cat((values, value), dim=1)
+            mask = band(query.shape[1], every_key.shape[1], keys.shape[1], CAUSAL, out.device)
+            if every_key.shape[1] <= PLAIN_ATTENTION_TOKENS:
+                context = _plain(query, every_key, every_value, mask)
+            else:
+                context = _fused(query[None], every_key[None], every_value[None], mask)[0]
             target.copy_(context.transpose(0, 1))
 
 
@@ -115,7 +130,7 @@ def _plain(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: to
     grouped = query.reshape(len(key), -1, width)  # heads that share keys stand one below the other
     scores = torch.bmm(grouped, key.transpose(1, 2))
     if mask is not None:
-        scores.view(heads, tokens, tokens).masked_fill_(~mask, -torch.inf)
+        scores.view(heads, tokens, -1).masked_fill_(~mask, -torch.inf)
     return torch.bmm(torch.softmax(scores, dim=-1), value).view(heads, tokens, width)
 
 

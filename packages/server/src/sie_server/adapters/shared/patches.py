@@ -14,8 +14,9 @@ from sie_server.adapters.shared.images import Scaling
 
 def shifted(pixels: torch.Tensor, how: Scaling) -> torch.Tensor:
     """[..., height, width, 3] of uint8 to [..., 3, height, width] of float32 as the model saw them in training."""
-    mean, deviation = (torch.tensor(each, device=pixels.device) for each in (how.mean, how.deviation))
-    return ((pixels.float() * how.rescale - mean) / deviation).movedim(-1, -3)
+    mean, deviation = (torch.tensor(each, device=pixels.device)[:, None, None] for each in (how.mean, how.deviation))
+    planes = pixels.movedim(-1, -3).contiguous()  # as bytes: numbers of one colour in a row are several times as fast
+    return planes.float().mul_(how.rescale).sub_(mean).div_(deviation)
 
 
 class Patches:
@@ -24,15 +25,18 @@ class Patches:
     def __init__(self, checkpoint: Checkpoint, vision: Mapping[str, Any], dtype: torch.dtype) -> None:
         name = "vision_model.embeddings"
         self._size = int(vision["patch_size"])
-        self._weight = checkpoint.get(f"{name}.patch_embedding.weight", dtype=dtype)
+        self._weight = checkpoint.get(f"{name}.patch_embedding.weight", dtype=dtype).flatten(1)
         self._bias = checkpoint.find(f"{name}.patch_embedding.bias", dtype=dtype)
         self.positions = checkpoint.get(f"{name}.position_embedding.weight", dtype=dtype)
 
     def of(self, pixels: torch.Tensor) -> torch.Tensor:
-        """[images, 3, height, width] to [images, patches, tower's width]."""
-        pixels = pixels.to(self._weight.dtype)
-        grid = functional.conv2d(pixels, self._weight, self._bias, stride=self._size)
-        return grid.flatten(2).transpose(1, 2)
+        """[images, 3, height, width] to [images, patches, tower's width]; what is left of a square is not read."""
+        side = self._size
+        images, colours, down, across = (*pixels.shape[:2], *(each // side for each in pixels.shape[2:]))
+        whole = pixels[..., : down * side, : across * side].to(self._weight.dtype)
+        # As one product of squares, which takes a fraction of what a convolution does.
+        grid = whole.reshape(images, colours, down, side, across, side).permute(0, 2, 4, 1, 3, 5)
+        return functional.linear(grid.reshape(images, down * across, -1), self._weight, self._bias)
 
 
 def blocks_of(pixels: torch.Tensor, side: int, merged: int) -> torch.Tensor:

@@ -7,17 +7,22 @@ encoder, buffers are kept per thread, and residual sums are folded into the prod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from sie_protocol.arrays import Array
-from sie_server.adapters.shared.attention import Attention, AttentionPattern
+from sie_server.adapters.shared.attention import CAUSAL, Attention, AttentionPattern
 from sie_server.adapters.shared.buffers import Buffers, ThreadBuffers
 from sie_server.adapters.shared.linear import InPlace
 from sie_server.adapters.shared.lora import Add, Lora, Mixture, Targets, adding, mix
 from sie_server.adapters.shared.rope import Rope, rotate, rotations
 from sie_server.adapters.shared.varlen import Packed, pack
+
+# Tokens that all sequences of a batch must begin with before it pays to compute them once: a short instruction's.
+LEAST_FRONT_TOKENS: Final = 8
 
 # Scales a batch [tokens, width] by its own size and by a weight [width] or None: (batch, weight, epsilon)
 Normalize = Callable[[torch.Tensor, torch.Tensor | None, float], torch.Tensor]
@@ -97,6 +102,8 @@ class PackedPreNorm:
         self._device = device
         self._ropes = {layer.rope for layer in weights.layers}
         self._attend = Attention(device)
+        # On an accelerator attention pads, and what is saved here costs more than it takes.
+        self._goes_on = device == "cpu" and all(layer.pattern == CAUSAL for layer in weights.layers)
         self._buffers = ThreadBuffers(
             device,
             qkv=(shape.rotated_heads + shape.shared_heads) * shape.head_width,
@@ -121,8 +128,20 @@ class PackedPreNorm:
         Returns [tokens, width] and the length of each sequence; with `first_only` [sequences, width] and ones.
         """
         assert types is None, "an encoder without token types gets none"  # noqa: S101 - a bug of the caller
+        if self._goes_on and key_lengths is None and loras is None and not first_only:
+            front = shared_front(sequences)
+            if front >= LEAST_FRONT_TOKENS:
+                return self._behind(sequences, front)
         packed = pack(sequences, self._device, key_lengths)
         return self.encode_states(self.embed(packed.ids), packed, first_only=first_only, loras=loras)
+
+    def _behind(self, sequences: Sequence[Array], front: int) -> tuple[torch.Tensor, list[int]]:
+        """`encode` of sequences that begin with the same tokens, which are computed once."""
+        parts = [sequences[0][:front], *(each[front:] for each in sequences)]
+        packed = pack(parts, self._device, front=front)
+        hidden, lengths = self.encode_states(self.embed(packed.ids), packed)
+        first, *others = torch.split_with_sizes(hidden, lengths)
+        return torch.cat([part for each in others for part in (first, each)]), [len(each) for each in sequences]
 
     @property
     def vocabulary(self) -> int:
@@ -186,6 +205,9 @@ class PackedPreNorm:
         context = batch.buffers.context[:tokens]
         out = context.view(tokens, shape.heads, shape.head_width)
         queries, keys = turned[: shape.heads], turned[shape.heads :]
+        if batch.packed.front:
+            self._attend.behind((queries, keys, values), out, batch.packed.lengths)
+            return context
         self._attend(
             (queries, keys, values), out, batch.packed.lengths, layer.pattern, key_lengths=batch.packed.key_lengths
         )
@@ -221,6 +243,15 @@ class PackedPreNorm:
 
     def _norm(self, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         return self._shape.normalize(hidden, weight, self._shape.norm_eps)
+
+
+def shared_front(sequences: Sequence[Array]) -> int:
+    """How many tokens all sequences begin with, of several; at least one of each is left over."""
+    if len(sequences) == 1:
+        return 0
+    longest = min(map(len, sequences)) - 1
+    alike = np.stack([each[:longest] for each in sequences]) == sequences[0][:longest]
+    return int(np.logical_and.accumulate(alike.all(0)).sum())
 
 
 def layer_norm(hidden: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.Tensor:

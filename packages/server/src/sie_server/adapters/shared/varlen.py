@@ -27,7 +27,8 @@ from sie_server.adapters.shared.torch_use import to_device
 class Packed:
     """Token ids of all sequences, one after the other, and the position of each token in its sequence.
 
-    `key_lengths`: how many tokens of each sequence the others look at; None: all.
+    `key_lengths`: how many tokens of each sequence the others look at; None: all. With a `front` the first sequence has
+    so many tokens, and all others go on from it: their tokens look at it as well.
     """
 
     ids: torch.Tensor
@@ -35,20 +36,22 @@ class Packed:
     starts: torch.Tensor
     lengths: list[int]
     key_lengths: list[int] | None = None
+    front: int = 0
 
 
-def pack(sequences: Sequence[Array], device: str, key_lengths: list[int] | None = None) -> Packed:
-    """Lay int64 token id arrays out one after the other."""
+def pack(sequences: Sequence[Array], device: str, key_lengths: list[int] | None = None, *, front: int = 0) -> Packed:
+    """Lay int64 token id arrays out one after the other; with a `front` the first is what the others go on from."""
     lengths = np.array([len(each) for each in sequences])
     if key_lengths == lengths.tolist():
         key_lengths = None  # where everything is seen, the plain way is the faster one
     starts = np.cumsum(lengths) - lengths
     positions = np.arange(lengths.sum()) - np.repeat(starts, lengths)
+    positions[front:] += front
     ids, places = (
         to_device(np.concatenate(sequences), device),
         (to_device(positions, device), to_device(starts, device)),
     )
-    return Packed(ids, *places, lengths.tolist(), key_lengths)
+    return Packed(ids, *places, lengths.tolist(), key_lengths, front)
 
 
 @dataclass(frozen=True, slots=True)
