@@ -1,5 +1,7 @@
 """Keeps a request that nobody can serve yet until somebody can, for as long as its client likes."""
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from sie_router.core.demand import SLACK_S, Arrival, ttl_s
@@ -13,6 +15,10 @@ from sie_router.data.forward import LOADING, Forwarder, Plane, code_of
 from sie_router.data.incoming import Incoming
 from sie_router.data.preference import preferred_s
 from sie_router.data.waiting import WaitingRoom
+
+# How long a client of another service waits unasked. Left to themselves these give up after two tries, and a worker takes
+# longer to come than two delays. All known ones allow a request more time than this, and proxies in between 60 s.
+COMPAT_WAIT_S: Final = 50
 
 
 class Hold:
@@ -47,7 +53,9 @@ class Hold:
         return result
 
     def _wish_s(self, call: Call, incoming: Incoming) -> int:
-        asked_s = preferred_s(call.scope["headers"]) if incoming.wait_s is None else incoming.wait_s
+        asked_s = incoming.wait_s
+        if asked_s is None:
+            asked_s = preferred_s(call.scope["headers"], COMPAT_WAIT_S if call.is_named else 0)
         return min(asked_s, self._max_wait_s)
 
     def _offer_s(self, incoming: Incoming) -> int:
