@@ -16,8 +16,8 @@ from sie_router.data.incoming import Incoming
 from sie_router.data.preference import preferred_s
 from sie_router.data.waiting import WaitingRoom
 
-# How long a client of another service waits unasked. Left to themselves these give up after two tries, and a worker takes
-# longer to come than two delays. All known ones allow a request more time than this, and proxies in between 60 s.
+# How long a client of another service waits unasked. Left to themselves these give up after two tries, and a worker
+# takes longer to come than two delays. All known ones allow a request more time than this, proxies in between 60 s.
 COMPAT_WAIT_S: Final = 50
 
 
