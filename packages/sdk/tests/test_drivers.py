@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +40,26 @@ def test_closing_ends_a_request_of_another_thread(serve: Serve, stall: Stall | D
         with pytest.raises(errors.SIEConnectionError, match="closed") as raised:
             running.result(AT_ONCE_S)
     assert raised.value.code == "CLIENT_CLOSED"
+
+
+@pytest.mark.parametrize("stall", [Stall(), Drip()], ids=["silent", "dripping"])
+def test_an_interrupt_ends_a_long_list_now_and_leaves_nothing_under_way(serve: Serve, stall: Stall | Drip) -> None:
+    server, main = serve(stall), threading.get_ident()
+
+    def interrupt() -> None:
+        server.wait_for_request()
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with SIEClient(server.url, timeout_s=600) as client:
+        threading.Thread(target=interrupt).start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            client.encode("org/m", [HELLO] * 2000)
+        parts = [thread for thread in threading.enumerate() if thread.name.startswith("sie-sdk-part")]
+        for thread in parts:
+            thread.join(AT_ONCE_S)
+    assert not any(thread.is_alive() for thread in parts)
+    assert time.monotonic() - began < AT_ONCE_S
 
 
 def test_closing_ends_a_wait_of_another_thread(serve: Serve) -> None:
