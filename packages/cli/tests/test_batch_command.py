@@ -288,17 +288,18 @@ def test_a_word_like_a_path_is_embedded_with_a_warning_and_an_empty_input_is_tol
 
 
 @pytest.mark.parametrize(
-    ("message", "says", "has_hint"),
+    ("details", "says", "has_hint"),
     [
-        ("model 'm' looks for what labels name; send params.labels", "name them: --labels person,place", False),
-        ("options has no 'x'", "options has no 'x'", False),
-        ("item 0 has no text", "item 0 has no text", True),
+        ({"param": "params.labels"}, "wrong: --labels person,place", False),
+        ({}, "wrong", False),
+        ({"item": 0}, "wrong", True),
     ],
 )
 def test_keep_going_is_advised_where_a_record_is_at_fault_and_not_the_command(
-    message: str, says: str, *, has_hint: bool
+    details: dict[str, object], says: str, *, has_hint: bool
 ) -> None:
-    with serving(published.said(400, {"error": {"code": "INVALID_INPUT", "message": message}})) as server:
+    error = {"code": "INVALID_INPUT", "message": "wrong", **details}
+    with serving(published.said(400, {"error": error})) as server:
         done = sie("extract", "a text", "-m", FAST, env={"SIE_BASE_URL": server.url})
     assert done.returncode == 1
     assert says in done.stderr

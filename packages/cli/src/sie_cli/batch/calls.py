@@ -1,12 +1,11 @@
 """One chunk of records through the SDK: rows in the same order, refused records told apart from broken clusters."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 from sie_cli.batch import job as job_kinds
 from sie_cli.batch.job import ERROR, BatchError, Job, Record, Row
-from sie_protocol.errors import ErrorCode
+from sie_protocol.errors import LABELS, ErrorCode
 from sie_sdk import SIEAsyncClient, SIEError
 from sie_sdk.types import Item
 
@@ -19,8 +18,6 @@ OF_RECORDS: Final = frozenset(
         ErrorCode.RESOURCE_EXHAUSTED,
     }
 )
-WANTS_LABELS: Final = "send params.labels"  # as workers say it
-_ITEM: Final = re.compile(r"\bitems? ?\[?\d")
 _REQUEST_ONLY: Final = ("timing", "usage", "id")  # a row has its own id, and no share of its request's times and tokens
 
 
@@ -62,10 +59,7 @@ class Caller:
 
     def _told(self, error: SIEError) -> str:
         """The SDK's message in words of this command."""
-        is_unlabelled = self._job.operation == job_kinds.EXTRACT and not self._job.labels
-        if is_unlabelled and error.code == ErrorCode.INVALID_INPUT and WANTS_LABELS in str(error):
-            return str(error).replace(WANTS_LABELS, "name them: --labels person,place")
-        return str(error)
+        return f"{error}: --labels person,place" if error.param == LABELS else str(error)
 
     async def _ask(self, records: Sequence[Record]) -> list[Row]:
         # Answers are matched by place: ids of users may repeat, which the wire does not allow.
@@ -107,7 +101,7 @@ class Caller:
 
 def _is_of_one(error: SIEError) -> bool:
     """Whether a refusal is about a record and not about the command: what is wrong with an item names its place."""
-    return error.code != ErrorCode.INVALID_INPUT or _ITEM.search(error.message) is not None
+    return error.code != ErrorCode.INVALID_INPUT or error.item is not None
 
 
 def _stop(records: Sequence[Record], what: str, *, is_theirs: bool = True) -> BatchError:
