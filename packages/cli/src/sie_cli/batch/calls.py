@@ -18,6 +18,7 @@ OF_RECORDS: Final = frozenset(
         ErrorCode.RESOURCE_EXHAUSTED,
     }
 )
+UNREADABLE: Final = "UNREADABLE"  # of a record that never left: what a code of the cluster is to the others
 _REQUEST_ONLY: Final = ("timing", "usage", "id")  # a row has its own id, and no share of its request's times and tokens
 
 
@@ -37,6 +38,11 @@ class Caller:
             BatchError: a record is refused, and the run does not keep going.
             SIEError: the cluster cannot serve the job.
         """
+        readable = [record for record in records if not record.fault]
+        answered = iter(await self._answered(readable) if readable else ())
+        return [_set_aside(record) if record.fault else next(answered) for record in records]
+
+    async def _answered(self, records: Sequence[Record]) -> list[Row]:
         try:
             rows = await self._ask(records)
         except SIEError as error:
@@ -51,11 +57,12 @@ class Caller:
     async def _refused(self, records: Sequence[Record], error: SIEError) -> list[Row]:
         """Halve until the records that are refused stand alone; all others have their results."""
         if not self._keep_going:
-            raise _stop(records, self._told(error), is_theirs=_is_of_one(error)) from error
+            at_fault = records if error.item is None else records[error.item : error.item + 1]
+            raise _stop(at_fault or records, self._told(error), is_theirs=_is_of_one(error)) from error
         if len(records) == 1:
             return [{"id": records[0].id, ERROR: {"code": str(error.code), "message": error.message}}]
         half = len(records) // 2
-        return await self.rows(records[:half]) + await self.rows(records[half:])
+        return await self._answered(records[:half]) + await self._answered(records[half:])
 
     def _told(self, error: SIEError) -> str:
         """The SDK's message in words of this command."""
@@ -97,6 +104,10 @@ class Caller:
                 return [dict(each) for each in extracted]
             case _:
                 raise AssertionError(job.operation)
+
+
+def _set_aside(record: Record) -> Row:
+    return {"id": record.id, ERROR: {"code": UNREADABLE, "message": record.fault}}
 
 
 def _is_of_one(error: SIEError) -> bool:
