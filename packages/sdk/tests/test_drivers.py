@@ -100,6 +100,26 @@ async def test_a_cancelled_call_is_cancelled_and_the_client_lives_on(serve: Serv
         assert (await client.encode("org/m", HELLO))["dense"].shape == (2,)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # asyncio's, of what the first loop left open
+def test_a_client_goes_on_in_the_next_event_loop_and_is_in_one_at_a_time(serve: Serve) -> None:
+    client = SIEAsyncClient(serve(published.VECTOR).url)
+
+    async def call() -> int:
+        return len((await client.encode("org/m", HELLO))["dense"])
+
+    async def from_two_loops() -> None:
+        await call()
+        with pytest.raises(RuntimeError, match="another event loop; make one for each"):
+            await asyncio.to_thread(lambda: asyncio.run(call()))
+
+    assert [asyncio.run(call()) for _ in range(2)] == [2, 2]
+    asyncio.run(from_two_loops())
+    asyncio.run(client.close())
+    with pytest.raises(errors.SIEConnectionError, match="closed"):
+        asyncio.run(call())
+    gc.collect()
+
+
 async def test_tasks_share_one_client(serve: Serve) -> None:
     server = serve(published.VECTOR)
     async with SIEAsyncClient(server.url, max_connections=4) as client:
