@@ -104,6 +104,12 @@ def body_too_long(size_bytes: int, limit_bytes: int = MAX_BODY_BYTES) -> Problem
     )
 
 
+def body_compressed(encoding: str) -> Problem:
+    """The refusal of a body in an encoding of transfer that nobody undoes."""
+    message = f"the body is compressed (Content-Encoding: {encoding[:40]}), which is not read; send it as it is"
+    return Problem(ErrorCode.INVALID_INPUT, message)
+
+
 def body_stopped(size_bytes: int, pause_s: float) -> Problem:
     """The refusal of a body of which no more came for so long after so many bytes."""
     text = f"the body stopped for {pause_s:g} s after {size_bytes} bytes; send it without a break"

@@ -67,6 +67,13 @@ async def test_a_body_beyond_the_replay_bound_is_still_read_whole(make_worker: M
     assert (too_long.status_code, too_long.json()["error"]["code"]) == (413, "INPUT_TOO_LONG")
 
 
+async def test_a_compressed_body_is_called_so_and_not_a_malformed_one() -> None:
+    async with served(settings()) as router:
+        answer = await post(router, {"model": MODEL, "input": "a"}, **{"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "INVALID_INPUT")
+    assert "compressed (Content-Encoding: gzip)" in answer.json()["error"]["message"]
+
+
 async def test_a_refused_worker_is_replaced_by_another(make_worker: MakeWorker) -> None:
     async def full(exchange: Exchange) -> None:
         exchange.refuse("QUEUE_FULL")
