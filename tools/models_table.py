@@ -1,4 +1,4 @@
-"""The table of models in docs/models/catalogue.md: `models_table.py` writes it from the catalogue, `--check` compares."""
+"""The table in docs/models/catalogue.md: `models_table.py` writes it from the catalogue, `--check` compares."""
 
 import sys
 from collections.abc import Iterable, Sequence

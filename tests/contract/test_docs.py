@@ -99,7 +99,7 @@ def test_every_metric_of_the_router_is_on_the_monitoring_page() -> None:
     collector = RouterCollector(
         router.counters, router.store.snapshot, router.inflight, router.health.ejections, lambda: 0.0, lambda: 0.0
     )
-    families = [*collector.collect(), *FlowCollector(router.waiting, router.retries).collect()]
+    families = [*collector.collect(), *FlowCollector(router.parked, router.retries).collect()]
     page = (ROOT / "docs/deployment/monitoring.md").read_text()
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
     assert {name for name in names if f"`{name}`" not in page} == set()

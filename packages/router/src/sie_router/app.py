@@ -49,17 +49,17 @@ from sie_router.core.fleet import Source
 from sie_router.core.index import empty_fleet
 from sie_router.core.pools import Caller
 from sie_router.data.admission import Admission
-from sie_router.data.express import Express
+from sie_router.data.fast_path import FastPath
 from sie_router.data.forward import Forwarder, Plane
-from sie_router.data.health import HealthBook
-from sie_router.data.hold import Hold
+from sie_router.data.health import OutlierDetector
 from sie_router.data.inflight import Inflight
 from sie_router.data.outcome import Outcome
+from sie_router.data.parked import ParkedRequests
+from sie_router.data.parking import Parking
 from sie_router.data.proxy import Proxy, Terms
 from sie_router.data.retries import RetryBudget
 from sie_router.data.stale import StaleWorkers
 from sie_router.data.upstream import Upstream
-from sie_router.data.waiting import WaitingRoom
 from sie_router.edge import errors
 from sie_router.edge.auth import Auth, Tokens
 from sie_router.settings import Settings
@@ -71,7 +71,7 @@ _NO_TELEMETRY: Final[TelemetryConfig] = {"tracing": False, "metrics": False, "lo
 class RouterApp:
     """One router. `asgi` is the application to serve; its lifespan runs everything that is not a request.
 
-    `express` takes most requests past it; None with tracing.
+    `fast_path` takes most requests past it; None with tracing.
     """
 
     def __init__(self, settings: Settings, audit: Callable[[Outcome], None]) -> None:
@@ -83,7 +83,7 @@ class RouterApp:
         fleet = replace(fleet, models=models, unheard=_unheard(settings))
         self.store = FleetStore(fleet, time.monotonic)
         self.inflight = Inflight(time.monotonic)
-        self.health = HealthBook(self.store.publish, time.monotonic, random.random)
+        self.health = OutlierDetector(self.store.publish, time.monotonic, random.random)
         self.upstream = Upstream(
             connect_timeout_s=settings.connect_timeout_s,
             max_per_worker=settings.max_connections_per_worker,
@@ -93,10 +93,10 @@ class RouterApp:
         self._stale = StaleWorkers(self.store.snapshot, self.upstream, time.monotonic)
         self.counters = Counters()
         self.retries = RetryBudget(time.monotonic())
-        self.waiting = WaitingRoom(
+        self.parked = ParkedRequests(
             self.store.snapshot, time.monotonic, max_requests=settings.max_waiting, max_bytes=settings.max_waiting_bytes
         )
-        self.store.watch(self.waiting.changed)
+        self.store.watch(self.parked.fleet_changed)
         self._audit = audit
         self._kube: KubeApi | None = None if settings.kubernetes is None else connect(settings.kubernetes.kubeconfig)
         self.pools = self._pool_store()
@@ -104,7 +104,7 @@ class RouterApp:
             self.catalog.look()
         tokens = Tokens(settings.auth.tokens, settings.auth.admin_token, settings.auth.proxy_secret)
         exempt = settings.auth.exempt
-        proxy, self.express = self._ways(tokens)
+        proxy, self.fast_path = self._ways(tokens)
         front = Front([InferenceRoute(proxy), NamedRoute(proxy.named)], self._build())
         self._closing: list[Callable[[], None]] = []
         self.asgi = self._traced(Auth(front, tokens, exempt))
@@ -117,7 +117,7 @@ class RouterApp:
     def drain(self) -> None:
         """Tell load balancers to go elsewhere; requests are still served, except that nobody waits any longer."""
         self.phase = Phase.DRAINING
-        self.waiting.close()
+        self.parked.close()
 
     def _build(self) -> FastAPI:
         app = FastAPI(title="SIE router", version=VERSION, lifespan=self._lifespan, telemetry=_NO_TELEMETRY)
@@ -136,7 +136,7 @@ class RouterApp:
         collector = RouterCollector(
             self.counters, snapshot, self.inflight, self.health.ejections, time.monotonic, time.time
         )
-        app.include_router(metric_routes(collector, FlowCollector(self.waiting, self.retries)))
+        app.include_router(metric_routes(collector, FlowCollector(self.parked, self.retries)))
         app.include_router(page_routes(self._status))
         app.router.routes.append(ClusterWatch(self._status, time.monotonic).route())
         errors.install(app)
@@ -179,7 +179,7 @@ class RouterApp:
             return MemoryPools()
         return FilePools(settings.pools_file, settings.max_pool_workers)
 
-    def _ways(self, tokens: Tokens) -> tuple[Proxy, Express | None]:
+    def _ways(self, tokens: Tokens) -> tuple[Proxy, FastPath | None]:
         settings = self._settings
         find_pool = PoolFinder(self.pools, self.store.publish).find
         prefix, numbers = secrets.token_hex(6), itertools.count(1)
@@ -190,8 +190,8 @@ class RouterApp:
         forwarder = Forwarder(
             plane, self.inflight, self.health, self.upstream, self.retries, settings.request_timeout_s
         )
-        hold = Hold(
-            plane, forwarder, self.waiting, max_wait_s=settings.max_wait_s, retry_after_s=settings.retry_after_s
+        parking = Parking(
+            plane, forwarder, self.parked, max_wait_s=settings.max_wait_s, retry_after_s=settings.retry_after_s
         )
         admission = Admission(settings.max_concurrency, settings.max_held_bytes, settings.rate)
         proxy = Proxy(
@@ -199,11 +199,11 @@ class RouterApp:
             forwarder=forwarder,
             inflight=self.inflight,
             admission=admission,
-            hold=hold,
+            parking=parking,
             terms=Terms(settings.retry_after_s, settings.estimated_wait_s, settings.max_body_bytes),
             record=self._record,
         )
-        express = Express(
+        fast_path = FastPath(
             plane=plane,
             forwarder=forwarder,
             inflight=self.inflight,
@@ -212,7 +212,7 @@ class RouterApp:
             resume=proxy.resume,
             record=self._record,
         )
-        return proxy, None if settings.tracing else express  # spans are made around the application
+        return proxy, None if settings.tracing else fast_path  # spans are made around the application
 
     def _record(self, outcome: Outcome) -> None:
         self.counters.count(outcome)

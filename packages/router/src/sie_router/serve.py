@@ -21,7 +21,7 @@ from sie_protocol.headers import SERVER_VERSION
 from sie_protocol.malloc import M_MMAP_THRESHOLD, mallopt
 from sie_protocol.versions import VERSION
 from sie_router.app import RouterApp
-from sie_router.data.express import Express
+from sie_router.data.fast_path import FastPath
 from sie_router.edge.audit import AuditLog, no_audit
 from sie_router.edge.protocol import Protocol
 from sie_router.settings import Settings
@@ -106,7 +106,7 @@ def make_server(settings: Settings) -> Server:
     router = RouterApp(settings, log.write if audited else no_audit)
     shutdown_s = math.ceil(settings.request_timeout_s) + 1
     config = server_config(
-        router.asgi, router.express, host=settings.host, port=settings.port, loop="uvloop", shutdown_s=shutdown_s
+        router.asgi, router.fast_path, host=settings.host, port=settings.port, loop="uvloop", shutdown_s=shutdown_s
     )
     return Server(config, router, log, settings.drain_s)
 
@@ -117,7 +117,7 @@ def _soon(call: Callable[[], None]) -> None:
 
 def server_config(
     app: ASGIApp,
-    express: Express | None,
+    fast_path: FastPath | None,
     *,
     host: str,
     port: int,
@@ -135,7 +135,7 @@ def server_config(
         port=port,
         loop=loop,
         # All that uvicorn does is to call it.
-        http=cast("type[asyncio.Protocol]", partial(Protocol, express=express, pause_s=pause_s)),
+        http=cast("type[asyncio.Protocol]", partial(Protocol, fast_path=fast_path, pause_s=pause_s)),
         headers=[(SERVER_VERSION, VERSION)],
         ws_max_size=1 << 16,
         lifespan="on",

@@ -22,7 +22,7 @@ ENCODE = f"/v1/encode/{MODEL}"
 async def kube() -> AsyncIterator[FakeKube]:
     server = await FakeKube().start()
     yield server
-    await server.stop()
+    await server.close()
 
 
 async def refused(router: Served, client: httpx.AsyncClient, waits_for: str, headers: dict[str, str]) -> None:

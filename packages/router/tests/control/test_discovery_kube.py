@@ -104,7 +104,7 @@ def test_how_endpoints_are_spread_over_slices_is_irrelevant(
 async def kube() -> AsyncIterator[FakeKube]:
     server = await FakeKube().start()
     yield server
-    await server.stop()
+    await server.close()
 
 
 def in_cluster(kube: FakeKube, folder: Path) -> Settings:

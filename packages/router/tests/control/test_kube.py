@@ -1,4 +1,5 @@
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ QUICK = Pace(watch_s=30, silence_s=20, first_pause_s=0.01, longest_pause_s=0.05)
 async def kube() -> AsyncIterator[FakeKube]:
     server = await FakeKube().start()
     yield server
-    await server.stop()
+    await server.close()
 
 
 @pytest.fixture
@@ -118,6 +119,8 @@ async def test_an_api_that_is_down_is_unreachable(api: KubeApi, kube: FakeKube) 
     await kube.stop()
     with pytest.raises(Unreachable):
         await api.list(CONFIG_MAPS)
+    with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+        stranger.bind(("127.0.0.1", kube.port))
 
 
 async def test_a_follower_sees_the_list_and_then_every_change(api: KubeApi) -> None:

@@ -87,7 +87,7 @@ class TestKubePools(PoolStoreContract):
     async def kube(self) -> AsyncIterator[FakeKube]:
         server = await FakeKube().start()
         yield server
-        await server.stop()
+        await server.close()
 
     @pytest.fixture
     async def apis(self, kube: FakeKube) -> AsyncIterator[tuple[KubeApi, KubeApi]]:

@@ -9,7 +9,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from router_builders import L4, MODEL, ask, catalog, fleet, pool, seen, url
 from sie_protocol.errors import ErrorCode
 from sie_protocol.status import STALE_AFTER_S
-from sie_router.core.comeback import is_coming
 from sie_router.core.demand import wanted
 from sie_router.core.events import (
     CatalogPut,
@@ -26,9 +25,9 @@ from sie_router.core.events import (
 )
 from sie_router.core.fleet import OTHER, Fleet, Group, Source
 from sie_router.core.health import Health, Phase
-from sie_router.core.hold import able
 from sie_router.core.index import empty_fleet, reindexed
-from sie_router.core.route import Forward, Provision, Reject, decide
+from sie_router.core.retry_after import is_coming
+from sie_router.core.route import Forward, Provision, Reject, decide, serving_workers
 
 A100 = Group("a100", "default")
 names = st.sampled_from(["a", "b", "c"])
@@ -120,8 +119,8 @@ class Cluster(RuleBasedStateMachine):
         for name in (None, "x", "y"):
             for profile in (None, "l4", "a100", "h100"):
                 asks = ask(pool=name, profile=profile)
-                if not able(self.fleet, asks):
-                    assert is_coming(self.fleet, asks) is bool(here and able(then, asks))
+                if not serving_workers(self.fleet, asks):
+                    assert is_coming(self.fleet, asks) is bool(here and serving_workers(then, asks))
 
     @invariant()
     def every_healthy_worker_is_in_one_scope_except_the_ejected_who_are_never_the_larger_half(self) -> None:
@@ -178,8 +177,8 @@ class Cluster(RuleBasedStateMachine):
         assert set(self.fleet.demand) <= set(series)
         assert {group for group, _ in series} == {L4, A100}
         assert {name for _, name in series} <= {"default", *self.fleet.pools}
-        for wish, value in series.items():
-            assert value == 0 or not self.fleet.has_healthy(*wish)
+        for key, value in series.items():
+            assert value == 0 or not self.fleet.has_healthy(*key)
 
     @invariant()
     def labels_are_configured_or_other(self) -> None:

@@ -12,7 +12,7 @@ from sie_protocol.headers import ERROR_CODE, RETRY_AFTER
 from sie_router.core.pools import Caller
 from sie_router.core.rate import Rate
 from sie_router.data.admission import Admission
-from sie_router.data.express import MAX_BODY_BYTES
+from sie_router.data.fast_path import MAX_BODY_BYTES
 from sie_router.settings import AuthSettings, Flags, read_settings
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]

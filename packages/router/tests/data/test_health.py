@@ -10,19 +10,19 @@ from sie_router.control.store import FleetStore
 from sie_router.core.events import Event, Tick, WorkerGone
 from sie_router.core.fleet import Fleet
 from sie_router.core.health import IN_A_ROW, LONGEST_OPEN_S, Phase, Verdict
-from sie_router.data.health import HealthBook
+from sie_router.data.health import OutlierDetector
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
 
 
 class Bench:
-    """A book and a store of two workers under a clock that is set by hand."""
+    """A detector and a store of two workers under a clock that is set by hand."""
 
     def __init__(self) -> None:
         self.now = 0.0
         self.store = FleetStore(fleet(seen("a"), seen("b")), lambda: self.now)
         self.publications = 0
-        self.book = HealthBook(self.publish, lambda: self.now, lambda: 0.5)
+        self.detector = OutlierDetector(self.publish, lambda: self.now, lambda: 0.5)
 
     def publish(self, event: Event) -> None:
         self.publications += 1
@@ -37,8 +37,8 @@ class Bench:
 
     def report(self, *said: Verdict) -> None:
         for each in said:
-            self.book.sent(self.fleet.workers[url("a")])
-            self.book.report(self.fleet.workers[url("a")], each)
+            self.detector.sent(self.fleet.workers[url("a")])
+            self.detector.report(self.fleet.workers[url("a")], each)
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -53,7 +53,7 @@ def test_outcomes_are_published_only_when_the_phase_changes() -> None:
     assert bench.publications == 0
     bench.report(Verdict.BAD)
     assert (bench.publications, bench.phase()) == (1, Phase.OPEN)
-    assert bench.book.ejections == {L4: 1}
+    assert bench.detector.ejections == {L4: 1}
 
 
 def test_one_probe_decides_about_the_return() -> None:
@@ -61,9 +61,9 @@ def test_one_probe_decides_about_the_return() -> None:
     bench.report(*[Verdict.BAD] * IN_A_ROW)
     bench.wait(LONGEST_OPEN_S)
     assert url("a") in bench.fleet.scope().by_group[L4.key].urls
-    bench.book.sent(bench.fleet.workers[url("a")])
+    bench.detector.sent(bench.fleet.workers[url("a")])
     assert bench.fleet.scope().by_group[L4.key].urls == (url("b"),)
-    bench.book.report(bench.fleet.workers[url("a")], Verdict.BAD)
+    bench.detector.report(bench.fleet.workers[url("a")], Verdict.BAD)
     assert bench.phase() is Phase.OPEN
     bench.wait(LONGEST_OPEN_S)
     bench.report(Verdict.NEUTRAL)
@@ -76,7 +76,7 @@ def test_one_probe_decides_about_the_return() -> None:
 def test_the_book_forgets_workers_that_are_gone() -> None:
     bench = Bench()
     bench.report(*[Verdict.BAD] * (IN_A_ROW - 1))
-    bench.book.forget({})
+    bench.detector.forget({})
     bench.report(Verdict.BAD)
     assert bench.phase() is Phase.CLOSED
 
@@ -85,11 +85,11 @@ def test_a_worker_that_went_while_ejected_and_came_back_is_judged_anew() -> None
     bench = Bench()
     for ejections in (1, 2):
         bench.report(*[Verdict.BAD] * IN_A_ROW)
-        bench.book.forget(bench.fleet.workers)
-        assert (bench.phase(), bench.book.ejections) == (Phase.OPEN, {L4: ejections})
+        bench.detector.forget(bench.fleet.workers)
+        assert (bench.phase(), bench.detector.ejections) == (Phase.OPEN, {L4: ejections})
         bench.store.publish(WorkerGone(url("a")))
         bench.store.publish(seen("a"))
-        bench.book.forget(bench.fleet.workers)
+        bench.detector.forget(bench.fleet.workers)
     assert bench.phase() is Phase.CLOSED
 
 

@@ -51,7 +51,7 @@ async def test_a_worker_hears_the_models_own_id(make_worker: MakeWorker) -> None
     worker = await make_worker(WARM)
     async with served(settings(worker, models_dir=CATALOG / "models", bundles_dir=CATALOG / "bundles")) as router:
         await eventually(lambda: router.healthy() == 1)
-        for _ in range(2):  # the second time by express
+        for _ in range(2):  # the second time by the fast path
             await post(router, {"input": "default:/x", "model": "DEFAULT:/intfloat/E5-small-v2"})
     heard = [msgspec.json.decode(request.body) for request in worker.seen]
     assert heard == [{"input": "default:/x", "model": "intfloat/e5-small-v2"}] * 2

@@ -35,7 +35,7 @@ async def stuck(router: Served, worker: FakeWorker, request: Awaitable[httpx.Res
     return await answer
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["express", "long way"])
+@pytest.mark.parametrize("kept", [True, False], ids=["fast path", "long way"])
 async def test_what_a_silent_worker_has_not_answered_goes_to_another(make_worker: MakeWorker, kept: bool) -> None:
     silent, other = await make_worker(WARM, hang), await make_worker(status("b"))
     async with served(settings(silent, other)) as router, httpx.AsyncClient(base_url=router.url) as client:

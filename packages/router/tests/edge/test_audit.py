@@ -25,7 +25,7 @@ OUTCOME = Outcome(
     caller="c0ffee",
     provisioning=False,
     retries=1,
-    held_s=0.5,
+    parked_s=0.5,
 )
 FIELDS = {
     "event": "inference",

@@ -12,7 +12,7 @@ import pytest
 
 from router_builders import MODEL, status
 from router_fakes import WAIT_S, Exchange, FakeWorker, Served, eventually, obey, served, settings
-from sie_router.data.express import MAX_BODY_BYTES
+from sie_router.data.fast_path import MAX_BODY_BYTES
 from sie_router.edge.malformed import MAX_HEAD_BYTES
 from sie_router.edge.protocol import MAX_WAITING
 
@@ -52,7 +52,7 @@ def router_is_closed(router: Served) -> bool:
 
 @asynccontextmanager
 async def warm(worker: FakeWorker) -> AsyncIterator[Served]:
-    """A router that keeps connections to the worker, so that whole short requests go by express."""
+    """A router that keeps connections to the worker, so that whole short requests go by the fast path."""
     script, worker.script = worker.script, obey
     async with served(settings(worker)) as router:
         await eventually(lambda: router.healthy() == 1)

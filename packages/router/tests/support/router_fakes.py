@@ -4,10 +4,12 @@ import argparse
 import asyncio
 import base64
 import hashlib
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import httptools
@@ -19,7 +21,7 @@ from router_builders import L4, status
 from sie_protocol.codec import PAUSE_S
 from sie_protocol.status import HEARTBEAT_S, WorkerStatus
 from sie_router.app import RouterApp
-from sie_router.data.express import Express
+from sie_router.data.fast_path import FastPath
 from sie_router.data.outcome import Outcome
 from sie_router.serve import server_config
 from sie_router.settings import Settings
@@ -75,9 +77,20 @@ async def obey(exchange: Exchange) -> None:
     exchange.reply(200, exchange.body or b"ok", content_type="application/msgpack")
 
 
+def bound(port: int = 0) -> socket.socket:
+    """Hold a port of 127.0.0.1 for servers that come and go: meanwhile a stranger's there would be taken for one."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", port))
+    return holder
+
+
 @dataclass(slots=True)
 class FakeWorker:
-    """Listens on a free port of 127.0.0.1. `script` decides each answer; `seen` keeps every request."""
+    """Listens on a free port of 127.0.0.1, which stays its own until `close`.
+
+    `script` decides each answer; `seen` keeps every request.
+    """
 
     frame: WorkerStatus = field(default_factory=status)
     script: Script = obey
@@ -87,6 +100,7 @@ class FakeWorker:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     server: asyncio.Server | None = None
     port: int = 0
+    holder: socket.socket | None = None
 
     @property
     def url(self) -> str:
@@ -95,9 +109,12 @@ class FakeWorker:
 
     async def start(self) -> "FakeWorker":
         """Listen, on the same port as last time."""
+        if self.holder is None:
+            self.holder = bound(self.port)
+            self.port = self.holder.getsockname()[1]
         loop = asyncio.get_running_loop()
-        self.server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port)
-        self.port = self.server.sockets[0].getsockname()[1]
+        make = partial(_Connection, self)
+        self.server = await loop.create_server(make, "127.0.0.1", self.port, reuse_address=True)
         return self
 
     def tell(self, frame: WorkerStatus) -> None:
@@ -128,6 +145,8 @@ class FakeWorker:
         for task in tuple(self.tasks):
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        if self.holder is not None:
+            self.holder.close()
         if self.server is not None:
             await self.server.wait_closed()
 
@@ -229,20 +248,20 @@ async def served(settings: Settings, *, is_draining: bool = False, pause_s: floa
     """Serve a router in this process, as the command does."""
     outcomes: list[Outcome] = []
     app = RouterApp(settings, outcomes.append)
-    async with listening(app.asgi, app.express, is_draining=is_draining, pause_s=pause_s) as server:
+    async with listening(app.asgi, app.fast_path, is_draining=is_draining, pause_s=pause_s) as server:
         yield Served(app, port_of(server), outcomes, server.config)
 
 
 @asynccontextmanager
 async def listening(
     app: ASGIApp,
-    express: Express | None = None,
+    fast_path: FastPath | None = None,
     *,
     is_draining: bool = False,
     pause_s: float = PAUSE_S,
 ) -> AsyncIterator[uvicorn.Server]:
     """Serve any application as a router is served."""
-    config = server_config(app, express, host="127.0.0.1", port=0, loop="none", shutdown_s=5, pause_s=pause_s)
+    config = server_config(app, fast_path, host="127.0.0.1", port=0, loop="none", shutdown_s=5, pause_s=pause_s)
     if is_draining:
         config.headers.append(("connection", "close"))
     server = uvicorn.Server(config)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 
+from router_fakes import bound
 from sie_router.control.kube import KubeApi
 from sie_router.control.kube_objects import Kind
 
@@ -39,7 +41,9 @@ class Event:
 
 @dataclass(slots=True)
 class FakeKube:
-    """Listens on a free port of 127.0.0.1. Stores whatever is created, under `<collection path>/<name>`.
+    """Listens on a free port of 127.0.0.1, which stays its own until `close`.
+
+    Stores whatever is created, under `<collection path>/<name>`.
 
     `oldest` is the last version that was forgotten: a watch from before it gets 410. `refusing` answers everything with
     this status; `is_mute` accepts requests and never answers.
@@ -57,13 +61,16 @@ class FakeKube:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     writers: dict[asyncio.StreamWriter, "asyncio.Task[None] | None"] = field(default_factory=dict)
     server: asyncio.Server | None = None
+    holder: socket.socket | None = None
     is_down: bool = False
 
     async def start(self) -> "FakeKube":
         """Listen, on the same port as last time."""
+        if self.holder is None:
+            self.holder = bound()
+            self.port = self.holder.getsockname()[1]
         self.is_down = False
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self.server.sockets[0].getsockname()[1]
+        self.server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, reuse_address=True)
         return self
 
     async def stop(self) -> None:
@@ -74,6 +81,12 @@ class FakeKube:
             self.cut()
             await self.server.wait_closed()
             self.server = None
+
+    async def close(self) -> None:
+        """Stop, and let go of the port."""
+        await self.stop()
+        if self.holder is not None:
+            self.holder.close()
 
     def cut(self) -> None:
         """Break every connection."""

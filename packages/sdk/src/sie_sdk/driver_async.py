@@ -9,7 +9,7 @@ from sie_sdk import leases
 from sie_sdk.drivers import AsyncClock, Clock, SkewWarning, closed_while, tell, tell_lease
 from sie_sdk.errors import SIEError
 from sie_sdk.leases import LeaseBook
-from sie_sdk.messages import Effect, Hold, OnWait, Parallel, Pause, Plan, Resume, Send, Sleep, T
+from sie_sdk.messages import Effect, OnWait, Parallel, Park, Pause, Plan, Resume, Send, Sleep, T
 from sie_sdk.settings import Settings
 from sie_sdk.single_flight import SingleFlight
 from sie_sdk.types import StatusFrame
@@ -120,15 +120,15 @@ class AsyncLink:
             case Sleep(event):
                 tell(self._on_wait, event)
                 await self._wait(event.delay_s, f"a call waited because of {event.reason}")
-            case Hold():
-                return await self._hold(effect)
+            case Park():
+                return await self._park(effect)
             case Pause(delay_s):
                 await self._wait(delay_s, "it kept its pools")
             case Parallel():
                 return self.clock.resume(results=await self._all(effect))
         return self.clock.resume()
 
-    async def _hold(self, effect: Hold) -> Resume:
+    async def _park(self, effect: Park) -> Resume:
         with self._flights.join(effect.key) as member:
             if member.is_leader:
                 tell(self._on_wait, effect.event)

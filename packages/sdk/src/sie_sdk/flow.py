@@ -1,4 +1,4 @@
-"""One call as a generator: yields `Send`, `Hold` and `Sleep`, is resumed with what happened, returns the result.
+"""One call as a generator: yields `Send`, `Park` and `Sleep`, is resumed with what happened, returns the result.
 
 Knows nothing of sockets, threads, event loops or clocks; `drivers` runs it, tests run it under virtual time.
 """
@@ -10,17 +10,16 @@ from typing import Any, Generic, assert_never
 
 from sie_protocol.errors import ErrorCode
 from sie_protocol.headers import ATTEMPT, WAIT
-from sie_sdk import hold, retry
+from sie_sdk import parking, retry
 from sie_sdk.errors import ProvisioningError, RequestError, ServerError, SIEError
-from sie_sdk.hold import NO_TRUST, Lesson, Trust
 from sie_sdk.messages import (
     Answer,
     Effect,
     Flow,
-    Hold,
     OnProgress,
     Outcome,
     Parallel,
+    Park,
     Plan,
     Request,
     Resume,
@@ -29,6 +28,7 @@ from sie_sdk.messages import (
     T,
     WaitEvent,
 )
+from sie_sdk.parking import NO_TRUST, ParkResult, Trust
 from sie_sdk.retry import Raise, Return, Terms, Wait, reserve_s
 
 
@@ -75,7 +75,7 @@ class _Tries:
         left_s = max(self._deadline - now, 0.0) + self._reserved_s
         return Send(self._marked(), min(self._terms.timeout_s, left_s))
 
-    def after(self, effect: Effect, outcome: Outcome, happened: Resume) -> Return | Sleep | Hold:
+    def after(self, effect: Effect, outcome: Outcome, happened: Resume) -> Return | Sleep | Park:
         """What to do about the outcome of an attempt.
 
         Raises:
@@ -83,12 +83,12 @@ class _Tries:
         """
         now = happened.now
         self._count += 1
-        learnt = Lesson(outcome, self._trust)
-        if isinstance(effect, Hold):
-            learnt = hold.lesson(outcome, effect.event.delay_s, now - self._began, self._trust)
-            self._trust = learnt.trust
+        result = ParkResult(outcome, self._trust)
+        if isinstance(effect, Park):
+            result = parking.park_result(outcome, effect.event.delay_s, now - self._began, self._trust)
+            self._trust = result.trust
         decision = retry.decide(
-            learnt.outcome,
+            result.outcome,
             asked=str(self._request),
             seen=self._seen,
             now=now,
@@ -102,24 +102,24 @@ class _Tries:
             case Raise(error):
                 raise error
             case Wait():
-                return self._wait(decision, learnt, now)
+                return self._wait(decision, result, now)
             case _:
                 assert_never(decision)
 
-    def _wait(self, told: Wait, learnt: Lesson, now: float) -> Sleep | Hold:
+    def _wait(self, told: Wait, result: ParkResult, now: float) -> Sleep | Park:
         refusal = told.refusal
         self._seen[refusal.name] += 1
         self._began = now
-        delay_s = told.delay_s if learnt.most_delay_s is None else min(told.delay_s, learnt.most_delay_s)
+        delay_s = told.delay_s if result.most_delay_s is None else min(told.delay_s, result.most_delay_s)
         event = WaitEvent(refusal.name, refusal.message, delay_s, self._count, now - self._start)
         # Should silence come instead of an answer, there is still to be time for an attempt.
         left_s = self._deadline - now
-        wish_s = hold.wish_s(learnt.outcome, refusal, self._trust, left_s - self._reserved_s) if learnt.again else 0
-        if not wish_s:
+        park_s = parking.park_s(result.outcome, refusal, self._trust, left_s - self._reserved_s) if result.again else 0
+        if not park_s:
             return Sleep(event)
-        kept = Send(_with(self._marked(), WAIT, wish_s), min(wish_s + self._terms.timeout_s, left_s))
+        kept = Send(_with(self._marked(), WAIT, park_s), min(park_s + self._terms.timeout_s, left_s))
         key = (self._terms.gpu or "", self._terms.model or "")
-        return Hold(kept, replace(event, delay_s=float(wish_s), held=True), Sleep(event), key)
+        return Park(kept, replace(event, delay_s=float(park_s), held=True), Sleep(event), key)
 
     def _marked(self) -> Request:
         """The request; routers count clients and not attempts, so all but the first say what they are."""

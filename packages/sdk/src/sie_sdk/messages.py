@@ -102,7 +102,7 @@ class Sleep:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class Park:
     """Tell `event` and send `send`, which the router keeps until somebody can serve it; resume with its outcome.
 
     If this client has another request for the same `key` kept already, or enough of them, nothing is sent: `instead`
@@ -112,7 +112,7 @@ class Hold:
     send: Send
     event: WaitEvent
     instead: Sleep
-    key: "HoldKey"
+    key: "ParkKey"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Parallel:
 class Resume:
     """What a driver hands back: the monotonic time, a fresh random number in [0, 1) and what became of the effect.
 
-    `outcome` is that of a Send, or of a Hold that was sent. `results` are those of a Parallel in order: a result, an
+    `outcome` is that of a Send, or of a Park that was sent. `results` are those of a Parallel in order: a result, an
     SIEError, or None for a plan that did not begin.
     """
 
@@ -149,8 +149,8 @@ class Resume:
     results: tuple[Any, ...] = ()
 
 
-HoldKey = tuple[str, str]  # target and model: who has the same waits for the same
-Effect = Send | Sleep | Hold | Pause | Parallel
+ParkKey = tuple[str, str]  # target and model: who has the same waits for the same
+Effect = Send | Sleep | Park | Pause | Parallel
 Flow = Generator[Effect, Resume, T]
 Plan = Callable[[float], Flow[T]]  # a call ready to begin at a monotonic time
 OnWait = Callable[[WaitEvent], None]

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from sie_sdk.hold import is_news
-from sie_sdk.messages import HoldKey, Outcome
+from sie_sdk.messages import Outcome, ParkKey
+from sie_sdk.parking import is_news
 
 
 class Event(Protocol):
@@ -50,11 +50,11 @@ class SingleFlight(Generic[E]):
         self._limit = limit
         self._new_event = new_event
         self._lock = threading.Lock()  # guards the two below
-        self._groups: dict[HoldKey, Group[E]] = {}
+        self._groups: dict[ParkKey, Group[E]] = {}
         self._leaders = 0
 
     @contextmanager
-    def join(self, key: HoldKey) -> Iterator[Member[E]]:
+    def join(self, key: ParkKey) -> Iterator[Member[E]]:
         """One of a group for as long as the block runs; the leader says by `came` what came of its request."""
         with self._lock:
             group = self._groups.setdefault(key, Group(self._new_event()))
@@ -78,12 +78,12 @@ class SingleFlight(Generic[E]):
             for group in self._groups.values():
                 group.news.set()
 
-    def _came(self, key: HoldKey, group: Group[E], outcome: Outcome) -> None:
+    def _came(self, key: ParkKey, group: Group[E], outcome: Outcome) -> None:
         if is_news(outcome):
             with self._lock:
                 self._forget(key, group)  # whoever waits from now on waits for other news
                 group.news.set()
 
-    def _forget(self, key: HoldKey, group: Group[E]) -> None:
+    def _forget(self, key: ParkKey, group: Group[E]) -> None:
         if self._groups.get(key) is group:
             del self._groups[key]

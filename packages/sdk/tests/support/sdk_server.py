@@ -108,10 +108,10 @@ class _Handler(BaseHTTPRequestHandler):
             case Reset():
                 self._reset()
             case Stall():
-                self._hold()
+                self._park()
             case Drip(every_s):
                 self._start(Reply(200, b"x" * 1_000_000))
-                self._hold(every_s)
+                self._park(every_s)
 
     def _start(self, reply: Reply) -> None:
         self.send_response(reply.status)
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_OFF)
         self.connection.shutdown(socket.SHUT_RD)
 
-    def _hold(self, drip_every_s: float | None = None) -> None:
+    def _park(self, drip_every_s: float | None = None) -> None:
         """Keep the connection until the client leaves or the server stops."""
         self.close_connection = True
         self.connection.settimeout(drip_every_s or 0.05)

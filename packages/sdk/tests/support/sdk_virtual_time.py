@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from sdk_server import Reply
 from sie_sdk.drivers import AsyncClock, Clock, SyncClock
 from sie_sdk.errors import SIEError
-from sie_sdk.messages import Answer, Effect, Hold, Loss, Lost, Outcome, Plan, Request, Resume, Send, Sleep, WaitEvent
+from sie_sdk.messages import Answer, Effect, Loss, Lost, Outcome, Park, Plan, Request, Resume, Send, Sleep, WaitEvent
 
 T = TypeVar("T")
 
@@ -67,11 +67,11 @@ class Run(Generic[T]):
 
     @property
     def waits(self) -> list[WaitEvent]:
-        return [effect.event for effect in self.effects if isinstance(effect, Sleep | Hold)]
+        return [effect.event for effect in self.effects if isinstance(effect, Sleep | Park)]
 
     @property
     def sends(self) -> list[Send]:
-        found = (effect.send if isinstance(effect, Hold) else effect for effect in self.effects)
+        found = (effect.send if isinstance(effect, Park) else effect for effect in self.effects)
         return [effect for effect in found if isinstance(effect, Send)]
 
 
@@ -90,7 +90,7 @@ def run(plan: Plan[T], script: Script, *, start: float = 1000.0, draw: float = 0
                 now += effect.event.delay_s
                 effect = flow.send(Resume(now, draw))
                 continue
-            sent = effect.send if isinstance(effect, Hold) else effect
+            sent = effect.send if isinstance(effect, Park) else effect
             assert isinstance(sent, Send), "calls of one request neither pause nor part"
             step = script(sent.request, now) if callable(script) else next(script)
             now += min(step.takes_s, sent.timeout_s)

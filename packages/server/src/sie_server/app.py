@@ -27,7 +27,7 @@ from sie_server.engine.engine import Engine, EngineLimits, EnginePorts
 from sie_server.engine.health import HealthLimits
 from sie_server.engine.loading import fetch
 from sie_server.engine.loop import QueueLimits
-from sie_server.engine.models import Stay
+from sie_server.engine.models import LoadPolicy
 from sie_server.engine.pipeline import Pipeline
 from sie_server.engine.residency import MemoryLimits, MemoryPorts
 from sie_server.host_memory import read_memory, return_to_system
@@ -104,7 +104,7 @@ def _limits(settings: Settings) -> EngineLimits:
         max_text_chars=settings.max_text_chars,
         queue=QueueLimits(settings.max_queue_items, settings.max_queue_tokens, settings.queue_timeout_s),
         memory=MemoryLimits(settings.memory_threshold_percent, settings.evict_drain_s),
-        stay=Stay(settings.preload, settings.pinned, settings.idle_evict_s, settings.load_timeout_s),
+        load_policy=LoadPolicy(settings.preload, settings.pinned, settings.idle_evict_s, settings.load_timeout_s),
         health=HealthLimits(settings.self_test_interval_s, settings.self_test_timeout_s),
         max_loras=settings.max_loras,
         max_request_pixels=settings.max_request_pixels,
@@ -156,7 +156,7 @@ def _ports(kind: str, settings: Settings, metrics: Metrics, weights: WeightsStor
         clock=time.monotonic,
         gpus=accelerator.memory,
         record=metrics.on_batch,
-        fetch=lambda spec: fetch(spec, kind, weights.hold),
+        fetch=lambda spec: fetch(spec, kind, weights.pin),
         memory=MemoryPorts(read, release),
         is_out_of_memory=accelerator.is_out_of_memory,
         self_test=accelerator.self_test,

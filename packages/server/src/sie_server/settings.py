@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sie_protocol.codec import MAX_BODY_BYTES
 from sie_protocol.items import MAX_ITEMS
-from sie_server.former import FORMER
+from sie_server.unsupported_settings import UNSUPPORTED
 
 OWN_CATALOG: Final = Path(__file__).parent / "catalog"
 # Quota and period, as a container sees its control group of version 2 and 1.
@@ -202,9 +202,9 @@ def meaningless(env: Mapping[str, str]) -> Mapping[str, str]:
     for name in env:
         if name in known or not name.startswith("SIE_") or name.startswith("SIE_ROUTER_"):
             continue
-        former = next((advice for start, advice in FORMER.items() if name.startswith(start)), None)
+        unsupported = next((advice for start, advice in UNSUPPORTED.items() if name.startswith(start)), None)
         near = difflib.get_close_matches(name, known, 1, ALMOST_ALIKE)
-        advice = former or (f"did you mean {near[0]}?" if near else None)
+        advice = unsupported or (f"did you mean {near[0]}?" if near else None)
         if advice is not None:
             found[name] = advice
     return found

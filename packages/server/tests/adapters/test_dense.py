@@ -167,5 +167,3 @@ def test_a_wrong_dimension_in_the_catalogue_is_found_at_load(tmp_path: Path) -> 
     folder = write_checkpoint(tmp_path / "model")
     with pytest.raises(LoadError, match=f"{WIDTH} components, the catalogue says 7"):
         adapter(folder, dim=7).load("cpu")
-    with pytest.raises(LoadError, match="pooling 'max' is not supported"):
-        adapter(folder, pooling="max").load("cpu")

@@ -23,7 +23,7 @@ from sie_server.adapters.base import (
     WeightsSource,
 )
 from sie_server.adapters.donut import DonutAdapter, _outputs, _patches
-from sie_server.adapters.shared.generation import Written
+from sie_server.adapters.shared.generation import Generated
 from sie_server.core.lifecycle import ErrorClass
 from tiny_donut import EOS, POSITIONS, donut_oracle, published_shape, write_donut
 from tiny_vision import picture
@@ -51,9 +51,9 @@ def rows(loaded: DonutAdapter, inputs: list[Input]) -> list[dict[str, Any]]:
 
 def written(loaded: DonutAdapter, given: Input) -> list[int]:
     """Prompt and text, without the token that ends it."""
-    parts, [prepared] = loaded._held.parts(), loaded.prepare([given])
+    parts, [prepared] = loaded._loaded.parts(), loaded.prepare([given])
     page = prepared.payload
-    work = parts.scribe.write([page.prompt], [page.length], lambda _: loaded._remember(parts, [page]))
+    work = parts.seq2seq.write([page.prompt], [page.length], lambda _: loaded._encode(parts, [page]))
     with torch.inference_mode():
         while True:
             try:
@@ -109,7 +109,7 @@ def test_values_are_texts_and_a_kind_is_a_class_with_the_probability_of_all_its_
         {"class": "invoice"},
         {"question": "q"},
     ]
-    texts = [Written((1, 2), (-1.0, -3.0)), Written((1, 2), (-0.5, -0.25)), Written((), ())]
+    texts = [Generated((1, 2), (-1.0, -3.0)), Generated((1, 2), (-0.5, -0.25)), Generated((), ())]
     outputs = _outputs(found, texts)
     score: Any = pytest.approx(math.exp(-2))
     chance: Any = pytest.approx(math.exp(-0.75))
@@ -128,7 +128,7 @@ def test_a_document_costs_its_patches_its_prompt_and_what_may_be_written(vqa: Pa
 
 
 def test_published_sizes_have_so_many_patches(cord: Path) -> None:
-    assert _patches(published_shape(), replace(adapter(cord)._held.parts().sheets, size=(2560, 1920))) == 80 * 60
+    assert _patches(published_shape(), replace(adapter(cord)._loaded.parts().letterbox, size=(2560, 1920))) == 80 * 60
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_configuration_of_older_releases_says_how_to_write(cord: Path, tmp_pat
     """Files of 2022 have all that a release knew in both halves, and no generation settings of their own."""
     (copied(cord, tmp_path) / "generation_config.json").unlink()
     config = json.loads((tmp_path / "config.json").read_text())
-    start = adapter(cord)._held.parts().tokenizer.token_to_id(CORD)
+    start = adapter(cord)._loaded.parts().tokenizer.token_to_id(CORD)
     known: dict[str, Any] = {
         "max_length": 20,
         "num_beams": 1,

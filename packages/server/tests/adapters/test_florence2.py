@@ -23,8 +23,8 @@ from sie_server.adapters.base import (
     WeightsSource,
 )
 from sie_server.adapters.florence2 import Florence2Adapter, _places
-from sie_server.adapters.shared.generation import Length, Written, chance
-from sie_server.adapters.shared.places import TASKS
+from sie_server.adapters.shared.florence_output import TASKS
+from sie_server.adapters.shared.generation import Generated, Length, probability
 from sie_server.core.lifecycle import ErrorClass
 from tiny_florence2 import (
     EOS,
@@ -59,15 +59,15 @@ def rows(loaded: Florence2Adapter, inputs: list[Input]) -> list[dict[str, Any]]:
     return [{kind: found[kind][at] for kind in found} for at in range(len(inputs))]
 
 
-def written(loaded: Florence2Adapter, inputs: list[Input]) -> list[Written]:
+def written(loaded: Florence2Adapter, inputs: list[Input]) -> list[Generated]:
     """What the model writes, before anything is made of it."""
-    work = loaded._written(loaded._held.parts(), [each.payload for each in loaded.prepare(inputs)])
+    work = loaded._written(loaded._loaded.parts(), [each.payload for each in loaded.prepare(inputs)])
     with torch.inference_mode():
         while True:
             try:
                 next(work)
             except StopIteration as ended:
-                texts: list[Written] = ended.value
+                texts: list[Generated] = ended.value
                 return texts
 
 
@@ -106,12 +106,12 @@ def test_tokens_equal_those_of_transformers(
         assert list(text.ids) == until_end(theirs)
 
 
-def test_surenesses_are_the_logarithms_of_probabilities_in_transformers(
+def test_logprobs_are_the_logarithms_of_probabilities_in_transformers(
     model: Florence2Adapter, oracle: FlorenceOracle
 ) -> None:
     [text] = written(model, [asked(IMAGES[1])])
-    wanted = oracle.surenesses(IMAGES[1], oracle.prompt("<OD>"), max_new_tokens=16)
-    assert list(text.surenesses) == pytest.approx(wanted[: len(text.ids)], abs=1e-5)
+    wanted = oracle.logprobs(IMAGES[1], oracle.prompt("<OD>"), max_new_tokens=16)
+    assert list(text.logprobs) == pytest.approx(wanted[: len(text.ids)], abs=1e-5)
 
 
 @pytest.mark.parametrize(("task", "said"), ASKED)
@@ -145,7 +145,7 @@ def test_the_published_layout_is_the_same_model(
     published: Path, oracle: FlorenceOracle, task: str, said: str, beams: int
 ) -> None:
     loaded = adapter(published)
-    extra = list(range(loaded._held.parts().tokenizer.get_vocab_size(), oracle.model.config.text_config.vocab_size))
+    extra = list(range(loaded._loaded.parts().tokenizer.get_vocab_size(), oracle.model.config.text_config.vocab_size))
     for image in IMAGES:
         [text] = written(loaded, [asked(image, task, said, num_beams=beams)])
         prompt = oracle.prompt(task, said)
@@ -168,7 +168,7 @@ def test_inputs_of_any_task_share_a_batch_without_disturbing_each_other(
     alone = [written(model, [each])[0] for each in inputs]
     for text, wanted in zip(written(model, [inputs[at] for at in order]), [alone[at] for at in order], strict=True):
         assert text.ids == wanted.ids
-        assert list(text.surenesses) == pytest.approx(list(wanted.surenesses), abs=1e-4)
+        assert list(text.logprobs) == pytest.approx(list(wanted.logprobs), abs=1e-4)
 
 
 def test_prompts_equal_those_of_the_processor(oracle: FlorenceOracle) -> None:
@@ -283,11 +283,6 @@ def test_another_model_is_refused(published: Path, tmp_path: Path, change: dict[
         adapter(tmp_path)
 
 
-def test_names_of_tasks_are_a_list(native: Path) -> None:
-    with pytest.raises(LoadError, match="the option tasks is '<A>'"):
-        adapter(native, tasks="<A>")
-
-
 def test_without_transformers_the_extra_that_brings_it_is_named(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(LoadError, match=r"install sie-server\[transformers\]") as refused:
@@ -302,10 +297,10 @@ def test_beams_follow_the_rules_of_transformers(
     native: Path, oracle: FlorenceOracle, early: bool | str, penalty: float, repeats: int
 ) -> None:
     loaded = adapter(native)
-    parts = loaded._held.parts()
+    parts = loaded._loaded.parts()
     ends = (EOS, 318, 568)  # words that this model likes, so that beams end at different times
-    rules = replace(parts.scribe.rules, ends=ends, early_stopping=early, length_penalty=penalty, repeats=repeats)
-    loaded._held.fill(replace(parts, scribe=replace(parts.scribe, rules=rules)), "cpu")
+    generation = replace(parts.seq2seq.config, ends=ends, early_stopping=early, length_penalty=penalty, repeats=repeats)
+    loaded._loaded.fill(replace(parts, seq2seq=replace(parts.seq2seq, config=generation)), "cpu")
     for image in IMAGES:
         for beams in (2, 4):
             [text] = written(loaded, [asked(image, num_beams=beams, max_new_tokens=12)])
@@ -325,18 +320,18 @@ def test_beams_follow_the_rules_of_transformers(
 
 def test_published_sizes_are_read_as_577_places(native: Path) -> None:
     config = published_shape()
-    how = replace(adapter(native)._held.parts().preprocessing, size=(768, 768))
+    how = replace(adapter(native)._loaded.parts().preprocessing, size=(768, 768))
     assert _places(config, how) == 577
     with pytest.raises(LoadError, match="no positions for"):
         _places(config, replace(how, size=(1632, 768)))
 
 
-def test_surenesses_that_are_no_numbers_are_not_hidden() -> None:
-    assert chance([]) == 0
-    assert chance([-1.0, -3.0]) == pytest.approx(0.1353352832)
-    assert chance([-1.0, -3.0], whole=True) == pytest.approx(0.0183156389)
-    assert chance([1e-9]) == 1
-    assert chance([float("nan"), -1.0]) != chance([float("nan"), -1.0])
+def test_logprobs_that_are_no_numbers_are_not_hidden() -> None:
+    assert probability([]) == 0
+    assert probability([-1.0, -3.0]) == pytest.approx(0.1353352832)
+    assert probability([-1.0, -3.0], whole=True) == pytest.approx(0.0183156389)
+    assert probability([1e-9]) == 1
+    assert probability([float("nan"), -1.0]) != probability([float("nan"), -1.0])
 
 
 def test_prepared_inputs_of_other_models_have_nothing_to_write() -> None:

@@ -150,7 +150,7 @@ def _cut(piece: Piece, text: str) -> Piece:
     return Piece(text[piece.start : piece.end], piece.score, piece.start, min(piece.end, len(text)))
 
 
-def _places(value: Value) -> Any:
+def _places(value: Any) -> Any:
     match value:
         case Piece():
             return value.text, value.start

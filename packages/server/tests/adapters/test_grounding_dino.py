@@ -22,7 +22,7 @@ from sie_server.adapters.base import (
     WeightsSource,
 )
 from sie_server.adapters.grounding_dino import GroundingDinoAdapter
-from sie_server.adapters.shared.scaled import scaled_size
+from sie_server.adapters.shared.resizing import scaled_size
 from sie_server.core.lifecycle import ErrorClass
 from tiny_grounding_dino import WORDS, dino_oracle, resized, size_of, write_grounding_dino
 from tiny_owlv2 import in_the_image

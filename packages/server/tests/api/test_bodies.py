@@ -55,7 +55,7 @@ async def test_a_body_larger_than_the_room_is_let_in_alone(worker: Served) -> No
 
 async def test_a_body_that_stops_is_given_up_and_holds_nothing() -> None:
     bodies = Bodies(100)
-    held = bodies.hold()
+    held = bodies.open()
     messages = [{"type": "http.request", "body": b"x" * 60, "more_body": True}]
 
     async def receive() -> Any:
@@ -66,7 +66,7 @@ async def test_a_body_that_stops_is_given_up_and_holds_nothing() -> None:
     assert refused.value.code is ErrorCode.INVALID_INPUT
     assert "after 60 bytes" in refused.value.message
     held.release()
-    bodies.hold().grow(100)
+    bodies.open().grow(100)
 
 
 async def test_a_compressed_body_is_refused_as_that(worker: Served) -> None:

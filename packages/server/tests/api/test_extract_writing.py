@@ -75,6 +75,12 @@ async def test_what_a_model_writes_is_data_and_texts_without_a_place_have_none(
     assert answer["usage"]["input_tokens"] == 2 * (5 + len(oracle.tokenizer.encode(oracle.prompt("<CAPTION>")).ids))
 
 
+async def test_the_phases_of_a_request_fit_into_its_time_however_many_images_go_side_by_side(worker: Served) -> None:
+    reply = await send(worker, CAPTIONS, [image()] * 12)
+    phases = [float(reply.headers[f"x-{phase}-time"]) for phase in ("queue", "tokenization", "inference")]
+    assert 0 < phases[2] <= sum(phases) <= float(reply.headers["x-total-time"])
+
+
 async def test_a_request_chooses_its_task_and_every_item_may_have_a_question(worker: Served) -> None:
     options = {"task": "<CAPTION_TO_PHRASE_GROUNDING>", "num_beams": 2}
     items = [image(), image(text="a red cat"), image(text=" a red cat ")]

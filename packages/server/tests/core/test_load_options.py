@@ -37,6 +37,8 @@ def test_every_adapter_says_what_it_takes_and_takes_what_its_code_reads() -> Non
         ("dense", {"pooling": "meen"}, "pooling is 'meen'; expected one of: mean, cls, last"),
         ("dense", {"query_length": 32}, "has no option 'query_length'"),
         ("colbert", {"query_length": 0}, "query_length is 0; expected"),
+        ("vision", {"clean": "wash"}, "clean is 'wash'; expected one of: lower, strip"),
+        ("florence2", {"tasks": "<A>"}, "tasks is '<A>'; expected a list of at most 100 texts, each once"),
         ("sparse", {"log1p": True}, "log1p is True; expected one of: 1, 2"),
         ("dense", {"doc_template": "passage: {txt}"}, "doc_template is 'passage: {txt}'; expected a text with {text}"),
         ("dense", {"query_template": "query"}, "expected a text with {text}"),

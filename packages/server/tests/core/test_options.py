@@ -91,6 +91,26 @@ def test_what_a_model_cannot_do_is_refused_by_name(params: dict[str, Any], named
     assert refused.value.code is ErrorCode.INVALID_INPUT
 
 
+@pytest.mark.parametrize(
+    ("params", "code", "named"),
+    [
+        ({"instruction": "x" * 10_001}, ErrorCode.INPUT_TOO_LONG, "the instruction has 10001 characters"),
+        ({"options": {"instruction": "x" * 10_001}}, ErrorCode.INPUT_TOO_LONG, "10001 characters, the limit is 10000"),
+        ({"options": {"doc_template": "{text}" * 1700}}, ErrorCode.INPUT_TOO_LONG, "doc_template has 10200 characters"),
+        ({"options": {"doc_template": "{text}" * 3}}, ErrorCode.INVALID_INPUT, r"\{text\} 3 times"),
+        ({"options": {"doc_template": "{text}" + "{instruction}" * 3}}, ErrorCode.INVALID_INPUT, "instruction. 3"),
+    ],
+)
+def test_a_prompt_is_not_much_longer_than_its_text(params: dict[str, Any], code: ErrorCode, named: str) -> None:
+    with pytest.raises(Problem, match=named) as refused:
+        resolve_encode(model(), EncodeParams(**params))
+    assert refused.value.code is code
+
+
+def test_a_text_may_be_read_twice() -> None:
+    assert prompt(model(), options={"doc_template": "{text} again: {text}"}) == "T again: T"
+
+
 def test_outputs_and_dtype_come_from_request_then_profile_then_default() -> None:
     both = Tasks(encode=EncodeTask(dense=VectorTask(8), sparse=VectorTask(9)))
     profile = model(tasks=both, output_types=["sparse"], output_dtype="float16")

@@ -21,7 +21,7 @@ def send(kit: Kit, count: int, text: str = "x") -> asyncio.Task[dict[int, int]]:
 
     async def read() -> dict[int, int]:
         inputs = {100 + at: text * (1 + at) for at in range(count)}
-        found = await kit.engine.run_images(kit.engine.lookup("a"), inputs)
+        found = (await kit.engine.run_images(kit.engine.lookup("a"), inputs)).found
         rows = {at: np.asarray(each.row["dense"]) for at, each in found.items() if isinstance(each, ReadImage)}
         return {at: int(row[1]) for at, row in rows.items()}
 

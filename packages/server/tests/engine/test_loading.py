@@ -7,7 +7,7 @@ import pytest
 from sie_server.adapters.base import Capabilities, Input, LoadError, ModelSpec, Outputs, Prepared, WeightsSource
 from sie_server.core.lifecycle import ErrorClass
 from sie_server.engine.loading import build, fetch
-from sie_server.weights.store import Hold
+from sie_server.weights.store import PinnedModel
 
 
 class FolderAdapter:
@@ -44,7 +44,7 @@ class Holder:
         self.asked: list[WeightsSource] = []
         self.open = 0
 
-    def __call__(self, source: WeightsSource) -> Hold:
+    def __call__(self, source: WeightsSource) -> PinnedModel:
         self.asked.append(source)
         self.open += 1
         done: list[None] = []
@@ -54,7 +54,7 @@ class Holder:
                 done.append(None)
                 self.open -= 1
 
-        return Hold(self.folder, release)
+        return PinnedModel(self.folder, release)
 
 
 def test_a_model_s_files_are_held_from_its_load_until_its_adapter_is_gone(tmp_path: Path) -> None:

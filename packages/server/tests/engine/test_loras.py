@@ -13,7 +13,7 @@ from sie_protocol.items import EncodeParams, Item
 from sie_server.adapters.base import LoadError
 from sie_server.core.lifecycle import COOL_DOWN_S, ErrorClass, State
 from sie_server.engine import encoding
-from sie_server.engine.models import Stay
+from sie_server.engine.models import LoadPolicy
 from sie_server.engine.results import Encoded
 
 
@@ -259,7 +259,7 @@ async def test_what_routers_and_callers_are_told() -> None:
 
 
 async def test_readiness_waits_for_a_preloaded_lora_behind_its_model() -> None:
-    async with engine_of("a", loras=2, stay=Stay(preload=("a:1", "a:2"))) as kit:
+    async with engine_of("a", loras=2, load_policy=LoadPolicy(preload=("a:1", "a:2"))) as kit:
         assert kit.engine.unready == "loading a, a:1, a:2"
         kit.engine.preload()
         kit.gates["a"].open.set()
@@ -272,7 +272,7 @@ async def test_readiness_waits_for_a_preloaded_lora_behind_its_model() -> None:
 
 @pytest.mark.parametrize("which", ["read_error", "load_error"])
 async def test_a_preloaded_lora_that_fails_keeps_nobody_waiting(which: str) -> None:
-    async with engine_of("a", loras=1, stay=Stay(preload=("a:1",))) as kit:
+    async with engine_of("a", loras=1, load_policy=LoadPolicy(preload=("a:1",))) as kit:
         setattr(kit.gates["a"], which, LoadError(ErrorClass.DEPENDENCY, "no"))
         kit.gates["a"].may_load.set()
         kit.gates["a"].may_read.set()

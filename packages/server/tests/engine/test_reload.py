@@ -7,7 +7,7 @@ from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode
 from sie_server.adapters.base import LoadError
 from sie_server.core.lifecycle import ErrorClass
-from sie_server.engine.models import Stay
+from sie_server.engine.models import LoadPolicy
 
 
 def model(kit: Kit, name: str, **options: object) -> ModelConfig:
@@ -99,7 +99,7 @@ async def test_a_failure_for_good_ends_with_the_catalogue_entry_that_caused_it()
 
 
 async def test_a_new_model_can_be_asked_for_and_pins_follow_names() -> None:
-    async with engine_of("a", "b", stay=Stay(pinned=("a",))) as kit:
+    async with engine_of("a", "b", load_policy=LoadPolicy(pinned=("a",))) as kit:
         kit.engine.adopt({"b": model(kit, "b")})
         assert not kit.engine.lookup("b").slot.is_pinned
         kit.engine.adopt({"a": model(kit, "a"), "b": model(kit, "b")})
@@ -109,7 +109,7 @@ async def test_a_new_model_can_be_asked_for_and_pins_follow_names() -> None:
 
 
 async def test_readiness_waits_for_a_preload_that_changed_and_not_for_one_that_is_gone() -> None:
-    async with engine_of("a", "b", stay=Stay(preload=("a", "b"))) as kit:
+    async with engine_of("a", "b", load_policy=LoadPolicy(preload=("a", "b"))) as kit:
         kit.engine.preload()
         await until(lambda: kit.gates["a"].loads == kit.gates["b"].loads == 1)
         kit.engine.adopt({"a": model(kit, "a", pooling="cls")})

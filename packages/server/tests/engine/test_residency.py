@@ -9,7 +9,7 @@ from sie_protocol.status import MAX_FAILURE_CHARS
 from sie_server.adapters.base import LoadError
 from sie_server.core.lifecycle import ErrorClass
 from sie_server.core.memory import MIN_STAY_S
-from sie_server.engine.models import Stay
+from sie_server.engine.models import LoadPolicy
 from sie_server.engine.results import Encoded
 
 
@@ -56,7 +56,7 @@ async def test_two_loads_at_once_do_not_take_more_than_there_is() -> None:
 
 
 async def test_a_pinned_model_stays_and_what_cannot_fit_beside_it_says_so() -> None:
-    async with engine_of("a", "b", limit_bytes=100, stay=Stay(pinned=("a",))) as kit:
+    async with engine_of("a", "b", limit_bytes=100, load_policy=LoadPolicy(pinned=("a",))) as kit:
         sized(kit, a=60, b=60)
         await kit.load("a")
         await kit.load("b")
@@ -130,8 +130,8 @@ async def test_a_load_for_which_the_device_has_no_memory_after_all_is_tried_once
         assert (gate.loads, kit.state("a"), kit.state("b")) == (2, "available", "failed")
 
 
-async def test_idle_models_go_and_used_and_pinned_ones_stay() -> None:
-    async with engine_of("a", "b", "c", stay=Stay(idle_s=0.05, pinned=("c",))) as kit:
+async def test_idle_models_go_and_used_and_pinned_ones_load_policy() -> None:
+    async with engine_of("a", "b", "c", load_policy=LoadPolicy(idle_s=0.05, pinned=("c",))) as kit:
         sized(kit, a=1, b=1, c=1)
         for name in "abc":
             await kit.load(name)
@@ -148,7 +148,7 @@ async def test_idle_models_go_and_used_and_pinned_ones_stay() -> None:
 
 
 async def test_readiness_waits_for_preloads_and_a_failed_one_does_not_hold_it_back() -> None:
-    async with engine_of("a", "b", stay=Stay(preload=("a", "b"))) as kit:
+    async with engine_of("a", "b", load_policy=LoadPolicy(preload=("a", "b"))) as kit:
         assert kit.engine.unready == "loading a, b"
         kit.engine.preload()
         kit.gates["a"].may_load.set()
@@ -168,7 +168,8 @@ async def test_readiness_waits_for_preloads_and_a_failed_one_does_not_hold_it_ba
 
 
 async def test_a_load_that_takes_too_long_fails_and_what_it_brings_later_is_dropped() -> None:
-    async with engine_of("a", stay=Stay(load_timeout_s=1.0)) as kit:  # longer than a busy machine needs to begin it
+    policy = LoadPolicy(load_timeout_s=1.0)  # longer than a busy machine needs to begin it
+    async with engine_of("a", load_policy=policy) as kit:
         sized(kit, a=7)
         await kit.refused("x")
         await until(lambda: kit.state() == "failed")
@@ -187,7 +188,7 @@ async def test_a_slow_load_blocks_no_other() -> None:
 
 
 async def test_a_load_that_was_given_up_keeps_its_own_room_until_it_ends_and_no_other_s() -> None:
-    async with engine_of("a", "b", limit_bytes=100, stay=Stay(load_timeout_s=0.02)) as kit:
+    async with engine_of("a", "b", limit_bytes=100, load_policy=LoadPolicy(load_timeout_s=0.02)) as kit:
         sized(kit, a=40, b=60)
         gate, given_up = kit.gates["a"], kit.gates["a"].may_load
 

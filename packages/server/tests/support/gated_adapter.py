@@ -19,7 +19,7 @@ from sie_server.engine.device import Device
 from sie_server.engine.engine import Engine, EngineLimits, EnginePorts
 from sie_server.engine.loading import Fetched
 from sie_server.engine.loop import BatchRecord, QueueLimits
-from sie_server.engine.models import Stay
+from sie_server.engine.models import LoadPolicy
 from sie_server.engine.pipeline import Pipeline
 from sie_server.engine.recovery import OomEvent
 from sie_server.engine.residency import MemoryLimits, MemoryPorts
@@ -264,7 +264,7 @@ async def engine_of(
     queue: QueueLimits | None = None,
     cores: int = 1,
     limit_bytes: int = 0,
-    stay: Stay | None = None,
+    load_policy: LoadPolicy | None = None,
     drain_s: float = 30.0,
     loras: int = 0,
     max_loras: int = 10,
@@ -278,7 +278,7 @@ async def engine_of(
     pipeline, device = Pipeline(2, clock), Device("cpu", cores)
     bounds = MemoryLimits(100.0, drain_s)
     waiting = queue or QueueLimits(64, 1000, 60.0)
-    limits = EngineLimits(8, 16, 1000, waiting, bounds, stay or Stay(), max_loras=max_loras)
+    limits = EngineLimits(8, 16, 1000, waiting, bounds, load_policy or LoadPolicy(), max_loras=max_loras)
     ports = EnginePorts(
         clock,
         lambda _: (),

@@ -191,7 +191,7 @@ class FlorenceOracle:
         ids: list[int] = found[0].tolist()[1:]
         return ids[: ids.index(EOS) + 1] if EOS in ids else ids
 
-    def surenesses(self, image: bytes, prompt: str, **wanted: Any) -> list[float]:
+    def logprobs(self, image: bytes, prompt: str, **wanted: Any) -> list[float]:
         """The natural logarithms of the probabilities of the same, without beams."""
         found = self._generated(image, prompt, wanted)
         sure = torch.stack(found.logits, dim=1)[0].log_softmax(dim=-1)

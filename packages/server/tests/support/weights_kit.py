@@ -86,7 +86,7 @@ def manifest_of(folder: Path, snapshot: Snapshot) -> Manifest:
 def refused(store: WeightsStore, wanted: WeightsSource) -> tuple[ErrorClass, str]:
     """The class and text of a refusal that must come."""
     try:
-        store.hold(wanted).release()
+        store.pin(wanted).release()
     except LoadError as error:
         return error.error_class, str(error)
     raise AssertionError("the model was not refused")

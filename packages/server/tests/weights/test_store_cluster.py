@@ -26,20 +26,20 @@ def test_what_one_worker_publishes_another_one_fetches_without_the_hub(tmp_path:
     with fake_bucket() as bucket:
         with fake_hub({"org/m": model}) as hub:
             first = Kit(tmp_path / "one", [bucket.cache(), Hub(endpoint=hub.url)], publisher=bucket.cache())
-            first.store().hold(WANTED).release()
+            first.store().pin(WANTED).release()
         second = Kit(tmp_path / "two", [bucket.cache()])
-        hold = second.store().hold(WANTED)
+        pinned = second.store().pin(WANTED)
         assert [each.kind for each in (*first.fetched, *second.fetched)] == ["hub", "cluster"]
         written = [key for method, key in bucket.asked if method == "PUT"]
         assert written[-1] == f"org--m@v1/{MANIFEST}"
         assert not any("list-type" in key for _, key in bucket.asked)
-    assert files_of(hold.folder) == files_of(model)
-    hold.release()
+    assert files_of(pinned.folder) == files_of(model)
+    pinned.release()
 
 
 def test_nothing_is_published_unless_asked_for(tmp_path: Path) -> None:
     with fake_bucket() as bucket, fake_hub({"org/m": write_model(tmp_path / "repo")}) as hub:
-        Kit(tmp_path / "one", [bucket.cache(), Hub(endpoint=hub.url)]).store().hold(WANTED).release()
+        Kit(tmp_path / "one", [bucket.cache(), Hub(endpoint=hub.url)]).store().pin(WANTED).release()
         assert not bucket.objects
 
 
@@ -57,10 +57,10 @@ def test_responses_that_break_are_asked_for_again(tmp_path: Path) -> None:
     with fake_bucket() as bucket:
         filled(bucket, model)
         bucket.cuts = 2
-        hold = Kit(tmp_path / "cache", [bucket.cache()]).store().hold(WANTED)
+        pinned = Kit(tmp_path / "cache", [bucket.cache()]).store().pin(WANTED)
         assert bucket.cuts == 0
-    assert files_of(hold.folder) == files_of(model)
-    hold.release()
+    assert files_of(pinned.folder) == files_of(model)
+    pinned.release()
 
 
 def test_a_fetch_that_failed_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -75,10 +75,10 @@ def test_a_fetch_that_failed_goes_on_where_it_was(tmp_path: Path) -> None:
         assert 0 < kept < 40 * MIB
         bucket.broken_from = None
         bucket.starts.clear()
-        hold = kit.store().hold(WANTED)
+        pinned = kit.store().pin(WANTED)
         assert min(bucket.starts) == kept
-    assert files_of(hold.folder) == files_of(model)
-    hold.release()
+    assert files_of(pinned.folder) == files_of(model)
+    pinned.release()
 
 
 @pytest.mark.parametrize("damage", [b"x", b""])
@@ -93,10 +93,10 @@ def test_an_object_that_is_not_as_listed_never_counts_and_the_hub_helps(tmp_path
         assert found is ErrorClass.NETWORK
         assert not kit.names()
         both = Kit(tmp_path / "cache", [bucket.cache(), Hub(endpoint=hub.url)])
-        hold = both.store().hold(WANTED)
+        pinned = both.store().pin(WANTED)
         assert [each.kind for each in both.fetched] == ["hub"]
-    assert files_of(hold.folder) == files_of(model)
-    hold.release()
+    assert files_of(pinned.folder) == files_of(model)
+    pinned.release()
 
 
 @pytest.mark.parametrize(("status", "expected"), [(403, ErrorClass.GATED), (500, ErrorClass.NETWORK)])
@@ -125,9 +125,9 @@ def test_a_shared_disk_is_a_cluster_cache_too(tmp_path: Path, scheme: str) -> No
         open_cluster_cache(url)
     assert open_cluster_cache(url, create=True).publish(SNAPSHOT, manifest_of(model, SNAPSHOT), model)
     assert not open_cluster_cache(url).publish(SNAPSHOT, manifest_of(model, SNAPSHOT), model)
-    hold = Kit(tmp_path / "cache", [open_cluster_cache(url)]).store().hold(WANTED)
-    assert files_of(hold.folder) == files_of(model)
-    hold.release()
+    pinned = Kit(tmp_path / "cache", [open_cluster_cache(url)]).store().pin(WANTED)
+    assert files_of(pinned.folder) == files_of(model)
+    pinned.release()
 
 
 def test_while_the_bucket_cannot_be_asked_no_refusal_of_the_hub_is_final(tmp_path: Path) -> None:

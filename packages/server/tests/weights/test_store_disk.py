@@ -24,7 +24,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from weights_kit import Kit, source
-hold = Kit(Path(sys.argv[1]), []).store().hold(source("org/a"))
+pinned = Kit(Path(sys.argv[1]), []).store().pin(source("org/a"))
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -51,7 +51,7 @@ def kit(tmp_path: Path) -> Kit:
 
 
 def use(kit: Kit, name: str) -> None:
-    kit.store().hold(source(name)).release()
+    kit.store().pin(source(name)).release()
 
 
 def test_the_model_not_used_for_longest_makes_room(kit: Kit) -> None:
@@ -62,13 +62,13 @@ def test_the_model_not_used_for_longest_makes_room(kit: Kit) -> None:
 
 
 def test_a_model_in_use_stays_however_long_ago_it_was_asked_for(kit: Kit) -> None:
-    hold = kit.store().hold(source("org/a"))
+    pinned = kit.store().pin(source("org/a"))
     use(kit, "org/b")
     use(kit, "org/c")
     assert kit.names() == {"org--a@main", "org--c@main"}
-    assert files_of(hold.folder)
-    hold.release()
-    hold.release()
+    assert files_of(pinned.folder)
+    pinned.release()
+    pinned.release()
     use(kit, "org/b")
     assert kit.names() == {"org--b@main", "org--c@main"}
 
@@ -86,13 +86,13 @@ def test_a_model_that_another_process_uses_stays(kit: Kit) -> None:
 
 
 def test_a_model_that_cannot_fit_is_refused_with_sizes_and_deletes_nothing(kit: Kit) -> None:
-    holds = [kit.store().hold(source(name)) for name in ("org/a", "org/b")]
+    pinned_models = [kit.store().pin(source(name)) for name in ("org/a", "org/b")]
     found, message = refused(kit.store(), source("org/c"))
     assert found is ErrorClass.OOM
     assert "no room for 'org/c': it needs 0.00 GiB, 0.06 GiB are free" in message
     assert kit.names() == {"org--a@main", "org--b@main"}
-    for hold in holds:
-        hold.release()
+    for pinned in pinned_models:
+        pinned.release()
     use(kit, "org/c")  # once something is free it fits
 
 
@@ -162,7 +162,7 @@ def test_who_waits_to_fetch_a_model_takes_it_from_who_has_it_in_use(kit: Kit) ->
     reader, stop = kit.cache.lock("org--a@main"), threading.Event()
     reader.share(stop)
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(kit.store().hold, source("org/a"))
+        waiting = pool.submit(kit.store().pin, source("org/a"))
         with pytest.raises(TimeoutError):
             waiting.result(0.3)
         (other.root / "org--a@main").rename(kit.root / "org--a@main")  # as if it had been fetched by the reader
@@ -175,9 +175,9 @@ def test_a_complete_model_in_a_cache_without_locks_is_served(kit: Kit) -> None:
     use(kit, "org/a")
     shutil.rmtree(kit.root / ".locks")
     (kit.root / ".locks").touch()  # as on a read-only disk, no lock can be made
-    hold = kit.store().hold(source("org/a"))
-    assert hold.folder == kit.root / "org--a@main"
-    hold.release()
+    pinned = kit.store().pin(source("org/a"))
+    assert pinned.folder == kit.root / "org--a@main"
+    pinned.release()
     assert refused(kit.store(), source("org/b"))[0] is ErrorClass.OOM
 
 

@@ -23,8 +23,8 @@ import sys
 from pathlib import Path
 from sie_server.weights.hub import Hub
 from weights_kit import Kit, source
-hold = Kit(Path(sys.argv[1]), [Hub(endpoint=sys.argv[2])]).store().hold(source())
-print(hold.folder)
+pinned = Kit(Path(sys.argv[1]), [Hub(endpoint=sys.argv[2])]).store().pin(source())
+print(pinned.folder)
 """
 BOUND_S = 90.0
 
@@ -54,16 +54,16 @@ def test_a_fetch_takes_what_is_needed_once_and_neither_pickles_nor_code(tmp_path
         (model / unwanted).write_text("no")
     with fake_hub({"org/m": model}) as hub:
         kit = kit_of(tmp_path, hub)
-        hold = kit.store().hold(source(revision=COMMIT))
+        pinned = kit.store().pin(source(revision=COMMIT))
         asked = len(hub.asked)
-        again = kit.store().hold(source(revision=COMMIT))
+        again = kit.store().pin(source(revision=COMMIT))
         assert len(hub.asked) == asked
         assert all(COMMIT in path for path in hub.asked)
         assert not hub.leaks
-    assert files_of(hold.folder) == files_of(again.folder) == wanted
+    assert files_of(pinned.folder) == files_of(again.folder) == wanted
     assert [each.kind for each in kit.fetched] == ["hub"]
     assert kit.fetched[0].size == pytest.approx(sum(map(len, wanted.values())), abs=4096)
-    hold.release()
+    pinned.release()
     again.release()
 
 
@@ -71,7 +71,7 @@ def test_revisions_are_kept_apart(tmp_path: Path) -> None:
     with fake_hub({"org/m": write_model(tmp_path / "repo")}) as hub:
         kit = kit_of(tmp_path, hub)
         for revision in (None, "v1", "refs/pr/1"):
-            kit.store().hold(source(revision=revision)).release()
+            kit.store().pin(source(revision=revision)).release()
     assert kit.names() == {"org--m@main", "org--m@v1", "org--m@refs--pr--1"}
 
 
@@ -106,10 +106,10 @@ def test_a_connection_that_breaks_is_taken_up_where_it_ended(tmp_path: Path) -> 
     model = write_model(tmp_path / "repo", 24 * MIB)
     with fake_hub({"org/m": model}) as hub:
         hub.cuts["model.safetensors"] = [12 * MIB]
-        hold = kit_of(tmp_path, hub).store().hold(source())
+        pinned = kit_of(tmp_path, hub).store().pin(source())
         assert hub.ranges["model.safetensors"] == [0, 10 * MIB]  # the client hands on 10 MiB at a time
-    assert files_of(hold.folder) == files_of(model)
-    hold.release()
+    assert files_of(pinned.folder) == files_of(model)
+    pinned.release()
 
 
 @pytest.mark.parametrize("fault", ["too short", "too long", "damaged"])
@@ -125,7 +125,7 @@ def test_a_file_that_is_not_as_announced_never_counts(tmp_path: Path, fault: str
         assert not kit.names()
         hub.damaged.clear()
         hub.sizes.clear()
-        kit.store().hold(source()).release()  # nothing of the failure is in the way
+        kit.store().pin(source()).release()  # nothing of the failure is in the way
     assert kit.names() == {"org--m@main"}
 
 
@@ -138,10 +138,10 @@ def test_pickles_are_refused_before_anything_is_fetched_and_fetched_where_allowe
         assert found is ErrorClass.DEPENDENCY
         assert "allow_pickle: true" in message
         assert not hub.ranges
-        hold = kit.store().hold(source(allow_pickle=True))
-        assert {"pytorch_model.bin", "sparse_linear.pt"} <= set(files_of(hold.folder))
-        assert "optimizer.pt" not in files_of(hold.folder)
-        hold.release()
+        pinned = kit.store().pin(source(allow_pickle=True))
+        assert {"pytorch_model.bin", "sparse_linear.pt"} <= set(files_of(pinned.folder))
+        assert "optimizer.pt" not in files_of(pinned.folder)
+        pinned.release()
 
 
 def test_a_killed_download_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -158,11 +158,11 @@ def test_a_killed_download_goes_on_where_it_was(tmp_path: Path) -> None:
         store = kit.store()
         store.clean()
         assert not kit.names()
-        hold = store.hold(source())
+        pinned = store.pin(source())
         assert hub.ranges["model.safetensors"] == [0, kept]
-    assert files_of(hold.folder) == files_of(model)
+    assert files_of(pinned.folder) == files_of(model)
     assert not part.parent.exists()
-    hold.release()
+    pinned.release()
 
 
 def test_two_processes_that_want_one_model_fetch_it_once(tmp_path: Path) -> None:
@@ -178,10 +178,10 @@ def test_two_processes_that_want_one_model_fetch_it_once(tmp_path: Path) -> None
 def test_threads_that_want_one_model_fetch_it_once(tmp_path: Path) -> None:
     with fake_hub({"org/m": write_model(tmp_path / "repo")}) as hub, ThreadPoolExecutor(4) as pool:
         store = kit_of(tmp_path, hub).store()
-        holds = list(pool.map(store.hold, [source()] * 4))
+        pinned_models = list(pool.map(store.pin, [source()] * 4))
         assert hub.ranges["model.safetensors"] == [0]
-        for hold in holds:
-            hold.release()
+        for pinned in pinned_models:
+            pinned.release()
 
 
 def test_a_worker_that_stops_ends_its_download_and_keeps_what_came(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_worker_that_stops_ends_its_download_and_keeps_what_came(tmp_path: Pat
         gate = hub.gates["model.safetensors"] = threading.Event()
         kit = kit_of(tmp_path, hub)
         store = kit.store()
-        fetching, waiting = pool.submit(store.hold, source()), pool.submit(store.hold, source())
+        fetching, waiting = pool.submit(store.pin, source()), pool.submit(store.pin, source())
         wait_for(part, 10 * MIB)
         store.close()
         with pytest.raises(StoppedError):
@@ -200,7 +200,7 @@ def test_a_worker_that_stops_ends_its_download_and_keeps_what_came(tmp_path: Pat
         with pytest.raises(StoppedError):
             fetching.result(BOUND_S)
         assert part.stat().st_size < 40 * MIB
-        kit.store().hold(source()).release()
+        kit.store().pin(source()).release()
     assert kit.names() == {"org--m@main"}
 
 
@@ -217,8 +217,8 @@ def test_a_lora_is_fetched_beside_the_model_of_the_same_repository(tmp_path: Pat
     repository = write_model(tmp_path / "repo", more=more)
     with fake_hub({"org/m": repository}) as hub:
         kit = kit_of(tmp_path, hub)
-        lora = kit.store().hold(replace(source(), lora=True))
-        model = kit.store().hold(source())
+        lora = kit.store().pin(replace(source(), lora=True))
+        model = kit.store().pin(source())
     assert set(files_of(lora.folder)) == set(more)
     assert "model.safetensors" in files_of(model.folder)
     assert kit.names() == {"org--m@main", "org--m@main+lora"}

@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from sie_router.data.parked import ParkedRequests
 from sie_router.data.retries import RetryBudget
-from sie_router.data.waiting import WaitingRoom
 
 
 class FlowCollector(Collector):
     """Reads what the data plane counts; owns nothing."""
 
-    def __init__(self, waiting: WaitingRoom, retries: RetryBudget) -> None:
-        self._waiting = waiting
+    def __init__(self, parked: ParkedRequests, retries: RetryBudget) -> None:
+        self._parked = parked
         self._retries = retries
 
     def collect(self) -> Iterator[Metric]:
@@ -21,12 +21,12 @@ class FlowCollector(Collector):
         now = GaugeMetricFamily(
             "sie_router_waiting_requests", "Requests that wait for a worker, as their clients asked"
         )
-        now.add_metric((), self._waiting.requests)
+        now.add_metric((), self._parked.requests)
         yield now
         waits = CounterMetricFamily(
             "sie_router_waits", "Requests whose client asked to wait, by how the wait ended", labels=("result",)
         )
-        for result, count in self._waiting.ended.items():
+        for result, count in self._parked.ended.items():
             waits.add_metric((result,), count)
         yield waits
         retries = CounterMetricFamily(

@@ -1,4 +1,4 @@
-"""Lets time pass: nothing else makes a silent worker stale or an old wish expire."""
+"""Lets time pass: nothing else makes a silent worker stale or old demand expire."""
 
 import asyncio
 from collections.abc import Callable

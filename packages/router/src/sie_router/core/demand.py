@@ -1,7 +1,7 @@
 """What the cluster lacks: a fold of unanswered requests with expiry. Computed from the clock, never by being looked at.
 
-A wish outlives the Retry-After its client was given, so that it is still there when the client comes back; else an
-autoscaler that polls slowly would see the wish vanish between two attempts.
+Demand outlives the Retry-After its client was given, so that it is still there when the client comes back; else an
+autoscaler that polls slowly would see it vanish between two attempts.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,13 +10,13 @@ from enum import Enum, auto
 from typing import Final
 
 from sie_router.core.assign import shares
-from sie_router.core.fleet import Fleet, Group, Want
+from sie_router.core.fleet import Demand, Fleet, Group
 from sie_router.core.leases import is_expired
 from sie_router.core.pools import DEFAULT_POOL, Pool
 
 SLACK_S: Final = 30.0  # scrape plus poll of a typical autoscaler
 BURST_S: Final = 1.0  # the shortest Retry-After: requests closer together are different ones
-Wish = tuple[Group, str]
+DemandKey = tuple[Group, str]
 
 
 class Arrival(Enum):
@@ -40,48 +40,50 @@ def ttl_s(retry_after_s: float) -> float:
     return retry_after_s * 1.5 + SLACK_S
 
 
-def missed(fleet: Fleet, group: Group, pool: str, now: float, ttl_s: float, arrival: Arrival) -> Mapping[Wish, Want]:
+def missed(
+    fleet: Fleet, group: Group, pool: str, now: float, ttl_s: float, arrival: Arrival
+) -> Mapping[DemandKey, Demand]:
     """The demand after one request found nobody in a group.
 
     Only what a pool reserves of configured groups counts, whatever callers ask for, and only while the pool has no
     healthy worker of the group.
     """
-    wish = (group, pool)
-    if not _is_possible(fleet, wish) or fleet.has_healthy(group, pool):
+    key = (group, pool)
+    if not _is_possible(fleet, key) or fleet.has_healthy(group, pool):
         return fleet.demand
-    before = fleet.demand.get(wish, Want(now, now + ttl_s, since=now, most_until=now + ttl_s))
-    return {**fleet.demand, wish: _once_more(before, now, now + ttl_s, arrival)}
+    before = fleet.demand.get(key, Demand(now, now + ttl_s, since=now, most_until=now + ttl_s))
+    return {**fleet.demand, key: _once_more(before, now, now + ttl_s, arrival)}
 
 
-def _once_more(before: Want, now: float, until: float, arrival: Arrival) -> Want:
-    want = replace(before, until=max(until, before.until))
+def _once_more(before: Demand, now: float, until: float, arrival: Arrival) -> Demand:
+    demand = replace(before, until=max(until, before.until))
     if arrival is Arrival.STILL:
-        return want
-    if now - want.since >= BURST_S:
-        want = replace(want, since=now, new=0, again=0)
+        return demand
+    if now - demand.since >= BURST_S:
+        demand = replace(demand, since=now, new=0, again=0)
     # Who was told a moment ago to come back may be here already: such a client is one, not two.
-    new, again = want.new + (arrival is Arrival.NEW), want.again + (arrival is Arrival.AGAIN)
-    want, most = replace(want, new=new, again=again), max(new, again)
-    return replace(want, most=most, most_until=until) if most >= want.most or now > want.most_until else want
+    new, again = demand.new + (arrival is Arrival.NEW), demand.again + (arrival is Arrival.AGAIN)
+    demand, most = replace(demand, new=new, again=again), max(new, again)
+    return replace(demand, most=most, most_until=until) if most >= demand.most or now > demand.most_until else demand
 
 
-def pruned(fleet: Fleet, now: float) -> Mapping[Wish, Want]:
+def pruned(fleet: Fleet, now: float) -> Mapping[DemandKey, Demand]:
     """The demand without what expired; the same object when nothing changed."""
-    kept = {wish: want for wish, want in fleet.demand.items() if want.until > now}
+    kept = {key: demand for key, demand in fleet.demand.items() if demand.until > now}
     return fleet.demand if len(kept) == len(fleet.demand) else kept
 
 
-def unmet(fleet: Fleet) -> Mapping[Wish, Want]:
+def unmet(fleet: Fleet) -> Mapping[DemandKey, Demand]:
     """The demand without what was met, and without pools that are gone; the same object when nothing changed."""
     kept = {
-        wish: want for wish, want in fleet.demand.items() if _is_possible(fleet, wish) and not fleet.has_healthy(*wish)
+        key: demand for key, demand in fleet.demand.items() if _is_possible(fleet, key) and not fleet.has_healthy(*key)
     }
     return fleet.demand if len(kept) == len(fleet.demand) else kept
 
 
-def wanted(fleet: Fleet, now: float) -> Mapping[Wish, int]:
-    """For each group and pool that could be in want: 1 when somebody waits for its first worker, else 0."""
-    return {wish: int(_want(fleet, wish, now) is not None) for wish in _possible(fleet)}
+def wanted(fleet: Fleet, now: float) -> Mapping[DemandKey, int]:
+    """For each group and pool that could lack workers: 1 when somebody waits for its first worker, else 0."""
+    return {key: int(_unmet(fleet, key, now) is not None) for key in _possible(fleet)}
 
 
 def unserved(fleet: Fleet, now: float) -> Mapping[Group, int]:
@@ -89,25 +91,25 @@ def unserved(fleet: Fleet, now: float) -> Mapping[Group, int]:
 
     A pool has the workers it reserves, whoever comes. Clients that come again are not counted again.
     """
-    wants = {group: _want(fleet, (group, DEFAULT_POOL), now) for group in fleet.configured}
-    return {group: 0 if want is None else want.most for group, want in wants.items()}
+    found = {group: _unmet(fleet, (group, DEFAULT_POOL), now) for group in fleet.configured}
+    return {group: 0 if demand is None else demand.most for group, demand in found.items()}
 
 
-def waited_s(fleet: Fleet, wish: Wish, now: float) -> float:
+def waited_s(fleet: Fleet, key: DemandKey, now: float) -> float:
     """For how long somebody has been asking for a first worker."""
-    want = _want(fleet, wish, now)
-    return 0.0 if want is None else now - want.began
+    demand = _unmet(fleet, key, now)
+    return 0.0 if demand is None else now - demand.began
 
 
-def at_once(fleet: Fleet, wish: Wish) -> int:
+def at_once(fleet: Fleet, key: DemandKey) -> int:
     """How many asked for this together of late; 0: nobody counts them."""
-    want = fleet.demand.get(wish)
-    return 0 if want is None else want.new + want.again
+    demand = fleet.demand.get(key)
+    return 0 if demand is None else demand.new + demand.again
 
 
-def _want(fleet: Fleet, wish: Wish, now: float) -> Want | None:
-    want = fleet.demand.get(wish)
-    return want if want is not None and want.until > now and not fleet.has_healthy(*wish) else None
+def _unmet(fleet: Fleet, key: DemandKey, now: float) -> Demand | None:
+    demand = fleet.demand.get(key)
+    return demand if demand is not None and demand.until > now and not fleet.has_healthy(*key) else None
 
 
 def reserved(fleet: Fleet, unix_now: float) -> Mapping[Group, int]:
@@ -147,7 +149,7 @@ def _groups(fleet: Fleet, pool: Pool) -> Iterator[tuple[Group, int]]:
     return ((share.group, share.count) for share in shares(pool, fleet.configured) if share.group is not None)
 
 
-def _possible(fleet: Fleet) -> Iterator[Wish]:
+def _possible(fleet: Fleet) -> Iterator[DemandKey]:
     for group in fleet.configured:
         yield group, DEFAULT_POOL
     for pool in fleet.pools.values():
@@ -155,8 +157,8 @@ def _possible(fleet: Fleet) -> Iterator[Wish]:
             yield group, pool.name
 
 
-def _is_possible(fleet: Fleet, wish: Wish) -> bool:
-    group, name = wish
+def _is_possible(fleet: Fleet, key: DemandKey) -> bool:
+    group, name = key
     if name == DEFAULT_POOL:
         return group in fleet.configured
     pool = fleet.pools.get(name)

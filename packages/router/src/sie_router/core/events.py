@@ -56,7 +56,7 @@ class WorkerJudged:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """A request found nobody in this group; the wish counts for `ttl_s` seconds."""
+    """A request found nobody in this group; the demand counts for `ttl_s` seconds."""
 
     group: Group
     pool: str

@@ -157,7 +157,7 @@ class Index:
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
+class Demand:
     """Requests of one pool that found nobody in a group, since `began`; times are in monotonic seconds.
 
     It counts until `until`. Since `since`, close together, `new` ones came for the first time and `again` came back;
@@ -188,7 +188,7 @@ class Fleet:
     models: Models = field(default_factory=AnyModel)
     workers: Mapping[str, Worker] = field(default_factory=dict)
     pools: Mapping[str, Pool] = field(default_factory=dict)
-    demand: Mapping[tuple[Group, str], Want] = field(default_factory=dict)
+    demand: Mapping[tuple[Group, str], Demand] = field(default_factory=dict)
     startups: Mapping[Group, tuple[float, ...]] = field(default_factory=dict)
     index: Index = field(default_factory=Index)
     unheard: frozenset[Source] = frozenset()

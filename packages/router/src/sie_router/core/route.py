@@ -133,6 +133,24 @@ def _too_early(fleet: Fleet) -> Reject:
     return Reject(ErrorCode.STORE_UNAVAILABLE, message)
 
 
+def serving_workers(fleet: Fleet, ask: Ask) -> int:
+    """How many workers could take such a request; 0: it is to wait.
+
+    With `loaded_only` these are the holders of the model. At least 1 when waiting is of no use any more: the request
+    would be refused, or the model failed to load.
+    """
+    plan = make_plan(fleet, ask)
+    if isinstance(plan, Reject):
+        return 1
+    for ready in plan.candidates():
+        urls = ready.loaded.get(plan.model.key, ()) if ask.loaded_only else ready.urls
+        if urls:
+            return len(urls)
+        if ask.loaded_only and any(plan.model.key in fleet.workers[url].failed for url in ready.urls):
+            return 1
+    return 0
+
+
 def waits_for(fleet: Fleet) -> str:
     """What a router that is starting has not heard of yet, for people to read."""
     return " and ".join(sorted(fleet.unheard))

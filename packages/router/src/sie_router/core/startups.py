@@ -19,9 +19,9 @@ OVERDUE: Final = 0.25  # of the time that was waited in vain: whoever is late is
 def with_startups(fleet: Fleet, now: float) -> Fleet:
     """The fleet, having learnt from the wishes that it meets by now. Called before these are dropped."""
     met = [
-        (group, now - want.began)
-        for (group, pool), want in fleet.demand.items()
-        if want.until > now and fleet.has_healthy(group, pool)
+        (group, now - demand.began)
+        for (group, pool), demand in fleet.demand.items()
+        if demand.until > now and fleet.has_healthy(group, pool)
     ]
     if not met:
         return fleet

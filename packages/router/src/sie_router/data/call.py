@@ -72,9 +72,9 @@ class Call:
     `send` and `watch` belong to that task and are there once it took the call over with `attach`.
     """
 
-    __slots__ = ("_holding", "_inflight", "applied_wait_s", "body", "group", "held_s", "incoming", "is_named", "model",
-                 "offered_wait_s", "provisioning", "request_id", "retries", "scope", "send", "started", "status",
-                 "watch", "worker")  # fmt: skip
+    __slots__ = ("_holding", "_inflight", "applied_wait_s", "body", "group", "incoming", "is_named", "model",
+                 "offered_wait_s", "parked_s", "provisioning", "request_id", "retries", "scope", "send", "started",
+                 "status", "watch", "worker")  # fmt: skip
 
     send: Send
     watch: Watch
@@ -92,7 +92,7 @@ class Call:
         self.worker = ""
         self.provisioning = False
         self.retries = 0
-        self.held_s = 0.0
+        self.parked_s = 0.0
         self.applied_wait_s = 0
         self.offered_wait_s = 0
         self._inflight = inflight
@@ -144,5 +144,5 @@ class Call:
             caller=ask.caller.id,
             provisioning=self.provisioning,
             retries=self.retries,
-            held_s=self.held_s,
+            parked_s=self.parked_s,
         )

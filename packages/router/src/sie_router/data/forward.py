@@ -21,7 +21,7 @@ from sie_router.core.route import Ask, Decision, Forward, decide
 from sie_router.data.body import Body
 from sie_router.data.call import Call
 from sie_router.data.connection import BudgetSpent, Came, Connection, ConnectionCut, Reply, WorkerUnreachable
-from sie_router.data.health import HealthBook
+from sie_router.data.health import OutlierDetector
 from sie_router.data.incoming import Incoming, head_for
 from sie_router.data.inflight import Inflight
 from sie_router.data.named import rename, renamed
@@ -83,7 +83,7 @@ class Forwarder:
         self,
         plane: Plane,
         inflight: Inflight,
-        health: HealthBook,
+        health: OutlierDetector,
         upstream: Upstream,
         retries: RetryBudget,
         budget_s: float,

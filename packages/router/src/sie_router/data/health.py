@@ -9,8 +9,8 @@ from sie_router.core.health import HEALTHY, Health, Phase, Verdict, judged, prob
 Publish = Callable[[WorkerJudged], None]
 
 
-class HealthBook:
-    """Only the forwarder calls `sent` and `report`. A worker that never fails is not in the book.
+class OutlierDetector:
+    """Only the forwarder calls `sent` and `report`. A worker that never fails is not in it.
 
     `ejections` counts how often a breaker opened, by configured group. `clock` is monotonic time in seconds, `draw`
     uniform in [0, 1).

@@ -12,7 +12,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """One finished request. Names are as the caller or the worker spelled them; `group` holds bounded label values.
 
     `caller` is the short id of a token, empty without one. `provisioning` is true when the answer was "come back later,
-    a worker is being started". `retries` are tries after the first, `held_s` the time it waited at will.
+    a worker is being started". `retries` are tries after the first, `parked_s` the time it waited at will.
     """
 
     operation: str
@@ -29,4 +29,4 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     caller: str
     provisioning: bool
     retries: int
-    held_s: float
+    parked_s: float

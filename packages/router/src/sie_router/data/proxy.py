@@ -9,26 +9,26 @@ from typing import Final, assert_never
 from sie_protocol.codec import MAX_BODY_BYTES
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import RETRY_AFTER
-from sie_router.core.comeback import outlook
 from sie_router.core.demand import jittered, ttl_s
 from sie_router.core.events import Missed
 from sie_router.core.fleet import OTHER, Index
 from sie_router.core.health import Verdict
 from sie_router.core.pools import pool_key
+from sie_router.core.retry_after import retry_hint
 from sie_router.core.route import Ask, Decision, Forward, Provision, Reject
 from sie_router.data.admission import Admission
 from sie_router.data.answers import Answer, compat_provisioning, compat_refusal, provisioning, refusal
 from sie_router.data.body import Body, ClientGone, Receive
 from sie_router.data.call import Call, Send
 from sie_router.data.connection import BudgetSpent, Came, ConnectionCut, Reply
-from sie_router.data.express import Begun
+from sie_router.data.fast_path import Begun
 from sie_router.data.forward import Forwarder, Plane
-from sie_router.data.hold import Hold
 from sie_router.data.incoming import Incoming, Scope, read_incoming, sdk_version, with_model
 from sie_router.data.inflight import Inflight
 from sie_router.data.named import model_found
 from sie_router.data.outcome import CLIENT_GONE, CUT_SHORT, Outcome
 from sie_router.data.outgoing import own, passed_on
+from sie_router.data.parking import Parking
 
 _RETRY_AFTER: Final = RETRY_AFTER.lower().encode()
 _UNAVAILABLE: Final = 503
@@ -58,7 +58,7 @@ class Proxy:
         forwarder: Forwarder,
         inflight: Inflight,
         admission: Admission,
-        hold: Hold,
+        parking: Parking,
         terms: Terms,
         record: Callable[[Outcome], None],
     ) -> None:
@@ -66,7 +66,7 @@ class Proxy:
         self._forwarder = forwarder
         self._inflight = inflight
         self._admission = admission
-        self._hold = hold
+        self._parking = parking
         self._terms = terms
         self._record = record
 
@@ -147,7 +147,7 @@ class Proxy:
         self, call: Call, incoming: Incoming, body: Body, result: Reply | Decision, seen: Index
     ) -> None:
         if not isinstance(result, Reply) or result.status == _UNAVAILABLE:
-            result = await self._hold.wait(call, incoming, body, result, seen)
+            result = await self._parking.wait(call, incoming, body, result, seen)
         if isinstance(result, Reply):
             await self._deliver(call, result)
         else:
@@ -180,7 +180,7 @@ class Proxy:
                     self._plane.publish(Missed(group, pool, ttl_s(self._terms.retry_after_s), call.arrival))
                 call.provisioning = True
                 call.group = group if is_configured else OTHER
-                await self._answer(call, self._come_back(call, incoming.ask, decision))
+                await self._answer(call, self._provisioning_answer(call, incoming.ask, decision))
             case Reject(code, message, details):
                 about = {"param": "model"} if code in _ABOUT_MODEL else {}
                 raise Problem(code, message, details={**details, **about} if call.is_named else details)
@@ -189,15 +189,15 @@ class Proxy:
             case _:
                 assert_never(decision)
 
-    def _come_back(self, call: Call, ask: Ask, decision: Provision) -> Answer:
+    def _provisioning_answer(self, call: Call, ask: Ask, decision: Provision) -> Answer:
         terms, fleet, now = self._terms, self._plane.snapshot(), self._plane.clock()
-        wish = (decision.group, decision.pool)
+        key = (decision.group, decision.pool)
         most_s = min(terms.retry_after_s, COMPAT_RETRY_AFTER_S) if call.is_named else terms.retry_after_s
-        told = outlook(fleet, ask, wish, now, most_s, self._plane.draw())
+        hint = retry_hint(fleet, ask, key, now, most_s, self._plane.draw())
         if call.is_named:
-            return compat_provisioning(decision, told.delay_s, told.waited_s)
-        left_s = told.left_s or terms.estimated_wait_s
-        return provisioning(decision, sdk_version(call.scope), told.delay_s, left_s, told.waited_s)
+            return compat_provisioning(decision, hint.delay_s, hint.waited_s)
+        left_s = hint.left_s or terms.estimated_wait_s
+        return provisioning(decision, sdk_version(call.scope), hint.delay_s, left_s, hint.waited_s)
 
     async def _answer(self, call: Call, answer: Answer) -> None:
         call.status = answer.status

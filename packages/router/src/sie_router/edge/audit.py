@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from sie_protocol.log_lines import head
 from sie_router.data.outcome import Outcome
 
 LOGGER: Final = "sie_router.audit"
@@ -64,7 +65,7 @@ class AuditLog:
             "profile": outcome.profile,
             "worker": outcome.worker,
             "retries": outcome.retries,
-            "held_ms": round(outcome.held_s * 1000, 2),
+            "held_ms": round(outcome.parked_s * 1000, 2),
             "latency_ms": round(outcome.latency_s * 1000, 2),
             "body_bytes": outcome.body_bytes,
             "request_id": outcome.request_id,
@@ -72,8 +73,7 @@ class AuditLog:
         }
         # JSON also in text logs: names come from callers, and a newline in one must not become a line of ours.
         if self._is_json:
-            head = {"timestamp": now, "level": "INFO", "logger": LOGGER, "message": "inference"}
-            line = b"%b\n" % self._encode(head | fields)
+            line = b"%b\n" % self._encode(head(now, "INFO", LOGGER, "inference") | fields)
         else:
             line = b"%b INFO %b %b\n" % (self._moment(now), _LOGGER, self._encode(fields))
         if not self._waiting:

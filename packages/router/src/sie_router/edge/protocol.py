@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from sie_protocol.codec import PAUSE_S
 from sie_router.data.deadline import Deadline
-from sie_router.data.express import MAX_BODY_BYTES, App, Begun, Express, is_express
+from sie_router.data.fast_path import MAX_BODY_BYTES, App, Begun, FastPath, takes_fast_path
 from sie_router.data.incoming import RawHeaders, Scope
 from sie_router.edge.exchange import STATUS_LINE, Exchange
 from sie_router.edge.malformed import MAX_HEAD_BYTES, malformed
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 class Protocol(asyncio.Protocol):
     """Serves the requests of one connection in their order.
 
-    A short inference request waits until it is whole and is given to `express`. What that does not take, and everything
+    A short inference request waits until it is whole and goes to the fast path. What that does not take, and everything
     else, is an exchange with the ASGI application. A request that comes before the last one is answered waits. A client
     that neither sends what it announced nor takes its answer is given up after `pause_s`.
     """
@@ -48,14 +48,14 @@ class Protocol(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        express: Express | None,
+        fast_path: FastPath | None,
         pause_s: float = PAUSE_S,
     ) -> None:
         self._config = config
         self._state = server_state
         self._app_state = app_state
         self._app: ASGIApp = config.loaded_app
-        self._express = express
+        self._fast_path = fast_path
         self._loop = _loop or asyncio.get_running_loop()
         self._parser = self._new_parser()
         self._idle = Deadline(self._loop, self._idled)
@@ -84,7 +84,7 @@ class Protocol(asyncio.Protocol):
         self._expects = False
         self._is_last = False
         self._upgrades = False
-        self._parts: list[bytes] | None = None  # the body of a request for `express`
+        self._parts: list[bytes] | None = None  # the body of a request for the fast path
         self._receiving: Exchange | None = None  # any other one
 
     # What the transport tells
@@ -139,7 +139,7 @@ class Protocol(asyncio.Protocol):
         """The client went away. A request whose body is not whole is one that it gave up."""
         self._state.connections.discard(cast("Any", self))
         self._close_timers()
-        self._leave_express()
+        self._leave_fast_path()
         self._waiting.clear()
         self._release_writer()
         serving, self._serving = self._serving, None
@@ -209,7 +209,7 @@ class Protocol(asyncio.Protocol):
             return  # the parser stops after such a head
         is_free = self._serving is None and self._writable is None
         is_plain = stays and not self._expects and self._length <= MAX_BODY_BYTES
-        if is_plain and is_free and self._express is not None and is_express(scope):
+        if is_plain and is_free and self._fast_path is not None and takes_fast_path(scope):
             self._parts = []
         else:
             self._accept(stays=stays and len(self._waiting) < MAX_WAITING)
@@ -225,20 +225,20 @@ class Protocol(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """A request is whole."""
         parts = self._parts
-        if parts is not None and self._express is not None:
-            self._serving = self._express.begin(self._scope, parts[0] if len(parts) == 1 else b"".join(parts), self)
+        if parts is not None and self._fast_path is not None:
+            self._serving = self._fast_path.begin(self._scope, parts[0] if len(parts) == 1 else b"".join(parts), self)
             if self._serving is not None:
                 self._parts = None
                 self._idle.clear()
                 return
-            self._leave_express()
+            self._leave_fast_path()
         if self._receiving is not None:
             self._receiving.end()
             self._receiving = None
             self._is_deaf = self._is_last
             self.balance()
 
-    # What `express` asks for
+    # What the fast path asks for
 
     def answer(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Send a whole answer. Its headers were parsed, or made here: none holds a line break."""
@@ -330,7 +330,7 @@ class Protocol(asyncio.Protocol):
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)
 
-    def _leave_express(self) -> None:
+    def _leave_fast_path(self) -> None:
         """Serve what came of a request so far as any other."""
         parts, self._parts = self._parts, None
         if parts is not None:

@@ -198,17 +198,20 @@ class Piece:
     end: int | None = None
 
 
-Value = Piece | None | tuple["Value", ...] | Mapping[str, "Value"]
+Value = Piece | str | float | None | Sequence["Value"] | Mapping[str, "Value"]
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """What a text tells in the form of a schema: every property of it; None, or nothing, where the text is silent."""
+    """Values in a form of the caller's or of the model's: of a schema every property, None or empty if not found.
+
+    Models that can say where a text stands give pieces, others plain values.
+    """
 
     values: Mapping[str, Value]
 
     def pieces(self) -> Iterator[Piece]:
-        """All texts in it."""
+        """All pieces in it."""
         return _pieces(self.values)
 
 
@@ -216,21 +219,14 @@ def _pieces(value: Value) -> Iterator[Piece]:
     match value:
         case Piece():
             yield value
-        case None:
+        case str() | int() | float() | None:
             return
-        case tuple():
-            for each in value:
-                yield from _pieces(each)
-        case _:
+        case Mapping():
             for each in value.values():
                 yield from _pieces(each)
-
-
-@dataclass(frozen=True, slots=True)
-class PlainData:
-    """What a model wrote and is none of the others: strings, finite numbers, lists and dicts of them."""
-
-    values: Mapping[str, Any]
+        case _:
+            for each in value:
+                yield from _pieces(each)
 
 
 Vector = Array | SparseVector  # of one input, as are all outputs
@@ -241,7 +237,7 @@ Findings = (
     | tuple[Relation, ...]
     | tuple[DetectedObject, ...]
 )
-Output = Vector | Findings | Data | PlainData
+Output = Vector | Findings | Data
 # Of a batch: by name, one entry for each input; None in the place of an input that does not want this output.
 Outputs = Mapping[str, Array | Sequence[Output | None]]
 
@@ -296,7 +292,7 @@ class Adapter(Protocol):
         [batch, dims], `score` one of shape [batch], `sparse` a list of SparseVector, `multivector` a list of float32
         arrays of shape [tokens, dims], `entities` a list of tuples of Entity by start, or of Passage as they are read,
         `classifications`, `relations` and `objects` lists of tuples of Classification, Relation and DetectedObject, the
-        best first, and `data` a list of PlainData, or of Data for inputs with a schema.
+        best first, and `data` a list of Data.
         """
 
     def unload(self) -> None:

@@ -29,10 +29,10 @@ from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import GATED_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.bert_weights import canonical
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
-from sie_server.adapters.shared.held import check_dims, fitting, read_model
 from sie_server.adapters.shared.linear import Dense
+from sie_server.adapters.shared.loading import check_dims, loading_onto, read_model
 from sie_server.adapters.shared.lora import loras_of
-from sie_server.adapters.shared.pooling import unit
+from sie_server.adapters.shared.pooling import normalized
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
 from sie_server.adapters.shared.weights import read_pickle, read_safetensors
@@ -62,7 +62,7 @@ class BgeM3Adapter(LoraAdapter[Loaded]):
     @property
     def capabilities(self) -> Capabilities:
         """The outputs of the catalogue; accelerators pad inside attention."""
-        return Capabilities(outputs=self._outputs, pads=self._held.pads)
+        return Capabilities(outputs=self._outputs, pads=self._loaded.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -75,31 +75,31 @@ class BgeM3Adapter(LoraAdapter[Loaded]):
         architecture, dtype = read_architecture(config), precision(self._spec.precision, device)
         width = architecture.width
         tokenizer = TextTokenizer(folder, architecture.length(self._spec.max_sequence_length), lower_case=False)
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(tensors, device, dtype)
             heads = self._heads(folder, tensors, width, device)
         found = {"dense": width, "sparse": config.get("vocab_size", 0)}
         for output in self._outputs:
             check_dims(self._spec, output, found[output] if output in found else len(heads[output].weight))
         wordless = np.array([at for word in WORDLESS if (at := tokenizer.id_of(word)) is not None], np.int64)
-        self._held.fill(Loaded(tokenizer, encoder, wordless, heads), device)
+        self._loaded.fill(Loaded(tokenizer, encoder, wordless, heads), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Token ids, cut at the model's length."""
-        return self._held.parts().tokenizer.prepare(single_texts(inputs))
+        return self._loaded.parts().tokenizer.prepare(single_texts(inputs))
 
     def tokens_of(self, given: Input, *, is_query: bool = False) -> int:  # noqa: ARG002 - read alike
         """How many tokens a text has before it is cut."""
-        return self._held.parts().tokenizer.count(given)
+        return self._loaded.parts().tokenizer.count(given)
 
     def texts_of(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of token ids."""
-        return self._held.parts().tokenizer.texts_of(tokens)
+        return self._loaded.parts().tokenizer.texts_of(tokens)
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """What each text asks for: `dense`, `sparse`, `multivector`; None in the place of what it does not."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         wanted = [self._outputs if each.wanted is None else each.wanted for each in batch]
         asked = frozenset[str]().union(*wanted)
         ids = [each.payload for each in batch]
@@ -141,12 +141,12 @@ def read_linear(folder: Path, name: str, width: int, device: str, *, allow_pickl
 
 def _compute(loaded: Loaded, kind: str, states: Sequence[torch.Tensor], ids: Sequence[Array]) -> list[Output]:
     if kind == "dense":
-        return list(unit(torch.stack([each[0] for each in states]).float()).cpu().numpy())
+        return list(normalized(torch.stack([each[0] for each in states]).float()).cpu().numpy())
     if kind == "sparse":
         weights = loaded.heads[kind](torch.cat(list(states)).float()).relu().squeeze(1).cpu().numpy()
         ends = np.cumsum([len(each) for each in ids])[:-1]
         return [_words(own, row, loaded.wordless) for own, row in zip(ids, np.split(weights, ends), strict=True)]
-    vectors = unit(loaded.heads[kind](torch.cat([each[1:] for each in states]).float())).cpu().numpy()
+    vectors = normalized(loaded.heads[kind](torch.cat([each[1:] for each in states]).float())).cpu().numpy()
     return list(np.split(vectors, np.cumsum([len(each) - 1 for each in ids])[:-1]))
 
 

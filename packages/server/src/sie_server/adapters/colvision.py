@@ -18,17 +18,17 @@ from sie_server.adapters.base import Capabilities, Input, Outputs, Picture, Prep
 from sie_server.adapters.shared import decoder
 from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
-from sie_server.adapters.shared.eyes import Eye
-from sie_server.adapters.shared.held import check_dims, fitting, read_model
 from sie_server.adapters.shared.linear import Dense
+from sie_server.adapters.shared.loading import check_dims, loading_onto, read_model
 from sie_server.adapters.shared.lora import Lora, Place, Targets, Tensors, loras_of, mix, read_lora
 from sie_server.adapters.shared.page_families import FAMILIES, Family
-from sie_server.adapters.shared.pooling import unit
+from sie_server.adapters.shared.page_prompts import Page, Reader
+from sie_server.adapters.shared.pooling import normalized
 from sie_server.adapters.shared.prenorm import PackedPreNorm
 from sie_server.adapters.shared.rope import AXES
-from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.torch_use import precision, to_device
 from sie_server.adapters.shared.varlen import pack
-from sie_server.adapters.shared.wording import Page, Reader
+from sie_server.adapters.shared.vision_encoders import VisionEncoder
 
 HEAD: Final = -1  # the block of the projection, for LoRAs: it is none
 PROJECTION: Final = "projection"
@@ -39,7 +39,7 @@ class Loaded:
     """A model in memory."""
 
     reader: Reader
-    eye: Eye
+    vision: VisionEncoder
     language: PackedPreNorm
     projection: Dense
     targets: Targets
@@ -52,7 +52,7 @@ class ColVisionAdapter(ModelAdapter[Loaded]):
     @property
     def capabilities(self) -> Capabilities:
         """Multivectors; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"multivector"}), pads=self._held.pads)
+        return Capabilities(outputs=frozenset({"multivector"}), pads=self._loaded.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -70,52 +70,52 @@ class ColVisionAdapter(ModelAdapter[Loaded]):
         bare = _renamed(tensors)
         named = Checkpoint(bare, lambda name: name, device)
         length = min(self._spec.max_sequence_length or shape.positions, shape.positions)
-        with fitting(device):
+        with loading_onto(device):
             language = PackedPreNorm(shape, decoder.read_weights(bare, text, shape, device, dtype), device)
-            reader = Reader(folder, family.wording, length, language.vocabulary)
-            eye = family.open(whole, named, folder, device, dtype, reader.room)
+            reader = Reader(folder, family.templates, length, language.vocabulary)
+            vision = family.open(whole, named, folder, device, dtype, reader.room)
             weight = named.get(f"{family.projection}.weight", dtype=dtype)
             bias = named.get(f"{family.projection}.bias", dtype=dtype)
-        if eye.largest is not None:
-            reader.check(eye.largest)
+        if vision.largest is not None:
+            reader.check(vision.largest)
         check_dims(self._spec, "multivector", len(weight))
         places = {**decoder.places(text, shape), family.projection: Place(HEAD, PROJECTION, 0, *weight.shape)}
         targets = Targets(places, _renamed, device, dtype)
-        self._held.fill(Loaded(reader, eye, language, Dense(weight, bias), targets, family.has_axes), device)
+        self._loaded.fill(Loaded(reader, vision, language, Dense(weight, bias), targets, family.has_axes), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Token ids of texts as queries, cut at the model's length; of images the resized pixels too."""
-        loaded = self._held.parts()
+        loaded = self._loaded.parts()
         queries = iter(loaded.reader.queries([each for each in inputs if isinstance(each, str)]))
         return [next(queries) if isinstance(each, str) else _page(loaded, each) for each in inputs]
 
     def tokens_of(self, given: Input, *, is_query: bool = False) -> int:  # noqa: ARG002 - read alike
         """How many tokens an input has before it is cut; images are made to fit and never are."""
-        loaded = self._held.parts()
+        loaded = self._loaded.parts()
         return loaded.reader.count(given) if isinstance(given, str) else _page(loaded, given).tokens
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """One float32 array of unit vectors [tokens, dims] for each input."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         pages: list[Page] = [each.payload for each in batch]
-        packed = pack([each.ids for each in pages], self._held.device)
+        packed = pack([each.ids for each in pages], self._loaded.device)
         hidden = loaded.language.embed(packed.ids)
         images = [each.pixels for each in pages if each.pixels is not None]
         if images:
-            hidden[sent(_image_places(pages), self._held.device)] = loaded.eye.see(images).to(hidden.dtype)
+            hidden[to_device(_image_places(pages), self._loaded.device)] = loaded.vision.encode(images).to(hidden.dtype)
         if images and loaded.has_axes:
-            packed = replace(packed, positions=sent(_positions(pages), self._held.device))
+            packed = replace(packed, positions=to_device(_positions(pages), self._loaded.device))
         loras = loras_of(batch)
         hidden, lengths = loaded.language.encode_states(hidden, packed, loras=loras)
-        projected, mixed = loaded.projection(hidden), mix(loras, lengths, self._held.device)
+        projected, mixed = loaded.projection(hidden), mix(loras, lengths, self._loaded.device)
         if mixed is not None:
             mixed.add(HEAD, PROJECTION, hidden, projected)
-        return {"multivector": np.split(unit(projected.float()).cpu().numpy(), np.cumsum(lengths)[:-1])}
+        return {"multivector": np.split(normalized(projected.float()).cpu().numpy(), np.cumsum(lengths)[:-1])}
 
     def read_lora(self, folder: str) -> Lora:
         """A LoRA for the language model and the projection, as colpali-engine trains them."""
-        return read_lora(folder, self._held.parts().targets)
+        return read_lora(folder, self._loaded.parts().targets)
 
 
 def bare_name(name: str) -> str:
@@ -132,7 +132,7 @@ def _renamed(tensors: Tensors) -> dict[str, torch.Tensor]:
 
 
 def _text_config(family: Family, whole: Mapping[str, Any]) -> dict[str, Any]:
-    """The language model's configuration, in a part of its own or, as older files have it, beside that of the eye."""
+    """The language model's configuration, in a part of its own or, as older files have it, beside that of vision."""
     expect(whole, "model_type", family.inside, default=family.inside)
     own, said = family.text["model_type"], whole.get("text_config") or whole
     expect(said, "model_type", own, family.inside, default=own)
@@ -150,7 +150,7 @@ def _need_axes(text: dict[str, Any]) -> None:
 def _page(loaded: Loaded, given: Input) -> Prepared:
     if not isinstance(given, Picture):
         raise UnsupportedInputError("the model reads texts and images, one at a time")
-    return loaded.reader.page(loaded.eye.read(given), has_axes=loaded.has_axes)
+    return loaded.reader.page(loaded.vision.read(given), has_axes=loaded.has_axes)
 
 
 def _image_places(pages: Sequence[Page]) -> Array:

@@ -16,8 +16,8 @@ from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import BERT_TYPES, GATED_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
 from sie_server.adapters.shared.classifier_heads import Head, read_head
-from sie_server.adapters.shared.held import fitting, read_model
 from sie_server.adapters.shared.linear import Activation, activation_named
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.lora import loras_of
 from sie_server.adapters.shared.pooling import pool
 from sie_server.adapters.shared.tokenize import TextTokenizer
@@ -45,7 +45,7 @@ class CrossEncoderAdapter(LoraAdapter[Loaded]):
     @property
     def capabilities(self) -> Capabilities:
         """Scores of pairs; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"score"}), pads=self._held.pads)
+        return Capabilities(outputs=frozenset({"score"}), pads=self._loaded.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -59,27 +59,27 @@ class CrossEncoderAdapter(LoraAdapter[Loaded]):
         if architecture.types is not None and architecture.types < PAIR_TYPES:
             raise LoadError(ErrorClass.DEPENDENCY, "the model does not tell the two texts of a pair apart")
         length = architecture.length(self._spec.max_sequence_length)
-        tokenizer = TextTokenizer(folder, length, lower_case=False)
-        with fitting(device):
+        tokenizer = TextTokenizer(folder, length, lower_case=False, pairs=True)
+        with loading_onto(device):
             head = read_head(tensors, config, architecture.width, device)
             if head.labels > 1:
                 raise LoadError(ErrorClass.DEPENDENCY, f"the model has {head.labels} labels; a reranker has one score")
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
         pooling, reads_types = read_pooling(config), architecture.types is not None
-        self._held.fill(Loaded(tokenizer, encoder, reads_types, pooling, head, activation), device)
+        self._loaded.fill(Loaded(tokenizer, encoder, reads_types, pooling, head, activation), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - pairs have both
         """Ids and types of the tokens of each pair; of a pair that is too long, the longer text is cut first."""
-        return self._held.parts().tokenizer.prepare_pairs(text_pairs(inputs))
+        return self._loaded.parts().tokenizer.prepare_pairs(text_pairs(inputs))
 
     def tokens_of(self, given: Input, *, is_query: bool = False) -> int:  # noqa: ARG002 - pairs have both
         """How many tokens a pair has before it is cut."""
-        return self._held.parts().tokenizer.count(given)
+        return self._loaded.parts().tokenizer.count(given)
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Mapping[str, Array]:
         """Float32 scores of shape [batch]."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         ids, types = zip(*(each.payload for each in batch), strict=True)
         hidden, lengths = loaded.encoder.encode(
             ids,

@@ -11,11 +11,11 @@ import torch
 from sie_server.adapters.base import Capabilities, Input, Outputs, Prepared, single_texts
 from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
-from sie_server.adapters.shared.held import check_dims, fitting, read_model
-from sie_server.adapters.shared.layout import Layout, read_layout
+from sie_server.adapters.shared.loading import check_dims, loading_onto, read_model
 from sie_server.adapters.shared.lora import Lora, loras_of
-from sie_server.adapters.shared.pooling import pool, unit
+from sie_server.adapters.shared.pooling import normalized, pool
 from sie_server.adapters.shared.projection import Chain, linked, read_dense
+from sie_server.adapters.shared.sentence_transformers_files import Layout, read_layout
 from sie_server.adapters.shared.task_loras import read_task_loras
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
@@ -41,7 +41,7 @@ class DenseAdapter(LoraAdapter[Loaded]):
     @property
     def capabilities(self) -> Capabilities:
         """Dense vectors; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"dense"}), pads=self._held.pads)
+        return Capabilities(outputs=frozenset({"dense"}), pads=self._loaded.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -57,38 +57,38 @@ class DenseAdapter(LoraAdapter[Loaded]):
         layers = [read_dense(path, allow_pickle=self._spec.source.allow_pickle) for path in layout.dense]
         chain = linked(layers, architecture.width, device, torch.float32)
         check_dims(self._spec, "dense", len(chain[-1].weight) if chain else architecture.width)
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
         tasks = read_task_loras(self._spec.tasks, folder, config, tensors, encoder.targets)
-        self._held.fill(Loaded(tokenizer, encoder, layout, chain, tasks), device)
+        self._loaded.fill(Loaded(tokenizer, encoder, layout, chain, tasks), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Token ids, cut at the model's length."""
-        return self._held.parts().tokenizer.prepare(single_texts(inputs))
+        return self._loaded.parts().tokenizer.prepare(single_texts(inputs))
 
     def texts_of(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of token ids."""
-        return self._held.parts().tokenizer.texts_of(tokens)
+        return self._loaded.parts().tokenizer.texts_of(tokens)
 
     def tokens_of(self, given: Input, *, is_query: bool = False) -> int:  # noqa: ARG002 - read alike
         """How many tokens a text has before it is cut."""
-        return self._held.parts().tokenizer.count(given)
+        return self._loaded.parts().tokenizer.count(given)
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """Dense float32 vectors of shape [batch, dims]."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         pooling = loaded.layout.pooling
         ids = [each.payload for each in batch]
         hidden, lengths = loaded.encoder.encode(ids, first_only=pooling == "cls", loras=loras_of(batch))
         vectors = pool(hidden, lengths, pooling).float()
         for layer in loaded.chain:
             vectors = layer(vectors)
-        return {"dense": (unit(vectors) if loaded.layout.normalize else vectors).cpu().numpy()}
+        return {"dense": (normalized(vectors) if loaded.layout.normalize else vectors).cpu().numpy()}
 
     def lora_of_task(self, task: str) -> Lora:
         """The LoRA for a task that the weights have inside."""
-        return self._held.parts().tasks[task]
+        return self._loaded.parts().tasks[task]
 
     def _causal(self) -> dict[str, bool]:
         """Whether a decoder's tokens see only what is before them, if the catalogue says so."""

@@ -21,12 +21,12 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.base import (
     Capabilities,
     Classification,
+    Data,
     Input,
     LabelledPicture,
     LoadError,
     Outputs,
     Passage,
-    PlainData,
     Prepared,
     Steps,
     UnsupportedInputError,
@@ -35,14 +35,21 @@ from sie_server.adapters.base import (
 )
 from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.checkpoint import expect, read_numbers
-from sie_server.adapters.shared.fields import fields_of, leaves
-from sie_server.adapters.shared.generation import Length, Written, chance, length_of, read_rules
-from sie_server.adapters.shared.held import fitting, read_model
-from sie_server.adapters.shared.library import Memory, Scribe, filled, library, paced, read_library_config
+from sie_server.adapters.shared.donut_fields import fields_of, leaves
+from sie_server.adapters.shared.generation import Generated, Length, length_of, probability, read_generation_config
+from sie_server.adapters.shared.letterbox import Letterbox, read_letterbox
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.patches import shifted
-from sie_server.adapters.shared.sheets import Sheets, read_sheets
 from sie_server.adapters.shared.tokenize import open_tokenizer
-from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.torch_use import precision, to_device
+from sie_server.adapters.shared.transformers_models import (
+    EncoderStates,
+    Seq2Seq,
+    paced,
+    read_transformers_config,
+    transformers_package,
+    with_weights,
+)
 from sie_server.adapters.shared.weights import read_json
 from sie_server.core.lifecycle import ErrorClass
 
@@ -68,12 +75,12 @@ class Loaded:
     tokenizer: Tokenizer
     categories: frozenset[str]
     unread: tuple[str, ...]
-    sheets: Sheets
+    letterbox: Letterbox
     task: str
     asks: bool
     patches: int
     positions: int
-    scribe: Scribe
+    seq2seq: Seq2Seq
     dtype: torch.dtype
 
 
@@ -98,30 +105,32 @@ class DonutAdapter(ModelAdapter[Loaded]):
         expect(halves["decoder"], "model_type", "mbart")
         settings = {**halves["decoder"], **{key: each for key, each in own.items() if each is not None}}
         path = folder / "generation_config.json"
-        transformers = library("donut")
-        config = read_library_config("Donut", lambda: transformers.VisionEncoderDecoderConfig.from_dict(dict(own)))
-        tokenizer, sheets = open_tokenizer(folder), read_sheets(folder)
+        transformers = transformers_package("donut")
+        config = read_transformers_config("Donut", lambda: transformers.VisionEncoderDecoderConfig.from_dict(dict(own)))
+        tokenizer, letterbox = open_tokenizer(folder), read_letterbox(folder)
         vocabulary = int(config.decoder.vocab_size)
         if tokenizer.get_vocab_size() > vocabulary:
             message = f"the tokenizer has {tokenizer.get_vocab_size()} tokens, the model {vocabulary}"
             raise LoadError(ErrorClass.UNKNOWN, message)
-        rules = read_rules(read_json(path) if path.is_file() else settings, vocabulary)
+        generation = read_generation_config(read_json(path) if path.is_file() else settings, vocabulary)
         unknown = tokenizer.token_to_id("<unk>")
-        start = rules.start if rules.start is not None else settings.get("decoder_start_token_id")
+        start = generation.start if generation.start is not None else settings.get("decoder_start_token_id")
         dtype = precision(self._spec.precision, device)
-        with fitting(device):
-            model = filled(transformers.VisionEncoderDecoderModel, config, tensors, dtype).to(device)
-        self._held.fill(
+        with loading_onto(device):
+            model = with_weights(transformers.VisionEncoderDecoderModel, config, tensors, dtype).to(device)
+        self._loaded.fill(
             Loaded(
                 tokenizer=tokenizer,
                 categories=frozenset(each.content for each in tokenizer.get_added_tokens_decoder().values()),
-                unread=tuple(text for each in (*rules.ends, rules.pad) if (text := tokenizer.id_to_token(each))),
-                sheets=sheets,
+                unread=tuple(
+                    text for each in (*generation.ends, generation.pad) if (text := tokenizer.id_to_token(each))
+                ),
+                letterbox=letterbox,
                 task=(tokenizer.id_to_token(start) or "") if isinstance(start, int) else "",
                 asks=all(tokenizer.token_to_id(f"<s_{each}>") is not None for each in (QUESTION, ANSWER)),
-                patches=_patches(config, sheets),
+                patches=_patches(config, letterbox),
                 positions=int(config.decoder.max_position_embeddings),
-                scribe=Scribe(transformers, model, replace(rules, never=() if unknown is None else (unknown,))),
+                seq2seq=Seq2Seq(transformers, model, replace(generation, never=() if unknown is None else (unknown,))),
                 dtype=dtype,
             ),
             device,
@@ -134,7 +143,7 @@ class DonutAdapter(ModelAdapter[Loaded]):
             UnsupportedInputError: an image that cannot be read, a task that the model has no mark for, a question for a
                 model that is not asked any, or none for one that is; or too much to read or write.
         """
-        loaded = self._held.parts()
+        loaded = self._loaded.parts()
         return [_prepared(each, loaded) for each in labelled_pictures(inputs)]
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
@@ -144,28 +153,30 @@ class DonutAdapter(ModelAdapter[Loaded]):
     @torch.inference_mode()
     def steps(self, batch: Sequence[Prepared], threads: int) -> Steps:
         """The same token by token."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         pages: list[Page] = [each.payload for each in batch]
-        work = loaded.scribe.write(
+        work = loaded.seq2seq.write(
             [each.prompt for each in pages],
             [each.length for each in pages],
-            lambda places: self._remember(loaded, [pages[at] for at in places]),
+            lambda places: self._encode(loaded, [pages[at] for at in places]),
         )
-        written = yield from paced(work, self._held)
+        written = yield from paced(work, self._loaded)
         return _outputs([_fields(*each, loaded) for each in zip(pages, written, strict=True)], written)
 
-    def _remember(self, loaded: Loaded, pages: Sequence[Page]) -> Memory:
-        pixels = sent(np.stack([each.pixels for each in pages]), self._held.device)
-        encoder = loaded.scribe.model.get_encoder()
-        return Memory(encoder(pixel_values=shifted(pixels, loaded.sheets.scaling).to(loaded.dtype)).last_hidden_state)
+    def _encode(self, loaded: Loaded, pages: Sequence[Page]) -> EncoderStates:
+        pixels = to_device(np.stack([each.pixels for each in pages]), self._loaded.device)
+        encoder = loaded.seq2seq.model.get_encoder()
+        return EncoderStates(
+            encoder(pixel_values=shifted(pixels, loaded.letterbox.scaling).to(loaded.dtype)).last_hidden_state
+        )
 
 
-def _patches(config: Any, sheets: Sheets) -> int:
+def _patches(config: Any, letterbox: Letterbox) -> int:
     """Of a document when it has become small: every stage but the last halves both sides."""
 
     def read() -> int:
         side: int = int(config.encoder.patch_size) * 2 ** (len(config.encoder.depths) - 1)
-        height, width = sheets.size
+        height, width = letterbox.size
         return math.ceil(height / side) * math.ceil(width / side)
 
     return read_numbers("Donut", read)
@@ -183,24 +194,24 @@ def _prepared(given: LabelledPicture, loaded: Loaded) -> Prepared:
     asked = f"<s_{QUESTION}>{given.instruction}</s_{QUESTION}><s_{ANSWER}>" if loaded.asks else ""
     prompt = tuple(loaded.tokenizer.encode(task + asked, add_special_tokens=False).ids)
     length = length_of(given.options, len(prompt), loaded.positions, TOKENS)
-    page = Page(loaded.sheets.read(given.picture), prompt, length)
+    page = Page(loaded.letterbox.read(given.picture), prompt, length)
     tokens = loaded.patches + len(prompt)
     return Prepared(tokens, truncated=False, payload=page, written=length.tokens * length.beams)
 
 
-def _fields(page: Page, written: Written, loaded: Loaded) -> dict[str, Any]:
+def _fields(page: Page, written: Generated, loaded: Loaded) -> dict[str, Any]:
     text = loaded.tokenizer.decode([*page.prompt, *written.ids], skip_special_tokens=False)
     for mark in loaded.unread:
         text = text.replace(mark, "")
     return fields_of(_FIRST_MARK.sub("", text, count=1).strip(), loaded.categories)
 
 
-def _outputs(found: Sequence[Mapping[str, Any]], written: Sequence[Written]) -> Outputs:
+def _outputs(found: Sequence[Mapping[str, Any]], written: Sequence[Generated]) -> Outputs:
     """An answer is as sure as all its tokens together: a kind by their product, a text by their geometric mean."""
     entities, classifications = [], []
     for fields, text in zip(found, written, strict=True):
-        kind, whole = fields.get(KIND), chance(text.surenesses, whole=True)
+        kind, whole = fields.get(KIND), probability(text.logprobs, whole=True)
         classifications.append((Classification(kind, whole),) if isinstance(kind, str) and kind else ())
         told = leaves({name: each for name, each in fields.items() if name not in (QUESTION, KIND)})
-        entities.append(tuple(Passage(value, name, chance(text.surenesses)) for name, value in told))
-    return {"data": [PlainData(each) for each in found], "entities": entities, "classifications": classifications}
+        entities.append(tuple(Passage(value, name, probability(text.logprobs)) for name, value in told))
+    return {"data": [Data(each) for each in found], "entities": entities, "classifications": classifications}

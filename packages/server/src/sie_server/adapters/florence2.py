@@ -38,14 +38,21 @@ from sie_server.adapters.shared.florence_layout import (
     with_places,
     writing_settings,
 )
-from sie_server.adapters.shared.generation import Length, Written, length_of, read_rules
-from sie_server.adapters.shared.held import fitting, read_model
+from sie_server.adapters.shared.florence_output import TASKS, UNREAD, Answer, Reading, Scale, Task, own_task
+from sie_server.adapters.shared.generation import Generated, Length, length_of, read_generation_config
 from sie_server.adapters.shared.images import Preprocessing, read_image, read_preprocessing
-from sie_server.adapters.shared.library import Memory, Scribe, filled, library, paced, read_library_config
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.patches import shifted
-from sie_server.adapters.shared.places import TASKS, UNREAD, Answer, Reading, Scale, Task, own_task
 from sie_server.adapters.shared.tokenize import open_tokenizer
-from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.torch_use import precision, to_device
+from sie_server.adapters.shared.transformers_models import (
+    EncoderStates,
+    Seq2Seq,
+    paced,
+    read_transformers_config,
+    transformers_package,
+    with_weights,
+)
 from sie_server.core.lifecycle import ErrorClass
 
 TASK: Final = "<OCR_WITH_REGION>"
@@ -75,7 +82,7 @@ class Loaded:
     places: int
     longest: int
     positions: int
-    scribe: Scribe
+    seq2seq: Seq2Seq
     dtype: torch.dtype
 
 
@@ -96,29 +103,29 @@ class Florence2Adapter(ModelAdapter[Loaded]):
         folder, own, tensors = read_model(self._spec.source)
         expect(own, "model_type", "florence2")
         settings = writing_settings(folder, own)
-        transformers = library("florence2")
+        transformers = transformers_package("florence2")
         if is_published(own):
             own, tensors = published_config(own), published_tensors(tensors)
-        config = read_library_config("Florence-2", lambda: transformers.Florence2Config.from_dict(dict(own)))
+        config = read_transformers_config("Florence-2", lambda: transformers.Florence2Config.from_dict(dict(own)))
         preprocessing, dtype = read_preprocessing(folder), precision(self._spec.precision, device)
         vocabulary = int(config.text_config.vocab_size)
         tokenizer = with_places(open_tokenizer(folder), vocabulary)
-        rules = read_rules(settings, vocabulary)
-        if rules.start is None:
+        generation = read_generation_config(settings, vocabulary)
+        if generation.start is None:
             raise LoadError(ErrorClass.UNKNOWN, "the model's generation settings have no decoder_start_token_id")
-        with fitting(device):
-            model = filled(transformers.Florence2ForConditionalGeneration, config, tensors, dtype).to(device)
+        with loading_onto(device):
+            model = with_weights(transformers.Florence2ForConditionalGeneration, config, tensors, dtype).to(device)
         places, positions = _places(config, preprocessing), int(config.text_config.max_position_embeddings)
-        self._held.fill(
+        self._loaded.fill(
             Loaded(
                 tokenizer=tokenizer,
                 specials=frozenset(tokenizer.get_added_tokens_decoder()),
                 preprocessing=preprocessing,
-                tasks={**{name: own_task(name) for name in self._own_tasks()}, **TASKS},
+                tasks={**{name: own_task(name) for name in self._spec.options.get("tasks", [])}, **TASKS},
                 places=places,
                 longest=positions - places,
                 positions=positions,
-                scribe=Scribe(transformers, model, rules),
+                seq2seq=Seq2Seq(transformers, model, generation),
                 dtype=dtype,
             ),
             device,
@@ -131,7 +138,7 @@ class Florence2Adapter(ModelAdapter[Loaded]):
             UnsupportedInputError: an image that cannot be read, a task that there is not, or one that needs an input
                 and has none, or the other way round; or too much to read or write.
         """
-        loaded = self._held.parts()
+        loaded = self._loaded.parts()
         return [_prepared(each, loaded) for each in labelled_pictures(inputs)]
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
@@ -141,9 +148,9 @@ class Florence2Adapter(ModelAdapter[Loaded]):
     @torch.inference_mode()
     def steps(self, batch: Sequence[Prepared], threads: int) -> Steps:
         """The same token by token."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         pages: list[Page] = [each.payload for each in batch]
-        written = yield from paced(self._written(loaded, pages), self._held)
+        written = yield from paced(self._written(loaded, pages), self._loaded)
         answers = [_answer(*each, loaded) for each in zip(pages, written, strict=True)]
         return {
             "data": [each.data for each in answers],
@@ -151,38 +158,32 @@ class Florence2Adapter(ModelAdapter[Loaded]):
             "objects": [each.objects for each in answers],
         }
 
-    def _written(self, loaded: Loaded, pages: Sequence[Page]) -> Generator[None, None, list[Written]]:
-        start = loaded.scribe.rules.start
+    def _written(self, loaded: Loaded, pages: Sequence[Page]) -> Generator[None, None, list[Generated]]:
+        start = loaded.seq2seq.config.start
         assert start is not None, "checked when it was loaded"  # noqa: S101 - a bug, not a refusal
-        return loaded.scribe.write(
+        return loaded.seq2seq.write(
             [(start,)] * len(pages),
             [each.length for each in pages],
-            lambda places: self._remember(loaded, [pages[at] for at in places]),
+            lambda places: self._encode(loaded, [pages[at] for at in places]),
         )
 
-    def _remember(self, loaded: Loaded, pages: Sequence[Page]) -> Memory:
+    def _encode(self, loaded: Loaded, pages: Sequence[Page]) -> EncoderStates:
         """What the encoder makes of images, and behind them their sentences, padded to the longest."""
-        model = loaded.scribe.model
-        pixels = sent(np.stack([each.pixels for each in pages]), self._held.device)
+        model = loaded.seq2seq.model
+        pixels = to_device(np.stack([each.pixels for each in pages]), self._loaded.device)
         images = model.get_image_features(
             pixel_values=shifted(pixels, loaded.preprocessing.scaling).to(loaded.dtype)
         ).pooler_output
         longest = max(len(each.ids) for each in pages)
-        pad = loaded.scribe.rules.pad
+        pad = loaded.seq2seq.config.pad
         ids = np.array([[*each.ids, *[pad] * (longest - len(each.ids))] for each in pages], np.int64)
         lengths = np.array([len(each.ids) for each in pages])
         seen = np.arange(images.shape[1] + longest) < images.shape[1] + lengths[:, None]
-        words = model.get_input_embeddings()(sent(ids, self._held.device))
-        mask = sent(seen.astype(np.int64), self._held.device)
+        words = model.get_input_embeddings()(to_device(ids, self._loaded.device))
+        mask = to_device(seen.astype(np.int64), self._loaded.device)
         encoder = model.model.language_model.encoder
         states = encoder(inputs_embeds=torch.cat([images, words], dim=1), attention_mask=mask).last_hidden_state
-        return Memory(states, mask)
-
-    def _own_tasks(self) -> list[str]:
-        names = self._spec.options.get("tasks", [])
-        if not isinstance(names, list) or not all(isinstance(each, str) and each for each in names):
-            raise LoadError(ErrorClass.UNKNOWN, f"the option tasks is {names!r}; expected a list of tasks' names")
-        return names
+        return EncoderStates(states, mask)
 
 
 def _places(config: Any, preprocessing: Preprocessing) -> int:
@@ -218,21 +219,21 @@ def _prepared(given: LabelledPicture, loaded: Loaded) -> Prepared:
     return Prepared(loaded.places + len(ids), truncated=False, payload=page, written=length.tokens * length.beams)
 
 
-def _answer(page: Page, written: Written, loaded: Loaded) -> Answer:
+def _answer(page: Page, written: Generated, loaded: Loaded) -> Answer:
     task = loaded.tasks[page.task]
     return task.read(_reading(written, loaded), page.task, task.label, page.scale, page.options)
 
 
-def _reading(written: Written, loaded: Loaded) -> Reading:
+def _reading(written: Generated, loaded: Loaded) -> Reading:
     """Words in one piece up to the next place or other mark, and each of those alone."""
     runs: list[tuple[list[int], list[float]]] = []
     was_mark = True
-    for token, sureness in zip(written.ids, written.surenesses, strict=True):
+    for token, logprob in zip(written.ids, written.logprobs, strict=True):
         is_mark = token in loaded.specials
         if is_mark or was_mark:
             runs.append(([], []))
         runs[-1][0].append(token)
-        runs[-1][1].append(sureness)
+        runs[-1][1].append(logprob)
         was_mark = is_mark
     pieces = [(loaded.tokenizer.decode(ids, skip_special_tokens=False), tuple(sure)) for ids, sure in runs]
     read = [each for each in pieces if each[0] not in UNREAD]

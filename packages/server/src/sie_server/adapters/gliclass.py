@@ -29,10 +29,10 @@ from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.gliclass_config import GliclassConfig, read_gliclass_config
 from sie_server.adapters.shared.gliclass_head import GliclassHead, read_gliclass_head
-from sie_server.adapters.shared.held import fitting, read_model
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.ranking import ranked
 from sie_server.adapters.shared.tokenize import open_tokenizer
-from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.torch_use import precision, to_device
 
 LABEL: Final = "<<LABEL>>"
 END: Final = "<<SEP>>"
@@ -66,7 +66,7 @@ class GliclassAdapter(ModelAdapter[Loaded]):
     @property
     def capabilities(self) -> Capabilities:
         """Classifications of texts; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"classifications"}), pads=self._held.pads)
+        return Capabilities(outputs=frozenset({"classifications"}), pads=self._loaded.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -80,10 +80,10 @@ class GliclassAdapter(ModelAdapter[Loaded]):
         wanted = self._spec.max_sequence_length or LONGEST
         room = wanted if architecture.relative else architecture.length(wanted)
         of_encoder = {name.removeprefix(_ENCODER): each for name, each in tensors.items() if name.startswith(_ENCODER)}
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(of_encoder, device, precision(self._spec.precision, device))
             head = read_gliclass_head(tensors, config, device)
-        self._held.fill(Loaded(open_tokenizer(folder), config, encoder, head, room), device)
+        self._loaded.fill(Loaded(open_tokenizer(folder), config, encoder, head, room), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """`payload` is a Question.
@@ -91,7 +91,7 @@ class GliclassAdapter(ModelAdapter[Loaded]):
         Raises:
             UnsupportedInputError: no labels, too many for the model, or something else than a text with labels.
         """
-        loaded, texts = self._held.parts(), labelled_texts(inputs)
+        loaded, texts = self._loaded.parts(), labelled_texts(inputs)
         encodings = loaded.tokenizer.encode_batch_fast([_written(each, loaded.config) for each in texts])
         return [
             _prepared(each, np.asarray(encoding.ids, np.int64), loaded)
@@ -101,7 +101,7 @@ class GliclassAdapter(ModelAdapter[Loaded]):
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """The labels of each text whose score reaches its threshold, the best first."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         questions: list[Question] = [each.payload for each in batch]
         hidden, lengths = loaded.encoder.encode([each.ids for each in questions])
         found = []
@@ -148,7 +148,7 @@ def _vectors(question: Question, states: torch.Tensor, config: GliclassConfig) -
     text = states[start:].sum(0) / len(states) if config.text_mean else states[start]
     first = question.places + (0 if config.reads_label_token else 1)
     if not config.averages:
-        return text, states[sent(first, states.device)]
+        return text, states[to_device(first, states.device)]
     behind = [*question.places[1:], start if config.reads_text_only else len(states)]
     spans = [states[low:high] for low, high in zip(first, behind, strict=True)]
     return text, torch.stack([each.mean(0) if len(each) else each.new_zeros(each.shape[1]) for each in spans])

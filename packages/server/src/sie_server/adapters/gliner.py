@@ -33,7 +33,7 @@ from sie_server.adapters.shared.gliner_config import read_gliner_config
 from sie_server.adapters.shared.gliner_heads import Head, WordLayers, read_head, read_word_layers
 from sie_server.adapters.shared.gliner_labels import LabelVectors, read_label_vectors
 from sie_server.adapters.shared.gliner_reader import Bounds, GlinerReader, Reading, Window, layout_of
-from sie_server.adapters.shared.held import fitting
+from sie_server.adapters.shared.loading import loading_onto
 from sie_server.adapters.shared.relations import Triples, strongest
 from sie_server.adapters.shared.spans import Spans, choose, join
 from sie_server.adapters.shared.torch_use import precision
@@ -99,9 +99,9 @@ class GlinerAdapter(ModelAdapter[Loaded]):
     @property
     def capabilities(self) -> Capabilities:
         """Entities, and relations where the model finds them; accelerators pad inside attention."""
-        relates = self._held.parts().pairs is not None
+        relates = self._loaded.parts().pairs is not None
         outputs = {"entities", "relations"} if relates else {"entities"}
-        return Capabilities(outputs=frozenset(outputs), pads=self._held.pads)
+        return Capabilities(outputs=frozenset(outputs), pads=self._loaded.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -119,7 +119,7 @@ class GlinerAdapter(ModelAdapter[Loaded]):
         tensors = read_tensors(folder, allow_pickle=source.allow_pickle)
         of_encoder = {name.removeprefix(_ENCODER): each for name, each in tensors.items() if name.startswith(_ENCODER)}
         dtype = precision(self._spec.precision, device)
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(of_encoder, device, dtype)
             layers = read_word_layers(
                 tensors, architecture.width, config.width, device, has_lstm=config.labels_encoder is None
@@ -128,7 +128,7 @@ class GlinerAdapter(ModelAdapter[Loaded]):
             labels = read_label_vectors(folder, tensors, config, device, dtype)
             relates = config.relation_token is not None
             pairs = read_pair_head(tensors, config.width, config.max_width, device) if relates else None
-        self._held.fill(Loaded(reader, encoder, layers, head, labels, pairs), device)
+        self._loaded.fill(Loaded(reader, encoder, layers, head, labels, pairs), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Labels and words as token ids, a long text in several windows.
@@ -137,7 +137,7 @@ class GlinerAdapter(ModelAdapter[Loaded]):
             UnsupportedInputError: no labels, too many for the model, relations for a model that finds none, or
                 something else than a text with labels.
         """
-        texts, loaded = labelled_texts(inputs), self._held.parts()
+        texts, loaded = labelled_texts(inputs), self._loaded.parts()
         choices = [read_choice({**self._spec.options, **each.options}) for each in texts]
         if loaded.pairs is None and any(choice.relation_labels for choice in choices):
             raise UnsupportedInputError("the model finds no relations; leave out options.relation_labels")
@@ -154,7 +154,7 @@ class GlinerAdapter(ModelAdapter[Loaded]):
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """The entities of each text by first character, and its relations, the best first."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         tasks: list[Task] = [each.payload for each in batch]
         looks = iter(_looks(loaded, tasks) if any(task.reading.windows for task in tasks) else ())
         entities, relations = [], []

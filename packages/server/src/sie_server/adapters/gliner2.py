@@ -35,10 +35,10 @@ from sie_server.adapters.shared.gliner2_data import Place, data_of, pieces_of, s
 from sie_server.adapters.shared.gliner2_head import Gliner2Head, read_gliner2_head
 from sie_server.adapters.shared.gliner2_reader import CLASS, ENTITY, Form, Gliner2Reader, Sheet
 from sie_server.adapters.shared.gliner_reader import CONTEXT_WORDS, Bounds, Layout, Reading
-from sie_server.adapters.shared.held import fitting
+from sie_server.adapters.shared.loading import loading_onto
 from sie_server.adapters.shared.ranking import ranked
 from sie_server.adapters.shared.spans import Spans, join
-from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.torch_use import precision, to_device
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
 from sie_server.core.schema import NOTHING, Schema
 
@@ -89,7 +89,7 @@ class Gliner2Adapter(ModelAdapter[Loaded]):
     @property
     def capabilities(self) -> Capabilities:
         """Entities, classifications and data; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({ENTITIES, CLASSIFICATIONS, DATA}), pads=self._held.pads)
+        return Capabilities(outputs=frozenset({ENTITIES, CLASSIFICATIONS, DATA}), pads=self._loaded.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -106,10 +106,10 @@ class Gliner2Adapter(ModelAdapter[Loaded]):
         reader = Gliner2Reader(folder, layout, Bounds(window, self._spec.max_sequence_length or TEXT_TOKENS))
         tensors = read_tensors(folder, allow_pickle=source.allow_pickle)
         of_encoder = {name.removeprefix(_ENCODER): each for name, each in tensors.items() if name.startswith(_ENCODER)}
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(of_encoder, device, precision(self._spec.precision, device))
             head = read_gliner2_head(tensors, config, architecture.width, device)
-        self._held.fill(Loaded(reader, encoder, head), device)
+        self._loaded.fill(Loaded(reader, encoder, head), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Labels and words as token ids; entities of a long text in several windows, classes in the first alone.
@@ -120,7 +120,7 @@ class Gliner2Adapter(ModelAdapter[Loaded]):
         """
         texts = labelled_texts(inputs)
         choices = [read_choice(each, {**self._spec.options, **each.options}) for each in texts]
-        readings = self._held.parts().reader.read(
+        readings = self._loaded.parts().reader.read(
             [(text.text, choice.sheet) for text, choice in zip(texts, choices, strict=True)],
             whole=[choice.is_whole for choice in choices],
         )
@@ -132,7 +132,7 @@ class Gliner2Adapter(ModelAdapter[Loaded]):
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """The entities of each text by first character, or its classes, the best first, or its data."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         tasks: list[Task] = [each.payload for each in batch]
         states = iter(_states(loaded, tasks))
         parts = [[next(states) for _ in task.reading.windows] for task in tasks]
@@ -165,7 +165,7 @@ def _states(loaded: Loaded, tasks: Sequence[Task]) -> list[torch.Tensor]:
 
 
 def _at(states: torch.Tensor, places: Array) -> torch.Tensor:
-    return states[sent(places, states.device)]
+    return states[to_device(places, states.device)]
 
 
 def _classes(head: Gliner2Head, task: Task, parts: Sequence[torch.Tensor]) -> tuple[Classification, ...]:

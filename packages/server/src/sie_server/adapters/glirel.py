@@ -38,7 +38,7 @@ from sie_server.adapters.shared.glirel_config import (
     read_glirel_config,
 )
 from sie_server.adapters.shared.glirel_head import GlirelHead, read_glirel_head
-from sie_server.adapters.shared.held import fitting
+from sie_server.adapters.shared.loading import loading_onto
 from sie_server.adapters.shared.relations import Triples, of_head, strongest
 from sie_server.adapters.shared.torch_use import precision
 from sie_server.adapters.shared.weights import locate, read_json, read_tensors
@@ -96,7 +96,7 @@ class GlirelAdapter(ModelAdapter[Loaded]):
     @property
     def capabilities(self) -> Capabilities:
         """Relations; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"relations"}), pads=self._held.pads)
+        return Capabilities(outputs=frozenset({"relations"}), pads=self._loaded.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -121,11 +121,11 @@ class GlirelAdapter(ModelAdapter[Loaded]):
         reader = GlinerReader(folder, layout, bounds)
         tensors = read_tensors(folder, allow_pickle=source.allow_pickle)
         of_encoder = {name.removeprefix(_ENCODER): each for name, each in tensors.items() if name.startswith(_ENCODER)}
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(of_encoder, device, precision(self._spec.precision, device))
             layers = read_word_layers(tensors, architecture.width, config.width, device)
             head = read_glirel_head(tensors, config, device)
-        self._held.fill(Loaded(reader, config, encoder, layers, head), device)
+        self._loaded.fill(Loaded(reader, config, encoder, layers, head), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Relations and words as token ids, a long text in several windows; those without two entities are not read.
@@ -134,7 +134,7 @@ class GlirelAdapter(ModelAdapter[Loaded]):
             UnsupportedInputError: no labels, too many for the model, or something else than a text with labels.
         """
         texts = labelled_texts(inputs)
-        readings = self._held.parts().reader.read(texts)
+        readings = self._loaded.parts().reader.read(texts)
         tasks = [
             _task(text, read_choice({**self._spec.options, **text.options}), reading)
             for text, reading in zip(texts, readings, strict=True)
@@ -145,7 +145,7 @@ class GlirelAdapter(ModelAdapter[Loaded]):
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """The relations of each text, the best first."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         tasks: list[Task] = [each.payload for each in batch]
         parts = iter(_proposals(loaded, tasks) if any(task.looks for task in tasks) else ())
         return {"relations": [relations_of(task, [next(parts) for _ in task.looks]) for task in tasks]}

@@ -30,12 +30,17 @@ from sie_server.adapters.base import (
 from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.boxes import Seen, corners_of, objects
 from sie_server.adapters.shared.checkpoint import expect
-from sie_server.adapters.shared.held import fitting, read_model
-from sie_server.adapters.shared.library import alike, filled, library, read_library_config
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.patches import shifted
-from sie_server.adapters.shared.scaled import Resizing, Scaled, read_resizing
+from sie_server.adapters.shared.resizing import Resizing, Scaled, read_resizing
 from sie_server.adapters.shared.tokenize import open_tokenizer
-from sie_server.adapters.shared.torch_use import sent
+from sie_server.adapters.shared.torch_use import to_device
+from sie_server.adapters.shared.transformers_models import (
+    grouped,
+    read_transformers_config,
+    transformers_package,
+    with_weights,
+)
 
 THRESHOLD: Final = 0.25
 SEPARATORS: Final = ".?"  # the model takes what stands between them for one thing
@@ -80,10 +85,10 @@ class GroundingDinoAdapter(ModelAdapter[Loaded]):
         """
         folder, config, tensors = read_model(self._spec.source)
         expect(config, "model_type", "grounding-dino")
-        with fitting(device):
+        with loading_onto(device):
             model = _filled(config, tensors).to(device)
         longest = int(model.config.max_text_len)
-        self._held.fill(Loaded(open_tokenizer(folder), longest, read_resizing(folder), model), device)
+        self._loaded.fill(Loaded(open_tokenizer(folder), longest, read_resizing(folder), model), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """`payload` is a Scene.
@@ -91,26 +96,26 @@ class GroundingDinoAdapter(ModelAdapter[Loaded]):
         Raises:
             UnsupportedInputError: an image that cannot be read, labels that are not one text, or no image.
         """
-        loaded = self._held.parts()
+        loaded = self._loaded.parts()
         return [_prepared(each, loaded) for each in labelled_pictures(inputs)]
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """The objects of each image, the best first. Images share a pass if they are alike in size and labels."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         found: list[tuple[DetectedObject, ...]] = [()] * len(batch)
-        for places in alike([(each.payload.picture.pixels.shape, each.payload.ids) for each in batch]):
+        for places in grouped([(each.payload.picture.pixels.shape, each.payload.ids) for each in batch]):
             scenes = [batch[at].payload for at in places]
             for at, objects_of_one in zip(places, self._found(loaded, scenes), strict=True):
                 found[at] = objects_of_one
         return {"objects": found}
 
     def _found(self, loaded: Loaded, scenes: Sequence[Scene]) -> list[tuple[DetectedObject, ...]]:
-        pixels = sent(np.stack([each.picture.pixels for each in scenes]), self._held.device)
-        ids = sent(np.array([each.ids for each in scenes], np.int64), self._held.device)
+        pixels = to_device(np.stack([each.picture.pixels for each in scenes]), self._loaded.device)
+        ids = to_device(np.array([each.ids for each in scenes], np.int64), self._loaded.device)
         seen = loaded.model(
             pixel_values=shifted(pixels, loaded.resizing.scaling),
-            pixel_mask=torch.ones(pixels.shape[:3], dtype=torch.long, device=self._held.device),
+            pixel_mask=torch.ones(pixels.shape[:3], dtype=torch.long, device=self._loaded.device),
             input_ids=ids,
             token_type_ids=torch.zeros_like(ids),
             attention_mask=torch.ones_like(ids),
@@ -125,9 +130,9 @@ def _filled(own: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
     Raises:
         LoadError: DEPENDENCY without that package, UNKNOWN for a configuration or weights of another model.
     """
-    transformers = library("grounding_dino")
-    config = read_library_config("Grounding DINO", lambda: transformers.GroundingDinoConfig.from_dict(dict(own)))
-    return filled(transformers.GroundingDinoForObjectDetection, config, tensors)
+    transformers = transformers_package("grounding_dino")
+    config = read_transformers_config("Grounding DINO", lambda: transformers.GroundingDinoConfig.from_dict(dict(own)))
+    return with_weights(transformers.GroundingDinoForObjectDetection, config, tensors)
 
 
 def _prepared(given: LabelledPicture, loaded: Loaded) -> Prepared:

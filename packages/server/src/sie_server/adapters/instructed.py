@@ -19,10 +19,10 @@ from sie_server.adapters.base import Capabilities, Input, ModelSpec, Outputs, Pr
 from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
-from sie_server.adapters.shared.held import check_dims, fitting, read_model
 from sie_server.adapters.shared.latent import LatentAttention, read_latent_attention
+from sie_server.adapters.shared.loading import check_dims, loading_onto, read_model
 from sie_server.adapters.shared.lora import loras_of
-from sie_server.adapters.shared.pooling import unit
+from sie_server.adapters.shared.pooling import normalized
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.adapters.shared.torch_use import precision
 
@@ -70,7 +70,7 @@ class InstructedAdapter(LoraAdapter[Loaded]):
     @property
     def capabilities(self) -> Capabilities:
         """Dense vectors; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"dense"}), pads=self._held.pads)
+        return Capabilities(outputs=frozenset({"dense"}), pads=self._loaded.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -86,18 +86,18 @@ class InstructedAdapter(LoraAdapter[Loaded]):
         architecture = read_architecture({**body, "is_causal": False, "sliding_window": None, "layer_types": None})
         dtype = precision(self._spec.precision, device)
         own = {name.removeprefix(BODY): tensor for name, tensor in tensors.items()} if is_nested else tensors
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(own, device, dtype)
             latent = read_latent_attention(tensors, config, architecture.width, device, dtype)
         check_dims(self._spec, "dense", architecture.width)
         length = architecture.length(self._spec.max_sequence_length)
         tokenizer = TextTokenizer(folder, length, lower_case=False, end_token=self._spec.options.get("end_token"))
         counted = lru_cache(maxsize=PROMPTS_KEPT)(lambda prompt: len(tokenizer.plain_ids(prompt)))
-        self._held.fill(Loaded(tokenizer, encoder, latent, counted), device)
+        self._loaded.fill(Loaded(tokenizer, encoder, latent, counted), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:
         """Token ids, cut at the model's length, and where the prompt ends."""
-        texts, loaded = single_texts(inputs), self._held.parts()
+        texts, loaded = single_texts(inputs), self._loaded.parts()
         return [
             Prepared(each.tokens, each.truncated, Read(each.payload, self._unpooled(loaded, text, is_query=is_query)))
             for text, each in zip(texts, loaded.tokenizer.prepare(texts), strict=True)
@@ -105,22 +105,22 @@ class InstructedAdapter(LoraAdapter[Loaded]):
 
     def texts_of(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of token ids."""
-        return self._held.parts().tokenizer.texts_of(tokens)
+        return self._loaded.parts().tokenizer.texts_of(tokens)
 
     def tokens_of(self, given: Input, *, is_query: bool = False) -> int:  # noqa: ARG002 - read alike
         """How many tokens a text has before it is cut."""
-        return self._held.parts().tokenizer.count(given)
+        return self._loaded.parts().tokenizer.count(given)
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """Dense float32 vectors of shape [batch, dims]."""
-        loaded, inputs = self._held.with_threads(threads), [each.payload for each in batch]
+        loaded, inputs = self._loaded.with_threads(threads), [each.payload for each in batch]
         hidden, lengths = loaded.encoder.encode([each.ids for each in inputs], loras=loras_of(batch))
         if loaded.latent is not None:
             hidden = loaded.latent(hidden)
         states = torch.split_with_sizes(hidden.float(), lengths)
         vectors = torch.stack([_mean(own, each.unpooled) for own, each in zip(states, inputs, strict=True)])
-        return {"dense": (unit(vectors) if self._normalize else vectors).cpu().numpy()}
+        return {"dense": (normalized(vectors) if self._normalize else vectors).cpu().numpy()}
 
     def _unpooled(self, loaded: Loaded, text: str, *, is_query: bool) -> int:
         end = self._ends[is_query]

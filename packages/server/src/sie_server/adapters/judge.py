@@ -27,8 +27,8 @@ from sie_server.adapters.base import (
 from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect
-from sie_server.adapters.shared.held import fitting, read_model
 from sie_server.adapters.shared.linear import Activation, activation_named
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.lora import loras_of
 from sie_server.adapters.shared.pooling import pool
 from sie_server.adapters.shared.tokenize import TextTokenizer
@@ -58,7 +58,7 @@ class JudgeAdapter(LoraAdapter[Loaded]):
     @property
     def capabilities(self) -> Capabilities:
         """Scores of pairs; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"score"}), pads=self._held.pads)
+        return Capabilities(outputs=frozenset({"score"}), pads=self._loaded.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -82,17 +82,17 @@ class JudgeAdapter(LoraAdapter[Loaded]):
         if head is None:
             head = words.get("embed_tokens.weight")
         yes, no = (_one(whole, name, options.get(name, name)) for name in ("yes", "no"))
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
         tokenizer = TextTokenizer(folder, room, lower_case=False)
         between, activation = separator if options.get("separator") else None, options.get("activation", "sigmoid")
         verdict = head[yes] - head[no]
         loaded = Loaded(tokenizer, encoder, prefix, suffix, between, verdict, activation_named(activation))
-        self._held.fill(loaded, device)
+        self._loaded.fill(loaded, device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - pairs have both
         """Token ids of each question; one that is too long loses the end of its document."""
-        loaded, pairs = self._held.parts(), text_pairs(inputs)
+        loaded, pairs = self._loaded.parts(), text_pairs(inputs)
         if loaded.separator is None:
             questions = loaded.tokenizer.prepare([_question(pair) for pair in pairs])
         else:
@@ -103,7 +103,7 @@ class JudgeAdapter(LoraAdapter[Loaded]):
         """How many tokens a pair has before it is cut, prefix and suffix included."""
         if not isinstance(given, Pair):
             raise UnsupportedInputError("the model reads pairs of texts only")
-        loaded = self._held.parts()
+        loaded = self._loaded.parts()
         frame = len(loaded.prefix) + len(loaded.suffix)
         if loaded.separator is None:
             return frame + loaded.tokenizer.count(_question(given))
@@ -112,7 +112,7 @@ class JudgeAdapter(LoraAdapter[Loaded]):
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Mapping[str, Array]:
         """Float32 scores of shape [batch]."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         hidden, lengths = loaded.encoder.encode([each.payload for each in batch], loras=loras_of(batch))
         difference = pool(hidden, lengths, "last").float() @ loaded.verdict
         return {"score": loaded.activation(difference).cpu().numpy()}

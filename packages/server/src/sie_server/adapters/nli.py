@@ -29,7 +29,7 @@ from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.architectures import Encoder, read_architecture
 from sie_server.adapters.shared.chunks import chunk_tokens, chunks
 from sie_server.adapters.shared.classifier_heads import Head, read_head
-from sie_server.adapters.shared.held import fitting, read_model
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.pairs import PairTokenizer
 from sie_server.adapters.shared.pooling import pool
 from sie_server.adapters.shared.ranking import ranked
@@ -86,7 +86,7 @@ class NliAdapter(ModelAdapter[Loaded]):
     @property
     def capabilities(self) -> Capabilities:
         """Classifications of texts; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"classifications"}), pads=self._held.pads)
+        return Capabilities(outputs=frozenset({"classifications"}), pads=self._loaded.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -100,7 +100,7 @@ class NliAdapter(ModelAdapter[Loaded]):
         if architecture.types is not None and architecture.types < PAIR_TYPES:
             raise LoadError(ErrorClass.DEPENDENCY, "the model does not tell the two texts of a pair apart")
         tokenizer = PairTokenizer(folder, architecture.length(self._spec.max_sequence_length))
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(tensors, device, precision(self._spec.precision, device))
             head = read_head(tensors, config, architecture.width, device)
         if max(verdicts) >= head.labels:
@@ -110,11 +110,11 @@ class NliAdapter(ModelAdapter[Loaded]):
         pooling = "last" if config["model_type"] == "bart" else str(config.get("classifier_pooling", "cls"))
         has_types = architecture.types is not None
         loaded = Loaded(tokenizer, encoder, head, pooling, has_types, verdicts, chunk_tokens(device))
-        self._held.fill(loaded, device)
+        self._loaded.fill(loaded, device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """`payload` is a Question; its tokens are those of all pairs. Every text and hypothesis is tokenised once."""
-        tokenizer = self._held.parts().tokenizer
+        tokenizer = self._loaded.parts().tokenizer
         texts = labelled_texts(inputs)
         asked = {(each.labels, _template(each)) for each in texts}
         hypotheses = {key: _hypotheses(tokenizer, *key) for key in asked}
@@ -126,7 +126,7 @@ class NliAdapter(ModelAdapter[Loaded]):
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """The labels of each text whose score reaches its threshold, the best first."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         questions: list[Question] = [each.payload for each in batch]
         pairs = [(each.premise, hypothesis) for each in questions for hypothesis in each.hypotheses.ids]
         logits = torch.empty(len(pairs), len(loaded.verdicts))

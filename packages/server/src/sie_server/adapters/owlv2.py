@@ -33,11 +33,11 @@ from sie_server.adapters.shared.boxes import Seen, corners_of, objects
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
 from sie_server.adapters.shared.chunks import chunk_tokens
 from sie_server.adapters.shared.clip_tokenizer import open_clip_tokenizer
-from sie_server.adapters.shared.dual import DEFAULTS, HIGHEST_ID, Clip
-from sie_server.adapters.shared.held import fitting, read_model
+from sie_server.adapters.shared.dual_encoder import DEFAULTS, HIGHEST_ID, Clip
+from sie_server.adapters.shared.loading import loading_onto, read_model
 from sie_server.adapters.shared.owl_heads import OwlHeads
 from sie_server.adapters.shared.square import Squared, Squaring, read_squaring
-from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.torch_use import precision, to_device
 from sie_server.adapters.shared.vector_cache import Key, VectorCache
 from sie_server.core.lifecycle import ErrorClass
 
@@ -97,13 +97,13 @@ class Owlv2Adapter(ModelAdapter[Loaded]):
             raise LoadError(ErrorClass.UNKNOWN, message)
         grid = (side // patch, side // patch)
         checkpoint = Checkpoint(tensors, _name, device)
-        with fitting(device):
+        with loading_onto(device):
             clip = Clip(config, checkpoint, device, precision(self._spec.precision, device))
             heads = OwlHeads(checkpoint, grid, clip.width, eps)
         longest = read_numbers("OWLv2", lambda: int(text["max_position_embeddings"]))
         labels = VectorCache(clip.texts, chunk_tokens(device))
         tokenizer = open_clip_tokenizer(folder)
-        self._held.fill(Loaded(tokenizer, longest, squaring, grid[0] * grid[1], clip, heads, labels), device)
+        self._loaded.fill(Loaded(tokenizer, longest, squaring, grid[0] * grid[1], clip, heads, labels), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """`payload` is a Scene; tokens are the patches of the image and those of its labels.
@@ -111,16 +111,16 @@ class Owlv2Adapter(ModelAdapter[Loaded]):
         Raises:
             UnsupportedInputError: an image that cannot be read, no labels, a label that is too long, or no image.
         """
-        loaded = self._held.parts()
+        loaded = self._loaded.parts()
         return [_prepared(each, loaded) for each in labelled_pictures(inputs)]
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """The objects of each image, the best first."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         scenes: list[Scene] = [each.payload for each in batch]
         frames = loaded.squaring.framed([each.picture for each in scenes])
-        states = loaded.clip.states(sent(frames, self._held.device))
+        states = loaded.clip.states(to_device(frames, self._loaded.device))
         return {"objects": [_found(*each, loaded) for each in zip(scenes, states, strict=True)]}
 
 

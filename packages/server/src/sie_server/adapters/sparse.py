@@ -25,7 +25,7 @@ from sie_server.adapters.base import (
 from sie_server.adapters.shared.adapter import LoraAdapter
 from sie_server.adapters.shared.architectures import BERT_TYPES, GATED_TYPES, Encoder, read_architecture
 from sie_server.adapters.shared.checkpoint import expect
-from sie_server.adapters.shared.held import check_dims, fitting, read_model
+from sie_server.adapters.shared.loading import check_dims, loading_onto, read_model
 from sie_server.adapters.shared.lora import loras_of
 from sie_server.adapters.shared.mlm_head import MlmHead, read_head
 from sie_server.adapters.shared.tokenize import TextTokenizer
@@ -59,7 +59,7 @@ class SparseAdapter(LoraAdapter[Loaded]):
     @property
     def capabilities(self) -> Capabilities:
         """Sparse vectors; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"sparse"}), pads=self._held.pads)
+        return Capabilities(outputs=frozenset({"sparse"}), pads=self._loaded.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -71,15 +71,15 @@ class SparseAdapter(LoraAdapter[Loaded]):
         expect(config, "model_type", *BERT_TYPES, *GATED_TYPES)
         architecture, dtype = read_architecture(config), precision(self._spec.precision, device)
         tokenizer = TextTokenizer(folder, architecture.length(self._spec.max_sequence_length), lower_case=False)
-        with fitting(device):
+        with loading_onto(device):
             encoder = architecture.build(tensors, device, dtype)
             head = read_head(tensors, config, architecture.width, device, dtype)
         check_dims(self._spec, "sparse", head.vocabulary)
-        self._held.fill(Loaded(tokenizer, encoder, head, self._recipe(folder, tokenizer, head.vocabulary)), device)
+        self._loaded.fill(Loaded(tokenizer, encoder, head, self._recipe(folder, tokenizer, head.vocabulary)), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:
         """Token ids, cut at the model's length; a query that needs no model is its answer already."""
-        loaded = self._held.parts()
+        loaded = self._loaded.parts()
         prepared = loaded.tokenizer.prepare(single_texts(inputs))
         weights = loaded.recipe.query_weights
         if not is_query or weights is None:
@@ -88,11 +88,11 @@ class SparseAdapter(LoraAdapter[Loaded]):
 
     def tokens_of(self, given: Input, *, is_query: bool = False) -> int:  # noqa: ARG002 - read alike
         """How many tokens a text has before it is cut."""
-        return self._held.parts().tokenizer.count(given)
+        return self._loaded.parts().tokenizer.count(given)
 
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """One SparseVector for each input."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         read = [each for each in batch if not isinstance(each.payload, SparseVector)]
         computed = iter(_compute(loaded, read) if read else ())
         return {

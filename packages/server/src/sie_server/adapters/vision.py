@@ -26,18 +26,17 @@ from sie_server.adapters.base import (
 )
 from sie_server.adapters.shared.adapter import ModelAdapter
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
-from sie_server.adapters.shared.dual import DEFAULTS, Clip, Dual, Siglip
-from sie_server.adapters.shared.held import check_dims, fitting, read_model
+from sie_server.adapters.shared.dual_encoder import DEFAULTS, Clip, DualEncoder, Siglip
 from sie_server.adapters.shared.images import Preprocessing, read_preprocessing
+from sie_server.adapters.shared.loading import check_dims, loading_onto, read_model
 from sie_server.adapters.shared.patches import shifted
-from sie_server.adapters.shared.pooling import unit
+from sie_server.adapters.shared.pooling import normalized
 from sie_server.adapters.shared.tokenize import TextTokenizer
-from sie_server.adapters.shared.torch_use import precision, sent
+from sie_server.adapters.shared.torch_use import precision, to_device
 from sie_server.core.lifecycle import ErrorClass
 
-Build = Callable[[Mapping[str, Any], Checkpoint, str, torch.dtype], Dual]
+Build = Callable[[Mapping[str, Any], Checkpoint, str, torch.dtype], DualEncoder]
 MODELS: Final[Mapping[str, Build]] = MappingProxyType({"clip": Clip, "siglip": Siglip})
-CLEANINGS: Final = (None, "lower", "strip")
 _NO_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
 
 
@@ -47,7 +46,7 @@ class Loaded:
 
     texts: "_Texts"
     preprocessing: Preprocessing
-    dual: Dual
+    dual: DualEncoder
     patches: int
 
 
@@ -61,7 +60,7 @@ class VisionAdapter(ModelAdapter[Loaded]):
     @property
     def capabilities(self) -> Capabilities:
         """Dense vectors; accelerators pad inside attention."""
-        return Capabilities(outputs=frozenset({"dense"}), pads=self._held.pads)
+        return Capabilities(outputs=frozenset({"dense"}), pads=self._loaded.pads)
 
     def load(self, device: str) -> None:
         """Find, read and check the model.
@@ -74,18 +73,18 @@ class VisionAdapter(ModelAdapter[Loaded]):
         kind = str(config["model_type"])
         dtype = precision(self._spec.precision, device)
         checkpoint = Checkpoint(tensors, lambda name: name, device)
-        with fitting(device):
+        with loading_onto(device):
             dual = MODELS[kind](config, checkpoint, device, dtype)
         check_dims(self._spec, "dense", dual.width)
         text, vision = (DEFAULTS[kind][part] | config.get(part, {}) for part in ("text_config", "vision_config"))
         patches = read_numbers("vision model", lambda: (int(vision["image_size"]) // int(vision["patch_size"])) ** 2)
         positions = read_numbers("vision model", lambda: int(text["max_position_embeddings"]))
         texts = _Texts(TextTokenizer(folder, positions, lower_case=False), positions, self._spec.options)
-        self._held.fill(Loaded(texts, read_preprocessing(folder), dual, patches), device)
+        self._loaded.fill(Loaded(texts, read_preprocessing(folder), dual, patches), device)
 
     def prepare(self, inputs: Sequence[Input], *, is_query: bool = False) -> list[Prepared]:  # noqa: ARG002 - read alike
         """Token ids of texts, cut at the model's length; resized pixels of images."""
-        loaded = self._held.parts()
+        loaded = self._loaded.parts()
         words = iter(loaded.texts.prepare([each for each in inputs if isinstance(each, str)]))
         prepared: list[Prepared] = []
         for each in inputs:
@@ -100,17 +99,17 @@ class VisionAdapter(ModelAdapter[Loaded]):
 
     def tokens_of(self, given: Input, *, is_query: bool = False) -> int:  # noqa: ARG002 - read alike
         """How many tokens a text has before it is cut."""
-        texts = self._held.parts().texts
+        texts = self._loaded.parts().texts
         return texts.tokenizer.count(texts.cleaned(given) if isinstance(given, str) else given)
 
     def texts_of(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of token ids."""
-        return self._held.parts().texts.tokenizer.texts_of(tokens)
+        return self._loaded.parts().texts.tokenizer.texts_of(tokens)
 
     @torch.inference_mode()
     def run(self, batch: Sequence[Prepared], threads: int) -> Outputs:
         """Dense float32 vectors of shape [batch, dims]."""
-        loaded = self._held.with_threads(threads)
+        loaded = self._loaded.with_threads(threads)
         payloads: list[Array] = [each.payload for each in batch]
         words = [at for at, payload in enumerate(payloads) if payload.ndim == 1]
         pictures = [at for at, payload in enumerate(payloads) if payload.ndim > 1]
@@ -118,9 +117,9 @@ class VisionAdapter(ModelAdapter[Loaded]):
         if words:
             vectors[words] = loaded.dual.texts([payloads[at] for at in words]).float().cpu()
         if pictures:
-            pixels = sent(np.stack([payloads[at] for at in pictures]), self._held.device)
+            pixels = to_device(np.stack([payloads[at] for at in pictures]), self._loaded.device)
             vectors[pictures] = loaded.dual.images(shifted(pixels, loaded.preprocessing.scaling)).float().cpu()
-        return {"dense": (unit(vectors) if self._normalize else vectors).numpy()}
+        return {"dense": (normalized(vectors) if self._normalize else vectors).numpy()}
 
 
 class _Texts:
@@ -130,8 +129,6 @@ class _Texts:
         self.tokenizer = tokenizer
         self._length = length
         self._clean = options.get("clean")
-        if self._clean not in CLEANINGS:
-            raise LoadError(ErrorClass.UNKNOWN, f"option clean is {self._clean!r}; expected 'lower' or 'strip'")
         token = options.get("pad_token")
         self._padding = None if token is None else tokenizer.id_of(str(token))
         if token is not None and self._padding is None:

@@ -23,11 +23,11 @@ class Bodies:
     def __init__(self, limit_bytes: int, what: str = "requests") -> None:
         self._limit = limit_bytes
         self._what = what
-        self._held = 0
+        self._total = 0
 
-    def hold(self) -> "Held":
+    def open(self) -> "BodyBytes":
         """Room for one request's body, which grows as it comes."""
-        return Held(self)
+        return BodyBytes(self)
 
     def take(self, size: int, own: int) -> None:
         """Count more bytes of a body of which so many are held.
@@ -35,18 +35,20 @@ class Bodies:
         Raises:
             Problem: QUEUE_FULL when bodies of others leave no room.
         """
-        others = self._held - own
-        if others and self._held + size > self._limit:
-            message = f"this worker holds {self._held} bytes of {self._what} and takes at most {self._limit}; try again"
+        others = self._total - own
+        if others and self._total + size > self._limit:
+            message = (
+                f"this worker holds {self._total} bytes of {self._what} and takes at most {self._limit}; try again"
+            )
             raise Problem(ErrorCode.QUEUE_FULL, message)
-        self._held += size
+        self._total += size
 
     def give(self, size: int) -> None:
         """These bytes are gone."""
-        self._held -= size
+        self._total -= size
 
 
-class Held:
+class BodyBytes:
     """What one request holds, until `release`."""
 
     __slots__ = ("_bodies", "size")
@@ -70,7 +72,9 @@ class Held:
         self.size = 0
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int, held: Held, pause_s: float = PAUSE_S) -> bytes:
+async def read_body(
+    scope: Scope, receive: Receive, limit_bytes: int, own: BodyBytes, pause_s: float = PAUSE_S
+) -> bytes:
     """The whole body.
 
     Raises:
@@ -85,13 +89,13 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int, held: Held
             async with asyncio.timeout(pause_s):
                 message = await receive()
         except TimeoutError as error:
-            raise body_stopped(held.size, pause_s) from error
+            raise body_stopped(own.size, pause_s) from error
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         part: bytes = message.get("body", b"")
-        if held.size + len(part) > limit_bytes:
-            raise body_too_long(held.size + len(part), limit_bytes)
-        held.grow(len(part))
+        if own.size + len(part) > limit_bytes:
+            raise body_too_long(own.size + len(part), limit_bytes)
+        own.grow(len(part))
         parts.append(part)
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)

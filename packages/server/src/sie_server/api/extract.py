@@ -1,5 +1,6 @@
 """`POST /v1/extract/{model}`: what is in each item."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.types import Scope
@@ -63,14 +64,8 @@ def _size(found: Found) -> int:
     return 1 + sum(map(_parts, found.values()))
 
 
-def _parts(found: base.Findings | base.Data | base.PlainData) -> int:
-    match found:
-        case base.Data():
-            return sum(1 for _ in found.pieces())
-        case base.PlainData():
-            return 1
-        case _:
-            return len(found)
+def _parts(found: base.Findings | base.Data) -> int:
+    return sum(1 for _ in found.pieces()) if isinstance(found, base.Data) else len(found)
 
 
 def _result(name: str, found: Found, *, tells_evidence: bool) -> ExtractResult:
@@ -88,24 +83,22 @@ def _result(name: str, found: Found, *, tells_evidence: bool) -> ExtractResult:
     for findings in found.values():
         if isinstance(findings, base.Data):
             result["data"] = _told(findings.values, tells_evidence=tells_evidence)
-        elif isinstance(findings, base.PlainData):
-            result["data"] = dict(findings.values)
         else:
             _add(result, findings)
     return result
 
 
 def _told(value: base.Value, *, tells_evidence: bool) -> Any:
-    """Data as the caller's schema has them, or with what the model knows of each text in its place."""
+    """Data with each piece as its text, or with what the model knows of it in its place."""
     match value:
         case base.Piece(text, score, start, end):
             return {"text": text, "score": score, "start": start, "end": end} if tells_evidence else text
-        case None:
-            return None
-        case tuple():
-            return [_told(each, tells_evidence=tells_evidence) for each in value]
-        case _:
+        case str() | int() | float() | None:
+            return value
+        case Mapping():
             return {name: _told(each, tells_evidence=tells_evidence) for name, each in value.items()}
+        case _:
+            return [_told(each, tells_evidence=tells_evidence) for each in value]
 
 
 def _add(result: ExtractResult, findings: base.Findings) -> None:

@@ -80,7 +80,7 @@ class TaskEndpoint:
         work = asyncio.current_task()
         assert work is not None  # noqa: S101 - ASGI servers run every request in a task
         gone = False
-        held, answered = self._context.bodies.hold(), self._context.answers.hold()
+        received, answered = self._context.bodies.open(), self._context.answers.open()
         watcher: asyncio.Task[None] | None = None
 
         def drop() -> None:
@@ -90,7 +90,7 @@ class TaskEndpoint:
 
         try:
             check_machine_profile(header(scope, b"x-sie-machine-profile"), self._context.machine_profile)
-            body = await read_body(scope, receive, self._context.max_body_bytes, held)
+            body = await read_body(scope, receive, self._context.max_body_bytes, received)
             watcher = asyncio.get_running_loop().create_task(when_gone(receive, drop))
             media, payload, extra = await self._answer(self._context, scope, body, outcome)
             outcome.phases["total"] = perf_counter() - started
@@ -118,7 +118,7 @@ class TaskEndpoint:
         finally:
             if watcher is not None:
                 watcher.cancel()
-            held.release()
+            received.release()
             answered.release()
             outcome.phases["total"] = perf_counter() - started
             record = RequestRecord(outcome.model, self._name, outcome.status, outcome.phases, outcome.error)

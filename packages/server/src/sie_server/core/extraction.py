@@ -3,16 +3,22 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from sie_protocol.catalog import ExtractTask, ModelConfig
 from sie_protocol.errors import LABELS, PARAM, ErrorCode, Problem
 from sie_protocol.items import MAX_LABELS, ExtractParams
 from sie_server.core.extract_options import EXTRACT_OPTIONS, MAX_LABEL_CHARS
-from sie_server.core.options import invalid, may_cut, merged_options, no_such_task, shown
+from sie_server.core.options import (
+    MAX_INSTRUCTION_CHARS,
+    check_chars,
+    invalid,
+    may_cut,
+    merged_options,
+    no_such_task,
+    shown,
+)
 from sie_server.core.schema import Schema, read_schema
-
-MAX_INSTRUCTION_CHARS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +79,7 @@ def checked_instruction(place: str, instruction: str) -> str:
     Raises:
         Problem: INPUT_TOO_LONG.
     """
-    if len(instruction) > MAX_INSTRUCTION_CHARS:
-        message = f"{place} has {len(instruction)} characters, the limit is {MAX_INSTRUCTION_CHARS}"
-        raise Problem(ErrorCode.INPUT_TOO_LONG, message)
+    check_chars(place, instruction, MAX_INSTRUCTION_CHARS)
     return instruction.strip()
 
 
@@ -96,9 +100,7 @@ def _labels(model: ModelConfig, task: ExtractTask, labels: list[str]) -> tuple[s
     for at, label in enumerate(labels):
         if not label.strip():
             raise invalid(f"label {at} is empty; every label is a text")
-        if len(label) > MAX_LABEL_CHARS:
-            message = f"label {at} has {len(label)} characters, the limit is {MAX_LABEL_CHARS}"
-            raise Problem(ErrorCode.INPUT_TOO_LONG, message)
+        check_chars(f"label {at}", label, MAX_LABEL_CHARS)
         if label in seen:
             raise invalid(f"label {at}, {shown(label)}, is there twice; send every label once")
         seen.add(label)

@@ -15,7 +15,7 @@ from sie_protocol.names import suggestion
 from sie_protocol.profiles import offered
 from sie_server.core.checks import ANY_TEXT, SECONDS, SWITCH, Check, one_of, texts, whole
 from sie_server.core.extract_options import EXTRACT_OPTIONS
-from sie_server.core.options import PROFILE_OPTIONS, RUNTIME_OPTIONS, load_options, resolve_encode, said, shown
+from sie_server.core.options import PROFILE_OPTIONS, RUNTIME_OPTIONS, load_options, resolve_encode, shown, without_nulls
 from sie_server.core.scoring import resolve_score
 from sie_server.core.tasks import tasks_of
 
@@ -82,7 +82,7 @@ def check_options(model: ModelConfig, profile: str) -> None:
     own = model.profiles[profile]
     where = f"profile '{profile}' of model '{model.sie_id}'"
     known = LOAD_OPTIONS.get(own.adapter)
-    for name, value in said(load_options(own)).items():
+    for name, value in load_options(own).items():
         if known is None:
             break
         if name not in known:
@@ -90,7 +90,7 @@ def check_options(model: ModelConfig, profile: str) -> None:
             its = f"its own options: {', '.join(known) or 'none'}"
             raise ValueError(f"{where}: adapter '{own.adapter}' has no option '{name}'{meant or '; ' + its}")
         _check(where, name, value, known[name])
-    for name, value in said(own.adapter_options).items():
+    for name, value in without_nulls(own.adapter_options).items():
         if name in EXTRACT_OPTIONS:
             _check(where, name, value, EXTRACT_OPTIONS[name])
     callers_see = offered(model, profile)

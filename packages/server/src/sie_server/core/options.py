@@ -18,6 +18,10 @@ T = TypeVar("T")
 DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 OVERFLOW_POLICIES: Final = ("default", "truncate_text", "error")
 SHOWN_CHARS: Final = 200
+# Of what stands around every text of a request: a prompt is made for each of thousands of items.
+MAX_INSTRUCTION_CHARS: Final = 10_000
+MAX_TEMPLATE_CHARS: Final = 10_000
+MAX_PLACES: Final = 2  # of the text, and of the instruction: some read a text twice
 # Which profile a request means; `core.profiles.check_profile` reads them.
 LORA_OPTIONS: Final = ("lora", "lora_id")
 REQUEST_OPTIONS: Final = frozenset({"profile", "is_query", *LORA_OPTIONS})
@@ -89,7 +93,7 @@ class EncodeOptions:
 def load_options(profile: ProfileConfig) -> dict[str, Any]:
     """The adapter's part of a profile's options: what is fixed once the model is loaded."""
     apart = RUNTIME_OPTIONS | PROFILE_OPTIONS
-    return {key: value for key, value in profile.adapter_options.items() if key not in apart}
+    return {key: value for key, value in without_nulls(profile.adapter_options).items() if key not in apart}
 
 
 def load_identity(profile: ProfileConfig) -> tuple[object, ...]:
@@ -134,17 +138,17 @@ def merged_options(model: ModelConfig, asked: Mapping[str, Any]) -> dict[str, An
     Raises:
         Problem: INVALID_INPUT for an unknown profile or option.
     """
-    asked = said(asked)
+    asked = without_nulls(asked)
     profile = _profile(model, asked.get("profile", DEFAULT_PROFILE))
     unknown = sorted(set(asked) - REQUEST_OPTIONS - RUNTIME_OPTIONS)
     if unknown:
         known = sorted(REQUEST_OPTIONS | RUNTIME_OPTIONS)
         meant = suggestion(unknown[0], known) or f"; known options: {', '.join(known)}"
         raise invalid(f"options {cut(', '.join(unknown))} cannot be set per request{meant}")
-    return said({**profile.adapter_options, **asked})
+    return without_nulls({**profile.adapter_options, **asked})
 
 
-def said(options: Mapping[str, Any]) -> dict[str, Any]:
+def without_nulls(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options without those that are null, which is how some clients spell what they do not say."""
     return {name: value for name, value in options.items() if value is not None}
 
@@ -153,9 +157,11 @@ def prompt_of(options: Mapping[str, Any], own_instruction: str | None, *, is_que
     """The prompt of one side; `own_instruction` is the caller's, which beats those among the options.
 
     Raises:
-        Problem: INVALID_INPUT for an instruction that is no text, or a template that is none with a place for the text.
+        Problem: INVALID_INPUT for an instruction that is no text, or a template that is none with a place for the text;
+            INPUT_TOO_LONG.
     """
     instruction = own_instruction or _text(options, "instruction") or _text(options, "default_instruction")
+    check_chars("the instruction", instruction, MAX_INSTRUCTION_CHARS)
     template = _template(options, "query_template" if is_query else "doc_template") or "{text}"
     instructed = _template(options, "instructed_query_template")
     if is_query and own_instruction:
@@ -225,6 +231,16 @@ def of_each(items: Sequence[Item], read: Callable[[str, Item], T]) -> list[T]:
     return made
 
 
+def check_chars(what: str, text: str, limit: int) -> None:
+    """Refuse a text of the caller's that is too long.
+
+    Raises:
+        Problem: INPUT_TOO_LONG.
+    """
+    if len(text) > limit:
+        raise Problem(ErrorCode.INPUT_TOO_LONG, f"{what} has {len(text)} characters, the limit is {limit}")
+
+
 def invalid(message: str) -> Problem:
     """A refusal of what the caller sent."""
     return Problem(ErrorCode.INVALID_INPUT, message)
@@ -251,8 +267,12 @@ def _text(options: Mapping[str, Any], key: str) -> str:
 
 def _template(options: Mapping[str, Any], key: str) -> str:
     template = _text(options, key)
+    check_chars(f"options.{key}", template, MAX_TEMPLATE_CHARS)
     if template and "{text}" not in template:
         raise invalid(f"options.{key} is {shown(template)}; expected a text with {{text}}, where the input goes")
+    for place in ("{text}", "{instruction}"):
+        if (count := template.count(place)) > MAX_PLACES:
+            raise invalid(f"options.{key} has {place} {count} times; it may be there {MAX_PLACES} times")
     return template
 
 

@@ -8,14 +8,14 @@ from typing import Final
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item
-from sie_server.adapters.base import Data, PlainData, Prepared, Vector
+from sie_server.adapters.base import Data, Prepared, Vector
 from sie_server.core.options import EncodeOptions, of_each, resolve_encode
 from sie_server.core.values import check_count
 from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
-from sie_server.engine.fixed import with_fixed
 from sie_server.engine.inputs import inputs_of
 from sie_server.engine.loop import Row
+from sie_server.engine.muvera import with_muvera
 from sie_server.engine.outputs import joined
 from sie_server.engine.quantize import Finished, finish
 from sie_server.engine.results import Encoded
@@ -72,11 +72,11 @@ def _check_answer(
 
 
 def _finish(rows: Sequence[Row], options: EncodeOptions) -> list[dict[str, Finished]]:
-    rows = with_fixed(rows, options.muvera, is_query=options.is_query)
+    rows = with_muvera(rows, options.muvera, is_query=options.is_query)
     return [{kind: finish(_vector(row, kind), options.output_dtype) for kind in options.output_types} for row in rows]
 
 
 def _vector(row: Row, kind: str) -> Vector:
     output = row[kind]
-    assert not isinstance(output, tuple | Data | PlainData), f"'{kind}' is a vector"  # noqa: S101 - a bug of the adapter
+    assert not isinstance(output, tuple | Data), f"'{kind}' is a vector"  # noqa: S101 - a bug of the adapter
     return output

@@ -21,7 +21,6 @@ from sie_server.adapters.base import (
     ModelSpec,
     Picture,
     ReadsTokens,
-    UnreadableImageError,
     UnsupportedInputError,
 )
 from sie_server.adapters.registry import find
@@ -32,12 +31,12 @@ from sie_server.core.options import invalid
 from sie_server.engine.admission import Admitted, Wants, admitted
 from sie_server.engine.device import Device
 from sie_server.engine.health import DeviceHealth, HealthLimits
-from sie_server.engine.images import ReadImage, one_by_one
+from sie_server.engine.images import ReadImages, one_by_one
 from sie_server.engine.info import model_info, model_statuses
 from sie_server.engine.loading import Fetched, build
 from sie_server.engine.loop import BatchRecord, Clock, ModelLoop, Ports, QueueLimits, Row
 from sie_server.engine.loras import LoraLimits, Loras
-from sie_server.engine.models import LoadPorts, Models, Stay
+from sie_server.engine.models import LoadPolicy, LoadPorts, Models
 from sie_server.engine.pipeline import Pipeline
 from sie_server.engine.recovery import OomEvent, RescuePorts
 from sie_server.engine.residency import MemoryLimits, MemoryPorts, Residency
@@ -76,7 +75,7 @@ class EngineLimits:
     max_text_chars: int
     queue: QueueLimits
     memory: MemoryLimits = field(default_factory=MemoryLimits)
-    stay: Stay = field(default_factory=Stay)
+    load_policy: LoadPolicy = field(default_factory=LoadPolicy)
     health: HealthLimits = field(default_factory=HealthLimits)
     max_loras: int = 10
     score_vector_bytes: int = 256 * 1024 * 1024
@@ -135,17 +134,17 @@ class Engine:
         self.pipeline = pipeline
         self.limits = limits
         self._ports = ports
-        slots, clock = Slots(models, limits.stay.pinned), ports.clock
+        slots, clock = Slots(models, limits.load_policy.pinned), ports.clock
         residency = Residency(slots, limits.memory, ports.memory, clock, self.changed)
         load = LoadPorts(ports.fetch, self._build, self._open_loop)
         self._models = Models(
-            slots, load, residency, limits.stay, clock=clock, changed=self.changed, on_idle=ports.on_idle
+            slots, load, residency, limits.load_policy, clock=clock, changed=self.changed, on_idle=ports.on_idle
         )
         self._loras = Loras(
             ports.fetch,
             residency,
-            LoraLimits(limits.max_loras, limits.stay.load_timeout_s),
-            [slots.find(name, {}) for name in limits.stay.preload],
+            LoraLimits(limits.max_loras, limits.load_policy.load_timeout_s),
+            [slots.find(name, {}) for name in limits.load_policy.preload],
             clock=clock,
             changed=self.changed,
         )
@@ -167,10 +166,8 @@ class Engine:
             rows = await ready.rows(ready.prepared)
             return Ran(rows, ready.cost())
 
-    async def run_images(
-        self, choice: Choice, inputs: Mapping[int, Input]
-    ) -> Mapping[int, ReadImage | UnreadableImageError]:
-        """What one request's images came to, by their places: a few are decoded at a time, however many there are.
+    async def run_images(self, choice: Choice, inputs: Mapping[int, Input]) -> ReadImages:
+        """What one request's images came to: a few are decoded at a time, however many there are.
 
         Raises:
             Problem: as `run`; but an image that cannot be read has its refusal in its place.

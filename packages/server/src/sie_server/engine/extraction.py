@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import ExtractParams, Item
-from sie_server.adapters.base import Data, Findings, Labelled, LabelledPicture, Picture, PlainData, UnreadableImageError
+from sie_server.adapters.base import Data, Findings, Labelled, LabelledPicture, Picture, UnreadableImageError
 from sie_server.core.extraction import ExtractOptions, check_finite, checked_instruction, resolve_extract
 from sie_server.core.mentions import mentions_of
 from sie_server.core.options import invalid
@@ -66,14 +66,14 @@ async def _from_images(
 ) -> Sequence[Cost]:
     """Put what is in the images at their places."""
     read = await engine.run_images(choice, pictures)
-    for at, each in read.items():
+    for at, each in read.found.items():
         if isinstance(each, UnreadableImageError):
             found[at] = invalid(f"item {at}: {each}")
         elif each.cost.truncated_items and not wanted.may_cut:
             found[at] = _too_long(choice, at)
         else:
             found[at] = _findings(each.row, at)
-    return [each.cost for each in read.values() if not isinstance(each, UnreadableImageError)]
+    return [read.cost]
 
 
 def _too_long(choice: Choice, at: int) -> Problem:
@@ -113,10 +113,9 @@ def _asked(model: ModelConfig, place: str, item: Item, wanted: ExtractOptions) -
     return LabelledPicture(picture, wanted.labels, wanted.options, instruction)
 
 
-def _findings(row: Row, at: int) -> Mapping[str, Findings | Data | PlainData]:
-    found = {kind: output for kind, output in row.items() if isinstance(output, tuple | Data | PlainData)}
+def _findings(row: Row, at: int) -> Mapping[str, Findings | Data]:
+    found = {kind: output for kind, output in row.items() if isinstance(output, tuple | Data)}
     for findings in found.values():
-        if not isinstance(findings, PlainData):
-            pieces = findings.pieces() if isinstance(findings, Data) else findings
-            check_finite([each.score for each in pieces], at)
+        pieces = findings.pieces() if isinstance(findings, Data) else findings
+        check_finite([each.score for each in pieces], at)
     return found

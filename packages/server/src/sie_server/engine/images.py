@@ -5,8 +5,8 @@ A decoded image takes megabytes, so at most `max_decoded` of a model's queue exi
 """
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sie_server.adapters.base import Input, UnreadableImageError, UnsupportedInputError
@@ -14,7 +14,7 @@ from sie_server.engine.admission import prepare_in_time, unsupported
 from sie_server.engine.jobs import Row, too_late
 from sie_server.engine.loop import ModelLoop
 from sie_server.engine.pipeline import Pipeline
-from sie_server.engine.results import Cost
+from sie_server.engine.results import Cost, total
 
 AT_ONCE: Final = 8  # fills two batches of an accelerator, one to compute and one to come
 
@@ -27,20 +27,34 @@ class ReadImage:
     cost: Cost
 
 
-async def one_by_one(
-    loop: ModelLoop, pipeline: Pipeline, inputs: Mapping[int, Input]
-) -> dict[int, ReadImage | UnreadableImageError]:
-    """What images came to, by their places in the request; cancelling drops what has not started.
+@dataclass(frozen=True, slots=True)
+class ReadImages:
+    """What the images of one request came to, by their places in it, and the cost of all.
+
+    Its times are those of the lane that took longest: lanes go side by side, and their sum is nobody's time.
+    """
+
+    found: Mapping[int, ReadImage | UnreadableImageError]
+    cost: Cost
+
+
+async def one_by_one(loop: ModelLoop, pipeline: Pipeline, inputs: Mapping[int, Input]) -> ReadImages:
+    """What images came to; cancelling drops what has not started.
 
     Raises:
         Problem: INVALID_INPUT for another reason than an image, INPUT_TOO_LONG, or any refusal of the model's queue.
     """
-    read: dict[int, ReadImage | UnreadableImageError] = {}
+    found: dict[int, ReadImage | UnreadableImageError] = {}
     left = iter(inputs.items())
+    lanes_costs: list[Cost] = []
 
     async def lane() -> None:
+        costs: list[Cost] = []
         for at, given in left:  # all lanes take from the same
-            read[at] = await _read(loop, pipeline, at, given)
+            found[at] = read = await _read(loop, pipeline, at, given)
+            if isinstance(read, ReadImage):
+                costs.append(read.cost)
+        lanes_costs.append(total(costs))
 
     with loop.admit(len(inputs)):
         try:
@@ -49,15 +63,24 @@ async def one_by_one(
                     lanes.create_task(lane())
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None  # the others were cancelled with it, or say the same
-    return read
+    return ReadImages(found, _side_by_side(lanes_costs))
+
+
+def _side_by_side(lanes: Sequence[Cost]) -> Cost:
+    """What lanes took that began together."""
+    longest = max(lanes, key=lambda each: each.queue_s + each.tokenization_s + each.inference_s)
+    every = total(lanes)
+    return replace(longest, input_tokens=every.input_tokens, truncated_items=every.truncated_items)
 
 
 async def _read(loop: ModelLoop, pipeline: Pipeline, at: int, given: Input) -> ReadImage | UnreadableImageError:
+    came_at = loop.now
     try:
         async with asyncio.timeout(loop.timeout_s):
             await loop.decoding.acquire()
     except TimeoutError as error:
         raise too_late(loop.name, loop.timeout_s) from error
+    waited_s = loop.now - came_at
     try:
         prepared, spent_s = await prepare_in_time(loop, pipeline, [given])
         answer = await loop.submit(prepared, at)
@@ -67,5 +90,6 @@ async def _read(loop: ModelLoop, pipeline: Pipeline, at: int, given: Input) -> R
         raise unsupported(loop, error) from error
     finally:
         loop.decoding.release()
-    cost = Cost(answer.queue_s, spent_s, answer.inference_s, prepared[0].tokens, int(prepared[0].truncated))
+    queue_s = waited_s + answer.queue_s
+    cost = Cost(queue_s, spent_s, answer.inference_s, prepared[0].tokens, int(prepared[0].truncated))
     return ReadImage(answer.rows[0], cost)

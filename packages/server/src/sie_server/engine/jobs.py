@@ -52,7 +52,7 @@ class Job:
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
+class QueuedItem:
     """One item in the queue; never changed."""
 
     job: Job
@@ -68,7 +68,7 @@ class Waiting:
         return self.job.reply.done()
 
 
-def jobs_of(entries: Sequence[Waiting]) -> list[Job]:
+def jobs_of(entries: Sequence[QueuedItem]) -> list[Job]:
     """The requests of some items, each once."""
     return list({id(entry.job): entry.job for entry in entries}.values())
 

@@ -10,7 +10,7 @@ from sie_server.adapters.base import Adapter, HasTasks, LoadError, ModelSpec, We
 from sie_server.adapters.registry import AdapterFactory
 from sie_server.adapters.shared.weight_files import graph_bytes, lora_bytes, tensor_bytes
 from sie_server.core.lifecycle import ErrorClass
-from sie_server.weights.store import Hold, local_only
+from sie_server.weights.store import PinnedModel, local_only
 
 CPU_FLOAT_BYTES: Final = 4  # a CPU computes in float32, whatever the files hold
 FLOAT_BYTES: Final = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -25,7 +25,7 @@ class Fetched:
     release: Callable[[], None] = lambda: None
 
 
-def fetch(spec: ModelSpec, device: str, hold: Callable[[WeightsSource], Hold] = local_only) -> Fetched:
+def fetch(spec: ModelSpec, device: str, pin: Callable[[WeightsSource], PinnedModel] = local_only) -> Fetched:
     """Have the files of a model, or of a LoRA, in a local folder, and know what they take on the device. May download.
 
     A model without weights of its own, such as a hash, takes no memory.
@@ -35,15 +35,15 @@ def fetch(spec: ModelSpec, device: str, hold: Callable[[WeightsSource], Hold] = 
     """
     if not spec.source.is_named:
         return Fetched(spec, 0)
-    held = hold(spec.source)
+    pinned = pin(spec.source)
     float_bytes = CPU_FLOAT_BYTES if device == "cpu" else FLOAT_BYTES.get(spec.precision or "float16", 2)
     try:
-        size = _size_of(held.folder, spec.source, float_bytes)
+        size = _size_of(pinned.folder, spec.source, float_bytes)
     except BaseException:
-        held.release()
+        pinned.release()
         raise
-    local = replace(spec, source=replace(spec.source, path=str(held.folder)))
-    return Fetched(local, size, held.release)
+    local = replace(spec, source=replace(spec.source, path=str(pinned.folder)))
+    return Fetched(local, size, pinned.release)
 
 
 def _size_of(folder: Path, source: WeightsSource, float_bytes: int) -> int:
@@ -61,7 +61,7 @@ def build(factory: AdapterFactory, fetched: Fetched, device: str) -> Adapter:
         LoadError: what is wrong with the files.
     """
     adapter = factory(fetched.spec)
-    # Whoever drops the adapter last ends the hold: also the thread of a load that nobody waits for any more.
+    # Whoever drops the adapter last unpins the files: also the thread of a load that nobody waits for any more.
     weakref.finalize(adapter, fetched.release)
     try:
         _check_tasks(adapter, fetched.spec)

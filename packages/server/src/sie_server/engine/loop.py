@@ -14,8 +14,8 @@ from sie_server.engine.device import Device, Work
 from sie_server.engine.jobs import (
     Answer,
     Job,
+    QueuedItem,
     Row,
-    Waiting,
     inference_error,
     jobs_of,
     making_room,
@@ -86,8 +86,8 @@ class ModelLoop:
         self._recovery = Recovery(name, ports.rescue, self._resume)
         self._again: deque[Attempt] = deque()
         self._begun: deque[Begun] = deque()  # those that wait for their next turn
-        self._queue: tuple[Waiting, ...] = ()
-        self._arrived: list[Waiting] = []
+        self._queue: tuple[QueuedItem, ...] = ()
+        self._arrived: list[QueuedItem] = []
         self._tokens = 0
         self._items = 0
         self._running = 0  # batches on the device, or between two turns or attempts
@@ -109,6 +109,11 @@ class ModelLoop:
     def waiting(self) -> int:
         """Items that are tokenised and wait for the device."""
         return len(self._queue) + len(self._arrived)
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._clock()
 
     @property
     def timeout_s(self) -> float:
@@ -152,7 +157,7 @@ class ModelLoop:
         job = Job(loop.create_future(), [{}] * len(prepared), len(prepared), now, first)
         deadline = now + self._queue_limits.timeout_s
         self._arrived.extend(
-            Waiting(job, index, item, item.weight, now, deadline) for index, item in enumerate(prepared)
+            QueuedItem(job, index, item, item.weight, now, deadline) for index, item in enumerate(prepared)
         )
         self._tokens += sum(item.weight for item in prepared)
         if self._timer is None:
@@ -258,7 +263,7 @@ class ModelLoop:
             self._recovery.settled(attempt)
         return Attempt(self._take())
 
-    def _take(self) -> tuple[Waiting, ...]:
+    def _take(self) -> tuple[QueuedItem, ...]:
         """Choose the next batch, fail what waited too long, and wake up when the next of the rest has."""
         taken = take((*self._queue, *self._arrived), self._batch, self._clock())
         self._wait_on(taken.rest, taken.expired, taken.wake_at)
@@ -269,7 +274,7 @@ class ModelLoop:
         nothing = take((*self._queue, *self._arrived), NO_BATCH, self._clock())
         self._wait_on(nothing.rest, nothing.expired, nothing.wake_at)
 
-    def _wait_on(self, rest: tuple[Waiting, ...], expired: tuple[Waiting, ...], wake_at: float | None) -> None:
+    def _wait_on(self, rest: tuple[QueuedItem, ...], expired: tuple[QueuedItem, ...], wake_at: float | None) -> None:
         self._queue, self._arrived = rest, []
         self._tokens = sum(entry.tokens for entry in rest)
         for entry in expired:
@@ -319,7 +324,7 @@ class ModelLoop:
                 entry.job.fail(self._refusal(self.name))
         self._settled.notify()
 
-    def _answer(self, entries: tuple[Waiting, ...], computed: Computed) -> None:
+    def _answer(self, entries: tuple[QueuedItem, ...], computed: Computed) -> None:
         now = self._clock()
         tokens = sum(entry.prepared.tokens for entry in entries)
         self._record(BatchRecord(self.name, len(entries), tokens, computed.spent))

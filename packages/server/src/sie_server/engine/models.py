@@ -35,7 +35,7 @@ class LoadPorts:
 
 
 @dataclass(frozen=True, slots=True)
-class Stay:
+class LoadPolicy:
     """Which models are loaded before anybody asks, which never go, and after how long without use the others do.
 
     `idle_s` 0 means never. A load that takes longer than `load_timeout_s`, its download included, has
@@ -56,7 +56,7 @@ class Models:
         slots: Slots,
         ports: LoadPorts,
         residency: Residency,
-        stay: Stay,
+        load_policy: LoadPolicy,
         *,
         clock: Clock,
         changed: Signal,
@@ -65,7 +65,7 @@ class Models:
         self._slots = slots
         self._ports = ports
         self._residency = residency
-        self._stay = stay
+        self._load_policy = load_policy
         self._clock = clock
         self._changed = changed
         self._on_idle = on_idle
@@ -73,7 +73,7 @@ class Models:
         self._timers: dict[Slot, asyncio.TimerHandle] = {}
         self._may_fetch = asyncio.Semaphore(MAX_PARALLEL_FETCHES)
         self._may_load = asyncio.Semaphore(MAX_PARALLEL_LOADS)
-        self._preloading = {slots.find(name, {}).slot for name in stay.preload}
+        self._preloading = {slots.find(name, {}).slot for name in load_policy.preload}
 
     @property
     def slots(self) -> Slots:
@@ -177,11 +177,11 @@ class Models:
 
     async def _run(self, slot: Slot) -> None:
         try:
-            async with asyncio.timeout(self._stay.load_timeout_s or None):
+            async with asyncio.timeout(self._load_policy.load_timeout_s or None):
                 adapter = await self._load(slot)
         except Exception as error:
             log.exception("model %s did not load", slot.name)
-            slot.failure = failure_of(error, slot.attempts, self._clock(), self._stay.load_timeout_s)
+            slot.failure = failure_of(error, slot.attempts, self._clock(), self._load_policy.load_timeout_s)
             slot.state, slot.size_bytes = advance(slot.state, Step.FAIL), 0
         else:
             now = self._clock()
@@ -234,8 +234,8 @@ class Models:
     def _watch_idle(self, slot: Slot) -> None:
         if slot in self._timers:
             self._timers.pop(slot).cancel()
-        if self._stay.idle_s and not slot.is_pinned:
-            wait_s = max(0.0, slot.used_at + self._stay.idle_s - self._clock())
+        if self._load_policy.idle_s and not slot.is_pinned:
+            wait_s = max(0.0, slot.used_at + self._load_policy.idle_s - self._clock())
             self._timers[slot] = asyncio.get_running_loop().call_later(wait_s, self._end_idle, slot)
 
     def _end_idle(self, slot: Slot) -> None:
@@ -244,9 +244,9 @@ class Models:
             return
         if slot.depth:
             slot.used_at = self._clock()
-        if self._clock() - slot.used_at < self._stay.idle_s:
+        if self._clock() - slot.used_at < self._load_policy.idle_s:
             self._watch_idle(slot)
             return
-        log.info("model %s goes: nobody used it for %.0f s", slot.name, self._stay.idle_s)
+        log.info("model %s goes: nobody used it for %.0f s", slot.name, self._load_policy.idle_s)
         self._on_idle(slot.name)
         self._residency.unload(slot)

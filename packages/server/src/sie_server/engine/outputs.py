@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 
-from sie_server.adapters.base import Data, DetectedObject, Output, Outputs, Passage, PlainData, SparseVector
+from sie_server.adapters.base import Data, DetectedObject, Output, Outputs, Passage, SparseVector
 from sie_server.engine.jobs import Row
 
 
@@ -33,8 +33,6 @@ def _is_finite(row: Output) -> bool:
         return bool(np.isfinite(row.values).all())
     if isinstance(row, Data):
         return all(math.isfinite(each.score) for each in row.pieces())
-    if isinstance(row, PlainData):
-        return True  # its family made it of texts and places
     if isinstance(row, Sequence):
         boxes = (side for each in row if isinstance(each, DetectedObject | Passage) for side in each.bbox or ())
         return all(map(math.isfinite, (*(each.score for each in row), *boxes)))

@@ -9,7 +9,7 @@ from typing import Any
 
 from sie_protocol.errors import Problem
 from sie_server.core.recovery import History, Step, next_step
-from sie_server.engine.jobs import Waiting, inference_error, jobs_of, out_of_memory
+from sie_server.engine.jobs import QueuedItem, inference_error, jobs_of, out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ NEW = History()
 class Attempt:
     """A batch, what it has behind it, and the rescue it is part of."""
 
-    entries: tuple[Waiting, ...]
+    entries: tuple[QueuedItem, ...]
     history: History = NEW
     rescue: Rescue | None = None
 
@@ -139,7 +139,7 @@ class Recovery:
             job.fail(out_of_memory(self._model))
         self._lose(attempt)
 
-    def _go_on(self, attempt: Attempt, history: History, parts: Sequence[tuple[Waiting, ...]]) -> None:
+    def _go_on(self, attempt: Attempt, history: History, parts: Sequence[tuple[QueuedItem, ...]]) -> None:
         if attempt.rescue is not None:
             attempt.rescue.pieces += len(parts) - 1
         self._resume([Attempt(entries, history, attempt.rescue) for entries in parts])

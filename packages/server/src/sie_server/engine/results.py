@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sie_protocol.errors import Problem
-from sie_server.adapters.base import Data, Findings, PlainData
+from sie_server.adapters.base import Data, Findings
 from sie_server.core.options import EncodeOptions
 from sie_server.engine.quantize import Finished
 
@@ -57,7 +57,7 @@ class Scored:
     cost: Cost
 
 
-Found = Mapping[str, Findings | Data | PlainData] | Problem  # in one item: by output, or why it could not be read
+Found = Mapping[str, Findings | Data] | Problem  # in one item: by output, or why it could not be read
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,15 @@ import numpy as np
 
 from sie_protocol.arrays import Array
 from sie_protocol.items import Item
-from sie_server.adapters.base import Data, Pair, PlainData, SparseVector
+from sie_server.adapters.base import Data, Pair, SparseVector
 from sie_server.core.options import invalid, of_each
 from sie_server.core.scoring import ScoreOptions, check_candidates, pieces, ranked, resolve_score
 from sie_server.core.similarity import Words, compare, max_sims, sparse_products
 from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
-from sie_server.engine.fixed import with_fixed
 from sie_server.engine.inputs import inputs_of, text_of
 from sie_server.engine.loop import Row
+from sie_server.engine.muvera import with_muvera
 from sie_server.engine.outputs import joined
 from sie_server.engine.results import Cost, Scored
 from sie_server.engine.slots import Choice
@@ -98,8 +98,8 @@ async def _by_vectors(
 
 def similarities(query: Row, documents: Sequence[Row], wanted: ScoreOptions) -> list[float]:
     """How alike the query and each document are, over all outputs that count."""
-    (query,) = with_fixed([query], wanted.muvera, is_query=True)
-    documents = with_fixed(documents, wanted.muvera, is_query=False)
+    (query,) = with_muvera([query], wanted.muvera, is_query=True)
+    documents = with_muvera(documents, wanted.muvera, is_query=False)
     total = np.zeros(len(documents))
     for kind, weight in wanted.weights.items():
         total += weight * _similarities(kind, query, documents, wanted)
@@ -124,5 +124,5 @@ def _words(row: Row) -> Words:
 
 def _array(row: Row, kind: str) -> Array:
     output = row[kind]
-    assert not isinstance(output, SparseVector | tuple | Data | PlainData), f"'{kind}' is dense"  # noqa: S101 - a bug of the adapter
+    assert not isinstance(output, SparseVector | tuple | Data), f"'{kind}' is dense"  # noqa: S101 - a bug of the adapter
     return output

@@ -34,7 +34,7 @@ class FetchRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class PinnedModel:
     """A model's folder that nobody deletes until `release`, which may be called again."""
 
     folder: Path
@@ -66,13 +66,13 @@ class StorePorts:
     evicted: Callable[[int], None] = lambda _: None
 
 
-def local_only(source: WeightsSource) -> Hold:
+def local_only(source: WeightsSource) -> PinnedModel:
     """Models of this machine's own folders and packages; for a worker without caches.
 
     Raises:
         LoadError: NOT_FOUND.
     """
-    return Hold(locate(source))
+    return PinnedModel(locate(source))
 
 
 class WeightsStore:
@@ -87,7 +87,7 @@ class WeightsStore:
         self._ports = ports
         self._stop = threading.Event()
 
-    def hold(self, source: WeightsSource) -> Hold:
+    def pin(self, source: WeightsSource) -> PinnedModel:
         """The folder of a model; several callers that want the same one wait for one download.
 
         Raises:
@@ -95,7 +95,7 @@ class WeightsStore:
             StoppedError: the worker stops.
         """
         if find_local(source) is not None or source.hf_id is None:
-            return Hold(locate(source))
+            return PinnedModel(locate(source))
         snapshot = snapshot_of(source)
         try:
             lock = self._cache.lock(snapshot.entry)
@@ -103,9 +103,9 @@ class WeightsStore:
             folder = self._cache.find(snapshot)
             if folder is None:
                 raise _no_cache(self._cache.root, error) from error
-            return Hold(folder)  # on a read-only disk, where nobody deletes it
+            return PinnedModel(folder)  # on a read-only disk, where nobody deletes it
         try:
-            return Hold(self._folder(snapshot, lock), lock.release)
+            return PinnedModel(self._folder(snapshot, lock), lock.release)
         except BaseException:
             lock.release()
             raise

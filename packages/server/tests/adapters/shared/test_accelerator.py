@@ -3,7 +3,7 @@ import torch
 
 from sie_server.adapters.base import LoadError
 from sie_server.adapters.shared.accelerator import choose, is_out_of_memory
-from sie_server.adapters.shared.held import fitting
+from sie_server.adapters.shared.loading import loading_onto
 from sie_server.core.lifecycle import ErrorClass
 
 TOO_MUCH = 1 << 47  # bytes: more than a process can address
@@ -22,10 +22,10 @@ def test_memory_that_the_processor_has_not_got_is_told_from_other_errors() -> No
 
 
 def test_weights_that_do_not_fit_are_a_load_that_may_succeed_later_and_other_errors_are_not() -> None:
-    with pytest.raises(LoadError) as refused, fitting("cpu"):
+    with pytest.raises(LoadError) as refused, loading_onto("cpu"):
         torch.empty(TOO_MUCH, dtype=torch.uint8)
     assert refused.value.error_class is ErrorClass.OOM
-    with pytest.raises(RuntimeError, match="size"), fitting("cpu"):
+    with pytest.raises(RuntimeError, match="size"), loading_onto("cpu"):
         torch.ones(2) @ torch.ones(3)
 
 

@@ -1,3 +1,4 @@
+import resource
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,8 @@ from tokenizers import Tokenizer
 from sie_protocol.catalog import ModelConfig
 from sie_protocol.items import EncodeParams
 from sie_server.adapters.base import LoadError, Pair, Prepared, WeightsSource
-from sie_server.adapters.shared.layout import read_layout
 from sie_server.adapters.shared.location import locate
+from sie_server.adapters.shared.sentence_transformers_files import read_layout
 from sie_server.adapters.shared.tokenize import TextTokenizer, open_tokenizer
 from sie_server.catalog_files import read_catalog
 from sie_server.core.options import load_options, resolve_encode
@@ -129,10 +130,30 @@ def test_a_pair_that_is_far_too_long_gives_the_tokens_that_all_of_it_gives(
     folders: Mapping[str, Path], kind: str, first: str, second: str, repeats: int, max_length: int
 ) -> None:
     pairs = [Pair(first, second * repeats), Pair(second * repeats, first), Pair("a", second * repeats)]
-    prepared = TextTokenizer(folders[kind], max_length, lower_case=False).prepare_pairs(pairs)
+    prepared = TextTokenizer(folders[kind], max_length, lower_case=False, pairs=True).prepare_pairs(pairs)
     expected = whole(folders[kind], max_length).encode_batch(pairs)
     assert [each.payload.tolist() for each in prepared] == [[each.ids, each.type_ids] for each in expected]
     assert [each.truncated for each in prepared] == [bool(each.overflowing) for each in expected]
+
+
+@pytest.mark.parametrize("kind", ["roberta", "xlm-roberta", "modernbert", MINILM])
+@settings(max_examples=30)
+@given(first=st.text("ab é漢.", max_size=60), second=st.text("ab é漢.", max_size=60), max_length=st.integers(8, 40))
+def test_of_a_pair_the_library_keeps_the_same_tokens(
+    folders: Mapping[str, Path], kind: str, first: str, second: str, max_length: int
+) -> None:
+    [ours] = TextTokenizer(folders[kind], max_length, lower_case=False, pairs=True).prepare_pairs([Pair(first, second)])
+    theirs = whole(folders[kind], max_length).encode(first, second)
+    assert (ours.payload.tolist(), ours.truncated) == ([theirs.ids, theirs.type_ids], bool(theirs.overflowing))
+
+
+def test_a_pair_of_two_long_texts_takes_no_more_than_the_two_of_them(folders: Mapping[str, Path]) -> None:
+    tokenizer = TextTokenizer(folders[MINILM], 16, lower_case=False, pairs=True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    [prepared] = tokenizer.prepare_pairs([Pair("the cat " * 5000, "a dog " * 5000)])
+    assert (prepared.tokens, prepared.truncated) == (16, True)
+    taken_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert taken_mib < 500  # the library alone makes 1428 x 1428 pieces: gigabytes
 
 
 def test_of_a_text_that_is_far_too_long_only_the_front_is_read(folders: Mapping[str, Path]) -> None:

@@ -4,7 +4,7 @@ from typing import Generic, Protocol, TypeVar
 
 from sie_server.adapters.base import ModelSpec
 from sie_server.adapters.shared.architectures import Encoder
-from sie_server.adapters.shared.held import Held
+from sie_server.adapters.shared.loading import LoadedParts
 from sie_server.adapters.shared.lora import Lora, read_lora
 
 
@@ -21,15 +21,15 @@ E = TypeVar("E", bound=HasEncoder)
 
 
 class ModelAdapter(Generic[T]):
-    """The beginning and the end of an adapter: `load` fills `_held` with the parts of its model."""
+    """The beginning and the end of an adapter: `load` fills `_loaded` with the parts of its model."""
 
     def __init__(self, spec: ModelSpec) -> None:
         self._spec = spec
-        self._held: Held[T] = Held()
+        self._loaded: LoadedParts[T] = LoadedParts()
 
     def unload(self) -> None:
         """Drop weights and buffers."""
-        self._held.drop()
+        self._loaded.drop()
 
 
 class LoraAdapter(ModelAdapter[E]):
@@ -37,4 +37,4 @@ class LoraAdapter(ModelAdapter[E]):
 
     def read_lora(self, folder: str) -> Lora:
         """A LoRA for the encoder."""
-        return read_lora(folder, self._held.parts().encoder.targets)
+        return read_lora(folder, self._loaded.parts().encoder.targets)

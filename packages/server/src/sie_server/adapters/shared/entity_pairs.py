@@ -14,7 +14,7 @@ from sie_server.adapters.shared.gliner_heads import Mlp, SpanHead, mlp, read_spa
 from sie_server.adapters.shared.linear import identity
 from sie_server.adapters.shared.relations import Triples, of_head
 from sie_server.adapters.shared.spans import Spans
-from sie_server.adapters.shared.torch_use import sent
+from sie_server.adapters.shared.torch_use import to_device
 
 MAX_ENTITIES: Final = 256  # of one window: each two of them are compared, in both directions
 
@@ -51,7 +51,7 @@ class PairHead:
         """
         if len(spans) < 2:  # noqa: PLR2004 - nothing to compare
             return []
-        firsts, lasts = (sent(each, words.device) for each in (spans.firsts, spans.lasts))
+        firsts, lasts = (to_device(each, words.device) for each in (spans.firsts, spans.lasts))
         logits = pair_logits(self.pair, self.piece.vectors(words, firsts, lasts), relations)
         every = len(relations)
         return [

@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from sie_server.adapters.base import LoadError
 from sie_server.adapters.shared.checkpoint import expect, read_numbers
-from sie_server.adapters.shared.places import BINS
+from sie_server.adapters.shared.florence_output import BINS
 from sie_server.adapters.shared.weights import read_json
 from sie_server.core.lifecycle import ErrorClass
 

@@ -20,7 +20,7 @@ NEVER: Final = -1e9  # the score of what cannot be; finite, so that sums stay in
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class GenerationConfig:
     """How a model writes.
 
     `first` and `last` are forced at those places, None: free. No `repeats` tokens in a row are written twice, 0: any.
@@ -47,21 +47,21 @@ class Length:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What was written behind a prompt, without the token that ends it; `surenesses` are natural logarithms."""
+class Generated:
+    """What was written behind a prompt, without the token that ends it; `logprobs` are natural logarithms."""
 
     ids: tuple[int, ...]
-    surenesses: tuple[float, ...]
+    logprobs: tuple[float, ...]
 
 
-def chance(surenesses: Sequence[float], *, whole: bool = False) -> float:
+def probability(logprobs: Sequence[float], *, whole: bool = False) -> float:
     """The geometric mean of tokens' probabilities, or with `whole` their product; 0 of none.
 
     What is no number stays none, so that whoever checks an answer sees it.
     """
-    if not surenesses:
+    if not logprobs:
         return 0.0
-    found = math.exp(sum(surenesses) / (1 if whole else len(surenesses)))
+    found = math.exp(sum(logprobs) / (1 if whole else len(logprobs)))
     return 1.0 if found > 1 else found
 
 
@@ -71,7 +71,7 @@ class Writer(Protocol):
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
         """[rows, new tokens] to float32 [rows, vocabulary]: what comes behind the last."""
 
-    def follow(self, rows: torch.Tensor) -> None:
+    def reorder_cache(self, rows: torch.Tensor) -> None:
         """From now on each row goes on from what this one of the old rows has read; all of one prompt."""
 
 
@@ -88,37 +88,39 @@ class Search(Protocol):
     def is_over(self) -> bool:
         """True when no row goes on."""
 
-    def written(self) -> list[Written]:
+    def written(self) -> list[Generated]:
         """The best text of each prompt."""
 
 
-def write(writer: Writer, prompts: torch.Tensor, rules: Rules, length: Length) -> Generator[None, None, list[Written]]:
+def write(
+    writer: Writer, prompts: torch.Tensor, config: GenerationConfig, length: Length
+) -> Generator[None, None, list[Generated]]:
     """Go on from prompts [prompts, tokens]; the writer has `length.beams` rows for each. Pauses before every token."""
-    search: Search = (Greedy if length.beams == 1 else Beams)(prompts, rules, length)
+    search: Search = (GreedySearch if length.beams == 1 else BeamSearch)(prompts, config, length)
     fed = search.ids
     while True:
         rows = search.take(writer.logits(fed))
         if search.is_over():
             return search.written()
         if rows is not None:
-            writer.follow(rows)
+            writer.reorder_cache(rows)
         fed = search.ids[:, -1:]
         yield
 
 
-class Greedy:
+class GreedySearch:
     """The most probable token each time. A row that has ended is filled up, and changes no other."""
 
-    def __init__(self, prompts: torch.Tensor, rules: Rules, length: Length) -> None:
-        self._rules = rules
+    def __init__(self, prompts: torch.Tensor, config: GenerationConfig, length: Length) -> None:
+        self._config = config
         self._prompt = prompts.shape[1]
         self._longest = self._prompt + length.tokens
-        self._ids = prompts.new_full((len(prompts), self._longest), rules.pad)
+        self._ids = prompts.new_full((len(prompts), self._longest), config.pad)
         self._ids[:, : self._prompt] = prompts
-        self._surenesses = torch.zeros(self._ids.shape, device=prompts.device)
+        self._logprobs = torch.zeros(self._ids.shape, device=prompts.device)
         self._at = self._prompt
         self._ended = torch.zeros(len(prompts), dtype=torch.bool, device=prompts.device)
-        self._ends = torch.tensor(rules.ends, device=prompts.device)
+        self._ends = torch.tensor(config.ends, device=prompts.device)
 
     @property
     def ids(self) -> torch.Tensor:
@@ -127,9 +129,9 @@ class Greedy:
 
     def take(self, logits: torch.Tensor) -> None:
         """Add a token to each row that has not ended."""
-        tokens = ruled(logits, self.ids, self._rules, self._longest).argmax(dim=-1)
-        self._surenesses[:, self._at] = logits.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
-        self._ids[:, self._at] = torch.where(self._ended, self._rules.pad, tokens)
+        tokens = processed_logits(logits, self.ids, self._config, self._longest).argmax(dim=-1)
+        self._logprobs[:, self._at] = logits.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
+        self._ids[:, self._at] = torch.where(self._ended, self._config.pad, tokens)
         self._ended |= torch.isin(tokens, self._ends)
         self._at += 1
 
@@ -137,10 +139,10 @@ class Greedy:
         """True when all rows have ended, or are full."""
         return self._at == self._longest or bool(self._ended.all())
 
-    def written(self) -> list[Written]:
+    def written(self) -> list[Generated]:
         """What stands behind each prompt."""
-        ids, surenesses = (all_of[:, self._prompt : self._at].tolist() for all_of in (self._ids, self._surenesses))
-        return [_until_end(*row, self._rules) for row in zip(ids, surenesses, strict=True)]
+        ids, logprobs = (all_of[:, self._prompt : self._at].tolist() for all_of in (self._ids, self._logprobs))
+        return [_until_end(*row, self._config) for row in zip(ids, logprobs, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ class Candidates:
     """
 
     ids: torch.Tensor
-    surenesses: torch.Tensor
+    logprobs: torch.Tensor
     scores: torch.Tensor
     lengths: torch.Tensor
 
@@ -160,7 +162,7 @@ class Candidates:
         deep = places[..., None].expand(-1, -1, self.ids.shape[-1])
         return Candidates(
             self.ids.gather(1, deep),
-            self.surenesses.gather(1, deep),
+            self.logprobs.gather(1, deep),
             self.scores.gather(1, places),
             self.lengths.gather(1, places),
         )
@@ -169,31 +171,31 @@ class Candidates:
         """These, and behind them the others."""
         return Candidates(
             torch.cat([self.ids, others.ids], dim=1),
-            torch.cat([self.surenesses, others.surenesses], dim=1),
+            torch.cat([self.logprobs, others.logprobs], dim=1),
             torch.cat([self.scores, others.scores], dim=1),
             torch.cat([self.lengths, others.lengths], dim=1),
         )
 
 
-class Beams:
+class BeamSearch:
     """Several texts of each prompt at once; those that end are kept apart, the best so many of them.
 
     It goes on while a text that has not ended may still become better than the worst of those that have.
     """
 
-    def __init__(self, prompts: torch.Tensor, rules: Rules, length: Length) -> None:
-        self._rules, self._beams = rules, length.beams
+    def __init__(self, prompts: torch.Tensor, config: GenerationConfig, length: Length) -> None:
+        self._config, self._beams = config, length.beams
         self._prompt, self._at = prompts.shape[1], prompts.shape[1]
         self._longest = self._prompt + length.tokens
         shape, device = (len(prompts), length.beams), prompts.device
-        ids = prompts.new_full((*shape, self._longest), rules.pad)
+        ids = prompts.new_full((*shape, self._longest), config.pad)
         ids[:, :, : self._prompt] = prompts[:, None]
         scores = torch.full(shape, NEVER, device=device)
         zeros = torch.zeros(ids.shape, device=device)
         self._ended = Candidates(ids, zeros, scores, torch.zeros(shape, dtype=torch.long, device=device))
         self._open = replace(self._ended, scores=scores.clone())
         self._open.scores[:, 0] = 0  # all are alike: only the first goes on
-        self._ends = torch.tensor(rules.ends, device=device)
+        self._ends = torch.tensor(config.ends, device=device)
         self._has_ended = torch.zeros(shape, dtype=torch.bool, device=device)
         self._may_improve = torch.ones((shape[0], 1), dtype=torch.bool, device=device)
         self._is_full = False
@@ -207,15 +209,15 @@ class Beams:
         """Go on with the best; returns which of the old rows each goes on from."""
         prompts, words = len(self._open.scores), logits.shape[-1]
         sure = logits.log_softmax(dim=-1)
-        scores = ruled(sure, self.ids, self._rules, self._longest).view(prompts, self._beams, words)
+        scores = processed_logits(sure, self.ids, self._config, self._longest).view(prompts, self._beams, words)
         scores = (scores + self._open.scores[..., None]).flatten(1)
         # Enough that as many go on as there are beams, even if each beam's best are all tokens that end it.
-        kept = max(2, 1 + len(self._rules.ends)) * self._beams
+        kept = max(2, 1 + len(self._config.ends)) * self._beams
         best, places = scores.topk(kept, dim=1)
         beams, tokens = places // words, places % words
         new = replace(self._open.of(beams), scores=best)
         new.ids[:, :, self._at] = tokens
-        new.surenesses[:, :, self._at] = sure.view(prompts, -1).gather(1, places)
+        new.logprobs[:, :, self._at] = sure.view(prompts, -1).gather(1, places)
         self._at += 1
         new.lengths.fill_(self._at - self._prompt)
         ends = torch.isin(tokens, self._ends) | (self._at == self._longest)
@@ -230,24 +232,24 @@ class Beams:
 
     def is_over(self) -> bool:
         """True when no prompt's texts can become better, or may become longer."""
-        all_ended = self._rules.early_stopping is True and bool(self._has_ended.all())
+        all_ended = self._config.early_stopping is True and bool(self._has_ended.all())
         return self._is_full or all_ended or not bool(self._may_improve.any())
 
-    def written(self) -> list[Written]:
+    def written(self) -> list[Generated]:
         """The best text of each prompt."""
         lengths, start = self._ended.lengths[:, 0].tolist(), self._prompt
-        ids, surenesses = self._ended.ids[:, 0].tolist(), self._ended.surenesses[:, 0].tolist()
+        ids, logprobs = self._ended.ids[:, 0].tolist(), self._ended.logprobs[:, 0].tolist()
         return [
-            _until_end(own[start : start + length], sure[start : start + length], self._rules)
-            for own, sure, length in zip(ids, surenesses, lengths, strict=True)
+            _until_end(own[start : start + length], sure[start : start + length], self._config)
+            for own, sure, length in zip(ids, logprobs, lengths, strict=True)
         ]
 
     def _keep_ended(self, new: Candidates, ends: torch.Tensor) -> None:
         """Of those that just ended keep what is among the best; of the spare candidates none counts."""
         counts = ends.clone()
         counts[:, self._beams :] = False
-        scores = new.scores / (self._at - self._prompt) ** self._rules.length_penalty
-        if self._rules.early_stopping is True:
+        scores = new.scores / (self._at - self._prompt) ** self._config.length_penalty
+        if self._config.early_stopping is True:
             scores = scores + self._has_ended.all(dim=1, keepdim=True) * NEVER
         scores = scores + ~self._may_improve * NEVER + ~counts * NEVER
         merged = self._ended.joined(replace(new, scores=scores))
@@ -257,28 +259,28 @@ class Beams:
 
     def _judge(self) -> None:
         """See whose best open text may still become better than its worst that has ended."""
-        rules = self._rules
-        never = rules.early_stopping == "never" and rules.length_penalty > 0
+        config = self._config
+        never = config.early_stopping == "never" and config.length_penalty > 0
         length = (self._longest if never else self._at) - self._prompt
-        best = self._open.scores[:, :1] / length**rules.length_penalty
+        best = self._open.scores[:, :1] / length**config.length_penalty
         worst = torch.where(self._has_ended, self._ended.scores.amin(dim=1, keepdim=True), NEVER)
         self._may_improve &= (best > worst).any(dim=1, keepdim=True)
 
 
-def ruled(scores: torch.Tensor, ids: torch.Tensor, rules: Rules, longest: int) -> torch.Tensor:
+def processed_logits(scores: torch.Tensor, ids: torch.Tensor, config: GenerationConfig, longest: int) -> torch.Tensor:
     """Scores [rows, vocabulary] of what comes behind `ids` [rows, tokens], minus infinity where the rules forbid it."""
     length, only = ids.shape[1], None
-    if length == 1 and rules.first is not None:
-        only = rules.first
-    if length == longest - 1 and rules.last is not None:
-        only = rules.last
+    if length == 1 and config.first is not None:
+        only = config.first
+    if length == longest - 1 and config.last is not None:
+        only = config.last
     if only is not None:
         forced = torch.full_like(scores, -torch.inf)
         forced[:, only] = 0
         return forced
-    if rules.never:
-        scores = scores.index_fill(1, torch.tensor(rules.never, device=scores.device), -torch.inf)
-    return _without_repeats(scores, ids, rules.repeats)
+    if config.never:
+        scores = scores.index_fill(1, torch.tensor(config.never, device=scores.device), -torch.inf)
+    return _without_repeats(scores, ids, config.repeats)
 
 
 def _without_repeats(scores: torch.Tensor, ids: torch.Tensor, size: int) -> torch.Tensor:
@@ -292,9 +294,9 @@ def _without_repeats(scores: torch.Tensor, ids: torch.Tensor, size: int) -> torc
     return scores
 
 
-def _until_end(ids: Sequence[int], surenesses: Sequence[float], rules: Rules) -> Written:
-    end = next((at for at, each in enumerate(ids) if each in rules.ends), len(ids))
-    return Written(tuple(ids[:end]), tuple(surenesses[:end]))
+def _until_end(ids: Sequence[int], logprobs: Sequence[float], config: GenerationConfig) -> Generated:
+    end = next((at for at, each in enumerate(ids) if each in config.ends), len(ids))
+    return Generated(tuple(ids[:end]), tuple(logprobs[:end]))
 
 
 def length_of(options: Mapping[str, Any], prompt: int, positions: int, default: int) -> Length:
@@ -316,7 +318,7 @@ def length_of(options: Mapping[str, Any], prompt: int, positions: int, default: 
     return Length(tokens, int(options.get("num_beams", 1)))
 
 
-def read_rules(config: Mapping[str, Any], vocabulary: int) -> Rules:
+def read_generation_config(config: Mapping[str, Any], vocabulary: int) -> GenerationConfig:
     """From generation settings as transformers writes them, in a file of their own or among those of a decoder.
 
     Raises:
@@ -340,7 +342,7 @@ def read_rules(config: Mapping[str, Any], vocabulary: int) -> Rules:
     early = config.get("early_stopping")
     if early not in (None, True, False, "never"):
         raise _wrong("early_stopping", early)
-    return Rules(
+    return GenerationConfig(
         ends=ends,
         pad=ends[0] if pad is None else pad,
         start=one("decoder_start_token_id"),

@@ -19,7 +19,7 @@ from sie_server.adapters.shared.gliner2_head import Gliner2Head
 from sie_server.adapters.shared.gliner2_reader import CLASS, FIELD, ROLE, Form, Sheet
 from sie_server.adapters.shared.gliner_reader import Reading, Window
 from sie_server.adapters.shared.spans import Spans, choose
-from sie_server.adapters.shared.torch_use import sent
+from sie_server.adapters.shared.torch_use import to_device
 from sie_server.core.schema import RELATION, Field, Question, Record, Schema
 
 _ROLES: Final = tuple(map(Field, RELATION))
@@ -73,7 +73,7 @@ class Place:
 
     def at(self, places: Array) -> torch.Tensor:
         """Some of the states."""
-        return self.states[sent(places, self.states.device)]
+        return self.states[to_device(places, self.states.device)]
 
 
 @dataclass(frozen=True, slots=True)

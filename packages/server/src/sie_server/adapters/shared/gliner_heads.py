@@ -18,7 +18,7 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.shared.checkpoint import Checkpoint, Get
 from sie_server.adapters.shared.gliner_config import SPANS, GlinerConfig
 from sie_server.adapters.shared.spans import Spans
-from sie_server.adapters.shared.torch_use import sent
+from sie_server.adapters.shared.torch_use import to_device
 
 # A threshold near 0 proposes nearly every piece with every label; then these many of each window must do.
 MAX_PROPOSALS: Final = 100_000
@@ -172,7 +172,7 @@ class WordLayers:
 
     def at(self, hidden: torch.Tensor, places: Sequence[Array]) -> torch.Tensor:
         """The same of the states at some places, those of all sequences together."""
-        return self.project(hidden[sent(np.concatenate(places), hidden.device)])
+        return self.project(hidden[to_device(np.concatenate(places), hidden.device)])
 
     def in_order(self, words: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
         """Words that know of those before and behind them; [all words, width] in and out."""

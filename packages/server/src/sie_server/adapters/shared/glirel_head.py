@@ -11,7 +11,7 @@ from sie_server.adapters.shared.checkpoint import Checkpoint
 from sie_server.adapters.shared.entity_pairs import pair_logits
 from sie_server.adapters.shared.gliner_heads import Mlp, mlp
 from sie_server.adapters.shared.glirel_config import MEAN, GlirelConfig
-from sie_server.adapters.shared.torch_use import sent
+from sie_server.adapters.shared.torch_use import to_device
 
 _PAIR: Final = "span_rep_layer.rel_rep_layer"
 
@@ -35,7 +35,7 @@ class GlirelHead:
     def _vectors(self, words: torch.Tensor, entities: Array) -> torch.Tensor:
         if self.ends is None:
             return self.entity(torch.stack([words[first : last + 1].mean(0) for first, last in entities.tolist()]))
-        first, last = (words[sent(each, words.device)] for each in entities.T)
+        first, last = (words[to_device(each, words.device)] for each in entities.T)
         start, end = self.ends
         return self.entity(torch.cat((start(first), end(last)), 1).relu_())
 

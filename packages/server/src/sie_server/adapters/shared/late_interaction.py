@@ -10,7 +10,7 @@ import numpy as np
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError, Prepared
-from sie_server.adapters.shared.layout import read_text_settings
+from sie_server.adapters.shared.sentence_transformers_files import read_text_settings
 from sie_server.adapters.shared.tokenize import TextTokenizer
 from sie_server.core.lifecycle import ErrorClass
 

@@ -19,8 +19,8 @@ import torch
 from torch.nn import functional
 
 from sie_server.adapters.base import LoadError, Prepared
-from sie_server.adapters.shared.held import fitting
-from sie_server.adapters.shared.torch_use import sent
+from sie_server.adapters.shared.loading import loading_onto
+from sie_server.adapters.shared.torch_use import to_device
 from sie_server.adapters.shared.weight_files import LORA_CONFIG, LORA_WEIGHTS
 from sie_server.adapters.shared.weights import read_json, read_safetensors
 from sie_server.core.lifecycle import ErrorClass
@@ -174,7 +174,7 @@ def mix(loras: Sequence[Lora | None] | None, lengths: Sequence[int], device: str
             parts.append((lora, slice(int(ends[first] - lengths[first]), int(ends[last]))))
             continue
         rows = np.concatenate([np.arange(ends[at] - lengths[at], ends[at]) for at in places])
-        parts.append((lora, sent(rows, device)))
+        parts.append((lora, to_device(rows, device)))
     return Mixture(parts)
 
 
@@ -212,7 +212,7 @@ def lora_of(changes: Iterable[Change], scale: float, targets: Targets) -> Lora:
         LoadError: as `read_lora`.
     """
     terms: dict[tuple[int, str], list[Term]] = {}
-    with fitting(targets.device):
+    with loading_onto(targets.device):
         for change in changes:
             for place, own in _placed(change, targets):
                 columns = slice(place.start, place.start + place.outputs)

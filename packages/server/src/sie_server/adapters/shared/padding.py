@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sie_server.adapters.shared.torch_use import sent
+from sie_server.adapters.shared.torch_use import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class Paddings:
             return last
         columns = np.arange(max(lengths))
         real = columns < np.array(lengths)[:, None]
-        places = sent(np.flatnonzero(real), device)
-        on_device = sent(real, device)
-        visible = on_device if key_lengths is None else sent(columns < np.array(key_lengths)[:, None], device)
+        places = to_device(np.flatnonzero(real), device)
+        on_device = to_device(real, device)
+        visible = on_device if key_lengths is None else to_device(columns < np.array(key_lengths)[:, None], device)
         self._last = Padding(lengths, key_lengths, on_device, visible, places)
         return self._last

@@ -1,4 +1,4 @@
-"""The families of models that read page images: the words, the eye and the language model of each."""
+"""The families of models that read page images: the words, the vision encoder and the language model of each."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,24 +10,24 @@ from typing import Any, Final
 import torch
 
 from sie_server.adapters.shared.checkpoint import Checkpoint, read_numbers
-from sie_server.adapters.shared.eyes import Eye, SiglipEye, TiledEye
-from sie_server.adapters.shared.qwen_eye import QWEN2, QWEN2_5, QwenEye, Release
-from sie_server.adapters.shared.wording import Wording
+from sie_server.adapters.shared.page_prompts import PromptTemplates
+from sie_server.adapters.shared.qwen_vision import QWEN2, QWEN2_5, QwenVisionEncoder, Release
+from sie_server.adapters.shared.vision_encoders import SiglipEncoder, TiledSiglipEncoder, VisionEncoder
 
 # (the configuration, the tensors, the folder, the device, the dtype, how many tokens an image may have)
-Open = Callable[[Mapping[str, Any], Checkpoint, Path, str, torch.dtype, int], Eye]
+Open = Callable[[Mapping[str, Any], Checkpoint, Path, str, torch.dtype, int], VisionEncoder]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A family: the model inside, its words, its eye, and what its language model's configuration leaves out.
+    """A family: the model inside, its prompts and vision encoder, and what its language model's config leaves out.
 
     `projection` is the name of the linear layer that makes the vectors. `has_axes`: positions count time, rows and
     columns.
     """
 
     inside: str
-    wording: Wording
+    templates: PromptTemplates
     open: Open
     text: Mapping[str, Any]
     projection: str
@@ -41,8 +41,8 @@ def _siglip(
     device: str,
     dtype: torch.dtype,
     most: int,  # noqa: ARG001 - all images are alike
-) -> Eye:
-    return SiglipEye(config.get("vision_config") or {}, checkpoint, folder, device, dtype)
+) -> VisionEncoder:
+    return SiglipEncoder(config.get("vision_config") or {}, checkpoint, folder, device, dtype)
 
 
 def _tiled(
@@ -52,9 +52,9 @@ def _tiled(
     device: str,
     dtype: torch.dtype,
     most: int,  # noqa: ARG001 - tiles have one size, and how many there are follows from the image's shape
-) -> Eye:
+) -> VisionEncoder:
     merged = read_numbers("vision model", lambda: int(config.get("scale_factor", 2)))
-    return TiledEye(config.get("vision_config") or {}, merged, checkpoint, folder, device, dtype)
+    return TiledSiglipEncoder(config.get("vision_config") or {}, merged, checkpoint, folder, device, dtype)
 
 
 def _qwen(
@@ -65,11 +65,11 @@ def _qwen(
     device: str,
     dtype: torch.dtype,
     most: int,
-) -> Eye:
-    return QwenEye(release, config.get("vision_config") or {}, checkpoint, folder, device, dtype, most)
+) -> VisionEncoder:
+    return QwenVisionEncoder(release, config.get("vision_config") or {}, checkpoint, folder, device, dtype, most)
 
 
-_QWEN_WORDING: Final = Wording(
+_QWEN_TEMPLATES: Final = PromptTemplates(
     image="<|image_pad|>",
     page="{prompt}",
     query="{prompt}",
@@ -86,7 +86,7 @@ FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
     {
         "colpali": Family(
             "paligemma",
-            Wording(
+            PromptTemplates(
                 image="<image>",
                 page="<image>{bos}{prompt}\n",
                 query="{bos}{prompt}",
@@ -103,7 +103,7 @@ FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
         ),
         "colqwen2": Family(
             "qwen2_vl",
-            _QWEN_WORDING,
+            _QWEN_TEMPLATES,
             partial(_qwen, QWEN2),
             {"model_type": "qwen2_vl_text", "max_position_embeddings": 32768, "rms_norm_eps": 1e-5},
             "embedding_proj_layer",
@@ -112,7 +112,7 @@ FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
         # As colpali-engine trained and publishes it: here no line ends a query.
         "qwen2_5_vl": Family(
             "qwen2_5_vl",
-            replace(_QWEN_WORDING, end="{filling}", filler="<|endoftext|>"),
+            replace(_QWEN_TEMPLATES, end="{filling}", filler="<|endoftext|>"),
             partial(_qwen, QWEN2_5),
             {"model_type": "qwen2_5_vl_text", "max_position_embeddings": 32768, "rms_norm_eps": 1e-5},
             "custom_text_proj",
@@ -121,7 +121,7 @@ FAMILIES: Final[Mapping[str, Family]] = MappingProxyType(
         # The same; from release 0.3.11 on colpali-engine says it otherwise, but the models were trained before.
         "idefics3": Family(
             "idefics3",
-            Wording(
+            PromptTemplates(
                 image="<image>",
                 page="{prompt}",
                 query="{prompt}",

@@ -15,6 +15,6 @@ def pool(hidden: torch.Tensor, lengths: list[int], mode: str) -> torch.Tensor:
             return torch.stack([sequence[-1] for sequence in sequences])
 
 
-def unit(vectors: torch.Tensor) -> torch.Tensor:
+def normalized(vectors: torch.Tensor) -> torch.Tensor:
     """Each row divided by its Euclidean norm (at least 1e-12)."""
     return torch.nn.functional.normalize(vectors, dim=1, eps=1e-12)

@@ -7,8 +7,8 @@ from typing import Final
 import torch
 
 from sie_server.adapters.base import LoadError
-from sie_server.adapters.shared.layout import read_modules
 from sie_server.adapters.shared.linear import Dense, activation_named, identity
+from sie_server.adapters.shared.sentence_transformers_files import read_modules
 from sie_server.adapters.shared.weights import read_json, read_tensors
 from sie_server.core.lifecycle import ErrorClass
 

@@ -1,13 +1,15 @@
 """Texts to token ids with the tokenizer that a model ships. Releases the GIL while it works."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
 from sie_server.adapters.base import Input, LoadError, Pair, Prepared, UnsupportedInputError
+from sie_server.adapters.shared.pair_frame import longest_first, read_frame
 from sie_server.core.lifecycle import ErrorClass
 
 # Of a text that is much longer than a model reads, so many characters a token are read first, and no fewer than these.
@@ -17,9 +19,6 @@ from sie_server.core.lifecycle import ErrorClass
 FRONT_CHARS: Final = 12  # about three times what a token of most languages has
 LEAST_FRONT_CHARS: Final = 1024
 LEAST_LEFT_TOKENS: Final = 128
-SHORT_SHARE: Final = 8  # a text with an eighth of a model's tokens for characters has at most half of them for tokens
-
-T = TypeVar("T", str, Pair)
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
@@ -43,14 +42,18 @@ def open_tokenizer(folder: Path) -> Tokenizer:
 class TextTokenizer:
     """`payload` of what it prepares is an int64 array of token ids, special tokens included, at most `max_length`.
 
-    With `end_token` every text ends with it, cut or not; most tokenizers that need one add it themselves.
+    With `end_token` every text ends with it, cut or not; most tokenizers that need one add it themselves. `pairs`: it
+    also reads pairs.
     """
 
-    def __init__(self, folder: Path, max_length: int, *, lower_case: bool, end_token: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, max_length: int, *, lower_case: bool, end_token: str | None = None, pairs: bool = False
+    ) -> None:
         self._tokenizer = open_tokenizer(folder)
+        self._frame = read_frame(self._tokenizer) if pairs else None
         self.max_length = max_length
         self._end = _missing_end(self._tokenizer, end_token)
-        self._tokenizer.enable_truncation(max_length - len(self._end))  # of a pair, the longer text loses its end first
+        self._tokenizer.enable_truncation(max_length - len(self._end))
         self._vocabulary = self._tokenizer.get_vocab_size()
         self._lower_case = lower_case
         self._front_chars = max(FRONT_CHARS * max_length, LEAST_FRONT_CHARS)
@@ -72,7 +75,7 @@ class TextTokenizer:
 
     def prepare_plain(self, texts: Sequence[str]) -> list[Prepared]:
         """As `prepare`, but without special tokens and end token."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        encodings = self._encoded(texts, special=False)
         return [Prepared(len(each), bool(each.overflowing), np.asarray(each.ids, np.int64)) for each in encodings]
 
     def prepare(self, texts: Sequence[str]) -> list[Prepared]:
@@ -80,11 +83,15 @@ class TextTokenizer:
         return [self._prepared(each) for each in self._encoded(texts)]
 
     def prepare_pairs(self, pairs: Sequence[Pair]) -> list[Prepared]:
-        """The same for pairs, whose payload is [2, tokens]: the ids, and below them each token's type."""
-        return [
-            Prepared(len(each), bool(each.overflowing), np.array([each.ids, each.type_ids], dtype=np.int64))
-            for each in self._encoded(pairs)
-        ]
+        """The same for pairs, whose payload is [2, tokens]: the ids, and below them each token's type.
+
+        Of a pair that is too long, the longer text loses its end first. Each text is tokenised once and alone: the
+        library, given a pair, makes every way to go on with both texts, which of two long ones fill any memory.
+        """
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        read = dict(zip(texts, self.prepare_plain(texts), strict=True))
+        whole = cache(self._whole)
+        return [self._paired(pair, read[pair.first], read[pair.second], whole) for pair in pairs]
 
     def count(self, given: Input) -> int:
         """How many tokens a text, or a pair, has before it is cut, special tokens included.
@@ -100,7 +107,7 @@ class TextTokenizer:
     def count_plain(self, given: str | Pair) -> int:
         """The same without special tokens."""
         texts = (given,) if isinstance(given, str) else given
-        return sum(self._whole(text.lower() if self._lower_case else text) for text in texts)
+        return sum(map(self._whole, texts))
 
     def texts_of(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of token ids, special tokens left out.
@@ -114,38 +121,42 @@ class TextTokenizer:
             raise UnsupportedInputError(message)
         return self._tokenizer.decode_batch([list(ids) for ids in tokens], skip_special_tokens=True)
 
-    def _encoded(self, given: Sequence[T]) -> list[Encoding]:
-        """Each text or pair, cut. Of one that is much too long only the front is read, if that alone is too long."""
-        fronts = [self._front(each) for each in given]
-        encodings: list[Encoding] = self._tokenizer.encode_batch_fast(list(map(self._cased, fronts)))
+    def _encoded(self, texts: Sequence[str], *, special: bool = True) -> list[Encoding]:
+        """Each text, cut. Of one that is much too long only the front is read, if that alone is too long."""
+        fronts = [self._front(each) for each in texts]
+        encodings = self._encode(fronts, special=special)
         too_short = [
             at
             for at, front in enumerate(fronts)
-            if front is not given[at] and len(encodings[at].overflowing) < self._left_pieces
+            if front is not texts[at] and len(encodings[at].overflowing) < self._left_pieces
         ]
-        whole = self._tokenizer.encode_batch_fast([self._cased(given[at]) for at in too_short]) if too_short else []
+        whole = self._encode([texts[at] for at in too_short], special=special) if too_short else []
         for at, encoding in zip(too_short, whole, strict=True):
             encodings[at] = encoding
         return encodings
 
-    def _front(self, given: T) -> T:
-        room = self._front_chars
-        if isinstance(given, str):
-            return given[:room] if len(given) > 2 * room else given
-        first, second = given
-        # Which text of a pair is cut, and where, depends on the lengths of both, unless one is far too long and the
-        # other surely short.
-        if len(second) > 2 * room and SHORT_SHARE * len(first) < self.max_length:
-            return Pair(first, second[:room])
-        return given
+    def _encode(self, texts: Sequence[str], *, special: bool) -> list[Encoding]:
+        cased = [each.lower() for each in texts] if self._lower_case else list(texts)
+        encodings: list[Encoding] = self._tokenizer.encode_batch_fast(cased, add_special_tokens=special)
+        return encodings
 
-    def _cased(self, given: str | Pair) -> str | Pair:
-        if not self._lower_case:
-            return given
-        return given.lower() if isinstance(given, str) else Pair(*map(str.lower, given))
+    def _front(self, text: str) -> str:
+        room = self._front_chars
+        return text[:room] if len(text) > 2 * room else text
+
+    def _paired(self, pair: Pair, first: Prepared, second: Prepared, whole: Callable[[str], int]) -> Prepared:
+        """`whole` counts all tokens of a text; the two are cut at `max_length`, which is more than fits."""
+        assert self._frame is not None, "it was not made for pairs"  # noqa: S101 - a bug of the adapter
+        room = self.max_length - self._frame.special
+        lengths = first.tokens + first.truncated, second.tokens + second.truncated
+        if room % 2 and first.truncated and second.truncated:
+            lengths = whole(pair.first), whole(pair.second)  # the longer one keeps the odd token
+        kept = longest_first(*lengths, room)
+        payload = np.stack(self._frame.around(first.payload[: kept[0]], second.payload[: kept[1]]))
+        return Prepared(payload.shape[1], sum(lengths) > room, payload)
 
     def _whole(self, text: str) -> int:
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        encoding = self._tokenizer.encode(text.lower() if self._lower_case else text, add_special_tokens=False)
         return len(encoding) + sum(len(piece) for piece in encoding.overflowing)
 
     def _prepared(self, encoding: Encoding) -> Prepared:

@@ -34,7 +34,7 @@ def use_threads(memory: threading.local, threads: int) -> None:
         memory.count = threads
 
 
-def sent(array: Array, device: str | torch.device) -> torch.Tensor:
+def to_device(array: Array, device: str | torch.device) -> torch.Tensor:
     """The array on a device; a CPU shares its memory.
 
     To a GPU it goes by way of pinned memory, which the copy reads while the host goes on: a copy of ordinary memory

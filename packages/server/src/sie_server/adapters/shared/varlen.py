@@ -20,7 +20,7 @@ from sie_server.adapters.shared.distance_bias import Bias, bias_of
 from sie_server.adapters.shared.linear import gelu_
 from sie_server.adapters.shared.lora import Add, Lora, Mixture, Targets, adding, mix
 from sie_server.adapters.shared.rope import rotate, rotations
-from sie_server.adapters.shared.torch_use import sent
+from sie_server.adapters.shared.torch_use import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,10 @@ def pack(sequences: Sequence[Array], device: str, key_lengths: list[int] | None 
         key_lengths = None  # where everything is seen, the plain way is the faster one
     starts = np.cumsum(lengths) - lengths
     positions = np.arange(lengths.sum()) - np.repeat(starts, lengths)
-    ids, places = sent(np.concatenate(sequences), device), (sent(positions, device), sent(starts, device))
+    ids, places = (
+        to_device(np.concatenate(sequences), device),
+        (to_device(positions, device), to_device(starts, device)),
+    )
     return Packed(ids, *places, lengths.tolist(), key_lengths)
 
 
@@ -90,7 +93,7 @@ class PackedBert:
         hidden = functional.embedding(packed.ids, weights.words)
         if weights.positions is not None:
             hidden.add_(functional.embedding(packed.positions, weights.positions))
-        kinds = None if types is None else sent(np.concatenate(types), self._device)
+        kinds = None if types is None else to_device(np.concatenate(types), self._device)
         if kinds is not None:
             hidden.add_(functional.embedding(kinds, weights.types))
         mixed = mix(loras, packed.lengths, self._device)

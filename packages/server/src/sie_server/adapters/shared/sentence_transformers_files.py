@@ -10,7 +10,6 @@ from sie_server.adapters.base import LoadError
 from sie_server.adapters.shared.weights import read_json
 from sie_server.core.lifecycle import ErrorClass
 
-POOLINGS: Final = ("mean", "cls", "last")
 # How pooling modules up to sentence-transformers 5 spell their mode.
 _FLAGS: Final = {
     "pooling_mode_mean_tokens": "mean",
@@ -46,10 +45,6 @@ def read_layout(folder: Path, options: Mapping[str, Any]) -> Layout:
     text = read_text_settings(folder)
     own_pooling = next((_pooling(folder / path) for kind, path in modules if kind == "Pooling"), "mean")
     pooling = options.get("pooling", own_pooling)
-    if pooling not in POOLINGS:
-        raise LoadError(
-            ErrorClass.DEPENDENCY, f"pooling {pooling!r} is not supported; supported: {', '.join(POOLINGS)}"
-        )
     own_normalize = not modules or any(kind == "Normalize" for kind, _ in modules)
     normalize = options.get("normalize", own_normalize)
     return Layout(

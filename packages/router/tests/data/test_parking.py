@@ -9,8 +9,8 @@ from router_builders import L4, MODEL, status
 from router_fakes import Exchange, FakeWorker, Served, eventually, served, settings
 from sie_protocol.status import ModelStatus
 from sie_router.core.demand import unserved, wanted
-from sie_router.core.hold import START, due_s
-from sie_router.data.hold import COMPAT_WAIT_S
+from sie_router.core.slow_start import START, release_at_s
+from sie_router.data.parking import COMPAT_WAIT_S
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
 PATH = f"/v1/encode/{MODEL}"
@@ -33,8 +33,8 @@ def demand(router: Served, at: float = 0.0) -> int:
     return wanted(router.app.store.snapshot(), at)[L4, "default"]
 
 
-def waiting(router: Served) -> int:
-    return sum(len(line.waiters) for line in router.app.waiting._lines.values())
+def parked(router: Served) -> int:
+    return sum(len(queue.waiters) for queue in router.app.parked._queues.values())
 
 
 async def test_a_request_waits_for_a_worker_and_demand_is_visible_meanwhile(make_worker: MakeWorker) -> None:
@@ -43,25 +43,25 @@ async def test_a_request_waits_for_a_worker_and_demand_is_visible_meanwhile(make
         await heard(router)
         asked = asyncio.create_task(ask(router))
         named = asyncio.create_task(ask(router, path="/v1/embeddings", body=b'{"model": "BAAI/bge-m3"}'))
-        await eventually(lambda: waiting(router) == 2)
+        await eventually(lambda: parked(router) == 2)
         assert demand(router, asyncio.get_running_loop().time() + 30) == 1
         worker.tell(WARM)
         answers = await asked, await named
         assert [answer.status_code for answer in answers] == [200, 200]
         assert {answer.headers["preference-applied"] for answer in answers} == {"wait=30"}
-        assert all(outcome.held_s > 0 and not outcome.provisioning for outcome in router.outcomes)
-        assert router.app.waiting.ended["served"] == 2
-        assert (router.app.waiting.requests, router.app.waiting.held_bytes) == (0, 0)
+        assert all(outcome.parked_s > 0 and not outcome.provisioning for outcome in router.outcomes)
+        assert router.app.parked.ended["served"] == 2
+        assert (router.app.parked.requests, router.app.parked.held_bytes) == (0, 0)
 
 
-async def test_a_client_of_another_service_is_kept_unasked_for_less_time_than_proxies_allow(
+async def test_a_client_of_another_service_is_parked_unasked_for_less_time_than_proxies_allow(
     make_worker: MakeWorker,
 ) -> None:
     worker = await make_worker(NOBODY)
     async with served(settings(worker)) as router:
         await heard(router)
         asked = asyncio.create_task(ask(router, None, "/v1/embeddings", b'{"model": "BAAI/bge-m3"}'))
-        await eventually(lambda: waiting(router) == 1)
+        await eventually(lambda: parked(router) == 1)
         declined = await ask(router, "0", "/v1/embeddings", b'{"model": "BAAI/bge-m3"}')
         assert (declined.status_code, "preference-applied" in declined.headers) == (503, False)
         worker.tell(WARM)
@@ -150,8 +150,8 @@ async def test_when_the_time_is_over_the_answer_is_the_usual_one() -> None:
         assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=1")
         assert answer.headers["x-sie-wait"] == "1"  # its own place is free again
         assert demand(router, asyncio.get_running_loop().time()) == 1
-        assert router.app.waiting.ended["expired"] == 1
-    assert router.outcomes[0].held_s >= 1
+        assert router.app.parked.ended["expired"] == 1
+    assert router.outcomes[0].parked_s >= 1
 
 
 async def test_the_clients_own_deadline_ends_the_wait() -> None:
@@ -172,7 +172,7 @@ async def test_a_request_waits_until_its_model_is_loaded(make_worker: MakeWorker
     async with served(settings(worker)) as router:
         await eventually(lambda: router.healthy() == 1)
         asked = asyncio.create_task(ask(router))
-        await eventually(lambda: waiting(router) == 1)
+        await eventually(lambda: parked(router) == 1)
         worker.tell(status("other", loading=[MODEL]))
         assert len(worker.seen) == 1
         worker.tell(WARM)
@@ -194,7 +194,7 @@ async def test_a_request_waits_until_its_lora_is_loaded_on_top_of_the_model(make
     async with served(settings(worker)) as router:
         await eventually(lambda: router.healthy() == 1)
         asked = asyncio.create_task(ask(router, path=f"/v1/encode/{name}"))
-        await eventually(lambda: waiting(router) == 1)
+        await eventually(lambda: parked(router) == 1)
         worker.tell(status("w", loaded=[MODEL, name]))
         assert (await asked).status_code == 200
     assert len(worker.seen) == 2
@@ -212,7 +212,7 @@ async def test_a_load_that_failed_is_heard_of_at_once(make_worker: MakeWorker) -
     async with served(settings(worker)) as router:
         await eventually(lambda: router.healthy() == 1)
         asked = asyncio.create_task(ask(router))
-        await eventually(lambda: waiting(router) == 1)
+        await eventually(lambda: parked(router) == 1)
         worker.tell(msgspec.structs.replace(status("w"), models=(ModelStatus(name=MODEL, state="failed"),)))
         assert (await asked).status_code == 502
 
@@ -231,32 +231,32 @@ async def test_a_herd_is_let_go_on_a_ramp(make_worker: MakeWorker) -> None:
     async with served(settings(worker)) as router:
         await heard(router)
         herd = [asyncio.create_task(ask(router)) for _ in range(20)]
-        await eventually(lambda: waiting(router) == 20)
+        await eventually(lambda: parked(router) == 20)
         told = asyncio.get_running_loop().time()
         worker.tell(WARM)
         assert [(await each).status_code for each in herd] == [200] * 20
-    assert all(at - told >= due_s(number, 1) for number, at in enumerate(started))
-    assert due_s(START - 1, 1) == 0 < due_s(START, 1)
+    assert all(at - told >= release_at_s(number, 1) for number, at in enumerate(started))
+    assert release_at_s(START - 1, 1) == 0 < release_at_s(START, 1)
 
 
 async def test_a_client_that_leaves_waits_no_more() -> None:
     async with served(settings()) as router:
         asked = asyncio.create_task(ask(router))
-        await eventually(lambda: waiting(router) == 1)
+        await eventually(lambda: parked(router) == 1)
         asked.cancel()
         await asyncio.gather(asked, return_exceptions=True)
         await eventually(lambda: bool(router.outcomes))
         assert router.outcomes[0].status == 499
-        assert (waiting(router), router.app.waiting.requests, router.app.waiting.ended["gone"]) == (0, 0, 1)
+        assert (parked(router), router.app.parked.requests, router.app.parked.ended["gone"]) == (0, 0, 1)
 
 
 async def test_the_room_is_bounded_in_requests_and_bytes() -> None:
     async with served(settings(max_waiting=1, max_waiting_bytes=100)) as router:
         assert (await ask(router, body=b"x" * 101)).status_code == 202
         asked = asyncio.create_task(ask(router))
-        await eventually(lambda: waiting(router) == 1)
+        await eventually(lambda: parked(router) == 1)
         assert (await ask(router)).status_code == 202
-        assert router.app.waiting.ended["full"] == 2
+        assert router.app.parked.ended["full"] == 2
         router.app.drain()
         assert (await asked).status_code == 202
 
@@ -267,17 +267,17 @@ async def test_when_the_worker_leaves_again_the_demand_is_noted_again(
     async def busy(_: Exchange) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("sie_router.core.hold.DOUBLES_S", 1000.0)  # the first few go, and then nobody for long
+    monkeypatch.setattr("sie_router.core.slow_start.DOUBLES_S", 1000.0)  # the first few go, and then nobody for long
     worker = await make_worker(NOBODY, busy)
     async with served(settings(worker)) as router:
         await heard(router)
         herd = [asyncio.create_task(ask(router)) for _ in range(3 * START)]
-        await eventually(lambda: waiting(router) == 3 * START)
+        await eventually(lambda: parked(router) == 3 * START)
         worker.tell(WARM)
-        await eventually(lambda: waiting(router) < 3 * START)
+        await eventually(lambda: parked(router) < 3 * START)
         worker.tell(NOBODY)
         now = asyncio.get_running_loop().time
-        await eventually(lambda: demand(router, now()) == 1 and waiting(router) > 0)
+        await eventually(lambda: demand(router, now()) == 1 and parked(router) > 0)
         for each in herd:
             each.cancel()
         await asyncio.gather(*herd, return_exceptions=True)

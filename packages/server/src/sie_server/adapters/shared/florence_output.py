@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from sie_server.adapters.base import Box, DetectedObject, Passage, PlainData
+from sie_server.adapters.base import Box, Data, DetectedObject, Passage, Value
 from sie_server.adapters.shared.boxes import Seen, objects
-from sie_server.adapters.shared.generation import chance
+from sie_server.adapters.shared.generation import probability
 
 BINS: Final = 1000  # along each side of an image
 UNREAD: Final = frozenset({"<s>", "</s>", "<pad>"})
@@ -51,7 +51,7 @@ class Reading:
     """A text in pieces, and the natural logarithms of how sure the model was of the tokens of each."""
 
     pieces: tuple[str, ...]
-    surenesses: tuple[tuple[float, ...], ...]
+    logprobs: tuple[tuple[float, ...], ...]
 
     @property
     def text(self) -> str:
@@ -64,7 +64,7 @@ class Reading:
         parts: set[int] = set() if spans else set(range(len(self.pieces)))
         for start, end in spans:
             parts.update(at for at in range(bisect_right(starts, start) - 1, len(self.pieces)) if starts[at] < end)
-        return chance([each for at in sorted(parts) for each in self.surenesses[at]])
+        return probability([each for at in sorted(parts) for each in self.logprobs[at]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Scale:
 class Answer:
     """The outputs of one image."""
 
-    data: PlainData
+    data: Data
     entities: tuple[Passage, ...] = ()
     objects: tuple[DetectedObject, ...] = ()
 
@@ -112,7 +112,7 @@ def as_text(reading: Reading, task: str, label: str, scale: Scale, options: Mapp
     """An answer in words."""
     text = reading.text.strip()
     passages = (Passage(text, label, reading.score()),) if text else ()
-    return Answer(PlainData({task: text}), passages)
+    return Answer(Data({task: text}), passages)
 
 
 def as_quads(reading: Reading, task: str, label: str, scale: Scale, options: Mapping[str, Any]) -> Answer:  # noqa: ARG001 - as all
@@ -122,7 +122,7 @@ def as_quads(reading: Reading, task: str, label: str, scale: Scale, options: Map
         for each in _QUAD.finditer(reading.text)
     ]
     passages = tuple(Passage(each.label, label, each.score, _box(each.extent)) for each in found)
-    return Answer(PlainData({task: {"quad_boxes": _corners(found), "labels": _labels(found)}}), passages)
+    return Answer(Data({task: {"quad_boxes": _corners(found), "labels": _labels(found)}}), passages)
 
 
 def as_boxes(reading: Reading, task: str, label: str, scale: Scale, options: Mapping[str, Any]) -> Answer:
@@ -143,21 +143,24 @@ def as_grounding(reading: Reading, task: str, label: str, scale: Scale, options:
 def as_outlines(reading: Reading, task: str, label: str, scale: Scale, options: Mapping[str, Any]) -> Answer:
     """Outlines; `label` is that of objects without a name."""
     found = list(_outlined(reading, scale, _OUTLINES))
-    data = {"polygons": [[list(each) for each in one.outlines] for one in found], "labels": _labels(found)}
-    return Answer(PlainData({task: data}), objects=_objects(found, scale, options, label))
+    data: dict[str, Value] = {
+        "polygons": [[list(each) for each in one.outlines] for one in found],
+        "labels": _labels(found),
+    }
+    return Answer(Data({task: data}), objects=_objects(found, scale, options, label))
 
 
 def as_boxes_or_outlines(reading: Reading, task: str, label: str, scale: Scale, options: Mapping[str, Any]) -> Answer:
     """Names with boxes, or with outlines."""
     outlined = "<poly>" in reading.text
     found = list(_outlined(reading, scale, _NAMED_OUTLINES) if outlined else _named_boxes(reading, scale, _NAMED_BOXES))
-    data = {
+    data: dict[str, Value] = {
         "bboxes": [] if outlined else _corners(found),
         "bboxes_labels": [] if outlined else _labels(found),
         "polygons": [[list(each) for each in one.outlines] for one in found] if outlined else [],
         "polygons_labels": _labels(found) if outlined else [],
     }
-    return Answer(PlainData({task: data}), objects=_objects(found, scale, options, label))
+    return Answer(Data({task: data}), objects=_objects(found, scale, options, label))
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +232,8 @@ def _outlined(reading: Reading, scale: Scale, pattern: re.Pattern[str]) -> Itera
 
 
 def _of_boxes(found: Sequence[Named], task: str, label: str, scale: Scale, options: Mapping[str, Any]) -> Answer:
-    data = {"bboxes": _corners(found), "labels": _labels(found)}
-    return Answer(PlainData({task: data}), objects=_objects(found, scale, options, label))
+    data: dict[str, Value] = {"bboxes": _corners(found), "labels": _labels(found)}
+    return Answer(Data({task: data}), objects=_objects(found, scale, options, label))
 
 
 def _corners(found: Sequence[Named]) -> list[list[float]]:

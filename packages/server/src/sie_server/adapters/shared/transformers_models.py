@@ -8,14 +8,14 @@ import torch
 
 from sie_server.adapters.base import LoadError
 from sie_server.adapters.registry import missing_package
-from sie_server.adapters.shared.generation import Length, Rules, Written, write
-from sie_server.adapters.shared.held import Held
+from sie_server.adapters.shared.generation import Generated, GenerationConfig, Length, write
+from sie_server.adapters.shared.loading import LoadedParts
 from sie_server.core.lifecycle import ErrorClass
 
 T = TypeVar("T")
 
 
-def library(adapter: str) -> Any:
+def transformers_package(adapter: str) -> Any:
     """The package, for an adapter of this name.
 
     Raises:
@@ -30,7 +30,7 @@ def library(adapter: str) -> Any:
     return transformers
 
 
-def read_library_config(family: str, read: Callable[[], Any]) -> Any:
+def read_transformers_config(family: str, read: Callable[[], Any]) -> Any:
     """What `read` makes of a model's own `config.json` with the classes of the package.
 
     Raises:
@@ -42,7 +42,9 @@ def read_library_config(family: str, read: Callable[[], Any]) -> Any:
         raise LoadError(ErrorClass.UNKNOWN, f"config.json is not that of a {family}: {error}") from error
 
 
-def filled(kind: Any, config: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype = torch.float32) -> Any:
+def with_weights(
+    kind: Any, config: Any, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype = torch.float32
+) -> Any:
     """A model of the package with these weights, all of them.
 
     Raises:
@@ -59,28 +61,28 @@ def filled(kind: Any, config: Any, tensors: Mapping[str, torch.Tensor], dtype: t
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class EncoderStates:
     """What an encoder made of some inputs: [inputs, places, width], and which of the places count, None: all."""
 
     states: torch.Tensor
-    seen: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
 
-    def repeated(self, beams: int) -> "Memory":
+    def repeated(self, beams: int) -> "EncoderStates":
         """Each input so many times."""
-        seen = None if self.seen is None else self.seen.repeat_interleave(beams, dim=0)
-        return Memory(self.states.repeat_interleave(beams, dim=0), seen)
+        mask = None if self.mask is None else self.mask.repeat_interleave(beams, dim=0)
+        return EncoderStates(self.states.repeat_interleave(beams, dim=0), mask)
 
 
-class CachedWriter:
+class CachedDecoder:
     """A model of the package that writes behind what its encoder has read."""
 
-    def __init__(self, transformers: Any, model: Any, memory: Memory) -> None:
+    def __init__(self, transformers: Any, model: Any, states: EncoderStates) -> None:
         self._model = model
-        self._given = {"encoder_outputs": transformers.modeling_outputs.BaseModelOutput(memory.states)}
-        if memory.seen is not None:
-            self._given["attention_mask"] = memory.seen
-        own, of_memory = transformers.DynamicCache(), transformers.DynamicCache()
-        self._cache = transformers.EncoderDecoderCache(own, of_memory)
+        self._given = {"encoder_outputs": transformers.modeling_outputs.BaseModelOutput(states.states)}
+        if states.mask is not None:
+            self._given["attention_mask"] = states.mask
+        own, cross = transformers.DynamicCache(), transformers.DynamicCache()
+        self._cache = transformers.EncoderDecoderCache(own, cross)
 
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
         """[rows, new tokens] to float32 [rows, vocabulary]: what comes behind the last."""
@@ -88,43 +90,43 @@ class CachedWriter:
         logits: torch.Tensor = out.logits[:, -1].float()
         return logits
 
-    def follow(self, rows: torch.Tensor) -> None:
+    def reorder_cache(self, rows: torch.Tensor) -> None:
         """Go on from other rows of the same prompt, whose memory is the same: only what was written changes."""
         self._cache.self_attention_cache.reorder_cache(rows)
 
 
 @dataclass(frozen=True, slots=True)
-class Scribe:
+class Seq2Seq:
     """A model of the package that writes, and how it does."""
 
     transformers: Any
     model: Any
-    rules: Rules
+    config: GenerationConfig
 
     def write(
         self,
         prompts: Sequence[tuple[int, ...]],
         lengths: Sequence[Length],
-        remember: Callable[[Sequence[int]], Memory],
-    ) -> Generator[None, None, list[Written]]:
-        """What it writes behind the prompts of a batch; `remember` encodes the inputs at some places of it.
+        encode: Callable[[Sequence[int]], EncoderStates],
+    ) -> Generator[None, None, list[Generated]]:
+        """What it writes behind the prompts of a batch; `encode` encodes the inputs at some places of it.
 
         Inputs share a pass if their prompts are equally long and they may write alike; nothing is padded. It pauses
         behind each step.
         """
-        found: dict[int, Written] = {}
-        for places in alike([(len(prompt), length) for prompt, length in zip(prompts, lengths, strict=True)]):
+        found: dict[int, Generated] = {}
+        for places in grouped([(len(prompt), length) for prompt, length in zip(prompts, lengths, strict=True)]):
             length = lengths[places[0]]
-            memory = remember(places)
+            states = encode(places)
             yield
-            ids = torch.tensor([prompts[at] for at in places], device=memory.states.device)
-            writer = CachedWriter(self.transformers, self.model, memory.repeated(length.beams))
-            texts = yield from write(writer, ids, self.rules, length)
+            ids = torch.tensor([prompts[at] for at in places], device=states.states.device)
+            writer = CachedDecoder(self.transformers, self.model, states.repeated(length.beams))
+            texts = yield from write(writer, ids, self.config, length)
             found.update(zip(places, texts, strict=True))
         return [found[at] for at in range(len(prompts))]
 
 
-def paced(work: Generator[None, None, T], held: Held[Any]) -> Generator[None, int, T]:
+def paced(work: Generator[None, None, T], parts: LoadedParts[Any]) -> Generator[None, int, T]:
     """The steps of some work, each with as many threads as are sent in for it."""
     while True:
         try:
@@ -132,10 +134,10 @@ def paced(work: Generator[None, None, T], held: Held[Any]) -> Generator[None, in
         except StopIteration as ended:
             result: T = ended.value
             return result
-        held.with_threads((yield))
+        parts.with_threads((yield))
 
 
-def alike(keys: Sequence[object]) -> list[list[int]]:
+def grouped(keys: Sequence[object]) -> list[list[int]]:
     """Places of the inputs of a batch that can be computed together, by what they must have in common."""
     groups: dict[object, list[int]] = {}
     for at, key in enumerate(keys):

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from router_builders import L4, ask, fleet, pool, seen, status, url
 from sie_protocol.status import STALE_AFTER_S
-from sie_router.core.comeback import GAP_S, Outlook, outlook
 from sie_router.core.demand import BURST_S
 from sie_router.core.events import LATE_S, Missed, PoolPut, Tick, WorkerGone, WorkerLost, WorkerSeen, apply
 from sie_router.core.fleet import Fleet, Group, Worker
 from sie_router.core.pools import DEFAULT_POOL
+from sie_router.core.retry_after import GAP_S, RetryHint, retry_hint
 
-WISH = (L4, DEFAULT_POOL)
+KEY = (L4, DEFAULT_POOL)
 MOST_S = 120
 draws = st.floats(0, 1, exclude_max=True)
 
@@ -20,7 +20,7 @@ draws = st.floats(0, 1, exclude_max=True)
 def asked(state: Fleet, now: float, draw: float) -> tuple[Fleet, int]:
     """One more client finds nobody."""
     state = apply(state, Missed(L4, DEFAULT_POOL, 300), now)
-    return state, outlook(state, ask(), WISH, now, MOST_S, draw).delay_s
+    return state, retry_hint(state, ask(), KEY, now, MOST_S, draw).delay_s
 
 
 @given(st.lists(st.tuples(st.floats(0, 200), draws), min_size=1, max_size=20))
@@ -45,7 +45,7 @@ def test_all_of_a_herd_but_the_first_come_back_over_a_quarter_of_the_delay() -> 
 
 
 def test_whom_nobody_counts_are_spread_as_well() -> None:
-    assert outlook(fleet(groups=[]), ask(), WISH, 0, MOST_S, 0.999).delay_s == 150
+    assert retry_hint(fleet(groups=[]), ask(), KEY, 0, MOST_S, 0.999).delay_s == 150
 
 
 def test_what_is_told_agrees_with_itself() -> None:
@@ -53,8 +53,8 @@ def test_what_is_told_agrees_with_itself() -> None:
     for event, now in ((Missed(L4, DEFAULT_POOL, 300), 0), (seen(), 40), (WorkerGone(url("w")), 50)):
         state = apply(state, event, now)
     state = apply(state, Missed(L4, DEFAULT_POOL, 300), 60)
-    assert outlook(state, ask(), WISH, 75, MOST_S, 0) == Outlook(delay_s=25, left_s=25, waited_s=15)
-    assert outlook(state, ask(), WISH, 75, 20, 0) == Outlook(delay_s=20, left_s=25, waited_s=15)
+    assert retry_hint(state, ask(), KEY, 75, MOST_S, 0) == RetryHint(delay_s=25, left_s=25, waited_s=15)
+    assert retry_hint(state, ask(), KEY, 75, 20, 0) == RetryHint(delay_s=20, left_s=25, waited_s=15)
 
 
 GAP = range(GAP_S[0], GAP_S[1] + 1)
@@ -64,7 +64,7 @@ A100 = Group("a100", "default")
 def told(state: Fleet, draw: float, name: str = DEFAULT_POOL, profile: str | None = None) -> int:
     """What a client hears that asks for a worker of a pool."""
     asks = ask(profile=profile, pool=None if name == DEFAULT_POOL else name)
-    return outlook(apply(state, Missed(L4, name, 300), 100), asks, (L4, name), 100, MOST_S, draw).delay_s
+    return retry_hint(apply(state, Missed(L4, name, 300), 100), asks, (L4, name), 100, MOST_S, draw).delay_s
 
 
 @given(draws)
@@ -133,13 +133,13 @@ def test_a_refusal_walks_over_no_workers_while_one_is_coming() -> None:
     for state in (fleet(seen(ready=False), now=99), fleet(PoolPut(pool("a")), seen(ready=False), now=99)):
         name = "a" if state.pools else DEFAULT_POOL
         asks = ask(pool=name)
-        assert outlook(replace(state, workers=Unread()), asks, (L4, name), 100, MOST_S, 0).delay_s == GAP_S[0]
+        assert retry_hint(replace(state, workers=Unread()), asks, (L4, name), 100, MOST_S, 0).delay_s == GAP_S[0]
 
 
 def test_all_delays_of_a_gap_are_drawn_but_none_is_longer_than_the_configured_one() -> None:
     state = fleet(seen(ready=False), now=99)
     assert {told(state, draw / 100) for draw in range(100)} == set(GAP)
-    assert {outlook(state, ask(), WISH, 100, 3, draw / 100).delay_s for draw in range(100)} == {2, 3}
+    assert {retry_hint(state, ask(), KEY, 100, 3, draw / 100).delay_s for draw in range(100)} == {2, 3}
 
 
 @given(st.floats(0, 60), st.floats(0, 1), draws)

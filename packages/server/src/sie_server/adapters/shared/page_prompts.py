@@ -24,7 +24,7 @@ AUGMENTATION: Final = 10  # tokens behind a query: ColPali's number (Faysse et a
 
 
 @dataclass(frozen=True, slots=True)
-class Wording:
+class PromptTemplates:
     """How a family writes, where a model's own files do not say otherwise.
 
     `page` has the image token, a place for `{bos}` and one for `{prompt}`; `query` one for `{bos}` and `{prompt}`, the
@@ -44,7 +44,7 @@ class Wording:
     filler: str | None = None
     around: str | None = None
 
-    def shown(self, tiles: tuple[int, int]) -> str:
+    def image_tokens(self, tiles: tuple[int, int]) -> str:
         """What stands in a page in the place of the image token: the token, or one for each tile with its place."""
         if self.around is None:
             return self.image
@@ -68,7 +68,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class PageImage:
     """What a model is shown of an image: uint8 pixels [..., height, width, 3], and how what it sees in them lies."""
 
     pixels: Array
@@ -96,26 +96,26 @@ class Reader:
         LoadError: UNKNOWN when the image token is no token, or the words leave no room.
     """
 
-    def __init__(self, folder: Path, wording: Wording, length: int, vocabulary: int) -> None:
+    def __init__(self, folder: Path, templates: PromptTemplates, length: int, vocabulary: int) -> None:
         said = _read(folder / "processor_config.json")
         tokens = _read(folder / "tokenizer_config.json")
-        bos, pad = (_token(tokens.get(f"{name}_token")) or getattr(wording, name) for name in ("bos", "pad"))
+        bos, pad = (_token(tokens.get(f"{name}_token")) or getattr(templates, name) for name in ("bos", "pad"))
         self.tokenizer = TextTokenizer(folder, length, lower_case=False)
         self._vocabulary = vocabulary
-        image = self.tokenizer.id_of(wording.image)
+        image = self.tokenizer.id_of(templates.image)
         if image is None:
-            raise LoadError(ErrorClass.UNKNOWN, f"'{wording.image}' is no token of the model's tokenizer")
-        prompt = said.get("visual_prompt_prefix") or wording.page_prompt
-        page = wording.page.format(bos=bos, prompt=prompt)
-        self._end = wording.end.format(filling=(wording.filler or pad) * AUGMENTATION)
-        self._front = wording.query.format(bos=bos, prompt=said.get("query_prefix") or wording.query_prompt)
+            raise LoadError(ErrorClass.UNKNOWN, f"'{templates.image}' is no token of the model's tokenizer")
+        prompt = said.get("visual_prompt_prefix") or templates.page_prompt
+        page = templates.page.format(bos=bos, prompt=prompt)
+        self._end = templates.end.format(filling=(templates.filler or pad) * AUGMENTATION)
+        self._front = templates.query.format(bos=bos, prompt=said.get("query_prefix") or templates.query_prompt)
         if length <= max(self.tokenizer.count_plain(text) for text in (page, self._written(""))):
             raise LoadError(ErrorClass.UNKNOWN, f"{length} tokens leave no room for an image or a query in its words")
         if self.tokenizer.plain_ids(page).count(image) != 1:
             raise LoadError(
-                ErrorClass.UNKNOWN, f"the model's prompt for pages has not one '{wording.image}': {prompt!r}"
+                ErrorClass.UNKNOWN, f"the model's prompt for pages has not one '{templates.image}': {prompt!r}"
             )
-        self._wording, self._page, self._image = wording, page, image
+        self._templates, self._page, self._image = templates, page, image
         self._tail = np.array(self.tokenizer.plain_ids(self._end), np.int64)
         self.room = length - self.tokenizer.count_plain(page) + 1
 
@@ -128,7 +128,7 @@ class Reader:
         """How many tokens a query has before it is cut."""
         return self.tokenizer.count_plain(self._written(text))
 
-    def page(self, shown: Shown, *, has_axes: bool) -> Prepared:
+    def page(self, shown: PageImage, *, has_axes: bool) -> Prepared:
         """Token ids of a page with this image."""
         short = np.array(self.tokenizer.plain_ids(self._in_words(shown.layout)), np.int64)
         each = math.prod(shown.layout.grid)
@@ -145,14 +145,14 @@ class Reader:
             LoadError: UNKNOWN.
         """
         words = self._in_words(largest)
-        more = words.count(self._wording.image) * (math.prod(largest.grid) - 1)
+        more = words.count(self._templates.image) * (math.prod(largest.grid) - 1)
         tokens, room = self.tokenizer.count_plain(words) + more, self.tokenizer.max_length
         if tokens > room:
             message = f"a page has up to {tokens} tokens, but max_sequence_length is {room}"
             raise LoadError(ErrorClass.UNKNOWN, message)
 
     def _in_words(self, layout: Layout) -> str:
-        return self._page.replace(self._wording.image, self._wording.shown(layout.tiles))
+        return self._page.replace(self._templates.image, self._templates.image_tokens(layout.tiles))
 
     def _written(self, text: str) -> str:
         return f"{self._front}{text}{self._end}"

@@ -15,7 +15,7 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.shared.attention import FULL_ATTENTION, AttentionPattern
 from sie_server.adapters.shared.checkpoint import Checkpoint
 from sie_server.adapters.shared.patches import Patches
-from sie_server.adapters.shared.torch_use import sent
+from sie_server.adapters.shared.torch_use import to_device
 from sie_server.adapters.shared.tower import ACTIVATIONS, Affine, Tower, read_affine, read_blocks, read_tower_shape
 from sie_server.adapters.shared.varlen import pack
 
@@ -57,7 +57,7 @@ DEFAULTS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = MappingProxyTyp
 HIGHEST_ID: Final = 2
 
 
-class Dual(Protocol):
+class DualEncoder(Protocol):
     """Both towers. Safe to be used by several threads at once."""
 
     @property
@@ -90,20 +90,20 @@ class Clip:
 
     @property
     def width(self) -> int:
-        """See `Dual`."""
+        """See `DualEncoder`."""
         return len(self._from_text)
 
     def texts(self, sequences: Sequence[Array]) -> torch.Tensor:
-        """See `Dual`."""
+        """See `DualEncoder`."""
         hidden, lengths = self._words.of(sequences)
         hidden = self._text.run(hidden, lengths)
         ends = [ids.argmax() if self._end == HIGHEST_ID else (ids == self._end).argmax() for ids in sequences]
         starts = np.cumsum(lengths) - lengths
-        at = sent(starts + np.asarray(ends), hidden.device)
+        at = to_device(starts + np.asarray(ends), hidden.device)
         return functional.linear(self._text_norm.norm(hidden[at], self._text.shape.norm_eps), self._from_text)
 
     def images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """See `Dual`."""
+        """See `DualEncoder`."""
         hidden = self._seen(pixels)
         return functional.linear(self._vision_norm.norm(hidden[:, 0], self._vision.shape.norm_eps), self._from_vision)
 
@@ -138,18 +138,18 @@ class Siglip:
 
     @property
     def width(self) -> int:
-        """See `Dual`."""
+        """See `DualEncoder`."""
         return len(self._from_text.bias)
 
     def texts(self, sequences: Sequence[Array]) -> torch.Tensor:
-        """See `Dual`."""
+        """See `DualEncoder`."""
         hidden, lengths = self._words.of(sequences)
         hidden = self._text.run(hidden, lengths)
-        last = sent(np.cumsum(lengths) - 1, hidden.device)
+        last = to_device(np.cumsum(lengths) - 1, hidden.device)
         return self._from_text.linear(self._text_norm.norm(hidden[last], self._text.shape.norm_eps))
 
     def images(self, pixels: torch.Tensor) -> torch.Tensor:
-        """See `Dual`."""
+        """See `DualEncoder`."""
         hidden = self._patches.of(pixels) + self._patches.positions
         count, length, width = hidden.shape
         hidden = self._vision.run(hidden.flatten(0, 1), [length] * count)

@@ -1,7 +1,7 @@
 """May the router keep a call until a worker can serve it? Pure: time is an argument.
 
 A router that cannot serve a request says how to go on: come back after `Retry-After`, which may be minutes, or send the
-request once more with `X-SIE-Wait` and have it kept there (it offers that by the same header in its answer). A kept
+request once more with `X-SIE-Wait` and have it parked there (it offers that by the same header in its answer). A parked
 request is answered the moment a worker can. Whatever stands between may spoil that: a proxy that drops the header,
 one that cuts connections on which nothing happens, a router without room. Then the call goes back to sleeping.
 """
@@ -16,10 +16,10 @@ from sie_sdk.messages import Answer, Loss, Lost, Outcome
 from sie_sdk.refusals import Refusal, read_refusal
 from sie_sdk.retry import rule_for
 
-HOLD_S: Final = 50.0  # less than the 60 s after which common proxies cut a connection on which nothing happens
-MIN_HOLD_S: Final = 3.0  # a shorter one is not worth a request
+PARK_S: Final = 50.0  # less than the 60 s after which common proxies cut a connection on which nothing happens
+MIN_PARK_S: Final = 3.0  # a shorter one is not worth a request
 SOON_S: Final = 1.0  # after which to ask again when a router let the request go early: it shuts down
-MAX_STRIKES: Final = 2  # holds that came to nothing before the call only sleeps
+MAX_STRIKES: Final = 2  # parked attempts that came to nothing before the call only sleeps
 _ROUNDING_S: Final = 1.0
 _EARLY: Final = frozenset({ErrorCode.PROVISIONING.value, ErrorCode.MODEL_LOADING.value, ErrorCode.LORA_LOADING.value})
 _SECONDS: Final = re.compile(r"\d{1,9}")
@@ -30,25 +30,25 @@ _SERVER_ERROR: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What a call has learnt about holds on its way to the router: the longest that may work, and failures so far."""
+    """What a call has learnt about parking on its way to the router: the longest that may work, and failures so far."""
 
-    most_s: float = HOLD_S
+    most_s: float = PARK_S
     strikes: int = 0
 
     @property
     def none_left(self) -> bool:
         """True when the call only sleeps from now on."""
-        return self.most_s < MIN_HOLD_S or self.strikes >= MAX_STRIKES
+        return self.most_s < MIN_PARK_S or self.strikes >= MAX_STRIKES
 
 
 NO_TRUST: Final = Trust(most_s=0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """What a hold came to: the outcome to go on with, what to trust now, and how the next wait may be.
+class ParkResult:
+    """What a parked attempt came to: the outcome to go on with, what to trust now, and how the next wait may be.
 
-    `again`: it was kept to its end, so it may be kept once more at once. `most_delay_s` bounds the sleep otherwise.
+    `again`: it was parked to its end, so it may be parked once more at once. `most_delay_s` bounds the sleep otherwise.
     """
 
     outcome: Outcome
@@ -57,41 +57,41 @@ class Lesson:
     most_delay_s: float | None = None
 
 
-def wish_s(outcome: Outcome, refusal: Refusal, trust: Trust, left_s: float) -> int:
-    """For how many whole seconds to have the next attempt kept; 0: sleep instead.
+def park_s(outcome: Outcome, refusal: Refusal, trust: Trust, left_s: float) -> int:
+    """For how many whole seconds to have the next attempt parked; 0: sleep instead.
 
     Args:
         outcome: of the last attempt; only a router's own offer is taken up.
         refusal: what that outcome says.
         trust: what the call has learnt.
-        left_s: time until the hold must be over.
+        left_s: time until the attempt must be over.
     """
     if trust.none_left or refusal.code not in _EARLY or not isinstance(outcome, Answer):
         return 0
     offered = outcome.headers.get(WAIT.lower(), "").strip()
     if not _SECONDS.fullmatch(offered):
         return 0
-    wish = int(min(int(offered), trust.most_s, left_s))
-    return wish if wish >= MIN_HOLD_S else 0
+    whole_s = int(min(int(offered), trust.most_s, left_s))
+    return whole_s if whole_s >= MIN_PARK_S else 0
 
 
-def lesson(outcome: Outcome, asked_s: float, took_s: float, trust: Trust) -> Lesson:
-    """What to make of the outcome of an attempt that was to be kept for `asked_s` and took `took_s`."""
+def park_result(outcome: Outcome, asked_s: float, took_s: float, trust: Trust) -> ParkResult:
+    """What to make of the outcome of an attempt that was to be parked for `asked_s` and took `took_s`."""
     if isinstance(outcome, Lost):
-        return Lesson(outcome, _after_loss(outcome.loss, took_s, trust))
+        return ParkResult(outcome, _after_loss(outcome.loss, took_s, trust))
     if outcome.is_success:
-        return Lesson(outcome, trust)
+        return ParkResult(outcome, trust)
     if _is_proxys(outcome):
         reason = f"the wait was cut after {took_s:.0f} s, with status {outcome.status}"
-        return Lesson(Lost(Loss.CONNECTION_LOST, reason), _shorter(took_s, trust))
+        return ParkResult(Lost(Loss.CONNECTION_LOST, reason), _shorter(took_s, trust))
     if read_refusal(outcome).code not in _EARLY:
-        return Lesson(outcome, trust)
+        return ParkResult(outcome, trust)
     applied = _APPLIED.search(outcome.headers.get(PREFERENCE_APPLIED.lower(), ""))
     kept_s = asked_s if applied is None else int(applied[1])
     if applied is not None and took_s >= kept_s - _ROUNDING_S:
-        return Lesson(outcome, trust)
+        return ParkResult(outcome, trust)
     less = replace(trust, strikes=trust.strikes + 1)
-    return Lesson(outcome, less, again=False, most_delay_s=None if applied is None else SOON_S)
+    return ParkResult(outcome, less, again=False, most_delay_s=None if applied is None else SOON_S)
 
 
 def is_news(outcome: Outcome) -> bool:
@@ -120,6 +120,6 @@ def _after_loss(loss: Loss, took_s: float, trust: Trust) -> Trust:
 def _shorter(took_s: float, trust: Trust) -> Trust:
     """Whoever cut the wait may let pass one of half the time; one that hardly began may have met a router's restart."""
     half_s = took_s / 2
-    if half_s < MIN_HOLD_S:
+    if half_s < MIN_PARK_S:
         return replace(trust, strikes=trust.strikes + 1)
     return replace(trust, most_s=min(trust.most_s, half_s))

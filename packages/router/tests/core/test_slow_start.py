@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from router_builders import MODEL, ask, fleet, pool, seen
 from sie_router.core.events import PoolPut, WorkerSeen
 from sie_router.core.fleet import Fleet
-from sie_router.core.hold import START, able, allowed, due_s
-from sie_router.core.route import Ask, Forward, decide
+from sie_router.core.route import Ask, Forward, decide, serving_workers
+from sie_router.core.slow_start import START, releasable, release_at_s
 
 times = st.floats(0, 1e6)
 workers = st.integers(1, 1000)
@@ -14,19 +14,19 @@ workers = st.integers(1, 1000)
 
 @given(times, times, workers)
 def test_with_time_never_fewer_may_go_on(one: float, other: float, count: int) -> None:
-    assert allowed(min(one, other), count) <= allowed(max(one, other), count)
+    assert releasable(min(one, other), count) <= releasable(max(one, other), count)
 
 
 @given(st.integers(0, 100_000), workers)
 def test_a_request_is_due_when_it_is_allowed(before: int, count: int) -> None:
-    at = due_s(before, count)
-    assert allowed(at + 1e-6, count) > before
-    assert at < 1e-6 or allowed(at - 1e-3, count) <= before
+    at = release_at_s(before, count)
+    assert releasable(at + 1e-6, count) > before
+    assert at < 1e-6 or releasable(at - 1e-3, count) <= before
 
 
 @given(workers)
 def test_the_first_few_go_on_at_once(count: int) -> None:
-    assert allowed(0, count) == START * count
+    assert releasable(0, count) == START * count
 
 
 def loaded_only(**more: str) -> Ask:
@@ -45,12 +45,12 @@ def loaded_only(**more: str) -> Ask:
     ],
 )
 def test_only_workers_that_could_take_it_count(state: Fleet, of_any: int, of_the_model: int) -> None:
-    assert able(state, ask()) == of_any
-    assert able(state, loaded_only()) == of_the_model
+    assert serving_workers(state, ask()) == of_any
+    assert serving_workers(state, loaded_only()) == of_the_model
 
 
 def test_whoever_would_be_refused_need_not_wait() -> None:
-    assert able(fleet(seen()), ask(pool="none")) == 1
+    assert serving_workers(fleet(seen()), ask(pool="none")) == 1
 
 
 frames = [seen("a"), seen("a", ready=False), seen("b", bundle="vision"), seen("c", profile="x")]
@@ -59,4 +59,4 @@ frames = [seen("a"), seen("a", ready=False), seen("b", bundle="vision"), seen("c
 @given(st.lists(st.sampled_from(frames)))
 def test_someone_is_able_exactly_when_the_request_would_be_forwarded(events: list[WorkerSeen]) -> None:
     state = fleet(*events)
-    assert (able(state, ask()) > 0) == isinstance(decide(state, ask(), {}, 0.5), Forward)
+    assert (serving_workers(state, ask()) > 0) == isinstance(decide(state, ask(), {}, 0.5), Forward)

@@ -4,7 +4,7 @@ from types import MappingProxyType
 from typing import Final
 
 # How their names begin.
-FORMER: Final = MappingProxyType(
+UNSUPPORTED: Final = MappingProxyType(
     {
         "SIE_MAX_BATCH_WAIT_MS": "a batch starts when the device is free and waits for nobody",
         "SIE_ADAPTIVE_BATCHING": "a batch starts when the device is free and waits for nobody",

@@ -3,7 +3,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sie_server.adapters.shared.fields import DEEPEST, fields_of, leaves
+from sie_server.adapters.shared.donut_fields import DEEPEST, fields_of, leaves
 from tiny_donut import fields_of_transformers
 
 MARKS = {"<sep/>", "<invoice/>", "<no/>"}

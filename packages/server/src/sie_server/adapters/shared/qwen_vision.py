@@ -19,9 +19,10 @@ from sie_server.adapters.base import Picture
 from sie_server.adapters.shared.attention import FULL_ATTENTION
 from sie_server.adapters.shared.checkpoint import Checkpoint, expect, read_numbers
 from sie_server.adapters.shared.images import read_free_shape
+from sie_server.adapters.shared.page_prompts import Layout, PageImage
 from sie_server.adapters.shared.patches import blocks_of, places_of, shifted, windows_of
 from sie_server.adapters.shared.rope import Rope, rotations, side_by_side
-from sie_server.adapters.shared.torch_use import sent
+from sie_server.adapters.shared.torch_use import to_device
 from sie_server.adapters.shared.tower import (
     Affine,
     Block,
@@ -31,7 +32,6 @@ from sie_server.adapters.shared.tower import (
     read_root,
     read_tower_shape,
 )
-from sie_server.adapters.shared.wording import Layout, Shown
 
 _EPS: Final = 1e-6  # written into the models, not into their configuration
 
@@ -90,8 +90,8 @@ class _Order:
     windows: list[int]
 
 
-class QwenEye:
-    """Images in their own shape; squares turn by row and column, and four neighbours become one token. See `Eye`.
+class QwenVisionEncoder:
+    """Images in their own shape; squares turn by row and column, and four neighbours become one token.
 
     No image gets more than `most_tokens`: a larger one is read at a lower resolution.
     """
@@ -132,14 +132,14 @@ class QwenEye:
         self._merge = read_affine(checkpoint, "visual.merger.mlp.0", dtype)
         self._out = read_affine(checkpoint, "visual.merger.mlp.2", dtype)
 
-    def read(self, picture: Picture) -> Shown:
-        """See `Eye`."""
+    def read(self, picture: Picture) -> PageImage:
+        """See `VisionEncoder`."""
         pixels = self._shape.read(picture)
-        return Shown(pixels, Layout((pixels.shape[0] // self._step, pixels.shape[1] // self._step)))
+        return PageImage(pixels, Layout((pixels.shape[0] // self._step, pixels.shape[1] // self._step)))
 
-    def see(self, images: Sequence[Array]) -> torch.Tensor:
-        """See `Eye`."""
-        scaled = [shifted(sent(each, self._device), self._shape.scaling) for each in images]
+    def encode(self, images: Sequence[Array]) -> torch.Tensor:
+        """See `VisionEncoder`."""
+        scaled = [shifted(to_device(each, self._device), self._shape.scaling) for each in images]
         squares = [blocks_of(each.contiguous(), self._patch, self._merged) for each in scaled]
         sizes = [(each.shape[-2] // self._patch, each.shape[-1] // self._patch) for each in scaled]
         places = torch.cat([places_of(*size, self._merged, self._device) for size in sizes])
@@ -164,7 +164,9 @@ class QwenEye:
         starts = np.cumsum([0, *(rows * columns for rows, columns in grids)])
         found = [windows_of(*grid, side) for grid in grids]
         places = np.concatenate([start + order for start, (order, _) in zip(starts, found, strict=False)])
-        return _Order(sent(places, self._device), [count * self._merged**2 for _, counts in found for count in counts])
+        return _Order(
+            to_device(places, self._device), [count * self._merged**2 for _, counts in found for count in counts]
+        )
 
 
 def _read_shape(release: Release, vision: Mapping[str, Any]) -> TowerShape:

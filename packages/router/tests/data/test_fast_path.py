@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from router_builders import MODEL, status
 from router_fakes import WAIT_S, Exchange, FakeWorker, Script, Served, eventually, obey, served, settings
-from sie_router.data.express import MAX_BODY_BYTES
+from sie_router.data.fast_path import MAX_BODY_BYTES
 from sie_router.data.outcome import Outcome
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
@@ -127,11 +127,11 @@ BEHAVIOURS = [
 ]  # fmt: skip
 
 
-async def seen_from_outside(worker: FakeWorker, *, is_express: bool) -> tuple[object, ...]:
+async def seen_from_outside(worker: FakeWorker, *, is_fast: bool) -> tuple[object, ...]:
     request_timeout_s = 1.0 if worker.script is hang else WAIT_S  # only who hangs has to be given up
     async with warm(worker, request_timeout_s=request_timeout_s) as router:
-        # A client that wants to be told to go on is not served by express.
-        more = b"x-request-id: r\r\n" + (b"" if is_express else b"expect: 100-continue\r\n")
+        # A client that wants to be told to go on is not served by the fast path.
+        more = b"x-request-id: r\r\n" + (b"" if is_fast else b"expect: 100-continue\r\n")
         reader, writer = await connect(router, request().replace(b"\r\n\r\n", b"\r\n" + more + b"\r\n", 1))
         await eventually(lambda: bool(router.outcomes))
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
@@ -151,9 +151,9 @@ async def test_whatever_a_worker_does_express_and_the_long_way_look_alike(
     make_worker: MakeWorker, script: Script
 ) -> None:
     worker = await make_worker(WARM, script)
-    express = await seen_from_outside(worker, is_express=True)
+    fast_path = await seen_from_outside(worker, is_fast=True)
     worker.script = script
-    assert express == await seen_from_outside(worker, is_express=False)
+    assert fast_path == await seen_from_outside(worker, is_fast=False)
 
 
 async def test_a_client_that_leaves_gives_its_worker_up(make_worker: MakeWorker) -> None:

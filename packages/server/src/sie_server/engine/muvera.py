@@ -9,7 +9,7 @@ from sie_server.core.muvera import encoder_of
 from sie_server.engine.loop import Row
 
 
-def with_fixed(rows: Sequence[Row], muvera: Muvera | None, *, is_query: bool) -> Sequence[Row]:
+def with_muvera(rows: Sequence[Row], muvera: Muvera | None, *, is_query: bool) -> Sequence[Row]:
     """The rows, each with the encoding of its token vectors as `dense`; unchanged without `muvera`."""
     if muvera is None:
         return rows

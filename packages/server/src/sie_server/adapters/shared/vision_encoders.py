@@ -17,13 +17,13 @@ from sie_protocol.arrays import Array
 from sie_server.adapters.base import LoadError, Picture
 from sie_server.adapters.shared.attention import FULL_ATTENTION
 from sie_server.adapters.shared.checkpoint import Checkpoint, read_numbers
-from sie_server.adapters.shared.dual import DEFAULTS
+from sie_server.adapters.shared.dual_encoder import DEFAULTS
 from sie_server.adapters.shared.images import Scaling, read_preprocessing
+from sie_server.adapters.shared.page_prompts import Layout, PageImage
 from sie_server.adapters.shared.patches import Patches, shifted, shuffled
 from sie_server.adapters.shared.tiles import read_tiling
-from sie_server.adapters.shared.torch_use import sent
+from sie_server.adapters.shared.torch_use import to_device
 from sie_server.adapters.shared.tower import Tower, read_affine, read_blocks, read_tower_shape
-from sie_server.adapters.shared.wording import Layout, Shown
 from sie_server.core.lifecycle import ErrorClass
 
 # What published configurations of Idefics3 leave out.
@@ -41,25 +41,25 @@ _IDEFICS: Final[Mapping[str, Any]] = MappingProxyType(
 )
 
 
-class Eye(Protocol):
+class VisionEncoder(Protocol):
     """A tower for images and what brings its vectors to the language model. Safe to be used by several threads."""
 
     @property
     def largest(self) -> Layout | None:
         """Of the image with the most vectors; None: no image has more than there is room for."""
 
-    def read(self, picture: Picture) -> Shown:
+    def read(self, picture: Picture) -> PageImage:
         """Its pixels.
 
         Raises:
             UnsupportedInputError: it is no image that can be read.
         """
 
-    def see(self, images: Sequence[Array]) -> torch.Tensor:
+    def encode(self, images: Sequence[Array]) -> torch.Tensor:
         """The vectors of the image tokens of all images, row by row: [tokens, language model's width]."""
 
 
-class SiglipEye:
+class SiglipEncoder:
     """Squares of one size through SigLIP, its last norm, and one linear layer."""
 
     def __init__(
@@ -72,19 +72,19 @@ class SiglipEye:
 
     @property
     def largest(self) -> Layout:
-        """See `Eye`: all are alike."""
+        """See `VisionEncoder`: all are alike."""
         return Layout((self._squares.side, self._squares.side))
 
-    def read(self, picture: Picture) -> Shown:
-        """See `Eye`."""
-        return Shown(self._preprocessing.read(picture), self.largest)
+    def read(self, picture: Picture) -> PageImage:
+        """See `VisionEncoder`."""
+        return PageImage(self._preprocessing.read(picture), self.largest)
 
-    def see(self, images: Sequence[Array]) -> torch.Tensor:
-        """See `Eye`."""
-        return self._out.linear(self._squares.see(np.stack(images), self._preprocessing.scaling).flatten(0, 1))
+    def encode(self, images: Sequence[Array]) -> torch.Tensor:
+        """See `VisionEncoder`."""
+        return self._out.linear(self._squares.encode(np.stack(images), self._preprocessing.scaling).flatten(0, 1))
 
 
-class TiledEye:
+class TiledSiglipEncoder:
     """Tiles of an image through SigLIP, neighbouring patches side by side, and one linear layer without a bias."""
 
     def __init__(
@@ -108,18 +108,18 @@ class TiledEye:
 
     @property
     def largest(self) -> Layout:
-        """See `Eye`."""
+        """See `VisionEncoder`."""
         return self._layout(self._tiling.most)
 
-    def read(self, picture: Picture) -> Shown:
-        """See `Eye`."""
+    def read(self, picture: Picture) -> PageImage:
+        """See `VisionEncoder`."""
         pixels, tiles = self._tiling.read(picture)
-        return Shown(pixels, self._layout(tiles))
+        return PageImage(pixels, self._layout(tiles))
 
-    def see(self, images: Sequence[Array]) -> torch.Tensor:
-        """See `Eye`; one image at a time, for its tiles are as much work as a batch of squares."""
-        seen = [self._squares.see(tiles, self._tiling.scaling) for tiles in images]
-        return functional.linear(torch.cat([shuffled(each, self._merged).flatten(0, 1) for each in seen]), self._out)
+    def encode(self, images: Sequence[Array]) -> torch.Tensor:
+        """See `VisionEncoder`; one image at a time, for its tiles are as much work as a batch of squares."""
+        encoded = [self._squares.encode(tiles, self._tiling.scaling) for tiles in images]
+        return functional.linear(torch.cat([shuffled(each, self._merged).flatten(0, 1) for each in encoded]), self._out)
 
     def _layout(self, tiles: tuple[int, int]) -> Layout:
         side = self._squares.side // self._merged
@@ -152,9 +152,9 @@ class _Squares:
         self._patches = Patches(checkpoint, vision, dtype)
         self._norm = read_affine(checkpoint, "vision_model.post_layernorm", dtype)
 
-    def see(self, squares: Array, scaling: Scaling) -> torch.Tensor:
+    def encode(self, squares: Array, scaling: Scaling) -> torch.Tensor:
         """Pixels [squares, height, width, 3] of uint8 to [squares, patches, width]."""
-        pixels = shifted(sent(squares, self._device), scaling)
+        pixels = shifted(to_device(squares, self._device), scaling)
         hidden = self._patches.of(pixels) + self._patches.positions
         count, length, _ = hidden.shape
         hidden = self._tower.run(hidden.flatten(0, 1), [length] * count)

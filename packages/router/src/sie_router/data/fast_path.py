@@ -89,7 +89,7 @@ class Begun:
         self._end(self, CLIENT_GONE, Verdict.NEUTRAL)
 
 
-class Express:
+class FastPath:
     """Begins requests and ends those that succeed; `resume` is the proxy's way to go on with the others.
 
     `see` puts the caller into the scope of a request.
@@ -149,7 +149,7 @@ class Express:
         self._record(call.outcome(self._plane.clock()))
 
 
-def is_express(scope: Scope) -> bool:
+def takes_fast_path(scope: Scope) -> bool:
     """True for requests that ask a model for something."""
     method: str = scope["method"]
     path: str = scope["path"]

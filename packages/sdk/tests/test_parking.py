@@ -10,8 +10,8 @@ import sdk_answers as published
 from sdk_virtual_router import NEVER, VECTOR, VirtualRouter
 from sdk_virtual_time import Run, Scripted, answer, run
 from sie_sdk import errors, flow, retry
-from sie_sdk.hold import HOLD_S, MAX_STRIKES
-from sie_sdk.messages import Answer, Hold, Loss, Lost, Request, Sleep
+from sie_sdk.messages import Answer, Loss, Lost, Park, Request, Sleep
+from sie_sdk.parking import MAX_STRIKES, PARK_S
 from sie_sdk.retry import Terms
 
 REQUEST = Request("POST", "/v1/encode/org/m", (("Accept", "application/msgpack"),), b"body")
@@ -68,7 +68,7 @@ def test_whatever_becomes_of_holds_no_call_is_lost_nor_much_later_than_by_sleepi
 ) -> None:
     done = call(router, draw=draw)
     assert done.result is VECTOR
-    silence_s = HOLD_S + PATIENT.timeout_s if router.cut is None and router.cut_after_s < NEVER else 0
+    silence_s = PARK_S + PATIENT.timeout_s if router.cut is None and router.cut_after_s < NEVER else 0
     assert done.elapsed_s <= router.ready_at - START + max(router.retry_after_s, 5) + silence_s + ROUNDING_S
 
 
@@ -80,7 +80,7 @@ def test_no_router_and_no_proxy_makes_a_call_spin(router: VirtualRouter, draw: f
     assert len(done.sends) <= 2 + 4 * (MAX_STRIKES + 2) + done.elapsed_s / 3
     for effect, after in zip(done.effects, done.effects[1:], strict=False):
         if isinstance(effect, Sleep):
-            assert not isinstance(after, Hold), "a wait is followed by an attempt that is answered at once"
+            assert not isinstance(after, Park), "a wait is followed by an attempt that is answered at once"
 
 
 @given(routers, draws)
@@ -91,11 +91,11 @@ def test_time_for_an_answer_is_left_behind_every_hold_and_for_an_attempt_behind_
     reserved_s = retry.reserve_s(PATIENT)
     end = START + PATIENT.budget_s
     for effect in done.effects:
-        if isinstance(effect, Hold):
+        if isinstance(effect, Park):
             now = START + effect.event.elapsed_s
             assert effect.send.timeout_s >= effect.event.delay_s + reserved_s
             assert now + effect.send.timeout_s <= end - reserved_s + ROUNDING_S
-            assert effect.send.timeout_s <= HOLD_S + PATIENT.timeout_s
+            assert effect.send.timeout_s <= PARK_S + PATIENT.timeout_s
 
 
 @given(st.floats(10, 900), st.integers(1, 1000))
@@ -116,7 +116,7 @@ def test_who_does_not_wait_for_capacity_is_told_at_once_and_keeps_no_place() -> 
         flow.single(REQUEST, replace(PATIENT, wait_for_capacity=False, budget_s=20), lambda each: each),
         lambda *_: Scripted(LOADING),
     )
-    assert not any(isinstance(effect, Hold) for effect in loading.effects)
+    assert not any(isinstance(effect, Park) for effect in loading.effects)
 
 
 def test_the_first_request_is_as_ever_and_the_others_say_which_they_are() -> None:

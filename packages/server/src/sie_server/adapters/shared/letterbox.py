@@ -26,7 +26,7 @@ TURNED: Final = Image.Transpose.ROTATE_270
 
 
 @dataclass(frozen=True, slots=True)
-class Sheets:
+class Letterbox:
     """How an image becomes a sheet of `size` (height, width).
 
     Its shorter side first becomes as long as the sheet's shorter one; what then is larger than the sheet shrinks in its
@@ -47,7 +47,7 @@ class Sheets:
         return read_image(picture, partial(_sheet, how=self))
 
 
-def read_sheets(folder: Path) -> Sheets:
+def read_letterbox(folder: Path) -> Letterbox:
     """From the configuration that `read_config` finds.
 
     Raises:
@@ -57,8 +57,8 @@ def read_sheets(folder: Path) -> Sheets:
     for step in ("do_thumbnail", "do_pad"):
         expect(config, step, True, default=True)
 
-    def read() -> Sheets:
-        return Sheets(
+    def read() -> Letterbox:
+        return Letterbox(
             size=_size(config["size"]),
             turns=bool(config.get("do_align_long_axis", False)),
             resample=read_resampling(config, Image.Resampling.BILINEAR),
@@ -76,7 +76,7 @@ def _size(size: Any) -> tuple[int, int]:
     return read_sides(size)
 
 
-def _sheet(image: Image.Image, how: Sheets) -> Array:
+def _sheet(image: Image.Image, how: Letterbox) -> Array:
     high, wide = how.size
     lies = (wide < high and image.width > image.height) or (wide > high and image.width < image.height)
     if how.turns and lies:
@@ -88,7 +88,7 @@ def _sheet(image: Image.Image, how: Sheets) -> Array:
     return sheet
 
 
-def _thumbnail(image: Image.Image, how: Sheets) -> Image.Image:
+def _thumbnail(image: Image.Image, how: Letterbox) -> Image.Image:
     width, height = min(image.width, how.size[1]), min(image.height, how.size[0])
     if (width, height) == image.size:
         return image

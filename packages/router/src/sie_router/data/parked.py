@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sie_router.core.fleet import Fleet, Index
-from sie_router.core.hold import able, allowed, due_s
-from sie_router.core.route import Ask
+from sie_router.core.route import Ask, serving_workers
+from sie_router.core.slow_start import releasable, release_at_s
 
 
 @dataclass(slots=True)
-class Line:
+class Queue:
     """Those that wait for the same, in order; each with the index in whose light nobody could serve it."""
 
     waiters: dict[asyncio.Future[None], Index] = field(default_factory=dict)
@@ -20,7 +20,7 @@ class Line:
     timer: asyncio.TimerHandle | None = None
 
 
-class WaitingRoom:
+class ParkedRequests:
     """Bounded in requests and bytes; full, or closed, it lets nobody in. `clock` is monotonic time in seconds.
 
     `ended` counts requests by how their wait ended: `served`, `expired`, or `full` when there was no room.
@@ -33,7 +33,7 @@ class WaitingRoom:
         self._clock = clock
         self._max_requests = max_requests
         self._max_bytes = max_bytes
-        self._lines: dict[Ask, Line] = {}
+        self._queues: dict[Ask, Queue] = {}
         self._seen: tuple[object, object] = (None, None)
         self._is_closed = False
         self.requests = 0
@@ -46,8 +46,8 @@ class WaitingRoom:
         return not self._is_closed and self.requests < self._max_requests and has_bytes
 
     @contextmanager
-    def place(self, size_bytes: int) -> Iterator[bool]:
-        """A place for one request of this size; False when there is none."""
+    def slot(self, size_bytes: int) -> Iterator[bool]:
+        """A slot for one request of this size; False when there is none."""
         if not self.has_room(size_bytes):
             self.ended["full"] += 1
             yield False
@@ -63,83 +63,83 @@ class WaitingRoom:
             self.requests -= 1
             self.held_bytes -= size_bytes
 
-    async def turn(self, ask: Ask, seen: Index, until: float) -> bool:
+    async def wait(self, ask: Ask, seen: Index, until: float) -> bool:
         """Wait for another try to be worth it; False when the time is over, or the room was closed.
 
         `seen` is the index in whose light the last try failed: only a later one is a reason for another.
         """
         if self._is_closed:
             return False
-        line = self._lines.setdefault(ask, Line())
+        queue = self._queues.setdefault(ask, Queue())
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line.waiters[waiter] = seen
-        self._let_go(ask, line)
+        queue.waiters[waiter] = seen
+        self._release(ask, queue)
         try:
             async with asyncio.timeout(max(0.0, until - self._clock())):
                 await waiter
         except TimeoutError:
             return False
         finally:
-            line.waiters.pop(waiter, None)
-            if not line.waiters:
-                self._drop(ask, line)
+            queue.waiters.pop(waiter, None)
+            if not queue.waiters:
+                self._drop(ask, queue)
         return not self._is_closed
 
-    def changed(self) -> None:
+    def fleet_changed(self) -> None:
         """Look again, if anything has changed that decides who can serve."""
         fleet = self._snapshot()
         now = (fleet.index, fleet.models)
         if now[0] is self._seen[0] and now[1] is self._seen[1]:
             return
         self._seen = now
-        for ask, line in tuple(self._lines.items()):
-            self._let_go(ask, line)
+        for ask, queue in tuple(self._queues.items()):
+            self._release(ask, queue)
 
     def close(self) -> None:
         """Send everybody away with what they would have heard at once; let nobody in."""
         self._is_closed = True
-        for line in self._lines.values():
-            for waiter in line.waiters:
+        for queue in self._queues.values():
+            for waiter in queue.waiters:
                 _wake(waiter)
 
-    def _let_go(self, ask: Ask, line: Line) -> None:
+    def _release(self, ask: Ask, queue: Queue) -> None:
         fleet, now = self._snapshot(), self._clock()
-        workers = able(fleet, ask)
+        workers = serving_workers(fleet, ask)
         if not workers:
-            self._shut(line)
+            self._pause(queue)
             return
-        if line.opened_at is None:
-            line.opened_at, line.released = now, 0
-        left = allowed(now - line.opened_at, workers) - line.released
-        for waiter, seen in tuple(line.waiters.items()):
+        if queue.opened_at is None:
+            queue.opened_at, queue.released = now, 0
+        left = releasable(now - queue.opened_at, workers) - queue.released
+        for waiter, seen in tuple(queue.waiters.items()):
             if seen is fleet.index or waiter.done():
                 continue
             if left <= 0:
-                self._look_again(ask, line, line.opened_at + due_s(line.released, workers) - now)
+                self._release_later(ask, queue, queue.opened_at + release_at_s(queue.released, workers) - now)
                 return
             left -= 1
-            line.released += 1
+            queue.released += 1
             _wake(waiter)
 
-    def _shut(self, line: Line) -> None:
-        if line.opened_at is None:
+    def _pause(self, queue: Queue) -> None:
+        if queue.opened_at is None:
             return
-        line.opened_at = None
+        queue.opened_at = None
         # The worker came and went, and its coming ended the demand: one of those who still wait has to renew it.
-        first = next((waiter for waiter in line.waiters if not waiter.done()), None)
+        first = next((waiter for waiter in queue.waiters if not waiter.done()), None)
         if first is not None:
             _wake(first)
 
-    def _look_again(self, ask: Ask, line: Line, in_s: float) -> None:
-        if line.timer is not None:
-            line.timer.cancel()
-        line.timer = asyncio.get_running_loop().call_later(max(in_s, 0.001), self._let_go, ask, line)
+    def _release_later(self, ask: Ask, queue: Queue, in_s: float) -> None:
+        if queue.timer is not None:
+            queue.timer.cancel()
+        queue.timer = asyncio.get_running_loop().call_later(max(in_s, 0.001), self._release, ask, queue)
 
-    def _drop(self, ask: Ask, line: Line) -> None:
-        if line.timer is not None:
-            line.timer.cancel()
-        if self._lines.get(ask) is line:
-            del self._lines[ask]
+    def _drop(self, ask: Ask, queue: Queue) -> None:
+        if queue.timer is not None:
+            queue.timer.cancel()
+        if self._queues.get(ask) is queue:
+            del self._queues[ask]
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

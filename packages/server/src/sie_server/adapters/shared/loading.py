@@ -18,7 +18,7 @@ from sie_server.core.lifecycle import ErrorClass
 T = TypeVar("T")
 
 
-class Held(Generic[T]):
+class LoadedParts(Generic[T]):
     """The parts of a model between load and unload; `load` writes them, any thread may read them."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Held(Generic[T]):
         self._parts = None
 
 
-class Stored(NamedTuple):
+class StoredModel(NamedTuple):
     """A model on disk: its folder, its config.json and its tensors by name."""
 
     folder: Path
@@ -59,7 +59,7 @@ class Stored(NamedTuple):
     tensors: dict[str, torch.Tensor]
 
 
-def read_model(source: WeightsSource) -> Stored:
+def read_model(source: WeightsSource) -> StoredModel:
     """Find a model and map its tensors.
 
     Raises:
@@ -67,11 +67,11 @@ def read_model(source: WeightsSource) -> Stored:
     """
     folder = locate(source)
     config = read_json(folder / "config.json")
-    return Stored(folder, with_model_type(config), read_tensors(folder, allow_pickle=source.allow_pickle))
+    return StoredModel(folder, with_model_type(config), read_tensors(folder, allow_pickle=source.allow_pickle))
 
 
 @contextmanager
-def fitting(device: str) -> Iterator[None]:
+def loading_onto(device: str) -> Iterator[None]:
     """Around everything that puts weights on a device.
 
     Raises:

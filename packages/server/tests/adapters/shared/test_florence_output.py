@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sie_server.adapters.shared.places import NAMES_NOTHING, TASKS, Reading, Scale
+from sie_server.adapters.shared.florence_output import NAMES_NOTHING, TASKS, Reading, Scale
 from tiny_florence2 import FINE, FlorenceOracle, florence_oracle, write_florence2
 
 WORDS = st.sampled_from(["a cat", " dog", "it", "the image", "caf\u00e9", "a\nb", " ", "x < y", "a", "1>2"])
