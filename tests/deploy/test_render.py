@@ -316,6 +316,71 @@ def test_a_pool_may_scale_in_its_own_way(chart: Chart) -> None:
     assert depths == ["4", "10"]
 
 
+def test_zero_for_one_pool_counts(chart: Chart) -> None:
+    nothing = {"fallbackReplicas": 0, "cooldownPeriod": 0, "scaleDownStabilization": 0}
+    objects = chart.render(pools(l4={"autoscaling": nothing}, cpu={}))
+    own, other = (only(objects, "ScaledObject", f"sie-worker-{name}")["spec"] for name in ("l4", "cpu"))
+    assert "fallback" not in own
+    assert "fallback" in other
+    assert own["cooldownPeriod"] == 0
+    behavior = own["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 0
+
+
+def test_every_variable_is_there_once_and_the_nearest_counts(chart: Chart) -> None:
+    def extra(**variables: str) -> list[dict[str, str]]:
+        return [{"name": name, "value": value} for name, value in variables.items()]
+
+    values = {
+        "router": {"extraEnv": extra(SIE_LOG_LEVEL="debug", OWN="1")},
+        "workers": {
+            "common": {"extraEnv": extra(HF_HOME="/models/own", A="common", B="common")},
+            "pools": {"l4": {"extraEnv": extra(A="pool")}},
+        },
+    }
+    for each in workloads(chart.render(values)):
+        listed = [variable["name"] for variable in container(each).get("env", ())]
+        assert len(listed) == len(set(listed))
+    objects = chart.render(values)
+    assert {"SIE_LOG_LEVEL": "debug", "OWN": "1"}.items() <= environment(only(objects, "Deployment")).items()
+    worker = environment(only(objects, "StatefulSet"))
+    assert {"HF_HOME": "/models/own", "A": "pool", "B": "common"}.items() <= worker.items()
+
+
+def test_names_that_look_like_numbers_stay_text(chart: Chart) -> None:
+    """YAML reads `name: 1234` as a number, which the API refuses, and `name: null` as nothing."""
+    text = "1234"
+    named = {"priorityClassName": text, "podLabels": {"a": text}, "nodeSelector": {"a": text}}
+    tokens = dict.fromkeys(("tokenSecretName", "tokenSecretKey", "adminTokenSecretKey", "metricsTokenSecretKey"), text)
+    values = {
+        "nameOverride": text,
+        "global": {"imagePullSecrets": [text]},
+        "catalog": {"modelsConfigMap": text, "bundlesConfigMap": text},
+        "router": {**named, "auth": {"mode": "static", **tokens}, "serviceAccount": {"create": False, "name": text}},
+        "workers": {
+            "common": {**named, "runtimeClassName": text, "cachePersistence": {"enabled": True, "storageClass": text}},
+            "pools": {"l4": {"enabled": False}, text: {"enabled": True, "bundle": text, "resources": SIZE}},
+        },
+        "networkPolicy": {"monitoringNamespace": text},
+        "serviceAccount": {"name": text},
+        "serviceMonitor": {"enabled": True, "labels": {"a": text}},
+        "hfToken": {"create": True, "value": text, "key": text},
+    }
+    objects = chart.render(values, "-n", text, release="on")
+    assert {each["metadata"]["namespace"] for each in objects} == {text}
+    assert {each["metadata"]["labels"]["app.kubernetes.io/instance"] for each in objects} == {"on"}
+    assert not [path for path, value in leaves(objects) if value == int(text) or int(text) in path]
+
+
+def leaves(part: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Where each value without parts stands, and the value."""
+    if isinstance(part, dict | list):
+        for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+            yield from leaves(value, (*path, key))
+    else:
+        yield path, part
+
+
 def test_two_releases_share_nothing(chart: Chart) -> None:
     values = {"serviceAccount": {"name": "other-server"}}
     first = {(each["kind"], each["metadata"]["name"]) for each in chart.render(COMBINATIONS["hub token"])}

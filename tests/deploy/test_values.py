@@ -39,6 +39,9 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"router": {"service": {"type": "ExternalName"}}}, "'/router/service/type': value must be one of"),
     ({"router": {"image": {"digest": "latest"}}}, "'/router/image/digest'"),
     ({"imageRegistry": "https://images.example.com"}, "'/imageRegistry'"),
+    ({"global": {"imageRegistry": "https://images.example.com"}}, "'/global/imageRegistry'"),
+    ({"router": {"image": {"registry": "a: b"}}}, "'/router/image/registry'"),
+    (common(image={"repository": "{{ .Values.x }}"}), "'/workers/common/image/repository'"),
     ({"ingress": {"host": "https://sie.example.com"}}, "'/ingress/host'"),
     ({"ingress": {"paths": ["v1"]}}, "'/ingress/paths/0'"),
     ({"logging": {"level": "info"}}, "'/logging/level': value must be one of"),
@@ -85,6 +88,13 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (common(spotDrainSeconds=25), "less than spotDrainSeconds + preStopSeconds + 5"),
     ({"router": {"drainSeconds": 400}}, "less than drainSeconds + preStopSeconds + 5"),
     ({"catalog": {"modelsConfigMap": "models"}}, "go together; one is missing"),
+    (pools(cpu={"machineProfile": "L4"}), "pools cpu and l4 have the same machine profile and bundle"),
+    ({"router": {"podLabels": {"app.kubernetes.io/component": "x"}}}, "by which the chart finds its pods"),
+    (common(podLabels={"sie.superlinked.com/bundle": "x"}), "by which the chart finds its pods"),
+    ({"serviceMonitor": {"enabled": True, "interval": "9s"}}, "scrapeTimeout is 10s, more than the interval of 9s"),
+    ({"serviceMonitor": {"enabled": True, "scrapeTimeout": "1m500ms", "interval": "1m"}}, "more than the interval"),
+    ({"serviceAccount": {"name": "sie-router"}}, "the routers' account are both 'sie-router'"),
+    ({"global": {"namespace": "other"}}, "global.namespace is not a value of this chart"),
 ]
 
 

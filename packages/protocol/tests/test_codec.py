@@ -126,3 +126,18 @@ def test_what_is_wrong_with_a_body_is_said_in_plain_words(body: bytes, said: str
     assert refusal.value.message == f"the body is not a valid JSON request: {said}"
     named = next((name for name in ("gpus", "bundle", "names") if name in said), None)
     assert field_of(refusal.value) == named
+
+
+class Documents(msgspec.Struct):
+    documents: list[Reserved]
+
+
+def test_the_field_is_the_one_at_the_top_of_the_body_also_when_something_inside_it_is_missing() -> None:
+    with pytest.raises(Problem) as refusal:
+        decode_body(b'{"documents": [{}]}', "application/json", Documents)
+    assert field_of(refusal.value) == "documents"
+
+
+def test_nothing_is_called_null_in_both_forms() -> None:
+    with pytest.raises(Problem, match="it is null; expected an object"):
+        decode_body(msgspec.msgpack.encode(None), "application/msgpack", Reserved)

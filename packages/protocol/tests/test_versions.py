@@ -86,3 +86,9 @@ def test_all_distributions_have_one_version_and_pin_each_other_to_it() -> None:
         assert project["version"] == VERSION, file
         ours = [each for each in project["dependencies"] if re.match(r"sie(-\w+)?\b", each)]
         assert all(each.endswith(f"=={VERSION}") for each in ours), file
+
+
+@pytest.mark.parametrize("text", ["9" * 5000 + ".1", "1." + "9" * 5000, "0.1." + "9" * 5000])
+def test_a_version_of_any_length_is_read_or_not_and_never_fails(text: str) -> None:
+    assert dialect_for(text)
+    assert is_skewed(VERSION, text) in (True, False)

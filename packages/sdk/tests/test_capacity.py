@@ -68,6 +68,15 @@ def test_a_worker_is_no_router() -> None:
     assert done.error.code == "NOT_A_ROUTER"
 
 
+def test_a_server_that_tells_no_health_is_no_router() -> None:
+    absent = published.said(404, {"detail": {"code": "NOT_FOUND", "message": "there is nothing at /health"}})
+    asked = (capacity.get_capacity(QUESTION, None), capacity.wait_for_capacity(WAITING, "l4", 5))
+    for plan in asked:
+        done = run(plan, repeat(Scripted(answer(absent))))
+        assert isinstance(done.error, errors.RequestError)
+        assert done.error.code == "NOT_A_ROUTER"
+
+
 def test_waiting_looks_until_a_healthy_worker_is_there() -> None:
     sick = published.health(published.worker("l4", healthy=False), configured=["l4"])
     script = [Scripted(answer(each)) for each in (EMPTY, sick, READY)]

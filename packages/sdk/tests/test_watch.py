@@ -18,7 +18,10 @@ from sie_sdk import SIEClient, errors, watching
 
 
 class Watched:
-    """Tells numbered frames: `per_connection` of them, then it hangs up. `health` is its answer to GET /health."""
+    """Tells numbered frames: `per_connection` of them, then it hangs up.
+
+    `kind` is what GET /health says; empty: there is no such route, as on a worker.
+    """
 
     def __init__(self, kind: str, per_connection: int, refusals: list[HTTPStatus]) -> None:
         self._kind = kind
@@ -33,6 +36,8 @@ class Watched:
     def before(self, connection: ServerConnection, request: Any) -> Any:
         self.keys.append(request.headers.get("Authorization"))
         if request.path == "/health":
+            if not self._kind:
+                return connection.respond(HTTPStatus.NOT_FOUND, "there is nothing here\n")
             response = connection.respond(HTTPStatus.OK, json.dumps({"type": self._kind}))
             response.headers["Content-Type"] = "application/json"
             return response
@@ -64,7 +69,7 @@ def watched(kind: str, per_connection: int = 2, refusals: tuple[HTTPStatus, ...]
 
 @pytest.mark.parametrize(
     ("kind", "path"),
-    [("router", "/ws/cluster-status"), ("gateway", "/ws/cluster-status"), ("worker", "/ws/status")],
+    [("router", "/ws/cluster-status"), ("gateway", "/ws/cluster-status"), ("worker", "/ws/status"), ("", "/ws/status")],
 )
 def test_it_finds_out_whom_it_watches_and_shows_its_key(kind: str, path: str, open_client: Open) -> None:
     with watched(kind) as server:

@@ -61,6 +61,8 @@ def test_the_caches_are_read_from_the_environment_and_stand_beside_the_hub_s_own
         ("SIE_LOG_JSON", "perhaps"),
         ("SIE_DRAIN_GRACE_S", "-1"),
         ("SIE_QUEUE_TIMEOUT_S", "nan"),
+        ("SIE_QUEUE_TIMEOUT_S", "0"),
+        ("SIE_SELF_TEST_TIMEOUT_S", "0"),
         ("SIE_DISK_PRESSURE_THRESHOLD_PERCENT", "nan"),
         ("SIE_DISK_PRESSURE_THRESHOLD_PERCENT", "101"),
     ],

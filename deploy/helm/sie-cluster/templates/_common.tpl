@@ -5,8 +5,8 @@
 
 {{/* Labels by which a component's pods are found. Context: dict root component. */}}
 {{- define "sie.selector" -}}
-app.kubernetes.io/name: {{ .root.Values.nameOverride | default .root.Chart.Name }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ .root.Values.nameOverride | default .root.Chart.Name | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
@@ -34,8 +34,8 @@ app.kubernetes.io/part-of: sie
 
 {{/* metadata of an object. Context: dict root component name [annotations] [labels]. */}}
 {{- define "sie.metadata" -}}
-name: {{ .name }}
-namespace: {{ .root.Release.Namespace }}
+name: {{ .name | quote }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "sie.labels" . | nindent 2 }}
   {{- with include "sie.map" .labels | fromJson }}
@@ -64,7 +64,7 @@ annotations:
 {{- with .Values.global.imagePullSecrets -}}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}
@@ -144,6 +144,22 @@ capabilities: { drop: [ALL] }
 {{- end -}}
 {{- end -}}
 
+{{/*
+Variables of a container, each once: of several with one name the last counts, and Kubernetes refuses to apply them.
+Context: dict own (as YAML) extra (a list).
+*/}}
+{{- define "sie.env" -}}
+{{- $names := list -}}
+{{- $found := dict -}}
+{{- range concat (fromYamlArray .own) (.extra | default list) -}}
+{{- if not (hasKey $found .name) }}{{- $names = append $names .name }}{{- end -}}
+{{- $_ := set $found .name . -}}
+{{- end -}}
+{{- range $names }}
+- {{ get $found . | toJson }}
+{{- end -}}
+{{- end -}}
+
 {{/* Variables that make a program read the models of ConfigMaps. */}}
 {{- define "sie.catalogEnv" -}}
 {{- if .Values.catalog.modelsConfigMap }}
@@ -161,8 +177,8 @@ capabilities: { drop: [ALL] }
 
 {{- define "sie.catalogVolumes" -}}
 {{- with .Values.catalog.modelsConfigMap -}}
-- { name: models, configMap: { name: {{ . }} } }
-- { name: bundles, configMap: { name: {{ $.Values.catalog.bundlesConfigMap }} } }
+- { name: models, configMap: { name: {{ . | quote }} } }
+- { name: bundles, configMap: { name: {{ $.Values.catalog.bundlesConfigMap | quote }} } }
 {{- end }}
 {{- end -}}
 
@@ -171,4 +187,14 @@ capabilities: { drop: [ALL] }
 {{- $unit := regexFind "[MGT]" . -}}
 {{- $scale := get (dict "M" 1048576 "G" 1073741824 "T" 1099511627776) $unit -}}
 {{- mul (regexFind "[0-9]+" . | int64) $scale -}}
+{{- end -}}
+
+{{/* The milliseconds of a duration such as 1m30s. */}}
+{{- define "sie.milliseconds" -}}
+{{- $sum := 0 -}}
+{{- range regexFindAll "[0-9]+(ms|s|m|h)" . -1 -}}
+{{- $scale := get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) (regexFind "[a-z]+" .) -}}
+{{- $sum = add $sum (mul (regexFind "[0-9]+" . | int64) $scale) -}}
+{{- end -}}
+{{- $sum -}}
 {{- end -}}

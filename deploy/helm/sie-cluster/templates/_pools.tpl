@@ -25,7 +25,7 @@ The order is that of the router's groups: the first is where requests without a 
   "grace" (ternary $common.spotTerminationGracePeriodSeconds $common.terminationGracePeriodSeconds $spot | int)
   "resources" ($pool.resources | default dict)
   "tolerations" (concat ($common.tolerations | default list) ($pool.tolerations | default list) (ternary ($common.spotTolerations | default list) list $spot))
-  "scaling" (merge (dict) ($pool.autoscaling | default dict) $.Values.autoscaling)
+  "scaling" (mergeOverwrite (deepCopy $.Values.autoscaling) (include "sie.map" $pool.autoscaling | fromJson))
   "extraEnv" (concat ($common.extraEnv | default list) ($pool.extraEnv | default list))
 -}}
 {{- $selector := dict -}}

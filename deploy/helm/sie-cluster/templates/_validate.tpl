@@ -7,10 +7,33 @@
 {{- if regexMatch "-pool(-|$)" $name -}}
 {{- fail (printf "'%s' looks like the name of a pool that tenants reserve in a release '%s'; set fullnameOverride" $name (regexReplaceAll "-pool(-.*|$)" $name "")) -}}
 {{- end -}}
+{{- with .Values.global.namespace -}}
+{{- fail (printf "global.namespace is not a value of this chart; everything goes to the namespace of the release: helm -n %v" .) -}}
+{{- end -}}
+{{- include "sie.validatePodLabels" (dict "path" "router.podLabels" "labels" .Values.router.podLabels) -}}
+{{- include "sie.validatePodLabels" (dict "path" "workers.common.podLabels" "labels" .Values.workers.common.podLabels) -}}
+{{- include "sie.validateMonitor" . -}}
 {{- include "sie.validateRouter" . -}}
 {{- include "sie.validateAccess" . -}}
 {{- include "sie.validateWorkers" . -}}
 {{- include "sie.validatePools" . -}}
+{{- end -}}
+
+{{/* Context: dict path labels. */}}
+{{- define "sie.validatePodLabels" -}}
+{{- range $label, $_ := .labels -}}
+{{- if regexMatch "^(app\\.kubernetes\\.io/(name|instance|component|part-of)$|sie\\.superlinked\\.com/)" $label -}}
+{{- fail (printf "%s: %s is a label by which the chart finds its pods; choose another name" $.path $label) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "sie.validateMonitor" -}}
+{{- with .Values.serviceMonitor -}}
+{{- if and .enabled (gt (include "sie.milliseconds" .scrapeTimeout | int64) (include "sie.milliseconds" .interval | int64)) -}}
+{{- fail (printf "serviceMonitor.scrapeTimeout is %s, more than the interval of %s; the Prometheus operator would scrape nothing" .scrapeTimeout .interval) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "sie.validateRouter" -}}
@@ -25,6 +48,9 @@
 {{- $scraped := or .Values.serviceMonitor.enabled .Values.autoscaling.enabled -}}
 {{- if and (eq $auth.mode "static") $scraped (not (or $auth.exemptOperational $auth.metricsTokenSecretKey)) -}}
 {{- fail "Prometheus could not read /metrics, which asks for a token; set router.auth.metricsTokenSecretKey to the key of one token, or router.auth.exemptOperational=metrics" -}}
+{{- end -}}
+{{- if and $router.serviceAccount.create .Values.serviceAccount.create (eq (include "sie.routerAccount" .) .Values.serviceAccount.name) -}}
+{{- fail (printf "serviceAccount.name and the routers' account are both '%s'; workers have no business with the rights of routers, give one another name" .Values.serviceAccount.name) -}}
 {{- end -}}
 {{- $least := add $router.drainSeconds $router.preStopSeconds 5 -}}
 {{- if lt (int $router.terminationGracePeriodSeconds) (int $least) -}}
@@ -104,7 +130,7 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- $group := printf "%s:%s" .profile .bundle -}}
+{{- $group := printf "%s:%s" .profile .bundle | lower -}}
 {{- if hasKey $groups $group -}}
 {{- fail (printf "pools %s and %s have the same machine profile and bundle (%s): each would be scaled for both; give one another machineProfile" (get $groups $group) .name $group) -}}
 {{- end -}}

@@ -12,11 +12,10 @@ import msgspec
 
 from sie_protocol.errors import DID_YOU_MEAN, MODELS_HINT, ErrorCode, Problem
 from sie_protocol.names import alike
-from sie_protocol.target import ModelRef
+from sie_protocol.target import MAX_SHOWN, ModelRef
 
 DEFAULT_PROFILE = "default"
 PROFILE_SEPARATOR = ":"
-MAX_SHOWN = 200  # characters of a name that nobody has
 T = TypeVar("T")
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
@@ -206,7 +205,7 @@ def unknown_model(models: Mapping[str, ModelConfig], name: str, where: str = "in
 
 def bundle_conflict(model_id: str, asked: str, able: Iterable[str]) -> Problem:
     """The refusal of a bundle that cannot run the model; `able` are those that can."""
-    names = list(able)
+    names, asked = list(able), asked[:MAX_SHOWN]
     return Problem(
         ErrorCode.BUNDLE_CONFLICT,
         f"bundle '{asked}' cannot run model '{model_id}'; bundles that can: {', '.join(names)}",

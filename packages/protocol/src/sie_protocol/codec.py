@@ -15,7 +15,7 @@ PAUSE_S: Final = 30.0  # who sends or takes nothing for longer does not go on: i
 _CUT: Final = "Input data was truncated"
 _OTHER_KIND: Final = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `\$([^`]*)`)?")
 _ITEM: Final = re.compile(r"`\$\.items\[(\d+)\]")
-_FIELD: Final = re.compile(r"`\$\.(\w+)|required field `(\w+)`")
+_FIELDS: Final = (re.compile(r"`\$\.(\w+)"), re.compile(r"required field `(\w+)`"))
 _KINDS: Final = MappingProxyType(
     {
         "int": "a whole number",
@@ -23,6 +23,7 @@ _KINDS: Final = MappingProxyType(
         "str": "a string",
         "bool": "true or false",
         "null": "null",
+        "None": "null",  # how the decoder of msgpack calls it
         "array": "a list",
         "object": "an object",
         "bytes": "bytes",
@@ -66,8 +67,8 @@ def decode_body(body: bytes, content_type: str | None, kind: type[T]) -> T:
 
 def field_of(problem: Problem) -> str | None:
     """The field at the top of a body that a refusal of `decode_body` is about, if it is about one."""
-    found = _FIELD.search(str(problem.__cause__))
-    return next(filter(None, found.groups()), None) if found else None
+    found = (field.search(str(problem.__cause__)) for field in _FIELDS)
+    return next((each[1] for each in found if each), None)
 
 
 def plainly(error: Exception) -> str:

@@ -5,6 +5,7 @@ import msgspec
 from sie_protocol.errors import ErrorCode, Problem
 
 BUNDLE_SEPARATOR = ":/"
+MAX_SHOWN = 200  # characters of what a caller wrote, in a refusal of it
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -48,6 +49,6 @@ def parse_model(path: str) -> ModelRef:
     if not name or (separator and not bundle):
         raise Problem(
             ErrorCode.INVALID_INPUT,
-            f"'{path}' names no model; expected 'model' or 'bundle:/model', for example 'BAAI/bge-m3'",
+            f"'{path[:MAX_SHOWN]}' names no model; expected 'model' or 'bundle:/model', for example 'BAAI/bge-m3'",
         )
     return ModelRef(name, bundle.lower() or None)

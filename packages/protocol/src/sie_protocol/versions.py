@@ -8,7 +8,7 @@ from sie_protocol.errors import Envelope, ErrorCode, Problem, envelope
 
 VERSION: Final = "0.1.10"
 
-_NUMBERS = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+_NUMBERS = re.compile(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?")  # anybody may send any digits
 
 Version = tuple[int, int, int]
 

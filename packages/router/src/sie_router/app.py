@@ -121,6 +121,7 @@ class RouterApp:
 
     def _build(self) -> FastAPI:
         app = FastAPI(title="SIE router", version=VERSION, lifespan=self._lifespan, telemetry=_NO_TELEMETRY)
+        app.router.redirect_slashes = False  # an address with http:// in it is wrong behind a proxy with TLS
         snapshot = self.store.snapshot
         app.include_router(health_routes(snapshot, self._status, self._phase_now))
         app.include_router(model_routes(snapshot))
@@ -139,6 +140,7 @@ class RouterApp:
         app.include_router(metric_routes(collector, FlowCollector(self.parked, self.retries)))
         app.include_router(page_routes(self._status))
         app.router.routes.append(ClusterWatch(self._status, time.monotonic).route())
+        app.router.routes.append(errors.no_socket())
         errors.install(app)
         describe(app)
         return app
@@ -242,10 +244,11 @@ class RouterApp:
     def _background(self) -> Mapping[Task, Callable[[], Coroutine[None, None, None]]]:
         """Everything that is not a request. Each begins anew with what the store knows already."""
         publish, snapshot = self.store.publish, self.store.snapshot
+        followed = set[str]()
         tasks: dict[Task, Callable[[], Coroutine[None, None, None]]] = {
             Task.WORKERS: lambda: follow(Combined(self._sources(), random.random), publish, random.random),
-            Task.POOLS: lambda: follow_pools(self.pools, publish),
-            Task.REAPER: lambda: Reaper(self.pools, snapshot, publish, time.time).run(),
+            Task.POOLS: lambda: follow_pools(self.pools, publish, followed),
+            Task.REAPER: lambda: Reaper(self.pools, snapshot, publish, time.time, followed).run(),
             Task.CLOCK: lambda: tick(self._pass_time, self.upstream.close_idle),
         }
         if self.catalog is not None:

@@ -7,6 +7,7 @@ import httpx
 import msgspec
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from router_builders import MODEL, status
 from router_fakes import FakeWorker, eventually, served, settings
@@ -58,6 +59,7 @@ async def test_each_generation_of_clients_hears_what_it_understands(
     ("method", "path", "headers", "code"),
     [
         ("GET", "/nowhere", {}, ErrorCode.NOT_FOUND),
+        ("GET", "/health/", {}, ErrorCode.NOT_FOUND),
         ("PUT", "/health", {}, ErrorCode.METHOD_NOT_ALLOWED),
         ("GET", f"/v1/encode/{MODEL}", {}, ErrorCode.METHOD_NOT_ALLOWED),
         ("POST", "/v1/encode/", {}, ErrorCode.INVALID_INPUT),
@@ -271,3 +273,38 @@ async def test_the_default_profile_is_the_first_configured_group() -> None:
     groups = (Group("cheap", "default"), Group("dear", "default"))
     async with served(settings(groups=groups)) as router, httpx.AsyncClient(base_url=router.url) as client:
         assert (await client.post(f"/v1/encode/{MODEL}")).json()["gpu"] == "cheap"
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"), [("/v1/pools", "GET, POST"), ("/v1/pools/x", "DELETE, GET"), ("/v1/models/a/b", "GET")]
+)
+async def test_a_refused_method_tells_all_that_there_are(path: str, methods: str) -> None:
+    async with served(settings()) as router, httpx.AsyncClient(base_url=router.url) as client:
+        assert (await client.put(path)).headers["allow"] == methods
+
+
+async def test_a_websocket_that_is_not_there_is_refused_in_the_one_envelope() -> None:
+    async with served(settings()) as router:
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"ws://127.0.0.1:{router.port}/ws/status", proxy=None)
+    answer = refused.value.response
+    assert (answer.status_code, answer.headers["x-sie-error-code"]) == (404, "NOT_FOUND")
+    assert json.loads(answer.body or b"")["error"]["code"] == "NOT_FOUND"
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        (f"/v1/encode/{MODEL}", {"X-SIE-MACHINE-PROFILE": "p" * 5000}),
+        (f"/v1/encode/{'b' * 5000}:/{MODEL}", {}),
+        (f"/v1/encode/:/{'m' * 5000}", {}),
+        (f"/v1/encode/{'m' * 5000}", {}),
+    ],
+)
+async def test_a_refusal_does_not_repeat_a_long_name(
+    path: str, headers: dict[str, str], catalogue: dict[str, Path]
+) -> None:
+    async with served(settings(**catalogue)) as router, httpx.AsyncClient(base_url=router.url) as client:
+        answer = await client.post(path, headers=headers)
+    assert answer.is_error
+    assert len(answer.content) < 2000

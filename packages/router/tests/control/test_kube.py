@@ -2,11 +2,12 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from router_fakes import eventually
+from router_fakes import WAIT_S, eventually
 from router_kube import FakeKube, kubeconfig, slice_of
 from sie_router.control.kube import Conflict, Gone, KubeApi, KubeError, NotFound, Pace, Unreachable, connect, follow
 from sie_router.control.kube_objects import CONFIG_MAPS, ENDPOINT_SLICES, LEASES, ConfigMap, Lease, LeaseSpec, Meta
@@ -238,6 +239,25 @@ def test_pauses_grow_to_a_limit_and_are_spread() -> None:
     assert pauses == sorted(pauses)
     assert pauses[-1] <= 10
     assert pace.backoff_s(99, 0.0) == 5
+
+
+async def test_a_follower_without_a_first_answer_asks_again_within_seconds(api: KubeApi, kube: FakeKube) -> None:
+    failures = 0
+
+    def draw() -> float:
+        nonlocal failures
+        failures += 1
+        return 0
+
+    await kube.stop()
+    patient = replace(QUICK, longest_pause_s=100 * WAIT_S, longest_first_pause_s=0.02)
+    async with following(api, patient, draw=draw) as follower:
+        await eventually(lambda: failures > 20)  # doubled each time, the pause would be hours by now
+        await kube.put(CONFIG_MAPS, "a", {})
+        await kube.start()
+        await eventually(lambda: follower.names == {"a"})
+    assert Pace().backoff_s(99, 0.999999, is_first=True) <= 2
+    assert Pace().backoff_s(99, 0.999999) > 9
 
 
 async def test_a_token_that_was_rotated_is_read_again(kube: FakeKube, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from router_builders import L4, MODEL, ask, catalog, fleet, pool, seen, url
 from sie_protocol.errors import ErrorCode
-from sie_protocol.status import STALE_AFTER_S
+from sie_protocol.status import STALE_AFTER_S, GpuStatus, WorkerStatus
 from sie_router.core.demand import wanted
 from sie_router.core.events import (
+    MAX_NAME,
     CatalogPut,
     Event,
     Missed,
@@ -21,6 +22,7 @@ from sie_router.core.events import (
     WorkerGone,
     WorkerJudged,
     WorkerLost,
+    WorkerSeen,
     apply,
 )
 from sie_router.core.fleet import OTHER, Fleet, Group, Source
@@ -250,3 +252,17 @@ def test_late_news_of_a_pool_changes_nothing() -> None:
     assert apply(state, PoolPut(pool("a", {"l4": 1}, last_renewed=1)), 1).pools["a"].gpus == {"l4": 2}
     remade = pool("a", created_at=3, last_renewed=1)
     assert apply(state, PoolPut(remade), 1).pools["a"] == remade
+
+
+def test_what_no_worker_can_have_is_not_believed() -> None:
+    told = WorkerStatus(
+        ready=True,
+        name="w",
+        bundle="b" * 5000 + "\r\n",
+        bundle_config_hash="h" * 5000,
+        gpu_count=-5,
+        gpus=(GpuStatus(memory_used_bytes=-1, memory_total_bytes=-1),),
+    )
+    worker = apply(empty_fleet(), WorkerSeen("http://w:1", told), 0.0).workers["http://w:1"]
+    assert (worker.gpu_count, worker.memory_used_bytes, worker.memory_total_bytes) == (0, 0, 0)
+    assert (worker.bundle, worker.bundle_config_hash) == ("b" * MAX_NAME, "h" * MAX_NAME)

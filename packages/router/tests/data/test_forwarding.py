@@ -142,6 +142,25 @@ async def test_a_connection_is_used_again(make_worker: MakeWorker) -> None:
         assert len({id(request.connection) for request in worker.seen}) == 1
 
 
+async def test_what_a_worker_says_unasked_is_no_answer_to_the_next_request(make_worker: MakeWorker) -> None:
+    connections: list[object] = []
+
+    async def talkative(exchange: Exchange) -> None:
+        connections.append(exchange.connection)
+        if len(connections) == 1:
+            surplus = b"HTTP/1.1 200 X\r\ncontent-le"
+            exchange.write(b"HTTP/1.1 200 X\r\ncontent-length: 5\r\n\r\nasked" + surplus)
+        elif connections.count(exchange.connection) == 1:
+            exchange.reply(200, b"asked")
+        else:
+            exchange.write(b"ngth: 7\r\n\r\nunasked")
+
+    worker = await make_worker(WARM, talkative)
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        assert [(await post(router)).content for _ in range(2)] == [b"asked"] * 2
+
+
 async def test_a_kept_connection_that_dies_as_it_is_used_costs_nobody_anything(make_worker: MakeWorker) -> None:
     async def once(exchange: Exchange) -> None:
         if exchange.connection in used:
@@ -644,3 +663,57 @@ async def test_without_tracing_the_trace_context_passes_unchanged(make_worker: M
         await eventually(lambda: router.healthy() == 1)
         await post(router, PATH, b"{}", **context)
     assert {name: worker.seen[0].header(name) for name in context} == context
+
+
+@pytest.mark.parametrize("after", [b"HTTP/1.1 201 X\r\nx-later: 1\r\ncontent-length: 0\r\n\r\n", b""])
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_what_follows_an_answer_is_not_among_its_headers(
+    after: bytes, is_chunked: bool, make_worker: MakeWorker
+) -> None:
+    async def more(exchange: Exchange) -> None:
+        framing = b"transfer-encoding: chunked" if is_chunked else b"content-length: 4"
+        body = b"4\r\nreal\r\n0\r\nx-later: 1\r\n\r\n" if is_chunked else b"real"
+        exchange.write(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n%b%b" % (framing, body, after))
+
+    worker = await make_worker(WARM, more)
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        answer = await post(router)
+    assert (answer.status_code, answer.content, "x-later" in answer.headers) == (200, b"real", False)
+    assert len(answer.headers.get_list("content-length")) == (0 if is_chunked else 1)
+
+
+@pytest.mark.parametrize("status_line", ["99 Low", "700 High", "101 Switching Protocols"])
+async def test_an_answer_with_no_status_of_http_is_none(status_line: str, make_worker: MakeWorker) -> None:
+    async def odd(exchange: Exchange) -> None:
+        upgrade = "connection: upgrade\r\nupgrade: x\r\n" if status_line.startswith("101") else ""
+        exchange.write(f"HTTP/1.1 {status_line}\r\n{upgrade}content-length: 2\r\n\r\nhi".encode())
+
+    worker = await make_worker(WARM, odd)
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        answer = await post(router)
+    assert (answer.status_code, answer.headers["x-sie-error-code"]) == (503, "WORKER_UNAVAILABLE")
+
+
+async def test_a_delay_that_is_no_number_of_seconds_passes_as_it_is(make_worker: MakeWorker) -> None:
+    async def late(exchange: Exchange) -> None:
+        exchange.reply(503, X_SIE_Error_Code="MODEL_LOADING", Retry_After="9" * 5000)
+
+    worker = await make_worker(WARM, late)
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        answer = await post(router)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "9" * 5000)
+
+
+async def test_a_refused_request_has_its_id_as_well() -> None:
+    async with served(settings()) as router, httpx.AsyncClient(base_url=router.url) as client:
+        for method, path, headers in (
+            ("GET", PATH, {}),
+            ("POST", "/v1/encode/", {}),
+            ("POST", PATH, {"X-SIE-Wait": "soon"}),
+        ):
+            answer = await client.request(method, path, headers={"X-Request-ID": "mine", **headers})
+            assert (answer.is_error, answer.headers["x-request-id"]) == (True, "mine")
+        assert [outcome.request_id for outcome in router.outcomes] == ["mine"] * 3

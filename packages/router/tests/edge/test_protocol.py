@@ -109,3 +109,24 @@ async def test_head_has_no_body() -> None:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 405")
     assert body == b""
+
+
+async def test_an_offer_of_websocket_with_a_body_is_a_request_like_any_other(make_worker: MakeWorker) -> None:
+    worker = await make_worker(status("w", loaded=[MODEL]))
+    offer = "connection: upgrade, close\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    async with served(settings(worker)) as router:
+        await eventually(lambda: router.healthy() == 1)
+        answer = await said(router.port, f"{HEAD}{offer}content-length: 2\r\n\r\nhi")
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+async def test_what_has_a_get_has_a_head() -> None:
+    async with served(settings()) as router:
+        asked, looked = [
+            await said(router.port, f"{method} /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            for method in ("GET", "HEAD")
+        ]
+    assert looked.startswith(b"HTTP/1.1 200")
+    assert looked.endswith(b"\r\n\r\n")
+    assert b"content-length: 15\r\n" in looked
+    assert asked.endswith(b'{"status":"ok"}')

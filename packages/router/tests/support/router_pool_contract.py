@@ -13,6 +13,7 @@ from sie_protocol.errors import ErrorCode, Problem
 from sie_router.control.pools import PoolFinder, PoolStore, follow_pools
 from sie_router.control.reaper import Reaper
 from sie_router.control.store import FleetStore
+from sie_router.core.events import PoolPut
 from sie_router.core.index import empty_fleet
 from sie_router.core.leases import LEASE_S, MAX_SKEW_S, unless_renewed
 from sie_router.core.pools import ANYONE, Pool, put, renew
@@ -21,9 +22,9 @@ TRIES = 10  # a busy machine may stand still for a second at any time, but not e
 
 
 @asynccontextmanager
-async def following(store: PoolStore) -> AsyncIterator[FleetStore]:
+async def following(store: PoolStore, followed: set[str] | None = None) -> AsyncIterator[FleetStore]:
     fleet = FleetStore(empty_fleet([L4]), asyncio.get_running_loop().time)
-    task = asyncio.create_task(follow_pools(store, fleet.publish))
+    task = asyncio.create_task(follow_pools(store, fleet.publish, set() if followed is None else followed))
     try:
         yield fleet
     finally:
@@ -116,7 +117,7 @@ class PoolStoreContract:
         await make(one, pool("young", last_renewed=20.0))
         async with following(two) as fleet:
             await eventually(lambda: len(fleet.snapshot().pools) == 2)
-            await Reaper(two, fleet.snapshot, fleet.publish, lambda: now).reap()
+            await Reaper(two, fleet.snapshot, fleet.publish, lambda: now, ()).reap()
             assert set(fleet.snapshot().pools) == {"young"}
         assert await one.get("old") is None
         assert await one.get("young") is not None
@@ -127,3 +128,19 @@ class PoolStoreContract:
         finder = PoolFinder(stores[1], fleet.publish)
         await asyncio.gather(*(finder.find(name) for name in ("a", "a", "b", "no name")))
         assert set(fleet.snapshot().pools) == {"a"}
+
+    async def test_a_pool_that_came_and_went_unseen_is_forgotten(self, stores: tuple[PoolStore, PoolStore]) -> None:
+        one, two = stores
+        followed = set[str]()
+        await make(one, pool("listed"))
+        async with following(two, followed) as fleet:
+            await eventually(lambda: followed == {"listed"})
+            await make(one, pool("stays"))
+            brief = pool("brief", {"l4": 2})
+            fleet.publish(PoolPut(brief))  # as a request finds it that comes before this router's next look
+            reaper = Reaper(two, fleet.snapshot, fleet.publish, lambda: 0.0, followed)
+            await reaper.forget()
+            assert "brief" not in fleet.snapshot().pools
+            await eventually(lambda: followed == set(fleet.snapshot().pools) == {"listed", "stays"})
+            await reaper.forget()
+            assert set(fleet.snapshot().pools) == {"listed", "stays"}

@@ -12,7 +12,7 @@ from sie_protocol.names import suggestion
 from sie_protocol.target import parse_target
 from sie_sdk import answers, calls, flow
 from sie_sdk.errors import RequestError, ServerError
-from sie_sdk.messages import Answer, Plan, Request
+from sie_sdk.messages import Answer, Flow, Plan, Request, T
 from sie_sdk.retry import Terms
 from sie_sdk.settings import checked_target
 from sie_sdk.types import CapacityInfo, WorkerInfo
@@ -20,6 +20,7 @@ from sie_sdk.types import CapacityInfo, WorkerInfo
 POLL_INTERVAL_S: Final = 5.0
 WARM_UP_TEXT: Final = "warmup"
 SPOT_SUFFIX: Final = "-spot"
+_NOT_FOUND: Final = 404
 ROUTER_TYPES: Final = ("router", "gateway")  # old and newer clusters name the same thing
 
 
@@ -35,7 +36,7 @@ def get_capacity(terms: Terms, gpu: str | None) -> Plan[CapacityInfo]:
         RequestError: the base URL is that of a worker, not of a router.
     """
     wanted = checked_target(gpu)
-    return flow.single(Request("GET", HEALTH, calls.ASK_JSON), terms, partial(_capacity, wanted))
+    return _of_router(flow.single(Request("GET", HEALTH, calls.ASK_JSON), terms, partial(_capacity, wanted)))
 
 
 def wait_for_capacity(terms: Terms, gpu: str, poll_interval_s: float) -> Plan[CapacityInfo]:
@@ -50,7 +51,7 @@ def wait_for_capacity(terms: Terms, gpu: str, poll_interval_s: float) -> Plan[Ca
     if not poll_interval_s > 0:
         raise ValueError(f"poll_interval_s is {poll_interval_s!r}; expected a number greater than 0")
     request = Request("GET", HEALTH, calls.ASK_JSON)
-    return flow.until(request, terms, partial(_capacity_if_any, gpu), _has_worker, poll_interval_s)
+    return _of_router(flow.until(request, terms, partial(_capacity_if_any, gpu), _has_worker, poll_interval_s))
 
 
 def warm_up(terms: Terms, gpu: str, model: str) -> Plan[CapacityInfo]:
@@ -77,6 +78,28 @@ class _Health(msgspec.Struct, frozen=True):
     workers: list[WorkerInfo] = []
 
 
+def is_no_router(error: RequestError) -> bool:
+    """True when a question for `/health` met a server without it: a worker."""
+    return error.status_code == _NOT_FOUND
+
+
+def _of_router(plan: Plan[T]) -> Plan[T]:
+    def begin(start: float) -> Flow[T]:
+        try:
+            return (yield from plan(start))
+        except RequestError as error:
+            if not is_no_router(error):
+                raise
+            raise _no_router(f"has no {HEALTH}") from error
+
+    return begin
+
+
+def _no_router(what: str) -> RequestError:
+    message = f"the server at the base URL {what}, so it is no router; only routers know the capacity"
+    return RequestError(message, code="NOT_A_ROUTER")
+
+
 def _has_worker(capacity: CapacityInfo) -> bool:
     return capacity["worker_count"] > 0
 
@@ -101,10 +124,7 @@ def _counted_if_any(gpu: str | None, health: Any) -> CapacityInfo:
 
 def _counted(gpu: str | None, health: Any) -> CapacityInfo:
     if health.type not in ROUTER_TYPES:
-        raise RequestError(
-            f"the server at the base URL says it is '{health.type}', not a router; only routers know the capacity",
-            code="NOT_A_ROUTER",
-        )
+        raise _no_router(f"says it is '{health.type}'")
     profile = parse_target(gpu).profile
     workers, worker_count, gpu_count = health.workers, health.cluster.worker_count, health.cluster.gpu_count
     if profile is not None:

@@ -87,6 +87,12 @@ def _seconds(text: str) -> float:
     return _number(text)
 
 
+def _some_seconds(text: str) -> float:
+    if _seconds(text) == 0:
+        raise ValueError("expected seconds above 0")
+    return _seconds(text)
+
+
 def home_cache() -> Path:
     """Where downloaded models go unless told otherwise; users without a home have a place for temporary files."""
     try:
@@ -135,7 +141,7 @@ class Settings:
         default=MAX_ITEMS, metadata={"SIE_MAX_CONCURRENT_REQUESTS": _count, "SIE_MAX_QUEUE_ITEMS": _count}
     )
     max_queue_tokens: int = field(default=262_144, metadata={"SIE_MAX_QUEUE_TOKENS": _count})
-    queue_timeout_s: float = field(default=120.0, metadata={"SIE_QUEUE_TIMEOUT_S": _seconds})
+    queue_timeout_s: float = field(default=120.0, metadata={"SIE_QUEUE_TIMEOUT_S": _some_seconds})
     max_body_bytes: int = field(default=MAX_BODY_BYTES, metadata={"SIE_MAX_REQUEST_BODY_BYTES": _count})
     max_held_body_bytes: int = field(default=256 * 1024 * 1024, metadata={"SIE_MAX_HELD_BODY_BYTES": _count})
     max_held_answer_bytes: int = field(default=1024 * 1024 * 1024, metadata={"SIE_MAX_HELD_ANSWER_BYTES": _count})
@@ -155,7 +161,7 @@ class Settings:
     )
     memory_limit_bytes: int = field(default=0, metadata={"SIE_MEMORY_LIMIT_BYTES": _count})
     self_test_interval_s: float = field(default=30.0, metadata={"SIE_SELF_TEST_INTERVAL_S": _seconds})
-    self_test_timeout_s: float = field(default=60.0, metadata={"SIE_SELF_TEST_TIMEOUT_S": _seconds})
+    self_test_timeout_s: float = field(default=60.0, metadata={"SIE_SELF_TEST_TIMEOUT_S": _some_seconds})
 
 
 def use_huge_pages() -> None:

@@ -104,6 +104,13 @@ async def test_a_question_that_is_missing_or_has_no_place_is_refused_in_its_plac
     assert refused["error"]["message"].endswith("reads images only; say it in params.instruction")
 
 
+async def test_a_question_that_is_too_long_is_refused_in_its_place(worker: Served) -> None:
+    good, bad = (await extract(worker, VQA, [image(text="what?"), image(text="what is it? " * 50)]))["items"]
+    assert good["data"]["question"] == "what?"
+    assert "behind a prompt of" in bad["error"]["message"]
+    assert bad["error"]["message"].startswith("item 1: ")
+
+
 @pytest.mark.parametrize(
     ("params", "says"),
     [

@@ -75,10 +75,15 @@ async def test_json_carries_images_as_base64(worker: Served, clip: Path) -> None
 @pytest.mark.parametrize(
     ("item", "model", "says"),
     [
-        ({"images": [{"data": b"no image"}]}, M, "cannot be read"),
+        (
+            {"images": [{"data": b"no image"}]},
+            M,
+            "item 1: an image cannot be read (no format that is known); send one of: PNG, ",
+        ),
         ({"images": [{"data": picture(10_000, 10_000, mode="1")}]}, M, "the limit is 40000000"),
         ({"images": [{"data": picture(1_000_000, 1, mode="1")}]}, M, "1000000 x 1 pixels is too long and narrow"),
-        ({"images": [{"data": IMAGES[0]}], "text": "and this"}, M, "item 0 has both a text and images"),
+        ({"images": [{"data": IMAGES[0]}, {"data": b""}]}, M, "item 1: an image cannot be read"),
+        ({"images": [{"data": IMAGES[0]}], "text": "and this"}, M, "item 1 has both a text and images"),
         ({"images": [{"data": IMAGES[0]}]}, TEXT_ONLY, "reads text only"),
         ({"images": []}, M, "has no text or images"),
     ],
@@ -86,7 +91,8 @@ async def test_json_carries_images_as_base64(worker: Served, clip: Path) -> None
 async def test_an_item_that_cannot_be_read_is_one_clear_refusal(
     worker: Served, item: dict[str, Any], model: str, says: str
 ) -> None:
-    reply = await encode(worker, [item], model)
+    good = {"text": "a"} if model == TEXT_ONLY else {"images": [{"data": each} for each in IMAGES[:2]]}
+    reply = await encode(worker, [good, item], model)
     assert (reply.status_code, reply.headers["x-sie-error-code"]) == (400, "INVALID_INPUT")
     assert says in reply.json()["error"]["message"]
 

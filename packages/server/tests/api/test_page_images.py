@@ -171,7 +171,8 @@ async def test_dense_models_score_images_too(worker: Served, folder: Path) -> No
     ("model", "query", "items", "says"),
     [
         (PAGES, item(*IMAGES[:2]), [{"text": "a"}], "the query has 2 images; send one"),
-        (PAGES, {"text": "a"}, [item(b"no image")], "cannot be read"),
+        (PAGES, {"text": "a"}, [item(b"no image")], "item 0: an image cannot be read"),
+        (PAGES, item(b"no image"), [item(IMAGES[0])], "the query: an image cannot be read"),
         (PAGES, {"text": "a"}, [{"text": "b"}, item(picture(4000, 4))], "too long and narrow"),
         (PAGES, {"id": "q"}, [{"text": "b"}], "the query has no text or images"),
         (RERANKER, {"text": "a"}, [item(IMAGES[0])], "item 0 has images"),

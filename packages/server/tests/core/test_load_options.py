@@ -10,7 +10,7 @@ import sie_server.adapters
 from sie_protocol.catalog import EncodeTask, ExtractTask, ModelConfig, ProfileConfig, Tasks, VectorTask
 from sie_server.adapters.registry import ADAPTERS
 from sie_server.core.load_options import LOAD_OPTIONS, check_options
-from sie_server.core.options import PROFILE_OPTIONS, RUNTIME_OPTIONS
+from sie_server.core.options import PROFILE_OPTIONS, RUNTIME_OPTIONS, load_options
 
 DENSE = Tasks(encode=EncodeTask(dense=VectorTask(8)))
 READ = re.compile(r"""options(?:\.get\(|\[)"([a-z0-9_]+)\"""")
@@ -60,3 +60,6 @@ def test_what_extracting_models_say_is_checked_too() -> None:
 def test_null_is_nothing_said_and_unknown_adapters_may_say_anything() -> None:
     check("dense", {"pooling": None, "query_template": None})
     check("made_elsewhere", {"anything": 1})
+    assert load_options(ProfileConfig("dense", adapter_options={"pooling": None, "normalize": True})) == {
+        "normalize": True
+    }

@@ -77,6 +77,16 @@ def test_a_load_that_fails_holds_nothing(tmp_path: Path) -> None:
     assert holder.open == 0
 
 
+def test_a_model_that_cannot_even_be_made_holds_nothing(tmp_path: Path) -> None:
+    def refuse(_: ModelSpec) -> FolderAdapter:
+        raise LoadError(ErrorClass.DEPENDENCY, "a package is missing")
+
+    holder = Holder(tmp_path)
+    with pytest.raises(LoadError, match="missing"):
+        build(refuse, fetch(spec(WeightsSource(hf_id="org/m")), "cpu", holder), "cpu")
+    assert holder.open == 0
+
+
 def test_a_model_without_weights_asks_for_none(tmp_path: Path) -> None:
     holder = Holder(tmp_path)
     build(FolderAdapter, fetch(spec(WeightsSource()), "cpu", holder), "cpu")

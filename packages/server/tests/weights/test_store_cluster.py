@@ -78,6 +78,10 @@ def test_a_fetch_that_failed_goes_on_where_it_was(tmp_path: Path) -> None:
         pinned = kit.store().pin(WANTED)
         assert min(bucket.starts) == kept
     assert files_of(pinned.folder) == files_of(model)
+    first, second = kit.fetched
+    assert (first.is_complete, second.is_complete) == (False, True)
+    assert kept <= first.size < kept + 4096
+    assert first.size + second.size == sum(map(len, files_of(model).values()))
     pinned.release()
 
 
@@ -94,7 +98,7 @@ def test_an_object_that_is_not_as_listed_never_counts_and_the_hub_helps(tmp_path
         assert not kit.names()
         both = Kit(tmp_path / "cache", [bucket.cache(), Hub(endpoint=hub.url)])
         pinned = both.store().pin(WANTED)
-        assert [each.kind for each in both.fetched] == ["hub"]
+        assert [(each.kind, each.is_complete) for each in both.fetched] == [("cluster", False), ("hub", True)]
     assert files_of(pinned.folder) == files_of(model)
     pinned.release()
 

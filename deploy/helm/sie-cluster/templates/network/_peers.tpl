@@ -4,7 +4,7 @@
     matchLabels: { app.kubernetes.io/name: prometheus }
   namespaceSelector:
     {{- with .Values.networkPolicy.monitoringNamespace }}
-    matchLabels: { kubernetes.io/metadata.name: {{ . }} }
+    matchLabels: { kubernetes.io/metadata.name: {{ . | quote }} }
     {{- else }} {}
     {{- end }}
 {{- end }}

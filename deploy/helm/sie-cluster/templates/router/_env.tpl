@@ -5,7 +5,7 @@
   valueFrom: { fieldRef: { fieldPath: metadata.namespace } }
 - { name: SIE_ROUTER_K8S_SERVICE, value: {{ include "sie.name" . }}-worker }
 - { name: SIE_ROUTER_K8S_PORT, value: http }
-- { name: SIE_ROUTER_K8S_RELEASE, value: {{ include "sie.name" . }} }
+- { name: SIE_ROUTER_K8S_RELEASE, value: {{ include "sie.name" . | quote }} }
 - { name: SIE_ROUTER_GROUPS, value: {{ include "sie.groups" . | quote }} }
 - { name: SIE_ROUTER_MACHINE_PROFILES, value: {{ include "sie.profiles" . | squote }} }
 - { name: SIE_ROUTER_RETRY_AFTER_S, value: {{ $router.retryAfterSeconds | quote }} }
@@ -18,7 +18,7 @@
 - { name: SIE_AUTH_MODE, value: static }
 - { name: SIE_AUTH_EXEMPT_OPERATIONAL, value: metrics }
 - name: SIE_AUTH_PROXY_SECRET
-  valueFrom: { secretKeyRef: { name: {{ $proxy.name }}, key: {{ $proxy.proxySecretKey }} } }
+  valueFrom: { secretKeyRef: { name: {{ $proxy.name | quote }}, key: {{ $proxy.proxySecretKey | quote }} } }
 {{- else }}
 - { name: SIE_AUTH_MODE, value: {{ $router.auth.mode }} }
 {{- end }}
@@ -26,15 +26,12 @@
 {{- if eq .mode "static" }}
 - { name: SIE_AUTH_EXEMPT_OPERATIONAL, value: {{ .exemptOperational | quote }} }
 - name: SIE_AUTH_TOKENS
-  valueFrom: { secretKeyRef: { name: {{ .tokenSecretName }}, key: {{ .tokenSecretKey }} } }
+  valueFrom: { secretKeyRef: { name: {{ .tokenSecretName | quote }}, key: {{ .tokenSecretKey | quote }} } }
 {{- with .adminTokenSecretKey }}
 - name: SIE_ADMIN_TOKEN
-  valueFrom: { secretKeyRef: { name: {{ $router.auth.tokenSecretName }}, key: {{ . }} } }
+  valueFrom: { secretKeyRef: { name: {{ $router.auth.tokenSecretName | quote }}, key: {{ . | quote }} } }
 {{- end }}
 {{- end }}
 {{- end }}
 {{- include "sie.catalogEnv" . }}
-{{- with $router.extraEnv }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}

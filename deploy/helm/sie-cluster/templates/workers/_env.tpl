@@ -26,10 +26,7 @@
 {{- end }}
 {{- with include "sie.hfSecret" .root }}
 - name: HF_TOKEN
-  valueFrom: { secretKeyRef: { name: {{ . }}, key: {{ $values.hfToken.key }} } }
+  valueFrom: { secretKeyRef: { name: {{ . | quote }}, key: {{ $values.hfToken.key | quote }} } }
 {{- end }}
 {{- include "sie.catalogEnv" .root }}
-{{- with .pool.extraEnv }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}

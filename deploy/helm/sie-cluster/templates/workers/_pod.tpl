@@ -3,7 +3,7 @@
 {{- $root := .root -}}
 {{- $pool := .pool -}}
 {{- $common := $root.Values.workers.common -}}
-serviceAccountName: {{ $root.Values.serviceAccount.name }}
+serviceAccountName: {{ $root.Values.serviceAccount.name | quote }}
 automountServiceAccountToken: false # a worker runs models, and asks the Kubernetes API nothing
 enableServiceLinks: false
 terminationGracePeriodSeconds: {{ $pool.grace }}
@@ -11,10 +11,10 @@ securityContext:
   {{- include "sie.podSecurity" $root | nindent 2 }}
 {{- with include "sie.pullSecrets" $root }}{{ . | nindent 0 }}{{ end }}
 {{- with $common.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $common.runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- with $pool.nodeSelector }}
 nodeSelector:
@@ -52,7 +52,7 @@ containers:
     ports:
       - { name: http, containerPort: 8080 }
     env:
-      {{- include "sie.workerEnv" . | nindent 6 }}
+      {{- include "sie.env" (dict "own" (include "sie.workerEnv" .) "extra" .pool.extraEnv) | nindent 6 }}
     # A fast check at the start is what a cold start waits for; loading models has no part in it.
     startupProbe:
       httpGet: { path: /healthz, port: http }

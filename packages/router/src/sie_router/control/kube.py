@@ -30,6 +30,7 @@ WATCH_S: Final = 60  # the API server ends a watch after this time, and we begin
 SILENCE_S: Final = 75.0  # a watch that neither spoke nor ended by now is a dead connection
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 10.0
+LONGEST_FIRST_PAUSE_S: Final = 2.0  # without a first answer a router serves nobody, and nothing stands that could wait
 LASTED_S: Final = 1.0  # a connection that held for this long worked, however it ended
 MAX_EVENT_BYTES: Final = 4 << 20  # an object has at most 1.5 MiB in etcd
 _NOT_FOUND, _CONFLICT, _GONE = 404, 409, 410
@@ -113,10 +114,15 @@ class Pace:
     silence_s: float = SILENCE_S
     first_pause_s: float = FIRST_PAUSE_S
     longest_pause_s: float = LONGEST_PAUSE_S
+    longest_first_pause_s: float = LONGEST_FIRST_PAUSE_S
 
-    def backoff_s(self, failures: int, draw: float) -> float:
-        """How long to wait after so many failures in a row; `draw` in [0, 1) spreads the herd."""
-        return backoff_s(failures, draw, self.first_pause_s, self.longest_pause_s)
+    def backoff_s(self, failures: int, draw: float, *, is_first: bool = False) -> float:
+        """How long to wait after so many failures in a row; `draw` in [0, 1) spreads the herd.
+
+        `is_first`: nothing is known yet.
+        """
+        longest_s = min(self.longest_pause_s, self.longest_first_pause_s) if is_first else self.longest_pause_s
+        return backoff_s(failures, draw, self.first_pause_s, longest_s)
 
 
 class KubeApi:
@@ -284,7 +290,7 @@ async def follow(
             version = ""
         # Before the first answer nothing held, however long an attempt took.
         failures = 0 if known is not None and clock() - began > LASTED_S else failures
-        await asyncio.sleep(pace.backoff_s(failures, draw()))
+        await asyncio.sleep(pace.backoff_s(failures, draw(), is_first=known is None))
         failures += 1
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
-from typing import Final, Protocol
+from typing import Final, Protocol, assert_never
 
 from sie_protocol.errors import ErrorCode, Problem
 from sie_router.core.events import Event, PoolEvent, PoolGone, PoolPut, PoolsListed
@@ -91,16 +91,34 @@ def changes(before: Mapping[str, Pool], after: Mapping[str, Pool]) -> Iterator[P
             yield PoolPut(pool)
 
 
-async def follow_pools(store: PoolStore, publish: Callable[[Event], None]) -> None:
-    """Tell the fleet of every pool; never returns, cancel it."""
+async def follow_pools(store: PoolStore, publish: Callable[[Event], None], followed: set[str]) -> None:
+    """Tell the fleet of every pool; never returns, cancel it.
+
+    `followed` is kept as the names whose end will be told. A pool that came and went between two looks is never among
+    them, whoever else told the fleet of it.
+    """
     while True:
         try:
             async with aclosing(store.watch()) as events:
                 async for event in events:
+                    _note(event, followed)
                     publish(event)
         except Exception:
             logger.exception("the pools cannot be followed, trying again in %g s", AGAIN_S)
         await asyncio.sleep(AGAIN_S)
+
+
+def _note(event: PoolEvent, followed: set[str]) -> None:
+    match event:
+        case PoolPut(pool):
+            followed.add(pool.name)
+        case PoolGone(name):
+            followed.discard(name)
+        case PoolsListed(pools):
+            followed.clear()
+            followed.update(pool.name for pool in pools)
+        case _:
+            assert_never(event)
 
 
 class PoolFinder:

@@ -1,8 +1,11 @@
-"""Deletes the pools whose lease ended. Every router does; whoever comes second finds nothing left to do."""
+"""Deletes the pools whose lease ended, and forgets those that do not exist any more.
+
+Every router does; whoever comes second finds nothing left to do.
+"""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import Final
 
@@ -19,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Reaper:
-    """`clock` is Unix time in seconds."""
+    """`clock` is Unix time in seconds, `followed` the names of pools whose end will be told."""
 
     def __init__(
         self,
@@ -27,12 +30,14 @@ class Reaper:
         snapshot: Callable[[], Fleet],
         publish: Callable[[Event], None],
         clock: Callable[[], float],
+        followed: Container[str],
         every_s: float = EVERY_S,
     ) -> None:
         self._store = store
         self._snapshot = snapshot
         self._publish = publish
         self._clock = clock
+        self._followed = followed
         self._every_s = min(every_s, snapshot().lease_s / PER_LEASE)
 
     async def run(self) -> None:
@@ -40,6 +45,7 @@ class Reaper:
         while True:
             try:
                 await self.reap()
+                await self.forget()
             except Exception:
                 logger.exception("expired pools could not be deleted, trying again in %g s", self._every_s)
             await asyncio.sleep(self._every_s)
@@ -56,3 +62,20 @@ class Reaper:
             self._publish(PoolGone(pool.name) if left is None else PoolPut(left))
             if left is None:
                 logger.info("pool '%s' expired: nobody renewed it", pool.name)
+
+    async def forget(self) -> None:
+        """Drop the pools that do not exist and whose end nobody will tell.
+
+        One that was made and deleted between two looks at the store may have been found by a request in between: it
+        would reserve its workers here until its lease ends.
+        """
+        for name, pool in self._snapshot().pools.items():
+            if name in self._followed:
+                continue
+            try:
+                stored = await self._store.get(name)
+            except Problem as problem:
+                logger.warning("nobody can say whether pool '%s' still exists: %s", name, problem.message)
+                return
+            if stored is None and self._snapshot().pools.get(name) is pool and name not in self._followed:
+                self._publish(PoolGone(name))

@@ -217,7 +217,7 @@ def _aged(worker: Worker, now: float) -> Worker:
 def _worker(fleet: Fleet, url: str, status: WorkerStatus, now: float) -> Worker:
     name = _plain(status.name) or url
     known = fleet.workers.get(url)
-    said = _plain(status.machine_profile)
+    said, bundle = _plain(status.machine_profile), _plain(status.bundle)
     profile = fleet.index.profiles.get(said.lower(), said)
     loaded = {name.lower() for name in status.loaded_models} | _in_state(status.models, "loaded")
     since, is_late = _awaited(known, name, now)
@@ -225,8 +225,8 @@ def _worker(fleet: Fleet, url: str, status: WorkerStatus, now: float) -> Worker:
         url=url,
         name=name,
         profile=profile,
-        bundle=status.bundle,
-        group=fleet.index.configured.get((profile.lower(), status.bundle.lower()), OTHER),
+        bundle=bundle,
+        group=fleet.index.configured.get((profile.lower(), bundle.lower()), OTHER),
         seen_at=now,
         is_ready=status.ready,
         is_draining=status.draining,
@@ -237,10 +237,10 @@ def _worker(fleet: Fleet, url: str, status: WorkerStatus, now: float) -> Worker:
         loading=_in_state(status.models, "loading"),
         failed={name: model.failure or ModelFailure() for model, name in _names(status.models, "failed")},
         loaded_models=status.loaded_models,
-        gpu_count=status.gpu_count,
-        memory_used_bytes=sum(gpu.memory_used_bytes for gpu in status.gpus),
-        memory_total_bytes=sum(gpu.memory_total_bytes for gpu in status.gpus),
-        bundle_config_hash=status.bundle_config_hash,
+        gpu_count=max(0, status.gpu_count),
+        memory_used_bytes=sum(max(0, gpu.memory_used_bytes) for gpu in status.gpus),
+        memory_total_bytes=sum(max(0, gpu.memory_total_bytes) for gpu in status.gpus),
+        bundle_config_hash=status.bundle_config_hash[:MAX_NAME],
         ordinal=ordinal(name),
         health=HEALTHY if known is None or known.name != name else known.health,
         weight=1.0 if known is None else known.weight,

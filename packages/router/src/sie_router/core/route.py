@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from sie_protocol.errors import ErrorCode, Problem
-from sie_protocol.target import ModelRef
+from sie_protocol.target import MAX_SHOWN, ModelRef
 from sie_router.core.assign import shares
 from sie_router.core.catalog import Servable
 from sie_router.core.fleet import Fleet, Group, Ready, Scope, Worker
@@ -118,12 +118,12 @@ def make_plan(fleet: Fleet, ask: Ask) -> Plan | Reject:
     if pool is not None:
         profile = None if ask.profile is None else _spelled(ask.profile, {each.lower() for each in pool.gpus})
         if profile is None and ask.profile is not None:
-            return _not_reserved(pool, f"machine profile '{ask.profile}'")
+            return _not_reserved(pool, f"machine profile '{ask.profile[:MAX_SHOWN]}'")
         return Plan(model, pool, profile, fleet.scope(pool.name))
     profile = None if ask.profile is None else real_profile(fleet, ask.profile)
     if profile is None and ask.profile is not None:
         if fleet.profiles or fleet.workers:
-            return _not_configured(fleet, f"machine profile '{ask.profile}' is not configured")
+            return _not_configured(fleet, f"machine profile '{ask.profile[:MAX_SHOWN]}' is not configured")
         profile = ask.profile
     return Plan(model, None, profile, fleet.scope())
 

@@ -197,7 +197,7 @@ class Connection(asyncio.Protocol):
         self.received = True
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(ConnectionCut(f"unreadable response: {error}", received=True))
 
     def eof_received(self) -> None:
@@ -220,6 +220,11 @@ class Connection(asyncio.Protocol):
 
     # What the parser tells
 
+    def on_message_begin(self) -> None:
+        """A response begins; one that nobody asked for must not become the answer to the next request."""
+        if self._complete:
+            self._close()
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; trailers come here too, after the reply was handed over, and are dropped with it."""
         name = name.lower()
@@ -232,6 +237,9 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """The head is complete; a long body is handed over from here on."""
         status = self._parser.get_status_code()
+        if not 100 <= status < 600:  # noqa: PLR2004 - what HTTP has
+            self._fail(ConnectionCut(f"the response has status {status}", received=True))
+            return
         if status < 200 or self._tell is None:  # noqa: PLR2004 - informational responses
             return
         if self._length < 0 and not self._chunked and status not in _BODILESS:
@@ -239,7 +247,7 @@ class Connection(asyncio.Protocol):
             return
         self._is_small = status in _BODILESS or 0 <= self._length <= SMALL_RESPONSE_BYTES
         if not self._is_small:
-            self._say(Reply(status, self._headers, None, self))
+            self._say(Reply(status, self._taken_headers(), None, self))
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
@@ -268,9 +276,14 @@ class Connection(asyncio.Protocol):
             self._wake()
             return
         parts = self._parts
-        reply = Reply(status, self._headers, parts[0] if len(parts) == 1 else b"".join(parts))
+        reply = Reply(status, self._taken_headers(), parts[0] if len(parts) == 1 else b"".join(parts))
         self._free()
         self._say(reply)
+
+    def _taken_headers(self) -> Headers:
+        """The headers of this response; what comes after it in the same piece is not added to them."""
+        headers, self._headers = self._headers, []
+        return headers
 
     # Ends
 

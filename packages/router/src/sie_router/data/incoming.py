@@ -174,6 +174,12 @@ def sdk_version(scope: Scope) -> str | None:
     return next(found, b"").decode("latin-1") or None
 
 
+def request_id(scope: Scope, new_id: Callable[[], str]) -> bytes:
+    """The id of a request that was refused before it was read."""
+    given = [value for name, value in scope["headers"] if name == _REQUEST_ID]
+    return _request_id(given[-1] if given else None, new_id)
+
+
 def _ask(model: ModelRef, read: dict[bytes, bytes], caller: Caller) -> Ask:
     if _PROFILE not in read and _POOL not in read:
         return Ask(model, caller=caller)

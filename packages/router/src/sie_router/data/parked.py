@@ -1,4 +1,4 @@
-"""Where requests wait for a worker, at their client's wish. It hears of every change of the fleet and never polls."""
+"""Requests that are parked until a worker can serve them. Woken by changes of the fleet; never polls."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -12,7 +12,10 @@ from sie_router.core.slow_start import releasable, release_at_s
 
 @dataclass(slots=True)
 class Queue:
-    """Those that wait for the same, in order; each with the index in whose light nobody could serve it."""
+    """Requests that wait for the same, in order; each with the index in whose light nobody could serve it.
+
+    The slow start began at `opened_at` (None: nobody can serve them) and has let `released` of them go on.
+    """
 
     waiters: dict[asyncio.Future[None], Index] = field(default_factory=dict)
     opened_at: float | None = None
@@ -21,9 +24,9 @@ class Queue:
 
 
 class ParkedRequests:
-    """Bounded in requests and bytes; full, or closed, it lets nobody in. `clock` is monotonic time in seconds.
+    """Bounded in requests and bytes; full, or closed, it takes no more. `clock` is monotonic time in seconds.
 
-    `ended` counts requests by how their wait ended: `served`, `expired`, or `full` when there was no room.
+    `ended` counts requests by how their wait ended: `served`, `expired`, `gone` with their client, or `full`: no room.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class ParkedRequests:
             self.held_bytes -= size_bytes
 
     async def wait(self, ask: Ask, seen: Index, until: float) -> bool:
-        """Wait for another try to be worth it; False when the time is over, or the room was closed.
+        """Wait for another try to be worth it; False when the time is over, or after `close`.
 
         `seen` is the index in whose light the last try failed: only a later one is a reason for another.
         """

@@ -1,4 +1,4 @@
-"""Keeps a request that nobody can serve yet until somebody can, for as long as its client likes."""
+"""Parks a request that nobody can serve yet until somebody can, for as long as its client asks for (`Prefer: wait`)."""
 
 from typing import Final
 

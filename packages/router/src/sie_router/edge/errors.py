@@ -1,12 +1,19 @@
 """Every error of every route leaves in the one envelope."""
 
+import re
+
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
 
 from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.headers import CLUSTER_STATUS, WORKER_STATUS
 from sie_router.data.answers import refusal
 
+_ALLOW = "Allow"
+_PARAMETER = re.compile(r"\{\w+\}")
 _OURS = 500  # from here on it is the server that failed
 _CODES = {
     404: ErrorCode.NOT_FOUND,
@@ -29,7 +36,7 @@ def install(app: FastAPI) -> None:
         message = f"{request.method} {request.url.path}: {error.detail}; GET /openapi.json lists what there is"
         response = _response(Problem(code or ErrorCode.INTERNAL_ERROR, message))
         for name, value in (error.headers or {}).items():
-            response.headers[name] = value
+            response.headers[name] = _allowed(request, value) if name == _ALLOW else value
         return response
 
     @app.exception_handler(RequestValidationError)
@@ -42,6 +49,24 @@ def install(app: FastAPI) -> None:
     async def unexpected(_: Request, __: Exception) -> Response:
         # The server logs the exception with its trace; callers learn nothing of our insides.
         return _response(Problem(ErrorCode.INTERNAL_ERROR, "the router failed on this request; its log says why"))
+
+
+def no_socket() -> WebSocketRoute:
+    """The last route of WebSockets: there is none at any other path."""
+
+    async def refuse(socket: WebSocket) -> None:
+        path = socket.scope["path"]
+        message = f"there is no WebSocket at {path}; {CLUSTER_STATUS} is one, and {WORKER_STATUS} of a worker"
+        await socket.send_denial_response(_response(Problem(ErrorCode.NOT_FOUND, message)))
+
+    return WebSocketRoute("/{path:path}", refuse)
+
+
+def _allowed(request: Request, methods: str) -> str:
+    """All methods of a path; the framework names those of the first route that has another one."""
+    paths = request.app.openapi()["paths"].items()
+    here = [own for path, own in paths if re.fullmatch(_PARAMETER.sub("[^/]+", path), request.url.path)]
+    return ", ".join(sorted({*methods.split(", "), *(method.upper() for own in here for method in own)}))
 
 
 def _response(problem: Problem) -> Response:

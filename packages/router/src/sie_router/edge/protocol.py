@@ -205,7 +205,9 @@ class Protocol(asyncio.Protocol):
         self._headers = []
         self._head_bytes = 0
         if parser.should_upgrade():
-            self._upgrades = offers_websocket(headers) and self._serving is None
+            # A body is one of HTTP; whoever reads WebSockets would wait for the next head in it, for ever.
+            is_one = scope["method"] == "GET" and not self._length and offers_websocket(headers)
+            self._upgrades = is_one and self._serving is None
             return  # the parser stops after such a head
         is_free = self._serving is None and self._writable is None
         is_plain = stays and not self._expects and self._length <= MAX_BODY_BYTES

@@ -26,7 +26,12 @@ class UnsupportedInputError(Exception):
 
 
 class UnreadableImageError(UnsupportedInputError):
-    """Encoded bytes that are no image, a broken one, or one that is too large: the fault of this input alone."""
+    """Encoded bytes that are no image, a broken one, or one that is too large: the fault of this input alone.
+
+    `at`: which input of several it is, once somebody knows.
+    """
+
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +116,14 @@ class LabelledPicture:
     """An image to find things in; `labels` and `options` as those of `Labelled`.
 
     `instruction` is a question about it, or what else a model reads beside the image; empty without one.
+    `asks_itself`: it is not that of the whole request, so what is wrong with it concerns no other image.
     """
 
     picture: Picture
     labels: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     instruction: str = ""
+    asks_itself: bool = False
 
 
 Input = str | Pair | Picture | Labelled | LabelledPicture

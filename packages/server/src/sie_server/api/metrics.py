@@ -131,9 +131,10 @@ class Metrics:
         self._tokens.labels(record.model).inc(record.tokens)
 
     def on_fetched(self, fetched: FetchRecord) -> None:
-        """Count one fetched model; from any thread."""
+        """Count what came of one model, and how long it took if it is all of it; from any thread."""
         self._fetched.labels(fetched.kind).inc(fetched.size)
-        self._fetching.labels(fetched.kind).observe(fetched.seconds)
+        if fetched.is_complete:
+            self._fetching.labels(fetched.kind).observe(fetched.seconds)
 
     def on_evicted(self, size: int) -> None:
         """Count one model deleted from the local cache; from any thread."""

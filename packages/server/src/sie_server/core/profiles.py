@@ -10,7 +10,6 @@ from typing import Any
 
 from sie_protocol.catalog import (
     DEFAULT_PROFILE,
-    MAX_SHOWN,
     PROFILE_SEPARATOR,
     LoraConfig,
     ModelConfig,
@@ -18,6 +17,7 @@ from sie_protocol.catalog import (
 )
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.profiles import profile_id, under
+from sie_protocol.target import MAX_SHOWN
 from sie_server.core.options import LORA_OPTIONS, cut, invalid, load_identity, profile_named, shown
 from sie_server.core.tasks import tasks_of
 

@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Any, Final
 
 from sie_protocol.errors import ErrorCode, Problem, about_item
-from sie_server.adapters.base import CountsTokens, Input, Pair, Prepared, UnsupportedInputError
+from sie_server.adapters.base import CountsTokens, Input, Pair, Prepared, UnreadableImageError, UnsupportedInputError
 from sie_server.core.options import invalid
 from sie_server.core.tasks import BySide
 from sie_server.engine.jobs import too_late
@@ -117,6 +117,9 @@ async def admitted(
         for place, some, as_query in groups:
             try:
                 ready, spent_s = await prepare_in_time(loop, pipeline, some, is_query=as_query)
+            except UnreadableImageError as error:
+                item = wants.item_of(error.at or 0)
+                raise _about(place, item, invalid(f"{place.format(item)}: {error}")) from error
             except UnsupportedInputError as error:
                 raise unsupported(loop, error) from error
             if not wants.may_cut:
@@ -154,4 +157,8 @@ async def _check_lengths(
         f"{which} has {found} tokens, model '{loop.name}' reads at most {limit}; shorten it, or have it cut with "
         "options.overflow_policy: truncate_text",
     )
-    raise refused if place == _QUERY else about_item(refused, item)
+    raise _about(place, item, refused)
+
+
+def _about(place: str, item: int, refused: Problem) -> Problem:
+    return refused if place == _QUERY else about_item(refused, item)

@@ -84,7 +84,7 @@ class EngineLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class RunResult:
     """What a request's inputs came to: a row for each, in order, and the cost of all."""
 
     rows: Sequence[Row]
@@ -155,7 +155,7 @@ class Engine:
 
     async def run(
         self, choice: Choice, inputs: Sequence[Input], *, is_query: bool = False, wants: Wants = EVERYTHING
-    ) -> Ran:
+    ) -> RunResult:
         """One request's inputs through tokenizer and device; cancelling it drops what has not started.
 
         Raises:
@@ -164,7 +164,7 @@ class Engine:
         """
         async with self.admitted(choice, inputs, wants, is_query=is_query) as ready:
             rows = await ready.rows(ready.prepared)
-            return Ran(rows, ready.cost())
+            return RunResult(rows, ready.cost())
 
     async def run_images(self, choice: Choice, inputs: Mapping[int, Input]) -> ReadImages:
         """What one request's images came to: a few are decoded at a time, however many there are.

@@ -110,7 +110,7 @@ def _asked(model: ModelConfig, place: str, item: Item, wanted: ExtractOptions) -
     if task is not None and task.instruction == "required" and not instruction:
         ways = "as its text or for all items in params.instruction" if model.inputs.text else "in params.instruction"
         raise invalid(f"{place} has no question, which model '{model.sie_id}' needs; send it {ways}")
-    return LabelledPicture(picture, wanted.labels, wanted.options, instruction)
+    return LabelledPicture(picture, wanted.labels, wanted.options, instruction, asks_itself=own is not None)
 
 
 def _findings(row: Row, at: int) -> Mapping[str, Findings | Data]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sie_server.adapters.base import Input, UnreadableImageError, UnsupportedInputError
+from sie_server.adapters.base import Input, LabelledPicture, UnreadableImageError, UnsupportedInputError
 from sie_server.engine.admission import prepare_in_time, unsupported
 from sie_server.engine.jobs import Row, too_late
 from sie_server.engine.loop import ModelLoop
@@ -87,6 +87,8 @@ async def _read(loop: ModelLoop, pipeline: Pipeline, at: int, given: Input) -> R
     except UnreadableImageError as error:
         return error
     except UnsupportedInputError as error:
+        if isinstance(given, LabelledPicture) and given.asks_itself:
+            return UnreadableImageError(str(error))
         raise unsupported(loop, error) from error
     finally:
         loop.decoding.release()

@@ -60,10 +60,10 @@ def build(factory: AdapterFactory, fetched: Fetched, device: str) -> Adapter:
     Raises:
         LoadError: what is wrong with the files.
     """
-    adapter = factory(fetched.spec)
-    # Whoever drops the adapter last unpins the files: also the thread of a load that nobody waits for any more.
-    weakref.finalize(adapter, fetched.release)
     try:
+        adapter = factory(fetched.spec)
+        # Whoever drops the adapter last unpins the files: also the thread of a load that nobody waits for any more.
+        weakref.finalize(adapter, fetched.release)
         _check_tasks(adapter, fetched.spec)
         adapter.load(device)
     except BaseException:

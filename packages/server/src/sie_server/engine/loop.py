@@ -25,7 +25,7 @@ from sie_server.engine.jobs import (
 )
 from sie_server.engine.recovery import Attempt, Recovery, RescuePorts
 from sie_server.engine.signal import Signal
-from sie_server.engine.turns import Begun, Computed
+from sie_server.engine.turns import BatchResult, StartedBatch
 
 __all__ = ["Answer", "BatchRecord", "Clock", "ModelLoop", "Ports", "QueueLimits", "Row"]
 
@@ -85,7 +85,7 @@ class ModelLoop:
         self._draw = ports.draw
         self._recovery = Recovery(name, ports.rescue, self._resume)
         self._again: deque[Attempt] = deque()
-        self._begun: deque[Begun] = deque()  # those that wait for their next turn
+        self._paused: deque[StartedBatch] = deque()  # those that wait for their next turn
         self._queue: tuple[QueuedItem, ...] = ()
         self._arrived: list[QueuedItem] = []
         self._tokens = 0
@@ -186,8 +186,8 @@ class ModelLoop:
             entry.job.fail(refusal(self.name))
         self._queue, self._arrived, self._tokens = (), [], 0
         self._again.clear()
-        while self._begun:
-            self._give_up(self._begun.popleft(), refusal(self.name))
+        while self._paused:
+            self._give_up(self._paused.popleft(), refusal(self.name))
         self._settled.notify()
         if self._timer is not None:
             self._timer.cancel()
@@ -216,40 +216,40 @@ class ModelLoop:
         return Problem(ErrorCode.QUEUE_FULL, message, retry_after_s=self._rate.wait_s(excess_items, self._draw()))
 
     def _ask(self) -> None:
-        if not self._asked and (self._begun or self._again or self._queue or self._arrived):
+        if not self._asked and (self._paused or self._again or self._queue or self._arrived):
             self._asked = True
             self._device.ask(self.name, self._dispatch)
 
-    def _dispatch(self) -> Work[Computed | None] | None:
+    def _dispatch(self) -> Work[BatchResult | None] | None:
         """Form the next batch, now that the device has room for one."""
         self._asked = False
-        begun = self._next_begun()
-        if begun is None:
+        batch = self._next_paused()
+        if batch is None:
             attempt = self._next()
             if not attempt.entries:
                 self._settled.notify()
                 return None
-            begun = Begun(attempt)
+            batch = StartedBatch(attempt)
             self._running += 1
         self._ask()
-        return self._work(begun)
+        return self._work(batch)
 
-    def _next_begun(self) -> Begun | None:
+    def _next_paused(self) -> StartedBatch | None:
         """A batch that is to go on. One that nobody waits for any more is dropped."""
-        while self._begun:
-            begun = self._begun.popleft()
-            if not all(entry.cancelled for entry in begun.attempt.entries):
-                return begun
-            begun.drop()
-            self._recovery.settled(begun.attempt)
+        while self._paused:
+            batch = self._paused.popleft()
+            if not all(entry.cancelled for entry in batch.attempt.entries):
+                return batch
+            batch.drop()
+            self._recovery.settled(batch.attempt)
             self._resume(())
         return None
 
-    def _give_up(self, begun: Begun, problem: Problem) -> None:
-        begun.drop()
-        for job in jobs_of(begun.attempt.entries):
+    def _give_up(self, batch: StartedBatch, problem: Problem) -> None:
+        batch.drop()
+        for job in jobs_of(batch.attempt.entries):
             job.fail(problem)
-        self._recovery.settled(begun.attempt)
+        self._recovery.settled(batch.attempt)
         self._running -= 1
         self._settled.notify()
 
@@ -284,15 +284,15 @@ class ModelLoop:
         loop = asyncio.get_running_loop()
         self._timer = None if wake_at is None else loop.call_later(wake_at - self._clock(), self._expire)
 
-    def _work(self, begun: Begun) -> Work[Computed | None]:
-        attempt = begun.attempt
+    def _work(self, batch: StartedBatch) -> Work[BatchResult | None]:
+        attempt = batch.attempt
 
-        def compute(threads: int) -> Computed | None:
-            return begun.turn(self.adapter, threads, self._clock)
+        def compute(threads: int) -> BatchResult | None:
+            return batch.turn(self.adapter, threads, self._clock)
 
-        def done(computed: Computed | None) -> None:
+        def done(computed: BatchResult | None) -> None:
             if computed is None:
-                self._pause(begun)
+                self._pause(batch)
                 return
             try:
                 self._answer(attempt.entries, computed)
@@ -305,12 +305,12 @@ class ModelLoop:
 
         return Work(compute, done, lambda error: self._recovery.failed(attempt, error))
 
-    def _pause(self, begun: Begun) -> None:
+    def _pause(self, batch: StartedBatch) -> None:
         """It has had its turn: it waits for the next as other models do for theirs."""
         if self._refusal is not None:
-            self._give_up(begun, self._refusal(self.name))
+            self._give_up(batch, self._refusal(self.name))
             return
-        self._begun.append(begun)
+        self._paused.append(batch)
         self._ask()
 
     def _resume(self, attempts: Sequence[Attempt]) -> None:
@@ -324,7 +324,7 @@ class ModelLoop:
                 entry.job.fail(self._refusal(self.name))
         self._settled.notify()
 
-    def _answer(self, entries: tuple[QueuedItem, ...], computed: Computed) -> None:
+    def _answer(self, entries: tuple[QueuedItem, ...], computed: BatchResult) -> None:
         now = self._clock()
         tokens = sum(entry.prepared.tokens for entry in entries)
         self._record(BatchRecord(self.name, len(entries), tokens, computed.spent))

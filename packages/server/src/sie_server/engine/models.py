@@ -13,7 +13,7 @@ from sie_server.core.lifecycle import ErrorClass, State, Step, advance, may_load
 from sie_server.engine.failures import class_of, failure_of
 from sie_server.engine.loading import Fetched
 from sie_server.engine.loop import Clock, ModelLoop
-from sie_server.engine.residency import Residency, Room
+from sie_server.engine.residency import Reservation, Residency
 from sie_server.engine.signal import Signal
 from sie_server.engine.slots import Choice, Slot, Slots, not_there, spec_of
 from sie_server.engine.threads import in_thread
@@ -203,7 +203,7 @@ class Models:
                 raise
         return await self._build(slot, *await self._fetch(slot))
 
-    async def _fetch(self, slot: Slot) -> tuple[Fetched, Room]:
+    async def _fetch(self, slot: Slot) -> tuple[Fetched, Reservation]:
         """Have the files here and room for what they hold; a slow download holds no room."""
         async with self._may_fetch:
             fetched = await in_thread(partial(self._ports.fetch, spec_of(slot.model)), late=lambda late: late.release())
@@ -215,7 +215,7 @@ class Models:
         slot.size_bytes = fetched.size_bytes
         return fetched, room
 
-    async def _build(self, slot: Slot, fetched: Fetched, room: Room) -> Adapter:
+    async def _build(self, slot: Slot, fetched: Fetched, room: Reservation) -> Adapter:
         """The room stays reserved until the thread has ended, even when nobody waits for it any more."""
         is_started = False
         try:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from sie_server.adapters.base import Adapter, Input, Labelled, Pair, Prepared
+from sie_server.adapters.base import Adapter, Input, Labelled, Pair, Prepared, UnreadableImageError
 from sie_server.core.scoring import pieces
 from sie_server.engine.loop import Clock
 
@@ -45,7 +45,11 @@ class Pipeline:
             for piece in pieces([_size(each) for each in inputs], PIECE_CHARS):
                 if not is_wanted:
                     break
-                prepared += adapter.prepare(inputs[piece], is_query=is_query)
+                try:
+                    prepared += adapter.prepare(inputs[piece], is_query=is_query)
+                except UnreadableImageError as error:
+                    error.at = piece.start  # an image is a piece of its own
+                    raise
             return prepared
 
         try:

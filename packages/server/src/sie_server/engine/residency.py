@@ -42,7 +42,7 @@ class MemoryLimits:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Room:
+class Reservation:
     """What one load may take. A load that was given up keeps its room until its thread ends, beside any later one's."""
 
     need_bytes: int
@@ -57,11 +57,11 @@ class Residency:
         self._ports = ports
         self._clock = clock
         self._changed = changed
-        self._reserved: set[Room] = set()
+        self._reserved: set[Reservation] = set()
         self._unloading: dict[Slot, asyncio.Task[None]] = {}
         self._moved = Signal()  # something was loaded or unloaded
 
-    async def reserve(self, need_bytes: int, *, keep: Slot | None = None) -> Room:
+    async def reserve(self, need_bytes: int, *, keep: Slot | None = None) -> Reservation:
         """Return when the device has room for a model or a LoRA, which is held until `settle`.
 
         `keep` does not go for it.
@@ -73,7 +73,7 @@ class Residency:
         while True:
             plan = self._plan(need_bytes, keep)
             if isinstance(plan, Fits):
-                room = Room(need_bytes)
+                room = Reservation(need_bytes)
                 self._reserved.add(room)
                 return room
             if self._reserved or self._unloading:
@@ -84,7 +84,7 @@ class Residency:
             else:
                 await self._carry_out(plan, need_bytes)
 
-    def settle(self, room: Room) -> None:
+    def settle(self, room: Reservation) -> None:
         """The load is over: what it took is part of every reading from now on."""
         self._reserved.remove(room)
         self._moved.notify()

@@ -23,12 +23,15 @@ async def in_thread(
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
 
+    def is_late(value: T) -> None:
+        threading.Thread(target=late, args=(value,), name="late", daemon=True).start()
+
     def give(value: T) -> None:
         ended()
         if not result.done():
             result.set_result(value)
         else:
-            threading.Thread(target=late, args=(value,), name="late", daemon=True).start()
+            is_late(value)
 
     def fail(error: BaseException) -> None:
         ended()
@@ -45,4 +48,14 @@ async def in_thread(
                 loop.call_soon_threadsafe(give, value)
 
     threading.Thread(target=run, name="load", daemon=True).start()
-    return await result
+    return await _taken(result, is_late)
+
+
+async def _taken(result: "asyncio.Future[T]", is_late: Callable[[T], None]) -> T:
+    """What comes; if the wait ends after it came and before it was taken, it is late as well."""
+    try:
+        return await result
+    except asyncio.CancelledError:
+        if not result.cancelled() and result.exception() is None:
+            is_late(result.result())
+        raise

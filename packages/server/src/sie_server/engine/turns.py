@@ -14,7 +14,7 @@ TURN_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
+class BatchResult:
     """What a batch gave, which of its rows are no numbers, when it started and ended, and how long it computed."""
 
     outputs: Outputs
@@ -25,7 +25,7 @@ class Computed:
 
 
 @dataclass(slots=True, eq=False)
-class Begun:
+class StartedBatch:
     """A batch between its first turn and its last. Whoever has the turn writes it, so never two at a time."""
 
     attempt: Attempt
@@ -33,7 +33,7 @@ class Begun:
     started: float | None = None
     spent: float = 0.0
 
-    def turn(self, adapter: Adapter, threads: int, clock: Callable[[], float]) -> Computed | None:
+    def turn(self, adapter: Adapter, threads: int, clock: Callable[[], float]) -> BatchResult | None:
         """Compute until it is done, or for a turn: None says that it is to go on later. On a device thread."""
         prepared = [entry.prepared for entry in self.attempt.entries]
         began = clock()
@@ -43,7 +43,7 @@ class Begun:
         self.spent += ended - began
         if outputs is None:
             return None
-        return Computed(outputs, broken_rows(outputs, len(prepared)), started, ended, self.spent)
+        return BatchResult(outputs, broken_rows(outputs, len(prepared)), started, ended, self.spent)
 
     def drop(self) -> None:
         """Let go of what it holds on the device."""

@@ -26,11 +26,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FetchRecord:
-    """One finished download. `kind` is that of its source."""
+    """One download that ended. `kind` is that of its source, `size` what came; without `is_complete` not all did."""
 
     kind: str
     size: int
     seconds: float
+    is_complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +157,20 @@ class WeightsStore:
         started = self._ports.clock()
         folder, missing = self._begin(snapshot, manifest)
         log.info("%s: fetching %d of %d MB from the %s", snapshot, missing >> 20, manifest.size >> 20, source.kind)
-        download(source, snapshot, manifest, folder, self._stop)
+        before, is_complete = size_of(folder), False
+        try:
+            download(source, snapshot, manifest, folder, self._stop)
+            is_complete = True
+        finally:
+            seconds, came = self._ports.clock() - started, max(0, size_of(folder) - before)
+            self._ports.fetched(FetchRecord(source.kind, came, seconds, is_complete))
         try:
             adopted = self._cache.adopt(snapshot)
         except OSError as error:
             raise _no_cache(self._cache.root, error) from error
-        seconds = self._ports.clock() - started
         log.info("%s: fetched from the %s in %.1f s", snapshot, source.kind, seconds)
         if snapshot.revision == UNPINNED and manifest.commit:
             log.warning("%s is not pinned; its catalogue file should say hf_revision: %s", snapshot, manifest.commit)
-        self._ports.fetched(FetchRecord(source.kind, missing, seconds))
         if self._publisher is not None:
             self._publish(self._publisher, snapshot, manifest, adopted)
 

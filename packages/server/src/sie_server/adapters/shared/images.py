@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sie_protocol.arrays import Array
 from sie_server.adapters.base import Picture, UnreadableImageError
@@ -133,7 +133,9 @@ def read_image(picture: Picture, fit: Callable[[Image.Image], T]) -> T:
             return fit(image.convert("RGB"))
     except UNREADABLE as error:
         known = ", ".join(FORMATS)
-        raise UnreadableImageError(f"an image cannot be read ({error}); send one of: {known}") from error
+        # Pillow's words for what it does not know are the object that it was given, with its address.
+        why = "no format that is known" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise UnreadableImageError(f"an image cannot be read ({why}); send one of: {known}") from error
 
 
 def with_shorter_side(image: Image.Image, length: int, resample: Image.Resampling) -> Image.Image:

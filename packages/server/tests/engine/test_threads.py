@@ -1,0 +1,26 @@
+import asyncio
+import threading
+
+import pytest
+
+from sie_server.engine.threads import in_thread
+
+WAIT_S = 60.0
+
+
+async def test_what_came_just_as_the_wait_ended_is_given_back() -> None:
+    given: list[str] = []
+    is_given = threading.Event()
+
+    def late(value: str) -> None:
+        given.append(value)
+        is_given.set()
+
+    def ended() -> None:  # the cancellation comes after the result, and before whoever waits has it
+        asyncio.get_running_loop().call_soon(waiting.cancel)
+
+    waiting = asyncio.create_task(in_thread(lambda: "weights", late=late, ended=ended))
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.to_thread(is_given.wait, WAIT_S)
+    assert given == ["weights"]
