@@ -16,6 +16,9 @@ from sie_protocol.headers import CLUSTER_STATUS, ERROR_CODE, RETRY_AFTER, WORKER
 # In messages and details of MODEL_NOT_FOUND.
 MODELS_HINT: Final = "GET /v1/models lists what is"
 DID_YOU_MEAN: Final = "did_you_mean"
+ITEM: Final = "item"  # detail: the place, from 0, of the one item of a request that is at fault
+LABELS: Final = "params.labels"  # as `param`
+PARAM: Final = "param"  # detail: the field of a request that is wrong or missing
 
 
 class ErrorCode(StrEnum):
@@ -115,6 +118,12 @@ class Problem(Exception):  # noqa: N818 - it is the domain word, and not always 
     def status(self) -> int:
         """HTTP status of this problem's code."""
         return RULES[self.code].status
+
+
+def about_item(problem: Problem, place: int) -> Problem:
+    """The same refusal, which tells also machines which item it is about."""
+    problem.details = {**problem.details, ITEM: place}
+    return problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sie_protocol import headers
+from sie_protocol.compat import described, listed
 from sie_protocol.errors import Problem, no_socket_at
 from sie_protocol.items import EncodeRequest, ExtractRequest, ScoreRequest
 from sie_protocol.versions import VERSION
@@ -116,12 +117,12 @@ def _add_reads(app: FastAPI, serving: Callable[[], Serving]) -> None:
     @app.get(headers.MODELS)
     async def models() -> Response:
         """Every model this worker can run, and what state it is in."""
-        return _json({"models": serving().context.engine.info()})
+        return _json(listed(serving().context.engine.info()))
 
     @app.get(headers.MODELS + "/{model:path}")
     async def model_info(model: str) -> Response:
         """One model."""
-        return _json(serving().context.engine.info_of(model))
+        return _json(described(serving().context.engine.info_of(model)))
 
     @app.get(headers.HEALTHZ)
     async def healthz() -> PlainTextResponse:
