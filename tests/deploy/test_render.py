@@ -378,6 +378,24 @@ def test_names_that_look_like_numbers_stay_text(chart: Chart) -> None:
     assert not [path for path, value in leaves(objects) if value == int(text) or int(text) in path]
 
 
+def test_names_of_the_sign_in_that_look_like_numbers_or_patterns_stay_text(chart: Chart) -> None:
+    text = "1234"
+    keys = dict.fromkeys(("name", "clientIDKey", "clientSecretKey", "cookieSecretKey", "proxySecretKey"), text)
+    values = {
+        "ingress": {
+            "enabled": True,
+            "host": "*.a.example.com",
+            "className": text,
+            "tls": {"enabled": True, "secretName": text},
+        },
+        "auth": {"enabled": True, "oauth2Proxy": {"oidcIssuerUrl": "https://auth.example.com", "secret": keys}},
+    }
+    found = list(leaves(chart.render(values)))
+    assert [value for path, value in found if path[-1] == "host"] == ["*.a.example.com"] * 2
+    assert {value for path, value in found if path[-1] in {"ingressClassName", "secretName"}} == {text}
+    assert not [path for path, value in found if value == int(text)]
+
+
 def leaves(part: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
     """Where each value without parts stands, and the value."""
     if isinstance(part, dict | list):

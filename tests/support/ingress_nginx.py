@@ -31,6 +31,7 @@ http {{
   map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
   server {{
     listen 127.0.0.1:{port};
+    location / {{ return 404; }}
 {locations}
   }}
 }}
