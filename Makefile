@@ -1,6 +1,6 @@
 # Needs only python3 (3.11 or later), make and a C compiler. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-compat test-deploy test-terraform test-cluster test-integrations test-node test-api check format chaos bench
+.PHONY: help demo up test test-access test-compat test-deploy test-terraform test-cluster test-integrations test-node test-api check format chaos bench
 .PHONY: bench-peers lab lab-images lab-up lab-shell lab-down images clean
 BIN := .venv/bin
 VERSION = $(shell sed -n 's/^version: //p' deploy/helm/sie-cluster/Chart.yaml)
@@ -67,6 +67,11 @@ format: ## Format the code and regenerate what is generated
 test-integrations: ## Run the recipes of docs/integrations with the frameworks' own packages (installed once, elsewhere)
 	@python3 tools/setup.py dev
 	@$(BIN)/python tools/integrations.py
+
+test-access: ## Sign in through nginx and oauth2-proxy as the chart sets them up, with a real issuer of tokens (nginx, Go)
+	@python3 tools/setup.py dev
+	@$(BIN)/python tools/lab/binaries.py helm oauth2-proxy
+	$(BIN)/pytest tests/access
 
 test-node: lab-images ## Run our images and chart on a whole cluster: node, pods, Prometheus, KEDA (root, Debian)
 	@$(BIN)/python tools/lab/inside.py $(BIN)/pytest tests/node $(NODE_OPTIONS)

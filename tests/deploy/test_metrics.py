@@ -60,7 +60,7 @@ needs_promtool = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, set[str]]]:
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, set[str]]]:
     """Sample names and their labels, of a router and a worker that have served one request."""
     logs = tmp_path_factory.mktemp("logs")
     with closing(Ports()) as ports:
@@ -74,10 +74,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Generator[dict[str, se
             url = f"http://{router}/v1/encode/{MODEL}"
             routed.wait_until(lambda: httpx.get(f"http://{router}/readyz").is_success)
             served.wait_until(lambda: httpx.post(url, json=body).status_code == 200)
-            yield _samples(f"http://{router}/metrics") | _samples(f"http://{worker}/metrics") | _silent()
+            yield _samples(f"http://{router}/metrics") | _samples(f"http://{worker}/metrics")
         finally:
             routed.stop()
             served.stop()
+
+
+@pytest.fixture(scope="module")
+def exported(scraped: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The same, and what a worker exports once something happened."""
+    return scraped | _silent()
 
 
 def _samples(url: str) -> dict[str, set[str]]:
@@ -89,7 +95,7 @@ def _samples(url: str) -> dict[str, set[str]]:
 
 
 def _silent() -> dict[str, set[str]]:
-    """Of the worker, what has no sample before something happens, such as a lack of memory or a download."""
+    """Of the worker, what has no sample before something happens, such as a model that nobody used."""
     endings = {"counter": ("_total",), "histogram": ("_count", "_sum", "_bucket")}
     collectors = [each for each in set(Metrics()._registry._collector_to_names) if each._type in endings]  # type: ignore[attr-defined]
     return {each._name + ending: set(each._labelnames) for each in collectors for ending in endings[each._type]}  # type: ignore[attr-defined]
@@ -122,6 +128,14 @@ def test_every_expression_names_what_is_exported(expressions: dict[str, str], ex
     assert len(expressions) > 40
     wrong = {where: _unknown(names(text), exported) for where, text in expressions.items()}
     assert not {where: missing for where, missing in wrong.items() if missing}
+
+
+def test_every_series_is_there_before_something_happens(
+    expressions: dict[str, str], scraped: dict[str, set[str]]
+) -> None:
+    """A panel would be empty, and `increase` in an alert would not see the first event."""
+    asked = {metric for text in expressions.values() for metric, _ in names(text).selected if metric.startswith("sie_")}
+    assert not asked - set(scraped)
 
 
 def test_every_metric_of_the_monitoring_page_is_exported(exported: dict[str, set[str]]) -> None:

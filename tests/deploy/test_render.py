@@ -242,6 +242,12 @@ def test_bundled_prometheus_is_asked_where_it_is(chart: Chart) -> None:
         assert trigger["metadata"]["serverAddress"] == f"http://prometheus-operated.{namespace}.svc:9090"
 
 
+def test_an_address_of_prometheus_may_end_with_a_slash(chart: Chart) -> None:
+    objects = chart.render({"autoscaling": {"prometheusAddress": "http://p.example.com/prometheus/"}})
+    trigger = only(objects, "ScaledObject")["spec"]["triggers"][0]
+    assert trigger["metadata"]["serverAddress"] == "http://p.example.com/prometheus"
+
+
 def test_kedas_kinds_come_before_everything_and_only_with_keda(chart: Chart) -> None:
     kinds = chart.render({"keda": {"install": True}}, "--include-crds")
     assert kinds[0]["kind"] == "CustomResourceDefinition"

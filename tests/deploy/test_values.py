@@ -94,6 +94,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"serviceMonitor": {"enabled": True, "interval": "9s"}}, "scrapeTimeout is 10s, more than the interval of 9s"),
     ({"serviceMonitor": {"enabled": True, "scrapeTimeout": "1m500ms", "interval": "1m"}}, "more than the interval"),
     ({"serviceAccount": {"name": "sie-router"}}, "the routers' account are both 'sie-router'"),
+    (pools(l4={"resources": {"requests": {"nvidia.com/gpu": 2}}}), "set workers.pools.l4.gpu.count"),
+    (
+        {"workers": {"common": {"image": {"digest": "sha256:" + "0" * 64}}, **pools(cpu={})["workers"]}},
+        "the pools need several: cpu-default, cuda12-default",
+    ),
     ({"global": {"namespace": "other"}}, "global.namespace is not a value of this chart"),
 ]
 

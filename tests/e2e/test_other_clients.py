@@ -40,8 +40,9 @@ async def test_clients_of_other_services_wait_for_a_worker_and_get_their_answers
     worker: Process, catalog: Path
 ) -> None:
     def ask(url: str) -> tuple[Any, Any, Any]:
-        with openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=20) as client:
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="any") as client:
             vectors = client.embeddings.create(model="DEFAULT:/Org/Hash", input=["a", "b"])
+            assert [each.id for each in client.models.list()] == [client.models.retrieve(MODEL).id] == [MODEL]
             with pytest.raises(openai.BadRequestError) as refused:
                 client.embeddings.create(model=MODEL, input=[])
         with cohere.ClientV2(api_key="any", base_url=url) as other:

@@ -86,6 +86,7 @@ def _kubernetes(name: str) -> Tool:
 
 KUBERNETES: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 KEDA: Final = "github.com/kedacore/keda/v2"
+OAUTH2_PROXY: Final = "github.com/oauth2-proxy/oauth2-proxy/v7"
 TOOLS: Final = {
     "etcd": Tool("etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3", "kubernetes"),
     **{name: _kubernetes(name) for name in KUBERNETES},
@@ -95,6 +96,7 @@ TOOLS: Final = {
         name: Tool(name, f"{KEDA}/cmd/{name.removeprefix('keda-')}", KEDA, "keda")
         for name in ("keda-operator", "keda-adapter")
     },
+    "oauth2-proxy": Tool("oauth2-proxy", OAUTH2_PROXY, OAUTH2_PROXY, "oauth2proxy"),
     "pause": Tool("pause", ".", "", "pause"),
     "terraform-provider-schema": Tool("terraform-provider-schema", ".", "", "schemaprovider"),
     "tofu": Tool("tofu", "github.com/opentofu/opentofu/cmd/tofu", "github.com/opentofu/opentofu", "opentofu"),

@@ -200,17 +200,23 @@ def test_refused_records_are_set_aside_and_all_others_done(env: dict[str, str], 
     texts = ["fine"] * 50
     texts[17] = texts[40] = "word " * 40_000  # beyond what the worker reads
     given, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    given.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    lines = [json.dumps({"text": text}) for text in texts]
+    given.write_text("\n".join(lines))
     stopped = sie("encode", str(given), "-m", FAST, "-o", str(output), env=env)
     assert stopped.returncode == 1
-    assert "records 1 to 50: " in stopped.stderr
+    assert "record 18: " in stopped.stderr
     assert "--keep-going" in stopped.stderr
+    given.write_text("\n".join([*lines, "{broken", '{"txt": "no text"}']))
     done = sie("encode", str(given), "-m", FAST, "-o", str(output), "-k", env=env)
     assert done.returncode == 3, done.stderr
+    assert "48 records to " in done.stderr
+    assert ", 4 refused: see " in done.stderr
     refused = [json.loads(line) for line in (tmp_path / "out.jsonl.errors.jsonl").read_text().splitlines()]
     assert [(row["id"], row["error"]["code"]) for row in refused] == [
         ("18", "INPUT_TOO_LONG"),
         ("41", "INPUT_TOO_LONG"),
+        ("51", "UNREADABLE"),
+        ("52", "UNREADABLE"),
     ]
     ids = [json.loads(line)["id"] for line in output.read_text().splitlines()]
     assert ids == [str(n) for n in range(1, 51) if n not in (18, 41)]
@@ -288,17 +294,18 @@ def test_a_word_like_a_path_is_embedded_with_a_warning_and_an_empty_input_is_tol
 
 
 @pytest.mark.parametrize(
-    ("message", "says", "has_hint"),
+    ("details", "says", "has_hint"),
     [
-        ("model 'm' looks for what labels name; send params.labels", "name them: --labels person,place", False),
-        ("options has no 'x'", "options has no 'x'", False),
-        ("item 0 has no text", "item 0 has no text", True),
+        ({"param": "params.labels"}, "wrong: --labels person,place", False),
+        ({}, "wrong", False),
+        ({"item": 0}, "wrong", True),
     ],
 )
 def test_keep_going_is_advised_where_a_record_is_at_fault_and_not_the_command(
-    message: str, says: str, *, has_hint: bool
+    details: dict[str, object], says: str, *, has_hint: bool
 ) -> None:
-    with serving(published.said(400, {"error": {"code": "INVALID_INPUT", "message": message}})) as server:
+    error = {"code": "INVALID_INPUT", "message": "wrong", **details}
+    with serving(published.said(400, {"error": error})) as server:
         done = sie("extract", "a text", "-m", FAST, env={"SIE_BASE_URL": server.url})
     assert done.returncode == 1
     assert says in done.stderr

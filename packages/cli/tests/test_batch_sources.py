@@ -64,8 +64,20 @@ def test_json_lines_take_text_and_id_from_their_fields(tmp_path: Path) -> None:
 def test_a_wrong_line_is_named_with_what_is_wrong(tmp_path: Path, line: str, says: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(line + "\n")
-    with pytest.raises(BatchError, match=says):
+    with pytest.raises(BatchError, match=says) as raised:
         read(path, Columns("text", "key"))
+    assert "--keep-going" in str(raised.value)
+    [record] = read(path, Columns("text", "key", keep_going=True))
+    assert (record.id, record.text) == ("1", "")
+    assert str(raised.value).startswith(record.fault)
+
+
+def test_a_line_in_another_encoding_can_be_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("one\nzwölf\ntwo".encode("latin1"))
+    first, second, third = read(path, Columns(keep_going=True))
+    assert (first, third) == (Record("1", "one"), Record("3", "two"))
+    assert "line 2: no UTF-8" in second.fault
 
 
 def test_parquet_is_read_by_column_and_tells_its_columns_when_one_is_missing(tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ from sie_cli.settings import load
 
 
 @contextlib.asynccontextmanager
-async def a_slot(log: ClusterLog, folder: Path, *, grace_s: float = 10.0, **env: str) -> AsyncIterator[Slot]:
+async def a_slot(
+    log: ClusterLog, folder: Path, *, grace_s: float = 10.0, slow_after_s: float = 60.0, **env: str
+) -> AsyncIterator[Slot]:
     ports = Ports()
     port = ports.take()
     argv = (sys.executable, stand_ins.__file__, "server", "serve", "--host", "127.0.0.1", "--port", str(port))
@@ -28,7 +30,7 @@ async def a_slot(log: ClusterLog, folder: Path, *, grace_s: float = 10.0, **env:
     program = Program(argv, {**load().inherited, **identity, **env})
     async with httpx.AsyncClient() as http:
         place = Place("a-0", f"http://127.0.0.1:{port}", folder / "a-0.log")
-        slot = Slot(place, lambda: program, log.add, http, grace_s=grace_s)
+        slot = Slot(place, lambda: program, log.add, http, grace_s=grace_s, slow_after_s=slow_after_s)
         task = asyncio.create_task(slot.run())
         try:
             yield slot
@@ -55,6 +57,17 @@ async def test_a_process_comes_up_in_order_and_ends_with_grace(tmp_path: Path) -
         Phase.STOPPING,
         Phase.STOPPED,
     ]
+
+
+async def test_a_process_that_listens_and_is_not_ready_is_told_of_once(tmp_path: Path) -> None:
+    log, ready = ClusterLog(), tmp_path / "ready"
+    async with a_slot(log, tmp_path, slow_after_s=0.2, SIE_TEST_UNREADY=str(ready)) as slot:
+        slot.want(True)
+        await log.phase("a-0", Phase.SLOW)
+        ready.touch()
+        await log.phase("a-0", Phase.READY)
+    told = [phase for _, phase in log.of(Phase.LISTENING, Phase.SLOW, Phase.READY)]
+    assert told == [Phase.LISTENING, Phase.SLOW, Phase.READY]
 
 
 async def test_a_process_that_ignores_the_request_to_end_is_killed_after_its_grace(tmp_path: Path) -> None:

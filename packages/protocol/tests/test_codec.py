@@ -58,6 +58,7 @@ def test_a_malformed_body_is_refused_with_the_place_of_the_fault(body: bytes, co
         decode_body(body, "application/json", EncodeRequest)
     assert refusal.value.code is ErrorCode.INVALID_INPUT
     assert complaint in refusal.value.message
+    assert refusal.value.details.get("item") == (0 if "items[0]" in complaint else None)
 
 
 @given(st.binary(max_size=200), st.sampled_from(["application/msgpack", "application/json"]))

@@ -1,3 +1,4 @@
+import json
 from itertools import pairwise
 
 import pytest
@@ -7,8 +8,10 @@ from hypothesis import strategies as st
 from sdk_clients import Open
 from sdk_echo import Serving
 from sie_protocol.items import ScoreEntry, ScoreResult
-from sie_sdk import batches, errors
+from sie_sdk import batches, calls, errors
 from sie_sdk.batches import PART_BYTES, PART_ITEMS, merged, split
+from sie_sdk.messages import Answer, Parallel, Resume
+from sie_sdk.retry import Terms
 from sie_sdk.types import Item
 
 sizes = st.lists(st.integers(0, 50), max_size=60)
@@ -125,6 +128,24 @@ def test_after_a_failure_no_further_part_begins(echo: Serving, open_client: Open
     with pytest.raises(errors.InputTooLongError):
         open_client(server.url).encode_all("m", [{"text": str(at)} for at in range(40 * PART_ITEMS)])
     assert len(server.sizes) < 20
+
+
+@pytest.mark.parametrize(
+    ("details", "item", "told"),
+    [({"item": 65}, 65 + 2 * PART_ITEMS, f"items[{65 + 2 * PART_ITEMS}]"), ({}, None, f"items[{2 * PART_ITEMS}:")],
+)
+def test_an_error_of_a_part_tells_the_place_in_the_list(details: dict[str, int], item: int | None, told: str) -> None:
+    plan = calls.encode(Terms(timeout_s=30, budget_s=900), "m", calls.as_list([{"text": "x"}] * 3 * PART_ITEMS), None)
+    parallel = next(plan(0.0))
+    assert isinstance(parallel, Parallel)
+    part = parallel.plans[2](0.0)
+    next(part)
+    body = json.dumps({"error": {"code": "INPUT_TOO_LONG", "message": "item 65 is too long", **details}})
+    with pytest.raises(errors.InputTooLongError) as raised:
+        part.send(Resume(0.1, 0.5, Answer(413, {"content-type": "application/json"}, body.encode())))
+    assert raised.value.item == item
+    assert told in str(raised.value)
+    assert str(raised.value).endswith(f"; {raised.value.next_step}")
 
 
 def test_an_item_that_cannot_travel_is_refused_before_anything_is_sent(echo: Serving, open_client: Open) -> None:

@@ -332,3 +332,11 @@ def test_a_model_that_is_not_there_is_a_request_error() -> None:
     assert isinstance(done.error, errors.RequestError)
     assert done.error.code == "MODEL_NOT_FOUND"
     assert "list_models()" in str(done.error)
+
+
+def test_half_a_character_is_refused_with_its_place_and_a_way_out() -> None:
+    texts = ["fine \U0001f600", "cut \ud83d"]
+    with pytest.raises(ValueError, match=r"text of items\[1\] holds half a character \(U\+D83D at 4\)"):
+        calls.as_list([{"text": text} for text in texts])
+    mended = [text.encode("utf-8", "replace").decode() for text in texts]
+    assert calls.as_list([{"text": text} for text in mended])[1]["text"] == "cut ?"

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import signal
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,6 +42,26 @@ def test_closing_ends_a_request_of_another_thread(serve: Serve, stall: Stall | D
     assert raised.value.code == "CLIENT_CLOSED"
 
 
+@pytest.mark.parametrize("stall", [Stall(), Drip()], ids=["silent", "dripping"])
+def test_an_interrupt_ends_a_long_list_now_and_leaves_nothing_under_way(serve: Serve, stall: Stall | Drip) -> None:
+    server, main = serve(stall), threading.get_ident()
+
+    def interrupt() -> None:
+        server.wait_for_request()
+        signal.pthread_kill(main, signal.SIGINT)
+
+    with SIEClient(server.url, timeout_s=600) as client:
+        threading.Thread(target=interrupt).start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            client.encode("org/m", [HELLO] * 2000)
+        parts = [thread for thread in threading.enumerate() if thread.name.startswith("sie-sdk-part")]
+        for thread in parts:
+            thread.join(AT_ONCE_S)
+    assert not any(thread.is_alive() for thread in parts)
+    assert time.monotonic() - began < AT_ONCE_S
+
+
 def test_closing_ends_a_wait_of_another_thread(serve: Serve) -> None:
     waits = threading.Event()
     client = SIEClient(serve(published.PROVISIONING_202).url, on_wait=lambda _: waits.set())
@@ -77,6 +98,26 @@ async def test_a_cancelled_call_is_cancelled_and_the_client_lives_on(serve: Serv
         with pytest.raises(asyncio.CancelledError):
             await running
         assert (await client.encode("org/m", HELLO))["dense"].shape == (2,)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # asyncio's, of what the first loop left open
+def test_a_client_goes_on_in_the_next_event_loop_and_is_in_one_at_a_time(serve: Serve) -> None:
+    client = SIEAsyncClient(serve(published.VECTOR).url)
+
+    async def call() -> int:
+        return len((await client.encode("org/m", HELLO))["dense"])
+
+    async def from_two_loops() -> None:
+        await call()
+        with pytest.raises(RuntimeError, match="another event loop; make one for each"):
+            await asyncio.to_thread(lambda: asyncio.run(call()))
+
+    assert [asyncio.run(call()) for _ in range(2)] == [2, 2]
+    asyncio.run(from_two_loops())
+    asyncio.run(client.close())
+    with pytest.raises(errors.SIEConnectionError, match="closed"):
+        asyncio.run(call())
+    gc.collect()
 
 
 async def test_tasks_share_one_client(serve: Serve) -> None:

@@ -101,3 +101,13 @@ def test_connecting_takes_its_own_time_and_never_more_than_the_attempt(
     writer = Writer(settings.resolve("http://x", connect_timeout_s=connect_timeout_s, environ={}))
     sent = writer.write(Request("GET", "/health"), attempt_s)
     assert sent.extensions["timeout"] == {"connect": expected, "read": attempt_s, "write": attempt_s, "pool": attempt_s}
+
+
+def test_a_proxy_of_the_environment_that_cannot_be_reached_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:9")
+    with SIEClient("http://sie.example.com") as client, pytest.raises(errors.SIEConnectionError) as raised:
+        client.encode("org/m", HELLO, wait_for_capacity=False)
+    assert "no connection to sie.example.com by the proxy 127.0.0.1:9 of HTTP_PROXY: " in str(raised.value)
+    assert "secret" not in str(raised.value)

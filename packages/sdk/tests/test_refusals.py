@@ -74,6 +74,19 @@ def test_our_own_envelope_arrives_whole() -> None:
     assert refusal.details["compatible_bundles"] == ["default"]
 
 
+def test_a_redirect_says_where_to_and_none_of_its_secrets() -> None:
+    told = {"location": "https://sie.example.com/oauth2/start?rd=secret"}
+    message = read_refusal(Answer(302, told, b"<html><title>302 Found</title></html>")).message
+    assert message.startswith("redirected to https://sie.example.com/oauth2/start,")
+    assert "api_key" in message
+    assert "secret" not in message
+
+
+def test_of_a_page_of_html_the_title_is_told() -> None:
+    page = b"<!DOCTYPE html>\r\n<html>\r\n<head><title>403 Forbidden</title></head><body>much more</body></html>"
+    assert read_refusal(Answer(403, {}, page)).message == "403 Forbidden (a page of HTML, of a proxy perhaps)"
+
+
 def test_a_page_of_html_is_cut_short() -> None:
     message = read_refusal(Answer(502, {}, b"x" * 10_000)).message
     assert len(message) < EXCERPT_CHARS + 10

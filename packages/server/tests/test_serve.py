@@ -137,6 +137,9 @@ def test_too_many_status_watchers_are_turned_away(tmp_path: Path) -> None:
             assert json.loads(first.recv(BOUND_S))["ready"]
             with pytest.raises(Exception, match="403"), connect(url):
                 pass
+        with pytest.raises(InvalidStatus) as refused, connect(url.replace(WORKER_STATUS, "/nowhere")):
+            pass
+        assert refused.value.response.headers["x-sie-error-code"] == "NOT_FOUND"
         deadline = time.monotonic() + BOUND_S
         while not _is_ready(url):  # the place is free again as soon as the worker knows that the first watcher is gone
             assert time.monotonic() < deadline, "the place of a watcher that left stays taken"

@@ -93,7 +93,7 @@ capabilities: { drop: [ALL] }
 
 {{- define "sie.prometheus" -}}
 {{- $namespace := ternary .Release.Namespace "monitoring" (index .Values "kube-prometheus-stack" "install") -}}
-{{- .Values.autoscaling.prometheusAddress | default (printf "http://prometheus-operated.%s.svc:9090" $namespace) -}}
+{{- .Values.autoscaling.prometheusAddress | default (printf "http://prometheus-operated.%s.svc:9090" $namespace) | trimSuffix "/" -}}
 {{- end -}}
 
 {{/* Matchers of the routers' series. */}}

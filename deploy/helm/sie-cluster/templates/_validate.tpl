@@ -113,6 +113,7 @@
 
 {{- define "sie.validatePools" -}}
 {{- $groups := dict -}}
+{{- $images := dict -}}
 {{- range $pool := include "sie.pools" . | fromJsonArray -}}
 {{- if lt (int .max) (int .min) -}}
 {{- fail (printf "workers.pools.%s.maxReplicas is %v, less than its minReplicas %v" .name .max .min) -}}
@@ -130,11 +131,18 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- if or (dig "requests" "nvidia.com/gpu" "" .resources) (dig "limits" "nvidia.com/gpu" "" .resources) -}}
+{{- fail (printf "workers.pools.%s.resources names nvidia.com/gpu; set workers.pools.%s.gpu.count, which routers are told as well" .name .name) -}}
+{{- end -}}
+{{- $_ := set $images (printf "%s-%s" .platform .bundle) true -}}
 {{- $group := printf "%s:%s" .profile .bundle | lower -}}
 {{- if hasKey $groups $group -}}
 {{- fail (printf "pools %s and %s have the same machine profile and bundle (%s): each would be scaled for both; give one another machineProfile" (get $groups $group) .name $group) -}}
 {{- end -}}
 {{- $_ := set $groups $group .name -}}
+{{- end -}}
+{{- if and .Values.workers.common.image.digest (gt (len $images) 1) -}}
+{{- fail (printf "workers.common.image.digest is one image, and the pools need several: %s; leave it empty, and name them by tag" (keys $images | sortAlpha | join ", ")) -}}
 {{- end -}}
 {{- if not $groups -}}
 {{- fail "no pool is enabled; set workers.pools.NAME.enabled=true for one" -}}

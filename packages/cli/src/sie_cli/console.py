@@ -13,6 +13,7 @@ from sie_cli.scaler import explain
 STYLES = {
     Phase.STARTED: "cyan",
     Phase.LISTENING: "cyan",
+    Phase.SLOW: "yellow",
     Phase.READY: "green",
     Phase.CRASHED: "bold red",
     Phase.STOPPING: "yellow",
@@ -34,7 +35,7 @@ class Reporter:
                 self.line(f"pool {event.pool}: {explain(event.change)}", "bold magenta", at=event.at)
             case ProcessEvent():
                 self.line(describe(event), STYLES[event.phase], at=event.at)
-                if event.phase is Phase.CRASHED:
+                if event.phase in {Phase.CRASHED, Phase.SLOW}:
                     self.console.print(Text(log_tail(event.log), "dim"), soft_wrap=True)
             case _:
                 assert_never(event)
@@ -46,13 +47,15 @@ class Reporter:
         self.console.print(text, soft_wrap=True)
 
 
-def describe(event: ProcessEvent) -> str:
+def describe(event: ProcessEvent) -> str:  # noqa: PLR0911 - one for each station
     """What a process did, in words."""
     match event.phase:
         case Phase.STARTED:
             return f"{event.name}: process {event.pid} started"
         case Phase.LISTENING:
             return f"{event.name}: listening on {event.url}"
+        case Phase.SLOW:
+            return f"{event.name}: still not ready; what it wrote:"
         case Phase.READY:
             return f"{event.name}: ready"
         case Phase.CRASHED:

@@ -9,10 +9,11 @@ from sie_cli.scaler import Change
 
 
 class Phase(StrEnum):
-    """Stations of one process. LISTENING: it answers at all; READY: it says that it can serve."""
+    """Stations of one process. LISTENING: it answers at all; READY: it says that it can serve; SLOW: not yet."""
 
     STARTED = auto()
     LISTENING = auto()
+    SLOW = auto()
     READY = auto()
     CRASHED = auto()
     STOPPING = auto()

@@ -27,6 +27,7 @@ PROBE_TIMEOUT_S = 5.0
 LOG_CHECK_EVERY_S = 10.0
 FIRST_BACKOFF_S = 0.5
 LAST_BACKOFF_S = 30.0
+SLOW_AFTER_S = 3.0  # listening and not ready for so long: whoever waits wants to know why
 STABLE_AFTER_S = 10.0  # a process that ran this long starts its backoff anew
 
 
@@ -58,13 +59,23 @@ def backoff_s(crashes: int) -> float:
 class Slot:
     """A place for one process. `run` is its only task and the only one that touches the process."""
 
-    def __init__(self, place: Place, program: Factory, emit: Emit, http: httpx.AsyncClient, *, grace_s: float) -> None:
+    def __init__(
+        self,
+        place: Place,
+        program: Factory,
+        emit: Emit,
+        http: httpx.AsyncClient,
+        *,
+        grace_s: float,
+        slow_after_s: float = SLOW_AFTER_S,
+    ) -> None:
         self.place = place
         self.is_ready = False
         self._program = program
         self._emit_event = emit
         self._http = http
         self._grace_s = grace_s
+        self._slow_after_s = slow_after_s
         self._wanted = asyncio.Event()
         self._unwanted = asyncio.Event()
         self._unwanted.set()
@@ -156,7 +167,13 @@ class Slot:
     async def _watch(self, process: Process) -> None:
         await self._probe(HEALTHZ)
         self._emit(Phase.LISTENING, process)
-        await self._probe(READYZ)
+        try:
+            async with asyncio.timeout(self._slow_after_s):
+                await self._probe(READYZ)
+        except TimeoutError:
+            if self.is_wanted:
+                self._emit(Phase.SLOW, process)
+            await self._probe(READYZ)
         self.is_ready = True
         self._emit(Phase.READY, process)
         while True:

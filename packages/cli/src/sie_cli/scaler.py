@@ -47,7 +47,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """One pool's autoscaling settings; the defaults are the chart's. Durations in seconds.
+    """One pool's autoscaling settings; the chart's but for `failure_threshold`, there 12. Durations in seconds.
 
     `fallback_replicas`: for a pool whose metrics cannot be read `failure_threshold` times in a row; None: no fallback.
     """

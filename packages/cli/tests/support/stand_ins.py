@@ -2,7 +2,7 @@
 
 `python stand_ins.py router|server serve ...`. A router says what its file of facts says (`SIE_TEST_DEMAND`: lines of
 `profile pool value`); a server answers its probes. `SIE_TEST_CRASH` names a process that ends with status 3 at once;
-`SIE_TEST_STUBBORN` one that ignores SIGTERM.
+`SIE_TEST_STUBBORN` one that ignores SIGTERM; `SIE_TEST_UNREADY` a file, and until it is there none is ready.
 """
 
 import argparse
@@ -14,13 +14,15 @@ from pathlib import Path
 
 
 class Answers(BaseHTTPRequestHandler):
-    """200 to everything; `/metrics` tells the demand."""
+    """200 to everything, but `/readyz` of who is not ready; `/metrics` tells the demand."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         body = metrics() if self.path == "/metrics" else b"ok"
-        self.send_response(200)
+        wanted = os.environ.get("SIE_TEST_UNREADY")  # noqa: TID251 - as below
+        is_ready = not wanted or Path(wanted).exists()
+        self.send_response(200 if is_ready or self.path != "/readyz" else 503)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

@@ -7,13 +7,14 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.errors import ErrorCode, Problem, about_item
 from sie_protocol.headers import JSON, MSGPACK, X_MSGPACK
 
 MAX_BODY_BYTES: Final = 34 * 1024 * 1024
 PAUSE_S: Final = 30.0  # who sends or takes nothing for longer does not go on: it has died, or means no good
 _CUT: Final = "Input data was truncated"
 _OTHER_KIND: Final = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `\$([^`]*)`)?")
+_ITEM: Final = re.compile(r"`\$\.items\[(\d+)\]")
 _FIELDS: Final = (re.compile(r"`\$\.(\w+)"), re.compile(r"required field `(\w+)`"))
 _KINDS: Final = MappingProxyType(
     {
@@ -59,7 +60,9 @@ def decode_body(body: bytes, content_type: str | None, kind: type[T]) -> T:
         return decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         form = "msgpack" if is_msgpack(content_type) else "JSON"
-        raise Problem(ErrorCode.INVALID_INPUT, f"the body is not a valid {form} request: {plainly(error)}") from error
+        refused = Problem(ErrorCode.INVALID_INPUT, f"the body is not a valid {form} request: {plainly(error)}")
+        place = _ITEM.search(str(error))
+        raise (refused if place is None else about_item(refused, int(place[1]))) from error
 
 
 def field_of(problem: Problem) -> str | None:
@@ -100,6 +103,12 @@ def body_too_long(size_bytes: int, limit_bytes: int = MAX_BODY_BYTES) -> Problem
         ErrorCode.INPUT_TOO_LONG,
         f"the body has {size_bytes} bytes, the limit is {limit_bytes}; send fewer items per request, or a shorter one",
     )
+
+
+def body_compressed(encoding: str) -> Problem:
+    """The refusal of a body in an encoding of transfer that nobody undoes."""
+    message = f"the body is compressed (Content-Encoding: {encoding[:40]}), which is not read; send it as it is"
+    return Problem(ErrorCode.INVALID_INPUT, message)
 
 
 def body_stopped(size_bytes: int, pause_s: float) -> Problem:

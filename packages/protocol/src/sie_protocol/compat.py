@@ -1,5 +1,6 @@
-"""The error shape of other services' clients (OpenAI, Cohere), on the routes that speak to those."""
+"""What clients of other services (OpenAI, Cohere) read: the errors of their routes, and the list of models."""
 
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -28,3 +29,17 @@ def compat_body(problem: Problem) -> dict[str, Any]:
         "code": str(problem.code),
     }
     return {"error": error}
+
+
+def listed(models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The body of `GET /v1/models`: `models` for clients of SIE, and the same list as those of OpenAI read it."""
+    return {"models": models, "object": "list", "data": [_entry(model["name"]) for model in models]}
+
+
+def described(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of `GET /v1/models/{model}`, for both."""
+    return {**model, **_entry(model["name"])}
+
+
+def _entry(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": name.partition("/")[0]}

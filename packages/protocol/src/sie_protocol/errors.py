@@ -11,11 +11,14 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from sie_protocol.headers import ERROR_CODE, RETRY_AFTER, WWW_AUTHENTICATE
+from sie_protocol.headers import CLUSTER_STATUS, ERROR_CODE, RETRY_AFTER, WORKER_STATUS, WWW_AUTHENTICATE
 
 # In messages and details of MODEL_NOT_FOUND.
 MODELS_HINT: Final = "GET /v1/models lists what is"
 DID_YOU_MEAN: Final = "did_you_mean"
+ITEM: Final = "item"  # detail: the place, from 0, of the one item of a request that is at fault
+LABELS: Final = "params.labels"  # as `param`
+PARAM: Final = "param"  # detail: the field of a request that is wrong or missing
 
 
 class ErrorCode(StrEnum):
@@ -117,6 +120,12 @@ class Problem(Exception):  # noqa: N818 - it is the domain word, and not always 
         return RULES[self.code].status
 
 
+def about_item(problem: Problem, place: int) -> Problem:
+    """The same refusal, which tells also machines which item it is about."""
+    problem.details = {**problem.details, ITEM: place}
+    return problem
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """One refusal, ready to be written: status, extra headers and a JSON-able body."""
@@ -138,3 +147,9 @@ def envelope(problem: Problem) -> Envelope:
     if problem.code is ErrorCode.UNAUTHENTICATED:
         headers.append((WWW_AUTHENTICATE, "Bearer"))
     return Envelope(problem.status, tuple(headers), {"error": inner, "detail": inner})
+
+
+def no_socket_at(path: str) -> Problem:
+    """The refusal of a WebSocket where there is none."""
+    known = f"{CLUSTER_STATUS} of a router is one, {WORKER_STATUS} of a worker another"
+    return Problem(ErrorCode.NOT_FOUND, f"there is no WebSocket at {path[:200]}; {known}")

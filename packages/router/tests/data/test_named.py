@@ -67,6 +67,13 @@ async def test_a_body_beyond_the_replay_bound_is_still_read_whole(make_worker: M
     assert (too_long.status_code, too_long.json()["error"]["code"]) == (413, "INPUT_TOO_LONG")
 
 
+async def test_a_compressed_body_is_called_so_and_not_a_malformed_one() -> None:
+    async with served(settings()) as router:
+        answer = await post(router, {"model": MODEL, "input": "a"}, **{"Content-Encoding": "gzip"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "INVALID_INPUT")
+    assert "compressed (Content-Encoding: gzip)" in answer.json()["error"]["message"]
+
+
 async def test_a_refused_worker_is_replaced_by_another(make_worker: MakeWorker) -> None:
     async def full(exchange: Exchange) -> None:
         exchange.refuse("QUEUE_FULL")
@@ -80,7 +87,7 @@ async def test_a_refused_worker_is_replaced_by_another(make_worker: MakeWorker) 
 
 @pytest.mark.parametrize("version", [None, "0.1.10", "0.10.1"])
 async def test_without_a_worker_the_answer_is_always_a_503_and_creates_demand(version: str | None) -> None:
-    headers = {} if version is None else {"X-SIE-SDK-Version": version}
+    headers = {"X-SIE-Wait": "0"} if version is None else {"X-SIE-Wait": "0", "X-SIE-SDK-Version": version}
     async with served(settings()) as router:
         answer = await post(router, {"model": MODEL, "input": "a"}, **headers)
         assert wanted(router.app.store.snapshot(), 0)[L4, "default"] == 1
@@ -91,8 +98,9 @@ async def test_without_a_worker_the_answer_is_always_a_503_and_creates_demand(ve
 
 
 async def test_no_delay_is_longer_than_clients_of_openai_obey() -> None:
+    asked, at_once = {"model": MODEL, "input": "a"}, {"X-SIE-Wait": "0"}
     async with served(settings(retry_after_s=120)) as router:
-        delays = [int((await post(router, {"model": MODEL, "input": "a"})).headers["retry-after"]) for _ in range(20)]
+        delays = [int((await post(router, asked, **at_once)).headers["retry-after"]) for _ in range(20)]
     assert 48 <= min(delays) <= max(delays) <= 60
 
 

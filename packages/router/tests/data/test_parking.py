@@ -10,6 +10,7 @@ from router_fakes import Exchange, FakeWorker, Served, eventually, served, setti
 from sie_protocol.status import ModelStatus
 from sie_router.core.demand import unserved, wanted
 from sie_router.core.slow_start import START, release_at_s
+from sie_router.data.parking import COMPAT_WAIT_S
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]
 PATH = f"/v1/encode/{MODEL}"
@@ -53,6 +54,22 @@ async def test_a_request_waits_for_a_worker_and_demand_is_visible_meanwhile(make
         assert (router.app.parked.requests, router.app.parked.held_bytes) == (0, 0)
 
 
+async def test_a_client_of_another_service_is_parked_unasked_for_less_time_than_proxies_allow(
+    make_worker: MakeWorker,
+) -> None:
+    worker = await make_worker(NOBODY)
+    async with served(settings(worker)) as router:
+        await heard(router)
+        asked = asyncio.create_task(ask(router, None, "/v1/embeddings", b'{"model": "BAAI/bge-m3"}'))
+        await eventually(lambda: parked(router) == 1)
+        declined = await ask(router, "0", "/v1/embeddings", b'{"model": "BAAI/bge-m3"}')
+        assert (declined.status_code, "preference-applied" in declined.headers) == (503, False)
+        worker.tell(WARM)
+        answer = await asked
+    assert (answer.status_code, answer.headers["preference-applied"]) == (200, f"wait={COMPAT_WAIT_S}")
+    assert COMPAT_WAIT_S < 60  # what nginx and most load balancers allow
+
+
 async def test_who_did_not_ask_to_wait_is_told_at_once_and_offered_to(make_worker: MakeWorker) -> None:
     worker = await make_worker(NOBODY)
     async with served(settings(worker)) as router:
@@ -89,7 +106,7 @@ async def test_who_comes_while_a_worker_gets_ready_is_told_to_come_back_in_secon
         await heard(router)
         await eventually(lambda: len(router.app.store.snapshot().workers) == 1)
         assert 2 <= int((await ask(router, None)).headers["retry-after"]) <= 5
-        named = await ask(router, None, "/v1/embeddings", b'{"model": "BAAI/bge-m3"}')
+        named = await ask(router, "0", "/v1/embeddings", b'{"model": "BAAI/bge-m3"}')
         assert 2 <= int(named.headers["retry-after"]) <= 5
 
 

@@ -249,3 +249,40 @@ async def test_a_head_without_end_is_refused(make_worker: MakeWorker, part: byte
         endless = [request(b"1"), part.partition(b"%s")[0], *[b"x" * 4_000] * (1 + MAX_HEAD_BYTES // 4_000)]
         found = answers(await said(router, endless))
         assert [code for code, _ in found] == [200, 400]
+
+
+@pytest.mark.parametrize("part", [b"0\r\nx: ", b"0\r\n%s", b"1;x=", b"1\r\nx\r\n0\r\nx: "])
+async def test_what_has_no_end_around_a_body_is_given_up(make_worker: MakeWorker, part: bytes) -> None:
+    worker = await make_worker(WARM)
+    async with warm(worker) as router:
+        head = b"POST %b HTTP/1.1\r\nhost: r\r\ntransfer-encoding: chunked\r\n\r\n" % PATH.encode()
+        start, is_lines, _ = part.partition(b"%s")
+        some = b"x-trailer: t\r\n" * 300 if is_lines else b"x" * 4_000
+        _, writer = await asyncio.open_connection("127.0.0.1", router.port)
+        writer.write(head + start)
+        sent = 0
+        while sent < 50 * MAX_HEAD_BYTES and not writer.is_closing():
+            writer.write(some)
+            with suppress(ConnectionError):
+                await writer.drain()
+            sent += len(some)
+            await asyncio.sleep(0)
+        is_given_up = writer.is_closing()
+        writer.transport.abort()
+        assert is_given_up
+
+
+async def test_a_head_is_not_longer_for_what_came_before_it(make_worker: MakeWorker) -> None:
+    worker = await make_worker(WARM)
+    async with warm(worker) as router:
+        reader, writer = await asyncio.open_connection("127.0.0.1", router.port)
+        writer.write(request(b"x" * (4 << 20)))  # the system learns to deliver more than a head may have at a time
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(4 << 20)
+        long, second = b"x" * (2 * MAX_HEAD_BYTES), request(b"2", "connection: close\r\n")
+        writer.write(request(long) + second[:20])
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(len(long)) == long, head
+        writer.write(second[20:])
+        assert answers(await reader.read()) == [(200, b"2")]
+        writer.close()

@@ -99,6 +99,8 @@ def as_list(items: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> list[Item
     for at, item in enumerate(listed):
         if not isinstance(item, Mapping):
             raise not_one(f"items[{at}]", item)
+        if isinstance(text := item.get("text"), str) and not text.isascii():
+            _check_characters("the text" if isinstance(items, Mapping) else f"the text of items[{at}]", text)
         if not item.keys() <= ITEM_KEYS:
             _check_spelling("an item" if isinstance(items, Mapping) else f"items[{at}]", item.keys() - ITEM_KEYS)
     return media.wire_items(listed)
@@ -111,6 +113,18 @@ def not_one(what: str, found: Any) -> TypeError:
     kind = type(found).__name__
     shown = f"the {kind} {text!r}" if isinstance(found, str) else "None" if found is None else f"{kind}: {found!r:.80}"
     return TypeError(f"{what}: an item is a dict such as {{'text': {text!r}}}, not {shown}")
+
+
+def _check_characters(where: str, text: str) -> None:
+    """Refuse half a character, of a text that was cut in one or read with `surrogateescape`: no UTF-8 can hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        found = f"U+{ord(text[error.start]):04X} at {error.start}"
+        raise ValueError(
+            f"{where} holds half a character ({found}), which cannot be sent; "
+            "text.encode('utf-8', 'replace').decode() puts a question mark there"
+        ) from error
 
 
 def _check_spelling(where: str, unknown: Iterable[Any]) -> None:

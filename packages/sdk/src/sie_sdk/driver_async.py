@@ -27,26 +27,32 @@ async def _set_within(event: asyncio.Event, delay_s: float) -> bool:
 
 
 class AsyncLink:
-    """A client's way to its server, for any number of tasks of one event loop. `book` holds the pools that it keeps."""
+    """A client's way to its server, for any number of tasks of one event loop. `book` holds the pools that it keeps.
+
+    Once that loop is closed it may go on in another, as scripts do that call `asyncio.run` twice.
+    """
 
     clock: AsyncClock = Clock(_set_within)
 
     def __init__(
         self, settings: Settings, on_wait: OnWait | None, http_client: "httpx.AsyncClient | None" = None
     ) -> None:
-        from sie_sdk.transport_async import AsyncTransport  # noqa: PLC0415 - httpx is half of the import time of the SDK
-
         self._settings = settings
-        self._transport = AsyncTransport(settings, http_client)
+        self._http_client = http_client
         self._on_wait = on_wait
         self._skew = SkewWarning()
-        self._closed = asyncio.Event()
-        self._flights = SingleFlight(settings.max_connections // 2, asyncio.Event)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._keeper: asyncio.Task[None] | None = None
         self.book = LeaseBook(self._begin_keeping, tell_lease)
+        self._set_up()
 
     async def adrive(self, plan: Plan[T]) -> T:
-        """Run a call to its end and return its result."""
+        """Run a call to its end and return its result.
+
+        Raises:
+            RuntimeError: the client is used in two event loops.
+        """
+        self._enter()
         flow = plan(self.clock.now())
         happened: Resume | None = None
         while True:
@@ -61,18 +67,51 @@ class AsyncLink:
         """The status frames of this path, until the caller stops or the client is closed."""
         from sie_sdk.watch_async import watch  # noqa: PLC0415 - websockets is an extra
 
+        self._enter()
         async with aclosing(watch(self._settings, path, self._closed, self._on_wait, self.clock)) as frames:
             async for frame in frames:
                 yield frame
 
     async def close(self) -> None:
         """End waits and requests of all tasks with SIEConnectionError, and close all connections."""
+        if self._is_left:
+            self._set_up()  # what was open ended with its loop
+            self._keeper = None
         self._closed.set()
         self._flights.close()
         await self._transport.close()
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
+
+    def _set_up(self) -> None:
+        """Make what belongs to one event loop."""
+        from sie_sdk.transport_async import AsyncTransport  # noqa: PLC0415 - httpx is half of the import time of the SDK
+
+        self._transport = AsyncTransport(self._settings, self._http_client)
+        self._closed = asyncio.Event()
+        self._flights = SingleFlight(self._settings.max_connections // 2, asyncio.Event)
+
+    @property
+    def _is_left(self) -> bool:
+        """True when the loop that this was used in is closed."""
+        return self._loop is not None and self._loop.is_closed()
+
+    def _enter(self) -> None:
+        running = asyncio.get_running_loop()
+        if running is self._loop:
+            return
+        if self._loop is not None and not (self._loop.is_closed() and self._http_client is None):
+            raise RuntimeError(
+                "this SIEAsyncClient was used in another event loop; make one for each loop, or share one SIEClient "
+                "among threads"
+            )
+        is_left, is_closed, self._loop = self._is_left, self._closed.is_set(), running
+        if is_left and not is_closed:
+            self._set_up()
+            if self._keeper is not None:
+                self._keeper = None
+                self._begin_keeping()
 
     async def _perform(self, effect: Effect) -> Resume:
         match effect:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sie_sdk import leases
 from sie_sdk.drivers import Clock, SkewWarning, SyncClock, closed_while, tell, tell_lease
-from sie_sdk.errors import SIEConnectionError, SIEError
+from sie_sdk.errors import SIEConnectionError
 from sie_sdk.leases import LeaseBook
 from sie_sdk.messages import Effect, OnWait, Parallel, Park, Pause, Plan, Resume, Send, Sleep, T
 from sie_sdk.settings import Settings
@@ -36,11 +36,13 @@ class Link:
         self._watches: set[Any] = set()  # closable
         self.book = LeaseBook(self._begin_keeping, tell_lease)
 
-    def drive(self, plan: Plan[T]) -> T:
-        """Run a call to its end and return its result."""
+    def drive(self, plan: Plan[T], given_up: threading.Event | None = None) -> T:
+        """Run a call to its end and return its result; once it is `given_up`, it ends with SIEConnectionError."""
         flow = plan(self.clock.now())
         happened: Resume | None = None
         while True:
+            if given_up is not None and given_up.is_set():
+                raise closed_while("the call that it is a part of was interrupted")
             try:
                 effect = next(flow) if happened is None else flow.send(happened)
             except StopIteration as stop:
@@ -109,31 +111,15 @@ class Link:
             raise closed_while(what)
 
     def _all(self, effect: Parallel) -> tuple[Any, ...]:
-        from concurrent.futures import ThreadPoolExecutor, as_completed  # noqa: PLC0415 - short lists need no threads
+        from sie_sdk.parts_sync import Parts  # noqa: PLC0415 - short lists need no threads
 
-        results: list[Any] = [None] * len(effect.plans)
-        over = threading.Event()
-
-        def run(at: int) -> int | None:
-            if over.is_set():
-                return None
-            try:
-                results[at] = self.drive(effect.plans[at])
-            except SIEError as error:
-                results[at] = error
-                over.set()
-                return None
-            return at
-
-        with ThreadPoolExecutor(min(effect.limit, len(effect.plans)), "sie-sdk-part") as threads:
-            try:
-                for done in as_completed([threads.submit(run, at) for at in range(len(effect.plans))]):
-                    at = done.result()
-                    if at is not None:
-                        effect.on_done(at)
-            finally:
-                over.set()  # also when something else was raised: what has not begun shall not
-        return tuple(results)
+        parts = Parts(effect, self.drive)
+        try:
+            return parts.run()
+        except BaseException:  # Ctrl-C among them
+            parts.give_up()
+            self._transport.interrupt(parts.threads)
+            raise
 
     def _begin_keeping(self) -> None:
         with self._lock:

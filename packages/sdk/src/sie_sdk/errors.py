@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from sie_protocol.errors import DID_YOU_MEAN, MODELS_HINT, ErrorCode
+from sie_protocol.errors import DID_YOU_MEAN, ITEM, MODELS_HINT, PARAM, ErrorCode
 from sie_sdk.messages import Loss
 from sie_sdk.refusals import Refusal
 
@@ -15,8 +15,9 @@ class SIEError(Exception):
     `code` is the server's (see `sie_protocol.errors.ErrorCode`) or the SDK's own for a lost connection, `status_code`
     the HTTP status, `request_id` what to look for in the server's log, `retry_after` the seconds after which the server
     expects another attempt to make sense. Each is None when unknown. `next_step` is the part of the message that says
-    what to do here, if there is one. `partial` is set when a long list was sent in parts and one of them failed: the
-    results in order, None for items without one.
+    what to do here, if there is one. `item` is the place, in the list that was given, of the one item that the server
+    refuses, `param` the field of the request. `partial` is set when a long list was sent in parts and one of them
+    failed: the results in order, None for items without one.
     """
 
     def __init__(
@@ -35,7 +36,20 @@ class SIEError(Exception):
         self.request_id = request_id
         self.retry_after = retry_after
         self.next_step = ""
+        self.item: int | None = None
+        self.param: str | None = None
         self.partial: Sequence[Any] | None = None
+
+    def of_part(self, places: slice) -> Self:
+        """The same error for who asked for the list of which this part was sent: servers count from its beginning."""
+        told = f"of the list these are items[{places.start}:{places.stop}]"
+        if self.item is not None:
+            self.item += places.start
+            told = f"in the list it is items[{self.item}]"
+        step = f"; {self.next_step}" if self.next_step else ""
+        self.message = f"{self.message.removesuffix(step)}; {told}{step}"
+        self.args = (self.message,)
+        return self
 
 
 class SIEConnectionError(SIEError):
@@ -170,6 +184,9 @@ def error_for(refusal: Refusal, asked: str, *, waited: str | None, asker: Asker)
         retry_after=refusal.retry_after_s,
     )
     error.next_step = step or ""
+    item, param = refusal.details.get(ITEM), refusal.details.get(PARAM)
+    error.item = item if type(item) is int else None
+    error.param = param if isinstance(param, str) else None
     _describe(error, refusal.details, asker)
     return error
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, assert_never
 from sie_protocol.errors import ErrorCode
 from sie_protocol.headers import ATTEMPT, WAIT
 from sie_sdk import parking, retry
-from sie_sdk.errors import ProvisioningError, SIEError
+from sie_sdk.errors import ProvisioningError, RequestError, ServerError, SIEError
 from sie_sdk.messages import (
     Answer,
     Effect,
@@ -186,8 +186,11 @@ def many(
 
 def _shared(part: Part[T], terms: Terms, start: float) -> Plan[T]:
     def begin(now: float) -> Flow[T]:
-        answer, _ = yield from exchange(part.request(), _remaining(terms, start, now), now)
-        return part.parse(answer)
+        try:
+            answer, _ = yield from exchange(part.request(), _remaining(terms, start, now), now)
+            return part.parse(answer)
+        except (RequestError, ServerError) as error:  # about what was sent; the others are about the cluster
+            raise error.of_part(part.places) from error.__cause__
 
     return begin
 

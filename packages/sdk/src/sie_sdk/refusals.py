@@ -19,9 +19,11 @@ from sie_protocol.errors import RULES, ErrorCode
 from sie_protocol.headers import ERROR_CODE, REQUEST_ID, RETRY_AFTER
 from sie_sdk.messages import ACCEPTED, Answer, Lost, Outcome
 
-EXCERPT_CHARS: Final = 200  # of a body that is no error object, for example a proxy's HTML page
+EXCERPT_CHARS: Final = 200  # of a body that is no error object, for example a proxy's plain text
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_REDIRECTS: Final = range(300, 400)
+_TITLE: Final = re.compile(r"^\s*(?:<!doctype[^>]*>\s*)?<html.{0,1000}?<title>(.+?)</title>", re.IGNORECASE | re.DOTALL)
 _TOKEN: Final = re.compile(r"[A-Za-z0-9]+(_[A-Za-z0-9]+)*")
 # What a status says by itself when no code came with it.
 _CODE_OF_STATUS: Final[Mapping[int, str]] = MappingProxyType(
@@ -62,7 +64,7 @@ def read_refusal(outcome: Outcome) -> Refusal:
     error = _error_object(body) if isinstance(body, Mapping) else _NOTHING
     return Refusal(
         code=_code(outcome, error),
-        message=_message(error) or _excerpt(outcome.body),
+        message=_message(error) or _redirected(outcome) or _title(outcome.body) or _excerpt(outcome.body),
         status=outcome.status,
         retry_after_s=retry_after_s(outcome),
         request_id=outcome.headers.get(REQUEST_ID.lower()),
@@ -131,6 +133,23 @@ def _joined(detail: Any) -> Any:
     if not isinstance(detail, Sequence) or isinstance(detail, str):
         return detail
     return "; ".join(str(each.get("msg", each)) if isinstance(each, Mapping) else str(each) for each in detail)
+
+
+def _redirected(answer: Answer) -> str:
+    """What a redirect means to a client that follows none; what comes after a `?` may be a secret."""
+    target = answer.headers.get("location", "").partition("?")[0]
+    if answer.status not in _REDIRECTS or not target:
+        return ""
+    return (
+        f"redirected to {target[:EXCERPT_CHARS]}, and redirects are not followed; if that is a page to sign in, set "
+        "api_key to a token that is still valid, else make it the base URL"
+    )
+
+
+def _title(body: bytes) -> str:
+    """What a proxy's page of HTML says in one line."""
+    found = _TITLE.search(body.decode(errors="replace"))
+    return "" if found is None else f"{found[1].strip()[:EXCERPT_CHARS]} (a page of HTML, of a proxy perhaps)"
 
 
 def _excerpt(body: bytes) -> str:

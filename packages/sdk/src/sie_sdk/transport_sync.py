@@ -10,10 +10,11 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import httpx
 
@@ -34,9 +35,10 @@ class SyncTransport:
         self._writer = wire.Writer(settings) if given is None else wire.Writer(settings, given.build_request)
         self._connect = _connecting() if given is None else partial(_Foreign, given)
         self._max_connections = settings.max_connections
-        self._changed = threading.Condition()  # guards the three below
+        self._changed = threading.Condition()  # guards the four below
         self._idle: deque[_Connection] = deque()
-        self._lent: set[_Connection] = set()
+        self._lent: dict[_Connection, threading.Thread] = {}
+        self._barred = WeakSet[threading.Thread]()
         self._closed = False
 
     def send(self, request: Request, timeout_s: float) -> Outcome:
@@ -69,6 +71,14 @@ class SyncTransport:
         for connection in idle:
             connection.close()
 
+    def interrupt(self, threads: Collection[threading.Thread]) -> None:
+        """End the requests that these threads have in flight, and any later one, as if their connections were lost."""
+        with self._changed:
+            self._barred.update(threads)
+            theirs = [connection for connection, thread in self._lent.items() if thread in threads]
+        for connection in theirs:
+            connection.interrupt()
+
     def _unless_closed(self, outcome: Outcome) -> Outcome:
         return wire.CLOSED if self._is_closed else outcome
 
@@ -85,15 +95,18 @@ class SyncTransport:
             if self._is_closed:
                 return None
             connection = self._idle.pop() if self._idle else self._connect()
-            self._lent.add(connection)
+            borrower = self._lent[connection] = threading.current_thread()
+            if borrower in self._barred:
+                connection.interrupt()
             return connection
 
     def _give_back(self, connection: "_Connection") -> None:
         connection.idle_since = time.monotonic()
         with self._changed:
-            self._lent.remove(connection)
-            self._idle.append(connection)
-            unused = []
+            del self._lent[connection]
+            unused = [connection] if connection.is_interrupted else []
+            if not unused:
+                self._idle.append(connection)
             while self._idle and (self._closed or connection.idle_since - self._idle[0].idle_since > wire.KEEPALIVE_S):
                 unused.append(self._idle.popleft())
             self._changed.notify()
@@ -138,6 +151,12 @@ class _Connection:
             opened = self._socket
         if opened is not None:
             _shut_down(opened)
+
+    @property
+    def is_interrupted(self) -> bool:
+        """True when it can carry nothing any more."""
+        with self._lock:
+            return self._interrupted
 
     def close(self) -> None:
         """Close the connection; nobody may be using it."""

@@ -5,6 +5,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -91,7 +92,7 @@ def lost(error: httpx.RequestError, timeout_s: float) -> Lost:
     match error:
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.ProxyError():
             loss = Loss.CONNECT_IMPOSSIBLE if any(map(_is_lasting, causes(error))) else Loss.CONNECT_FAILED
-            return Lost(loss, f"no connection to {error.request.url.netloc.decode()}: {reason}")
+            return Lost(loss, f"no connection to {error.request.url.netloc.decode()}{_by_proxy(error)}: {reason}")
         case httpx.PoolTimeout():
             return no_connection_free(timeout_s)
         case httpx.TimeoutException():
@@ -102,6 +103,13 @@ def lost(error: httpx.RequestError, timeout_s: float) -> Lost:
             return Lost(Loss.CONNECT_IMPOSSIBLE, reason)
         case _:
             return Lost(Loss.CONNECTION_LOST, reason)
+
+
+def _by_proxy(error: httpx.RequestError) -> str:
+    """Which proxy the environment puts in between: then it is more likely that one than the server."""
+    url = error.request.url
+    found = None if proxy_bypass(url.host) else getproxies().get(url.scheme, getproxies().get("all"))
+    return f" by the proxy {found.rpartition('@')[2]} of {url.scheme.upper()}_PROXY" if found else ""
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -95,6 +95,7 @@ async def test_an_item_that_cannot_be_read_is_one_clear_refusal(
     reply = await encode(worker, [good, item], model)
     assert (reply.status_code, reply.headers["x-sie-error-code"]) == (400, "INVALID_INPUT")
     assert says in reply.json()["error"]["message"]
+    assert reply.json()["error"]["item"] == 1
 
 
 async def test_too_many_images_of_one_item_are_refused_with_the_limit(worker: Served) -> None:

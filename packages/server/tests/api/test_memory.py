@@ -16,6 +16,8 @@ async def test_a_batch_that_no_memory_holds_is_tried_in_parts_and_only_what_neve
     settings = write_catalog(tmp_path, {M: {"adapter": "hungry"}}, ADAPTERS)
     async with served(settings, ADAPTERS) as worker:
         assert (await worker.encode(M, "warm")).status_code == 200
+        # Before the first failure as well: an alert on `increase` does not see a series that begins with 1.
+        assert f'sie_oom_terminal_failures_total{{model="{M}"}} 0.0' in (await worker.http.get("/metrics")).text
         replies = await asyncio.gather(*(worker.encode(M, text) for text in ("a", "huge", "bb")))
         assert [reply.status_code for reply in replies] == [200, 503, 200]
         assert error_of(replies[1])["code"] == "RESOURCE_EXHAUSTED"

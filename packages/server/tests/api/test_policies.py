@@ -34,6 +34,7 @@ async def test_a_text_that_is_too_long_is_cut_and_counted_or_refused_as_the_requ
     ]
     for each in (refused, scored, asked):
         assert (each.status_code, each.headers["x-sie-error-code"]) == (413, "INPUT_TOO_LONG")
+    assert [each.json()["error"].get("item") for each in (refused, scored, asked)] == [1, 1, None]
 
 
 @pytest.fixture(scope="module")

@@ -120,6 +120,8 @@ async def test_every_refusal_has_its_code_and_says_why(
     error = error_of(await patiently(lambda: worker.http.post(f"/v1/score/{model}", json=body)))
     assert error["code"] == code
     assert named in error["message"]
+    if named.startswith("item "):
+        assert error["item"] == int(named.split()[1])
 
 
 async def test_a_reranker_does_not_encode(worker: Served) -> None:

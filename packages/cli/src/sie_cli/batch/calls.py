@@ -1,12 +1,11 @@
 """One chunk of records through the SDK: rows in the same order, refused records told apart from broken clusters."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 from sie_cli.batch import job as job_kinds
 from sie_cli.batch.job import ERROR, BatchError, Job, Record, Row
-from sie_protocol.errors import ErrorCode
+from sie_protocol.errors import LABELS, ErrorCode
 from sie_sdk import SIEAsyncClient, SIEError
 from sie_sdk.types import Item
 
@@ -19,8 +18,7 @@ OF_RECORDS: Final = frozenset(
         ErrorCode.RESOURCE_EXHAUSTED,
     }
 )
-WANTS_LABELS: Final = "send params.labels"  # as workers say it
-_ITEM: Final = re.compile(r"\bitems? ?\[?\d")
+UNREADABLE: Final = "UNREADABLE"  # of a record that never left: what a code of the cluster is to the others
 _REQUEST_ONLY: Final = ("timing", "usage", "id")  # a row has its own id, and no share of its request's times and tokens
 
 
@@ -40,6 +38,11 @@ class Caller:
             BatchError: a record is refused, and the run does not keep going.
             SIEError: the cluster cannot serve the job.
         """
+        readable = [record for record in records if not record.fault]
+        answered = iter(await self._answered(readable) if readable else ())
+        return [_set_aside(record) if record.fault else next(answered) for record in records]
+
+    async def _answered(self, records: Sequence[Record]) -> list[Row]:
         try:
             rows = await self._ask(records)
         except SIEError as error:
@@ -54,18 +57,16 @@ class Caller:
     async def _refused(self, records: Sequence[Record], error: SIEError) -> list[Row]:
         """Halve until the records that are refused stand alone; all others have their results."""
         if not self._keep_going:
-            raise _stop(records, self._told(error), is_theirs=_is_of_one(error)) from error
+            at_fault = records if error.item is None else records[error.item : error.item + 1]
+            raise _stop(at_fault or records, self._told(error), is_theirs=_is_of_one(error)) from error
         if len(records) == 1:
             return [{"id": records[0].id, ERROR: {"code": str(error.code), "message": error.message}}]
         half = len(records) // 2
-        return await self.rows(records[:half]) + await self.rows(records[half:])
+        return await self._answered(records[:half]) + await self._answered(records[half:])
 
     def _told(self, error: SIEError) -> str:
         """The SDK's message in words of this command."""
-        is_unlabelled = self._job.operation == job_kinds.EXTRACT and not self._job.labels
-        if is_unlabelled and error.code == ErrorCode.INVALID_INPUT and WANTS_LABELS in str(error):
-            return str(error).replace(WANTS_LABELS, "name them: --labels person,place")
-        return str(error)
+        return f"{error}: --labels person,place" if error.param == LABELS else str(error)
 
     async def _ask(self, records: Sequence[Record]) -> list[Row]:
         # Answers are matched by place: ids of users may repeat, which the wire does not allow.
@@ -105,9 +106,13 @@ class Caller:
                 raise AssertionError(job.operation)
 
 
+def _set_aside(record: Record) -> Row:
+    return {"id": record.id, ERROR: {"code": UNREADABLE, "message": record.fault}}
+
+
 def _is_of_one(error: SIEError) -> bool:
     """Whether a refusal is about a record and not about the command: what is wrong with an item names its place."""
-    return error.code != ErrorCode.INVALID_INPUT or _ITEM.search(error.message) is not None
+    return error.code != ErrorCode.INVALID_INPUT or error.item is not None
 
 
 def _stop(records: Sequence[Record], what: str, *, is_theirs: bool = True) -> BatchError:

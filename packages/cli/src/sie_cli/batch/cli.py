@@ -26,7 +26,10 @@ Field = Annotated[str, typer.Option("--field", help="Field or column that holds 
 IdField = Annotated[str | None, typer.Option("--id-field", help="Field or column of ids; default: line or row number.")]
 Instruction = Annotated[str | None, typer.Option("--instruction", help="Task description for models that read one.")]
 Options = Annotated[list[str] | None, typer.Option("--option", help="Further model option, key=value; repeat.")]
-KeepGoing = Annotated[bool, typer.Option("--keep-going", "-k", help="Set refused records aside and do the others.")]
+KeepGoing = Annotated[
+    bool,
+    typer.Option("--keep-going", "-k", help="Set records aside that are refused or cannot be read, and do the others."),
+]
 Errors = Annotated[
     Path | None,
     typer.Option("--errors", help="Where refused records go; means --keep-going; default: OUTPUT.errors.jsonl."),
@@ -167,16 +170,17 @@ def _execute(job: Job, given: dict[str, Any]) -> None:
     from sie_cli.batch.command import Given, execute  # noqa: PLC0415 - `sie --help` is quick without
     from sie_cli.batch.sources import Columns  # noqa: PLC0415
 
+    keep_going = given["keep_going"] or given["errors"] is not None
     execute(
         job,
         Given(
             url=given["url"],
             api_key=given["api_key"],
             inputs=given["inputs"] or (),
-            columns=Columns(given["field"], given["id_field"]),
+            columns=Columns(given["field"], given["id_field"], keep_going),
             output=given["output"],
             errors=given["errors"],
-            keep_going=given["keep_going"] or given["errors"] is not None,
+            keep_going=keep_going,
             overwrite=given["overwrite"],
             batch_size=given["batch_size"],
             concurrency=given["concurrency"],

@@ -121,6 +121,7 @@ def _sentence(summary: Summary, plan: Plan, took_s: float) -> str:
     if summary.is_interrupted:
         kept = "" if plan.output is None else "; the same command goes on from there"
         return f"interrupted after {summary.records} records{kept}{refused}"
+    done = summary.records - summary.errors
     before = f", {summary.resumed} of them by an earlier run" if summary.resumed else ""
     where = "" if plan.output is None else f" to {plan.output}"
-    return f"{summary.records} records{where} in {took_s:.1f} s{before}{refused}"
+    return f"{done} records{where} in {took_s:.1f} s{before}{refused}"

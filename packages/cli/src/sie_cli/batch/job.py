@@ -18,10 +18,14 @@ class BatchError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One text of the input. `id` is what the caller calls it, by default its line or row number from 1."""
+    """One text of the input. `id` is what the caller calls it, by default its line or row number from 1.
+
+    `fault`: why there is no text; such a record is set aside.
+    """
 
     id: str
     text: str
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

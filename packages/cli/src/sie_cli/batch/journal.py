@@ -40,7 +40,8 @@ class Chain:
     def add(self, records: Iterable[Record]) -> bytes:
         """Take in further records; the digest of all so far."""
         for record in records:
-            for part in (record.id.encode(), record.text.encode(errors="surrogatepass")):
+            faults = (record.fault.encode(errors="replace"),) if record.fault else ()
+            for part in (record.id.encode(), record.text.encode(errors="surrogatepass"), *faults):
                 self._hash.update(len(part).to_bytes(8, "little") + part)
         return self._hash.digest()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -65,7 +66,7 @@ async def run(job: Job, source: Iterator[Record], plan: Plan, client: SIEAsyncCl
         opened = Journal(journal_path, job, anew=plan.overwrite)
     except OSError as error:
         raise BatchError(f"{plan.output} cannot be written: {error.strerror}; choose another --output") from error
-    with opened as journal:
+    with _telling_of_a_full_disk(plan.output), opened as journal:
         chain, resumed = Chain(), journal.count
         _skip(source, journal, chain)
         progress.start(resumed)
@@ -79,6 +80,17 @@ async def run(job: Job, source: Iterator[Record], plan: Plan, client: SIEAsyncCl
         progress.note("writing the output")
         errors = _finish(journal, plan, write)
         return Summary(journal.count, errors, resumed)
+
+
+@contextlib.contextmanager
+def _telling_of_a_full_disk(output: Path) -> Iterator[None]:
+    """The system says that there is no room, but not where, nor that nothing is lost."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise BatchError(f"{output}: {error.strerror}; make room, and the same command goes on from there") from error
 
 
 def _skip(source: Iterator[Record], journal: Journal, chain: Chain) -> None:

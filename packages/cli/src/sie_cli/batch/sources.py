@@ -5,6 +5,7 @@ import sys
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -24,10 +25,27 @@ READ_ROWS: Final = 1024  # of a Parquet file at a time
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of the fields or columns that hold the text and, if records have ids of their own, the id."""
+    """Names of the fields or columns that hold the text and, if records have ids of their own, the id.
+
+    `keep_going`: what cannot be read gives a record with a `fault` instead of ending it all.
+    """
 
     text: str = "text"
     id: str | None = None
+    keep_going: bool = False
+
+    def settled(self, number: int, read: Callable[[], Record]) -> Record:
+        """The record of this number.
+
+        Raises:
+            BatchError: it cannot be read, and that is the end.
+        """
+        try:
+            return read()
+        except BatchError as error:
+            if self.keep_going:
+                return Record(str(number), "", str(error))
+            raise BatchError(f"{error}; --keep-going sets such records aside and does the others") from error
 
 
 def records(inputs: Sequence[str], columns: Columns, *, texts: bool) -> Iterator[Record]:
@@ -60,7 +78,7 @@ def records(inputs: Sequence[str], columns: Columns, *, texts: bool) -> Iterator
     if suffix in JSONL_SUFFIXES:
         return _of_file(path, lambda lines: _json_lines(lines, columns, name))
     if suffix in TEXT_SUFFIXES:
-        return _of_file(path, lambda lines: _lines(lines, name))
+        return _of_file(path, lambda lines: _lines(lines, columns, name))
     raise UseError(
         f"{name}: what kind of file is that? A text a line: .txt; JSON lines: .jsonl; or .parquet. Any other name: "
         f"sie ... < {name}"
@@ -126,7 +144,7 @@ def _sniffed(file: IO[bytes], columns: Columns) -> Iterator[Record]:
     first = file.readline()
     lines = _chained(first, file)
     is_json = first.removeprefix(BOM_UTF8).lstrip().startswith(b"{")
-    return _json_lines(lines, columns, "stdin") if is_json else _lines(lines, "stdin")
+    return _json_lines(lines, columns, "stdin") if is_json else _lines(lines, columns, "stdin")
 
 
 def _chained(first: bytes, file: IO[bytes]) -> Iterator[bytes]:
@@ -136,31 +154,37 @@ def _chained(first: bytes, file: IO[bytes]) -> Iterator[bytes]:
     yield from file
 
 
-def _lines(lines: Iterator[bytes], name: str) -> Iterator[Record]:
+def _lines(lines: Iterator[bytes], columns: Columns, name: str) -> Iterator[Record]:
     for number, line in enumerate(lines, 1):
-        try:
-            text = line.decode().rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise BatchError(
-                f"{name}, line {number}: no UTF-8 (byte {error.start}); convert it first: iconv -f latin1 -t utf-8"
-            ) from error
-        if text.strip():
-            yield Record(str(number), text)
+        if line.strip():
+            record = columns.settled(number, partial(_text, line, number, name))
+            if record.fault or record.text.strip():
+                yield record
+
+
+def _text(line: bytes, number: int, name: str) -> Record:
+    try:
+        return Record(str(number), line.decode().rstrip("\r\n"))
+    except UnicodeDecodeError as error:
+        raise BatchError(
+            f"{name}, line {number}: no UTF-8 (byte {error.start}); convert it first: iconv -f latin1 -t utf-8"
+        ) from error
 
 
 def _json_lines(lines: Iterator[bytes], columns: Columns, name: str) -> Iterator[Record]:
     for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            value = msgspec.json.decode(line)
-        except msgspec.DecodeError as error:
-            raise BatchError(
-                f"{name}, line {number}: no JSON ({error}); mend the line, or name the file .txt"
-            ) from error
-        if not isinstance(value, dict):
-            raise BatchError(f"{name}, line {number}: expected an object such as {{'{columns.text}': '...'}}")
-        yield _record(value, columns, f"{name}, line {number}", number)
+        if line.strip():
+            yield columns.settled(number, partial(_object, line, columns, name, number))
+
+
+def _object(line: bytes, columns: Columns, name: str, number: int) -> Record:
+    try:
+        value = msgspec.json.decode(line)
+    except msgspec.DecodeError as error:
+        raise BatchError(f"{name}, line {number}: no JSON ({error}); mend the line, or name the file .txt") from error
+    if not isinstance(value, dict):
+        raise BatchError(f"{name}, line {number}: expected an object such as {{'{columns.text}': '...'}}")
+    return _record(value, columns, f"{name}, line {number}", number)
 
 
 def _parquet(path: Path, columns: Columns) -> Iterator[Record]:
@@ -175,7 +199,7 @@ def _parquet(path: Path, columns: Columns) -> Iterator[Record]:
         for batch in file.iter_batches(batch_size=READ_ROWS, columns=wanted):
             for value in batch.to_pylist():
                 number += 1
-                yield _record(value, columns, f"{path}, row {number}", number)
+                yield columns.settled(number, partial(_record, value, columns, f"{path}, row {number}", number))
 
 
 def _record(value: dict[str, Any], columns: Columns, place: str, number: int) -> Record:

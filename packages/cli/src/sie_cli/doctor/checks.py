@@ -40,7 +40,7 @@ def diagnose(facts: Facts) -> tuple[Finding, ...]:
     for check in CHAIN:
         finding = check(facts)
         findings.append(finding)
-        if finding.verdict is Verdict.BROKEN:
+        if finding.verdict is Verdict.BROKEN or (check is catalogue and not facts.asked.model):
             break
     return tuple(findings)
 
@@ -105,6 +105,11 @@ def catalogue(facts: Facts) -> Finding:
             "bundle in SIE_BUNDLES_DIR that names its adapter"
         )
         return _broken("catalogue", _refusal(heard), fix)
+    if not model:
+        known = f"{len(heard.value.get('models', []))} models are known"
+        return Finding(
+            "catalogue", Verdict.SKIPPED, f"{known}; -m MODEL follows a request for one of them to its answer"
+        )
     bundles = heard.value.get("bundles", [])
     return _sound("catalogue", f"'{model}' is known; bundles: {', '.join(bundles)}")
 

@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(  # noqa: PLR0913 - the documented options
-    model: Annotated[str, typer.Option("--model", "-m", help="Model to ask for one answer.")],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Model to ask for one answer; without it nobody is asked.")
+    ] = None,
     gpu: Gpu = None,
     pool: Pool = None,
     *,
@@ -39,13 +41,13 @@ def doctor(  # noqa: PLR0913 - the documented options
     api_key: ApiKey = None,
     as_json: Json = False,
 ) -> None:
-    """Find the broken link between a request and its answer, and say how to mend it. Asks for one real answer."""
+    """Find the broken link between a request and its answer, and say how to mend it. Asks MODEL for one real answer."""
     with one_line():
         from sie_cli.doctor.checks import is_sound  # noqa: PLC0415 - `sie --help` is quick without
         from sie_cli.doctor.facts import Asked  # noqa: PLC0415
         from sie_protocol.versions import VERSION  # noqa: PLC0415
 
-        asked = Asked(url, model, VERSION, gpu, pool, bool(api_key), prometheus, routers, wait)
+        asked = Asked(url, model or "", VERSION, gpu, pool, bool(api_key), prometheus, routers, wait)
         findings = _examine(asked, api_key)
         _print(findings, as_json=as_json)
         if not is_sound(findings):

@@ -36,7 +36,7 @@ class Asked:
     """What the doctor was told to try. `routers`: replicas that Prometheus should scrape, None when not known."""
 
     url: str
-    model: str
+    model: str  # empty: none, so nothing is asked
     version: str
     profile: str | None = None
     pool: str | None = None

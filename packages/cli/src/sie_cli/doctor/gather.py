@@ -34,6 +34,8 @@ async def gather(api: Api, asked: Asked, clock: Callable[[], float], say: Say) -
     facts = Facts(asked, await _heard(api, "GET", HEALTH))
     if not _is_ok(facts.health):
         return facts
+    if not asked.model:
+        return replace(facts, model=await _heard(api, "GET", MODELS))
     facts = replace(
         facts, model=await _heard(api, "GET", f"{MODELS}/{quote(asked.model.rpartition(':/')[2], safe='/')}")
     )

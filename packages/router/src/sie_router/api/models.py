@@ -6,6 +6,7 @@ import msgspec
 from fastapi import APIRouter, Response
 
 from sie_protocol.catalog import bundle_conflict
+from sie_protocol.compat import described, listed
 from sie_protocol.headers import JSON, MODELS
 from sie_protocol.target import parse_model
 from sie_router.api.views import model_info, model_infos
@@ -19,7 +20,7 @@ def model_routes(snapshot: Callable[[], Fleet]) -> APIRouter:
     @routes.get(MODELS)
     async def list_models() -> Response:
         """List every model of the catalogue, with who has it loaded."""
-        return Response(msgspec.json.encode({"models": model_infos(snapshot())}), media_type=JSON)
+        return Response(msgspec.json.encode(listed(model_infos(snapshot()))), media_type=JSON)
 
     @routes.get(MODELS + "/{model:path}")
     async def get_model(model: str) -> Response:
@@ -31,6 +32,6 @@ def model_routes(snapshot: Callable[[], Fleet]) -> APIRouter:
             raise fleet.models.unknown(ref.name)
         if ref.bundle is not None and ref.bundle not in map(str.lower, info["bundles"]):
             raise bundle_conflict(info["name"], ref.bundle, tuple(info["bundles"]))
-        return Response(msgspec.json.encode(info), media_type=JSON)
+        return Response(msgspec.json.encode(described(info)), media_type=JSON)
 
     return routes

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
+from sie_protocol.codec import body_compressed
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import ATTEMPT, MACHINE_PROFILE, POOL, REQUEST_ID, SDK_VERSION, TIMEOUT, WAIT, operation_path
 from sie_protocol.target import ModelRef, parse_model, parse_target
@@ -95,6 +96,8 @@ def read_incoming(scope: Scope, new_id: Callable[[], str], *, is_named: bool = F
         model = parse_model(name)
     read: dict[bytes, bytes] = {}
     kept: RawHeaders = []
+    if is_named:
+        _check_readable(scope["headers"])
     for header in scope["headers"]:
         name = header[0]
         if name not in _DROPPED:
@@ -116,6 +119,13 @@ def read_incoming(scope: Scope, new_id: Callable[[], str], *, is_named: bool = F
         _number(WAIT, read[_WAIT], _SECONDS, "whole seconds, 0 or more") if _WAIT in read else None,
         _number(ATTEMPT, read[_ATTEMPT], _COUNT, "1 for the first request of a call") if _ATTEMPT in read else 1,
     )
+
+
+def _check_readable(headers: RawHeaders) -> None:
+    """Refuse what would look like no JSON: the model stands in the body."""
+    for name, value in headers:
+        if name == b"content-encoding" and value.lower() != b"identity":
+            raise body_compressed(value.decode("latin-1"))
 
 
 def with_model(incoming: Incoming, model: ModelRef) -> Incoming:

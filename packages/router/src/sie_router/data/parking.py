@@ -1,5 +1,7 @@
 """Parks a request that nobody can serve yet until somebody can, for as long as its client asks for (`Prefer: wait`)."""
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from sie_router.core.demand import SLACK_S, Arrival, ttl_s
@@ -13,6 +15,10 @@ from sie_router.data.forward import LOADING, Forwarder, Plane, code_of
 from sie_router.data.incoming import Incoming
 from sie_router.data.parked import ParkedRequests
 from sie_router.data.preference import preferred_s
+
+# How long a client of another service waits unasked. Left to themselves these give up after two tries, and a worker
+# takes longer to come than two delays. All known ones allow a request more time than this, proxies in between 60 s.
+COMPAT_WAIT_S: Final = 50
 
 
 class Parking:
@@ -47,7 +53,9 @@ class Parking:
         return result
 
     def _requested_s(self, call: Call, incoming: Incoming) -> int:
-        asked_s = preferred_s(call.scope["headers"]) if incoming.wait_s is None else incoming.wait_s
+        asked_s = incoming.wait_s
+        if asked_s is None:
+            asked_s = preferred_s(call.scope["headers"], COMPAT_WAIT_S if call.is_named else 0)
         return min(asked_s, self._max_wait_s)
 
     def _offered_s(self, incoming: Incoming) -> int:

@@ -8,8 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from sie_protocol.errors import ErrorCode, Problem
-from sie_protocol.headers import CLUSTER_STATUS, WORKER_STATUS
+from sie_protocol.errors import ErrorCode, Problem, no_socket_at
 from sie_router.data.answers import refusal
 
 _ALLOW = "Allow"
@@ -55,9 +54,7 @@ def no_socket() -> WebSocketRoute:
     """The last route of WebSockets: there is none at any other path."""
 
     async def refuse(socket: WebSocket) -> None:
-        path = socket.scope["path"]
-        message = f"there is no WebSocket at {path}; {CLUSTER_STATUS} is one, and {WORKER_STATUS} of a worker"
-        await socket.send_denial_response(_response(Problem(ErrorCode.NOT_FOUND, message)))
+        await socket.send_denial_response(_response(no_socket_at(socket.scope["path"])))
 
     return WebSocketRoute("/{path:path}", refuse)
 

@@ -76,7 +76,7 @@ class Protocol(asyncio.Protocol):
 
     def _clear(self) -> None:
         """Expect another request."""
-        self._head_bytes = 0  # at least so many came of a head that is not complete
+        self._head_bytes = 0  # as many came of a head, or of what is around a body; 1: it began in this piece
         self._url = b""
         self._headers: RawHeaders = []
         self._scope: dict[str, Any] = {}
@@ -115,7 +115,7 @@ class Protocol(asyncio.Protocol):
                 self._parser = self._new_parser()  # the other one takes the body of such a request for no HTTP
             else:
                 if self._head_bytes:
-                    self._head_bytes += len(data)
+                    self._head_bytes += 1 if self._head_bytes == 1 else len(data)
                     if self._head_bytes > MAX_HEAD_BYTES:
                         self._refuse()
                 return
@@ -203,7 +203,7 @@ class Protocol(asyncio.Protocol):
             "headers": headers,
         }
         self._headers = []
-        self._head_bytes = 0
+        self._head_bytes = int(self._length == sys.maxsize)
         if parser.should_upgrade():
             # A body is one of HTTP; whoever reads WebSockets would wait for the next head in it, for ever.
             is_one = scope["method"] == "GET" and not self._length and offers_websocket(headers)
@@ -218,14 +218,20 @@ class Protocol(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
+        self._head_bytes = 0
         if self._parts is not None:
             self._parts.append(body)
         elif self._receiving is not None:
             self._receiving.feed(body)
             self.balance()
 
+    def on_chunk_complete(self) -> None:
+        """The size of another chunk follows, or trailers."""
+        self._head_bytes = 1
+
     def on_message_complete(self) -> None:
         """A request is whole."""
+        self._head_bytes = 0
         parts = self._parts
         if parts is not None and self._fast_path is not None:
             self._serving = self._fast_path.begin(self._scope, parts[0] if len(parts) == 1 else b"".join(parts), self)

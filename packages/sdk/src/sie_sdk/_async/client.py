@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 
 from sie_sdk import calls, capacity, extraction, settings, watching
 from sie_sdk.driver_async import AsyncLink
@@ -333,6 +333,9 @@ class SIEAsyncClient:
     def base_url(self) -> str:
         """The server's address, without a slash at its end."""
         return self._settings.base_url
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a client holds connections and cannot be copied or pickled; make one in each process")
 
     async def close(self) -> None:
         """Close all connections; calls still running, also those that wait, raise SIEConnectionError."""

@@ -5,7 +5,7 @@
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, overload
 
 from sie_sdk import calls, capacity, extraction, settings, watching
 from sie_sdk.driver_sync import Link
@@ -335,6 +335,9 @@ class SIEClient:
     def base_url(self) -> str:
         """The server's address, without a slash at its end."""
         return self._settings.base_url
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a client holds connections and cannot be copied or pickled; make one in each process")
 
     def close(self) -> None:
         """Close all connections; calls still running, also those that wait, raise SIEConnectionError."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from starlette.types import Receive, Scope
 
-from sie_protocol.codec import PAUSE_S, body_stopped, body_too_long
+from sie_protocol.codec import PAUSE_S, body_compressed, body_stopped, body_too_long
 from sie_protocol.errors import ErrorCode, Problem
 from sie_server.api.edge import header
 
@@ -109,8 +109,7 @@ def _check_headers(scope: Scope, limit_bytes: int) -> None:
         raise body_too_long(int(announced), limit_bytes)
     encoding = header(scope, b"content-encoding") or "identity"
     if encoding.lower() != "identity":
-        message = f"the body is compressed (Content-Encoding: {encoding[:40]}), which is not read; send it as it is"
-        raise Problem(ErrorCode.INVALID_INPUT, message)
+        raise body_compressed(encoding)
 
 
 async def when_gone(receive: Receive, act: Callable[[], object]) -> None:

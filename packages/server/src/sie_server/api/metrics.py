@@ -20,6 +20,7 @@ from sie_server.weights.store import FetchRecord
 OTHER = "other"  # the label of every model that is not in the catalogue: callers do not make label values
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 FETCH_SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+SOURCES = ("cluster", "hub")  # of weights
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 TOKENS = (16, 64, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
@@ -84,8 +85,8 @@ class Metrics:
         )
         self._tokens = Counter("sie_tokens_processed", "Tokens computed", model, registry=self._registry)
 
-        self._oom = {
-            event: Counter(f"sie_oom_{event}", f"{what} for lack of memory", model, registry=self._registry)
+        self._oom = {  # registered with the zeros of models that never lacked any
+            event: Counter(f"sie_oom_{event}", f"{what} for lack of memory", model, registry=None)
             for event, what in OOM_EVENTS.items()
         }
         self._idle = Counter(
@@ -100,6 +101,8 @@ class Metrics:
             buckets=FETCH_SECONDS,
             registry=self._registry,
         )
+        for kind in SOURCES:
+            self._fetched.labels(kind)
         self._evicted = Counter(
             "sie_weights_evicted_bytes", "Bytes of models deleted from the local cache", registry=self._registry
         )
@@ -107,6 +110,7 @@ class Metrics:
     def watch(self, statuses: Statuses, memory: Memory, device: str) -> None:
         """Read queue depths, states and memory from here at each scrape."""
         self._registry.register(_Models(statuses, memory, device))
+        self._registry.register(_FromZero(tuple(self._oom.values()), statuses))
 
     def on_oom(self, model: str, event: OomEvent) -> None:
         """Count a step of a batch's rescue."""
@@ -167,6 +171,25 @@ class _Models(Collector):
         if reading is not None:
             yield GaugeMetricFamily("sie_memory_used_bytes", "Memory in use on the device", reading.used_bytes)
             yield GaugeMetricFamily("sie_memory_limit_bytes", "Memory of the device", reading.limit_bytes)
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+
+class _FromZero(Collector):
+    """Counters by model, 0 for each model that is in use: `increase` does not see a series that begins with 1."""
+
+    def __init__(self, counters: Collection[Counter], statuses: Statuses) -> None:
+        self._counters = counters
+        self._statuses = statuses
+
+    def collect(self) -> Iterable[Metric]:
+        models = {model.name for model in self._statuses()}
+        for counter in self._counters:
+            for family in counter.collect():
+                for model in sorted(models - {sample.labels["model"] for sample in family.samples}):
+                    family.add_sample(f"{family.name}_total", {"model": model}, 0.0)
+                yield family
 
     def describe(self) -> Iterable[Metric]:
         return ()

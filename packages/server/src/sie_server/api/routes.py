@@ -12,11 +12,12 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sie_protocol import headers
-from sie_protocol.errors import Problem
+from sie_protocol.compat import described, listed
+from sie_protocol.errors import Problem, no_socket_at
 from sie_protocol.items import EncodeRequest, ExtractRequest, ScoreRequest
 from sie_protocol.versions import VERSION
 from sie_server.api.compat import compat_error
-from sie_server.api.edge import Edge, on_bug, on_http_error, on_problem
+from sie_server.api.edge import Edge, error_response, on_bug, on_http_error, on_problem
 from sie_server.api.embeddings import EmbeddingsRequest, embeddings
 from sie_server.api.encode import encode
 from sie_server.api.extract import extract
@@ -116,12 +117,12 @@ def _add_reads(app: FastAPI, serving: Callable[[], Serving]) -> None:
     @app.get(headers.MODELS)
     async def models() -> Response:
         """Every model this worker can run, and what state it is in."""
-        return _json({"models": serving().context.engine.info()})
+        return _json(listed(serving().context.engine.info()))
 
     @app.get(headers.MODELS + "/{model:path}")
     async def model_info(model: str) -> Response:
         """One model."""
-        return _json(serving().context.engine.info_of(model))
+        return _json(described(serving().context.engine.info_of(model)))
 
     @app.get(headers.HEALTHZ)
     async def healthz() -> PlainTextResponse:
@@ -149,6 +150,10 @@ def _add_reads(app: FastAPI, serving: Callable[[], Serving]) -> None:
     @app.websocket(headers.WORKER_STATUS)
     async def status(socket: WebSocket) -> None:
         await serving().feed.serve(socket)
+
+    @app.websocket("/{path:path}")
+    async def no_socket(socket: WebSocket) -> None:
+        await socket.send_denial_response(error_response(no_socket_at(socket.scope["path"])))
 
 
 def _not_ready(why: str) -> PlainTextResponse:

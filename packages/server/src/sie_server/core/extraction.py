@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sie_protocol.catalog import ExtractTask, ModelConfig
-from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.errors import LABELS, PARAM, ErrorCode, Problem
 from sie_protocol.items import MAX_LABELS, ExtractParams
 from sie_server.core.extract_options import EXTRACT_OPTIONS, MAX_LABEL_CHARS
 from sie_server.core.options import (
@@ -92,7 +92,8 @@ def _labels(model: ModelConfig, task: ExtractTask, labels: list[str]) -> tuple[s
         raise invalid(f"model '{model.sie_id}' reads no labels; leave them out")
     if not labels and task.labels == "required":
         instead = " or params.output_schema" if task.output_schema == "optional" else ""
-        raise invalid(f"model '{model.sie_id}' looks for what labels name; send params.labels{instead}")
+        message = f"model '{model.sie_id}' looks for what labels name; send params.labels{instead}"
+        raise Problem(ErrorCode.INVALID_INPUT, message, details={PARAM: LABELS})
     if len(labels) > MAX_LABELS:
         raise Problem(ErrorCode.INPUT_TOO_LONG, f"the request has {len(labels)} labels, the limit is {MAX_LABELS}")
     seen: set[str] = set()

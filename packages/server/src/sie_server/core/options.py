@@ -1,17 +1,19 @@
 """Resolves what one request wants: the request beats the profile, the profile beats the default."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig, ProfileConfig
-from sie_protocol.errors import ErrorCode, Problem
-from sie_protocol.items import EncodeParams
+from sie_protocol.errors import ErrorCode, Problem, about_item
+from sie_protocol.items import EncodeParams, Item
 from sie_protocol.names import suggestion
 from sie_protocol.profiles import MUVERA, Muvera, muvera_of
 from sie_server.core.extract_options import EXTRACT_OPTIONS
 from sie_server.core.tasks import DOC_TASK, QUERY_TASK
+
+T = TypeVar("T")
 
 DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 OVERFLOW_POLICIES: Final = ("default", "truncate_text", "error")
@@ -216,6 +218,17 @@ def profile_named(model: ModelConfig, name: object) -> str:
     if found is None:
         raise no_such_profile(model, name)
     return found
+
+
+def of_each(items: Sequence[Item], read: Callable[[str, Item], T]) -> list[T]:
+    """What `read` makes of each item and of what it is called; its refusals tell which item they are about."""
+    made = []
+    for at, item in enumerate(items):
+        try:
+            made.append(read(f"item {at}", item))
+        except Problem as problem:
+            raise about_item(problem, at) from problem.__cause__
+    return made
 
 
 def check_chars(what: str, text: str, limit: int) -> None:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from sie_protocol.catalog import ModelConfig
-from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.errors import ErrorCode, Problem, about_item
 from sie_protocol.items import MAX_CANDIDATES
 from sie_protocol.profiles import Muvera, muvera_of
 from sie_server.core.options import (
@@ -121,7 +121,8 @@ def ranked(scores: Sequence[float]) -> tuple[int, ...]:
     """
     wrong = next((at for at, score in enumerate(scores) if not math.isfinite(score)), None)
     if wrong is not None:
-        raise Problem(ErrorCode.INFERENCE_ERROR, f"the model gave item {wrong} the score {scores[wrong]}")
+        refused = Problem(ErrorCode.INFERENCE_ERROR, f"the model gave item {wrong} the score {scores[wrong]}")
+        raise about_item(refused, wrong)
     return tuple(sorted(range(len(scores)), key=lambda at: -scores[at]))
 
 

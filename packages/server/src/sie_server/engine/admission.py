@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, Final
 
-from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.errors import ErrorCode, Problem, about_item
 from sie_server.adapters.base import CountsTokens, Input, Pair, Prepared, UnreadableImageError, UnsupportedInputError
 from sie_server.core.options import invalid
 from sie_server.core.tasks import BySide
@@ -16,6 +16,8 @@ from sie_server.engine.jobs import too_late
 from sie_server.engine.loop import Answer, ModelLoop, Row
 from sie_server.engine.pipeline import Pipeline
 from sie_server.engine.results import Cost
+
+_QUERY: Final = "the query"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ async def admitted(
     """
     groups = [("item {}", list(inputs), is_query)]
     if query is not None:
-        groups.insert(0, ("the query", [query], True))
+        groups.insert(0, (_QUERY, [query], True))
     with loop.admit(sum(len(some) for _, some, _ in groups)):
         prepared: list[Prepared] = []
         tokenization_s = 0.0
@@ -116,7 +118,8 @@ async def admitted(
             try:
                 ready, spent_s = await prepare_in_time(loop, pipeline, some, is_query=as_query)
             except UnreadableImageError as error:
-                raise invalid(f"{place.format(wants.item_of(error.at or 0))}: {error}") from error
+                item = wants.item_of(error.at or 0)
+                raise _about(place, item, invalid(f"{place.format(item)}: {error}")) from error
             except UnsupportedInputError as error:
                 raise unsupported(loop, error) from error
             if not wants.may_cut:
@@ -147,9 +150,15 @@ async def _check_lengths(
     found = f"more than {limit}"
     if isinstance(adapter, CountsTokens):
         found = str(await pipeline.run(partial(adapter.tokens_of, inputs[at], is_query=is_query)))
-    which = f"the query with item {at}" if isinstance(inputs[at], Pair) else place.format(wants.item_of(at))
-    raise Problem(
+    item = wants.item_of(at)
+    which = f"the query with item {at}" if isinstance(inputs[at], Pair) else place.format(item)
+    refused = Problem(
         ErrorCode.INPUT_TOO_LONG,
         f"{which} has {found} tokens, model '{loop.name}' reads at most {limit}; shorten it, or have it cut with "
         "options.overflow_policy: truncate_text",
     )
+    raise _about(place, item, refused)
+
+
+def _about(place: str, item: int, refused: Problem) -> Problem:
+    return refused if place == _QUERY else about_item(refused, item)

@@ -9,7 +9,7 @@ from sie_protocol.catalog import ModelConfig
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.items import EncodeParams, Item
 from sie_server.adapters.base import Data, Prepared, Vector
-from sie_server.core.options import EncodeOptions, resolve_encode
+from sie_server.core.options import EncodeOptions, of_each, resolve_encode
 from sie_server.core.values import check_count
 from sie_server.engine.admission import Wants
 from sie_server.engine.engine import Engine
@@ -37,7 +37,7 @@ async def encode(
     options = resolve_encode(choice.model, params)
     check_count(len(items), engine.limits.queue.max_items)
     limit = engine.limits.max_text_chars
-    inputs = [inputs_of(choice.model, f"item {at}", item, options.prompt, limit) for at, item in enumerate(items)]
+    inputs = of_each(items, lambda place, item: inputs_of(choice.model, place, item, options.prompt, limit))
     counts = [len(of_item) for of_item in inputs]
     wants = Wants(options.computed, options.may_cut, counts)
     all_inputs = [each for of_item in inputs for each in of_item]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.errors import ErrorCode, Problem, about_item
 from sie_server.adapters.base import Output, Prepared
 
 log = logging.getLogger(__name__)
@@ -83,9 +83,8 @@ def inference_error(model: str, cause: BaseException) -> Problem:
 
 def not_finite(model: str, item: int) -> Problem:
     """An item whose outputs are no numbers."""
-    return Problem(
-        ErrorCode.INFERENCE_ERROR, f"model '{model}' gave numbers for item {item} that are not finite; leave it out"
-    )
+    message = f"model '{model}' gave numbers for item {item} that are not finite; leave it out"
+    return about_item(Problem(ErrorCode.INFERENCE_ERROR, message), item)
 
 
 def out_of_memory(model: str) -> Problem:

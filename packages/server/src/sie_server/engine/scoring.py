@@ -12,7 +12,7 @@ import numpy as np
 from sie_protocol.arrays import Array
 from sie_protocol.items import Item
 from sie_server.adapters.base import Data, Pair, SparseVector
-from sie_server.core.options import invalid
+from sie_server.core.options import invalid, of_each
 from sie_server.core.scoring import ScoreOptions, check_candidates, pieces, ranked, resolve_score
 from sie_server.core.similarity import Words, compare, max_sims, sparse_products
 from sie_server.engine.admission import Wants
@@ -57,7 +57,7 @@ async def _by_pairs(
 ) -> tuple[list[float], Cost]:
     model, limit = choice.model, engine.limits.max_text_chars
     asked = wanted.query_prompt.apply(text_of(model, "the query", query, limit))
-    texts = [wanted.document_prompt.apply(text_of(model, f"item {at}", item, limit)) for at, item in enumerate(items)]
+    texts = of_each(items, lambda place, item: wanted.document_prompt.apply(text_of(model, place, item, limit)))
     ran = await engine.run(choice, [Pair(asked, text) for text in texts], wants=Wants(may_cut=wanted.may_cut))
     return [float(_array(row, "score")) for row in ran.rows], ran.cost
 
@@ -71,7 +71,7 @@ async def _by_vectors(
     if len(asked) > 1:
         raise invalid(f"the query has {len(asked)} images; send one, and other images as queries of their own")
     prompt = wanted.document_prompt
-    inputs = [inputs_of(model, f"item {at}", item, prompt, limit) for at, item in enumerate(items)]
+    inputs = of_each(items, lambda place, item: inputs_of(model, place, item, prompt, limit))
     counts = [len(of_item) for of_item in inputs]
     wants = Wants(wanted.computed, wanted.may_cut, counts)
     width = model.dims["multivector"] if "multivector" in wanted.computed else 1
