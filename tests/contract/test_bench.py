@@ -15,7 +15,7 @@ from evenness import TOLERANCE, TRIES, Mark, even_rounds
 
 ACCELERATOR = Path(__file__).parents[2] / "tools/bench/accelerator.py"
 FAMILIES = ACCELERATOR.with_name("families.py")
-SMALLEST = {"width": 64, "layers": 1, "texts": 3, "images": 2, "side-pixels": 64, "rounds": 1}
+SMALLEST = {"width": 64, "layers": 1, "texts": 3, "images": 2, "side-pixels": 224, "rounds": 1}
 
 rates = st.lists(st.floats(50, 150), min_size=2, max_size=5)
 
@@ -90,13 +90,14 @@ def test_the_accelerator_benchmark_runs_on_a_cpu() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_every_family_is_measured_and_says_the_same_as_its_library() -> None:
+def test_families_are_measured_and_say_the_same_as_their_libraries() -> None:
+    names = ["bert", "qwen3-reranker", "nli", "clip"]  # of each kind of work one
     options = [part for name, value in SMALLEST.items() for part in (f"--{name}", str(value))]
-    ran = subprocess.run([sys.executable, FAMILIES, *options], capture_output=True, text=True, check=True)
+    ran = subprocess.run([sys.executable, FAMILIES, *names, *options], capture_output=True, text=True, check=True)
     lines = ran.stdout.splitlines()[1:]
     found = [re.match(r"(\S.*?\S) +([\d.]+) \(.* ([\d.e+-]+) of (\d+)$", line) for line in lines]
     assert all(found), ran.stdout
     parts = [each.groups() for each in found if each]
-    assert {name for name, *_ in parts} >= {"bert", "qwen3-reranker", "gliner", "nli", "clip", "florence-2", "owlv2"}
+    assert [name for name, *_ in parts] == names
     assert all(float(ratio) > 0 and int(numbers) > 0 for _, ratio, _, numbers in parts), ran.stdout
     assert all(float(difference) < 1e-5 for _, _, difference, _ in parts), ran.stdout
