@@ -48,6 +48,21 @@ async def test_a_batch_in_steps_is_one_batch_whose_time_is_that_of_its_turns() -
     assert record.seconds == pytest.approx(2 * STEP_S)
 
 
+@pytest.mark.parametrize(("model", "batches"), [("a", [1, 1]), ("slow", [2])])
+async def test_a_batch_in_steps_is_as_large_as_the_model_may_have_it_also_on_a_cpu(
+    model: str, batches: list[int]
+) -> None:
+    ten_words = "w " * 10  # of two, more than the CPU's cache is said to hold
+    async with engine_of(model) as kit:
+        await kit.load(model)
+        kit.gates[model].open.set()
+        await kit.encode(ten_words, ten_words, model=model)
+        loop = kit.engine.lookup(model).slot.loop
+        assert loop is not None
+        assert loop.max_decoded == (5 if model == "slow" else 2)
+    assert [record.items for record in kit.records] == batches
+
+
 async def test_a_batch_that_nobody_waits_for_stops_between_two_steps() -> None:
     async with engine_of("slow") as kit:
         await kit.load("slow")

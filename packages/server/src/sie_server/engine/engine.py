@@ -21,6 +21,7 @@ from sie_server.adapters.base import (
     ModelSpec,
     Picture,
     ReadsTokens,
+    RunsInSteps,
     UnsupportedInputError,
 )
 from sie_server.adapters.registry import find
@@ -338,7 +339,7 @@ class Engine:
 
     def _open_loop(self, slot: Slot, adapter: Adapter) -> ModelLoop:
         tokens = slot.weights.max_batch_tokens
-        if self._device.kind == "cpu":
+        if self._device.kind == "cpu" and not isinstance(adapter, RunsInSteps):  # a step is one token an input
             tokens = min(tokens, self.limits.cpu_batch_tokens)
         pads = adapter.capabilities.pads
         patience_s = PATIENCE_S if pads else 0.0

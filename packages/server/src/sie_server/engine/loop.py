@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sie_protocol.errors import ErrorCode, Problem
-from sie_server.adapters.base import Adapter, Prepared
+from sie_server.adapters.base import Adapter, Prepared, RunsInSteps
 from sie_server.core.batching import Limits, take
 from sie_server.core.drain import DrainRate
 from sie_server.engine.device import Device, Work
@@ -33,6 +33,8 @@ __all__ = ["Answer", "BatchRecord", "Clock", "ModelLoop", "Ports", "QueueLimits"
 # A CPU computes one a lane, for seconds: more than the next one would only wait, and be given up.
 MAX_DECODED = 32
 NEXT_ON_CPU = 1
+# Of models that write: a token takes all weights of a decoder out of memory, for one image or for as many as this.
+WRITTEN_ON_CPU = 4
 NO_BATCH = Limits(max_tokens=0, max_items=0)  # separates what is late from what may wait, and takes nothing
 
 Clock = Callable[[], float]  # monotonic seconds, from any thread
@@ -97,7 +99,7 @@ class ModelLoop:
         self._asked = False
         self._refusal: Callable[[str], Problem] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.max_decoded = device.lanes + NEXT_ON_CPU if device.kind == "cpu" else MAX_DECODED
+        self.max_decoded = _max_decoded(device, adapter)
         self.decoding = asyncio.Semaphore(self.max_decoded)
 
     @property
@@ -338,3 +340,9 @@ class ModelLoop:
             job.missing -= 1
         for job in jobs_of(entries):
             job.computed(computed.started, computed.ended)
+
+
+def _max_decoded(device: Device, adapter: Adapter) -> int:
+    if device.kind != "cpu":
+        return MAX_DECODED
+    return device.lanes * (WRITTEN_ON_CPU if isinstance(adapter, RunsInSteps) else 1) + NEXT_ON_CPU
