@@ -250,9 +250,9 @@ class Kit:
 def gated_model(name: str, gate: Gate, memory: Memory, loras: int = 0) -> ModelConfig:
     """A model with so many LoRAs, in profiles `1`, `2`, ...; one whose name begins with "slow" computes in steps."""
     adapter = "stepping" if name.startswith("slow") else "gated"
-    own = ProfileConfig(adapter, 16, adapter_options={"gate": gate, "memory": memory})
+    own = ProfileConfig(adapter, 32, adapter_options={"gate": gate, "memory": memory})
     on_top = {
-        f"{at}": ProfileConfig(adapter, 16, adapter_options=own.adapter_options, lora=LoraConfig(weights_path=f"/{at}"))
+        f"{at}": ProfileConfig(adapter, 32, adapter_options=own.adapter_options, lora=LoraConfig(weights_path=f"/{at}"))
         for at in range(1, loras + 1)
     }
     return ModelConfig(name, Tasks(encode=EncodeTask(dense=VectorTask(2))), {"default": own, **on_top})
