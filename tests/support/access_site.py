@@ -85,7 +85,7 @@ class Around:
 def nginx() -> str:
     """Debian's."""
     found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    assert found, "these tests need nginx: apt-get install nginx-light"
+    assert found, "these tests need nginx: apt-get install nginx"
     said = subprocess.run([found, "-V"], capture_output=True, text=True, check=True).stderr
     assert "http_auth_request_module" in said, "this nginx has no auth_request module"
     return found
