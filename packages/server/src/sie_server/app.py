@@ -19,6 +19,7 @@ from sie_server.api.metrics import Metrics
 from sie_server.api.routes import build_api
 from sie_server.api.status_ws import Identity, StatusFeed
 from sie_server.api.tasks import TaskContext
+from sie_server.bounded_http import BoundedHttp
 from sie_server.catalog_files import CatalogFiles, Served
 from sie_server.core.disk import DiskLimits
 from sie_server.core.memory import Reading
@@ -184,7 +185,7 @@ async def serve(settings: Settings) -> None:
             running.app,
             host=settings.host,
             port=settings.port,
-            http="httptools",
+            http=BoundedHttp,
             ws="websockets-sansio",
             lifespan="off",
             access_log=False,

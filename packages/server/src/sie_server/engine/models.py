@@ -16,7 +16,7 @@ from sie_server.engine.loop import Clock, ModelLoop
 from sie_server.engine.residency import Reservation, Residency
 from sie_server.engine.signal import Signal
 from sie_server.engine.slots import Choice, Slot, Slots, not_there, spec_of
-from sie_server.engine.threads import in_thread
+from sie_server.engine.threads import NoThreadError, in_thread
 
 MAX_PARALLEL_FETCHES = 8
 MAX_PARALLEL_LOADS = 4
@@ -226,6 +226,9 @@ class Models:
                     late=lambda adapter: adapter.unload(),
                     ended=partial(self._residency.settle, room),
                 )
+        except NoThreadError:
+            fetched.release()
+            raise
         finally:
             if not is_started:
                 self._residency.settle(room)

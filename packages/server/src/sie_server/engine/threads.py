@@ -9,6 +9,10 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+class NoThreadError(RuntimeError):
+    """The system has no thread left: the work did not begin."""
+
+
 async def in_thread(
     work: Callable[[], T],
     *,
@@ -19,6 +23,9 @@ async def in_thread(
 
     `ended` is called on the event loop when the work is over, however long after that. What the work gives when nobody
     waits any more goes to `late`, in a thread.
+
+    Raises:
+        NoThreadError: nothing was done; `ended` was called.
     """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
@@ -47,7 +54,11 @@ async def in_thread(
             else:
                 loop.call_soon_threadsafe(give, value)
 
-    threading.Thread(target=run, name="load", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="load", daemon=True).start()
+    except RuntimeError as error:
+        ended()
+        raise NoThreadError(str(error)) from error
     return await _taken(result, is_late)
 
 
