@@ -77,15 +77,19 @@ class ParkedRequests:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.waiters[waiter] = seen
         self._release(ask, queue)
+        goes_on = False
         try:
             async with asyncio.timeout(max(0.0, until - self._clock())):
                 await waiter
+            goes_on = True
         except TimeoutError:
             return False
         finally:
             queue.waiters.pop(waiter, None)
             if not queue.waiters:
                 self._drop(ask, queue)
+            elif waiter.done() and not waiter.cancelled() and not goes_on:  # woken, and left in the same moment
+                self._renew_demand(queue)
         return not self._is_closed
 
     def fleet_changed(self) -> None:
@@ -128,7 +132,12 @@ class ParkedRequests:
         if queue.opened_at is None:
             return
         queue.opened_at = None
-        # The worker came and went, and its coming ended the demand: one of those who still wait has to renew it.
+        self._renew_demand(queue)
+
+    def _renew_demand(self, queue: Queue) -> None:
+        """A worker came and went, and its coming ended the demand: have one of those who still wait renew it."""
+        if queue.opened_at is not None:
+            return
         first = next((waiter for waiter in queue.waiters if not waiter.done()), None)
         if first is not None:
             _wake(first)
