@@ -222,6 +222,19 @@ def test_refused_records_are_set_aside_and_all_others_done(env: dict[str, str], 
     assert ids == [str(n) for n in range(1, 51) if n not in (18, 41)]
 
 
+def test_there_is_no_output_before_the_refused_records_are_set_aside(env: dict[str, str], tmp_path: Path) -> None:
+    given, output, errors = tmp_path / "in.txt", tmp_path / "out.jsonl", tmp_path / "refused.jsonl"
+    given.write_text("short\n" + "x" * 2_200_000)
+    errors.mkdir()
+    command = ("encode", str(given), "-m", FAST, "-o", str(output), "--errors", str(errors))
+    assert sie(*command, env=env).returncode == 1
+    assert not output.exists()
+    errors.rmdir()
+    assert sie(*command, env=env).returncode == 3
+    assert [json.loads(line)["id"] for line in output.read_text().splitlines()] == ["1"]
+    assert [json.loads(line)["id"] for line in errors.read_text().splitlines()] == ["2"]
+
+
 def test_score_keeps_the_order_or_ranks_the_best(env: dict[str, str]) -> None:
     texts = [f"text {n}" for n in range(30)]
     scored = sie("score", "text 7", *texts, "-m", FAST, "--batch-size", "4", env=env)

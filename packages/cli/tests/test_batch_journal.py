@@ -1,5 +1,7 @@
+import fcntl
 import random
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -94,6 +96,20 @@ def test_a_second_run_with_the_same_output_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "j"
     filled(path, [])
     with Journal(path, JOB), pytest.raises(BatchError, match="another run writes"):
+        Journal(path, JOB)
+
+
+def test_a_run_that_opens_the_journal_as_the_one_before_it_deletes_it_holds_no_lock_that_nobody_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, lock = tmp_path / "j", fcntl.flock
+
+    def flock(file: IO[bytes], how: int) -> None:
+        path.unlink()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(BatchError, match="another run just ended"):
         Journal(path, JOB)
 
 

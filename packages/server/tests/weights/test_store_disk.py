@@ -144,7 +144,7 @@ def test_what_dead_workers_left_is_cleaned_up_and_what_lives_is_not(kit: Kit) ->
     kit.store().clean()
     busy.release()
     assert {path.name for path in partials.iterdir()} == {"busy", "fresh"}
-    assert not list((kit.root / ".trash").glob("*"))
+    assert list((kit.root / ".trash").iterdir()) == []  # still there: another worker may be moving something into it
     assert kit.names() == {"org--a@main"}
 
 

@@ -7,6 +7,7 @@ holds the digest of all records up to its end, so that a run continues only on t
 
 import fcntl
 import hashlib
+import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -97,6 +98,15 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BatchError(f"another run writes {self.path}; wait for it, or choose another output") from error
+        if not self._is_at_its_place():
+            raise BatchError(f"another run just ended and deleted {self.path}; look at its output, or run this again")
+
+    def _is_at_its_place(self) -> bool:
+        """False when whoever had the lock deleted the file before this one had it: a lock that nobody else sees."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def _recover(self) -> None:
         """Read what is there up to the first torn frame, and cut off the rest."""

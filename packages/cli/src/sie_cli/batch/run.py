@@ -108,14 +108,15 @@ def _skip(source: Iterator[Record], journal: Journal, chain: Chain) -> None:
 def _finish(journal: Journal, plan: Plan, write: outputs.Write) -> int:
     """Make the output from the journal; the number of refused records."""
     assert plan.output is not None  # noqa: S101 - a journal lies beside an output
-    good: Iterable[Row] = (row for row in journal.rows() if not is_error(row))
-    replacing(plan.output, lambda path: write(path, good if plan.top_k is None else outputs.best(good, plan.top_k)))
     errors = 0
     if plan.errors is not None:
         errors = sum(is_error(row) for row in journal.rows())
         refused = (row for row in journal.rows() if is_error(row))
         if errors:
             replacing(plan.errors, lambda path: outputs.write_json_lines(path, refused))
+    # Last: where the output is, nothing is missing.
+    good: Iterable[Row] = (row for row in journal.rows() if not is_error(row))
+    replacing(plan.output, lambda path: write(path, good if plan.top_k is None else outputs.best(good, plan.top_k)))
     journal.delete()
     return errors
 

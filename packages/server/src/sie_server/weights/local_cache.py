@@ -119,7 +119,9 @@ class LocalCache:
 
     def clean(self) -> None:
         """Delete what dead workers left: half deletions, and downloads that nobody went on with for a day."""
-        shutil.rmtree(self.root / ".trash", ignore_errors=True)
+        trash = self.root / ".trash"  # itself it stays: another worker may be about to move something there
+        for folder in list(trash.iterdir()) if trash.is_dir() else ():
+            shutil.rmtree(folder, ignore_errors=True)
         for folder, cached in list(self.entries()):
             if folder.parent != self.root and self.now() - cached.last_used > KEEP_PARTIAL_S:
                 self.evict(cached.name)
@@ -128,7 +130,8 @@ class LocalCache:
         trash = self.root / ".trash" / uuid.uuid4().hex
         trash.parent.mkdir(exist_ok=True)
         folder.rename(trash)  # first, so that no half of it is ever found
-        shutil.rmtree(trash)
+        with contextlib.suppress(FileNotFoundError):  # another worker cleans up
+            shutil.rmtree(trash)
 
 
 def size_of(folder: Path) -> int:
