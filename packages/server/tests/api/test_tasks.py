@@ -169,7 +169,7 @@ async def test_models_tell_what_they_are(worker: Served) -> None:
     listed = {each["name"]: each for each in (await worker.http.get("/v1/models")).json()["models"]}
     assert set(listed) == set(MODELS)
     info = (await worker.http.get(f"/v1/models/{M}")).json()
-    assert info == listed[M]
+    assert info == listed[M] | {"id": M, "object": "model", "created": 0, "owned_by": M.split("/", maxsplit=1)[0]}
     assert (info["dims"], info["outputs"], info["inputs"]) == ({"dense": 8}, ["dense"], ["text"])
     assert (info["state"], info["loaded"], info["max_sequence_length"]) == ("loaded", True, 4)
     assert info["profiles"] == {"default": {"is_default": True, "model": M, "weights": M}}
