@@ -15,6 +15,7 @@ import sdk_answers as published
 from sdk_clients import Open
 from sdk_server import Drip, Reply, Serve, Stall
 from sie_sdk import SIEAsyncClient, SIEClient, errors
+from sie_sdk.batches import AT_ONCE
 from sie_sdk.types import EncodeResult, Item
 
 HELLO = Item(text="Hello")
@@ -47,7 +48,8 @@ def test_an_interrupt_ends_a_long_list_now_and_leaves_nothing_under_way(serve: S
     server, main = serve(stall), threading.get_ident()
 
     def interrupt() -> None:
-        server.wait_for_request()
+        for _ in range(AT_ONCE):  # every thread has begun: `enumerate` also tells those that are about to
+            server.wait_for_request()
         signal.pthread_kill(main, signal.SIGINT)
 
     with SIEClient(server.url, timeout_s=600) as client:
