@@ -1,7 +1,6 @@
 """Sign-in as a cluster has it: nginx, oauth2-proxy and a router as the chart renders them, before a worker."""
 
 import base64
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,11 +10,12 @@ from typing import Any, Final
 
 import httpx
 
-from chart_render import Chart, Object
+from chart_render import Chart, Object, container, environment, only
 from ingress_nginx import configuration
 from kube_cluster import COMMANDS, OWN, PROFILE
 from lab.binaries import built
 from lab.daemon import Daemon
+from lab.programs import program
 from oidc_issuer import Issuer
 from sie_cli.ports import Ports
 
@@ -57,19 +57,22 @@ class Around:
         common = {"ingress": {"enabled": True, "host": "sie.test"}}
         rendered = self.chart.render(common | values)
         with ExitStack() as stack:
-            pod = _container(rendered, "sie-router", "router")
             command = [str(COMMANDS / "sie-router"), "serve", "-w", self.worker, "--group", f"{PROFILE}:default"]
             command += ["--group", "a100-40gb:default", "--host", "127.0.0.1", "--port", str(router)]
-            given = {key: value for key, value in _variables(pod).items() if "AUTH" in key}
+            given = {
+                key: value
+                for key, value in variables(only(rendered, "Deployment", "sie-router")).items()
+                if "AUTH" in key
+            }
             daemon = Daemon("sie-router", command, folder / "router.log", {**OWN, **given})
             stack.callback(daemon.stop)
             daemon.wait_until(lambda: httpx.get(f"http://127.0.0.1:{router}/readyz").is_success)
             if "auth" in values:
-                pod = _container(rendered, "sie-oauth2-proxy", "oauth2-proxy")
+                pods = only(rendered, "Deployment", "sie-oauth2-proxy")
                 own = {"--http-address": f"127.0.0.1:{proxy}", "--redirect-url": f"{url}/oauth2/callback"}
-                flags = [each for each in pod["args"] if each.split("=")[0] not in own]
+                flags = [each for each in container(pods)["args"] if each.split("=")[0] not in own]
                 command = [str(built("oauth2-proxy")), *flags, *(f"{flag}={value}" for flag, value in own.items())]
-                daemon = Daemon("oauth2-proxy", command, folder / "proxy.log", {**OWN, **_variables(pod)})
+                daemon = Daemon("oauth2-proxy", command, folder / "proxy.log", {**OWN, **variables(pods)})
                 stack.callback(daemon.stop)
                 daemon.wait_until(lambda: httpx.get(f"http://127.0.0.1:{proxy}/ready").is_success)
             services = {"sie-router": router, "sie-oauth2-proxy": proxy}
@@ -84,25 +87,14 @@ class Around:
 
 def nginx() -> str:
     """Debian's."""
-    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    assert found, "these tests need nginx: apt-get install nginx"
+    found = program("nginx")
     said = subprocess.run([found, "-V"], capture_output=True, text=True, check=True).stderr
     assert "http_auth_request_module" in said, "this nginx has no auth_request module"
     return found
 
 
-def _container(rendered: list[Object], name: str, container: str) -> dict[str, Any]:
-    (deployment,) = [each for each in rendered if each["kind"] == "Deployment" and each["metadata"]["name"] == name]
-    found: list[dict[str, Any]] = deployment["spec"]["template"]["spec"]["containers"]
-    return next(each for each in found if each["name"] == container)
-
-
-def _variables(container: dict[str, Any]) -> dict[str, str]:
+def variables(workload: Object) -> dict[str, str]:
     """What the kubelet would set, Secrets included, but for what only it knows."""
-    found = {}
-    for each in container["env"]:
-        if "value" in each:
-            found[each["name"]] = each["value"]
-        elif "secretKeyRef" in each["valueFrom"]:
-            found[each["name"]] = SECRET[each["valueFrom"]["secretKeyRef"]["key"]]
-    return found
+    found = environment(workload).items()
+    said = {name: value for name, value in found if isinstance(value, str)}
+    return said | {name: SECRET[each["secretKeyRef"]["key"]] for name, each in found if "secretKeyRef" in each}

@@ -14,6 +14,7 @@ PACKAGES: Final = {
     "mmdebstrap": "mmdebstrap",
     "apt-get": "apt",
     "prometheus": "prometheus",
+    "nginx": "nginx",
 }
 NODE: Final = ("containerd", "runc", "nft", "iptables", "conntrack", "ip")
 CLUSTER: Final = (*NODE, "prometheus")
@@ -30,7 +31,7 @@ def program(name: str) -> str:
     Raises:
         MissingError: it is not installed.
     """
-    found = shutil.which(name)
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")  # not in everybody's PATH
     if found is None:
         packages = " ".join(sorted({*PACKAGES.values(), "containernetworking-plugins"}))
         raise MissingError(f"{name} is not installed; on Debian, for all that the lab needs: apt install {packages}")

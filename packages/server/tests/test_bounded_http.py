@@ -6,7 +6,8 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from sie_server.bounded_http import MAX_HEAD_BYTES, BoundedHttp
+from sie_protocol.codec import MAX_HEAD_BYTES
+from sie_server.bounded_http import BoundedHttp
 
 HEAD = b"POST / HTTP/1.1\r\nhost: w\r\ntransfer-encoding: chunked\r\n\r\n"
 ENDLESS = 50 * MAX_HEAD_BYTES

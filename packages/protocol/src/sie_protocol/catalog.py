@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from sie_protocol.errors import DID_YOU_MEAN, MODELS_HINT, ErrorCode, Problem
+from sie_protocol.errors import DID_YOU_MEAN, MAX_SHOWN, MODELS_HINT, ErrorCode, Problem
 from sie_protocol.names import alike
-from sie_protocol.target import MAX_SHOWN, ModelRef
+from sie_protocol.target import ModelRef
 
 DEFAULT_PROFILE = "default"
 PROFILE_SEPARATOR = ":"

@@ -11,6 +11,7 @@ from sie_protocol.errors import ErrorCode, Problem, about_item
 from sie_protocol.headers import JSON, MSGPACK, X_MSGPACK
 
 MAX_BODY_BYTES: Final = 34 * 1024 * 1024
+MAX_HEAD_BYTES: Final = 64 * 1024  # of a head, and of what stands around a body: trailers, a chunk's extension
 PAUSE_S: Final = 30.0  # who sends or takes nothing for longer does not go on: it has died, or means no good
 _CUT: Final = "Input data was truncated"
 _OTHER_KIND: Final = re.compile(r"Expected `([^`]+)`, got `([^`]+)`(?: - at `\$([^`]*)`)?")

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sie_protocol.headers import CLUSTER_STATUS, ERROR_CODE, RETRY_AFTER, WORKER_STATUS, WWW_AUTHENTICATE
 
+MAX_SHOWN: Final = 200  # characters of what a caller wrote, in a refusal of it
 # In messages and details of MODEL_NOT_FOUND.
 MODELS_HINT: Final = "GET /v1/models lists what is"
 DID_YOU_MEAN: Final = "did_you_mean"
@@ -152,4 +153,4 @@ def envelope(problem: Problem) -> Envelope:
 def no_socket_at(path: str) -> Problem:
     """The refusal of a WebSocket where there is none."""
     known = f"{CLUSTER_STATUS} of a router is one, {WORKER_STATUS} of a worker another"
-    return Problem(ErrorCode.NOT_FOUND, f"there is no WebSocket at {path[:200]}; {known}")
+    return Problem(ErrorCode.NOT_FOUND, f"there is no WebSocket at {path[:MAX_SHOWN]}; {known}")

@@ -2,10 +2,9 @@
 
 import msgspec
 
-from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.errors import MAX_SHOWN, ErrorCode, Problem
 
 BUNDLE_SEPARATOR = ":/"
-MAX_SHOWN = 200  # characters of what a caller wrote, in a refusal of it
 
 
 class Target(msgspec.Struct, frozen=True):

@@ -12,8 +12,8 @@ import pytest
 
 from router_builders import MODEL, status
 from router_fakes import WAIT_S, Exchange, FakeWorker, Served, eventually, obey, served, settings
+from sie_protocol.codec import MAX_HEAD_BYTES
 from sie_router.data.fast_path import MAX_BODY_BYTES
-from sie_router.edge.malformed import MAX_HEAD_BYTES
 from sie_router.edge.protocol import MAX_WAITING
 
 MakeWorker = Callable[..., Awaitable[FakeWorker]]

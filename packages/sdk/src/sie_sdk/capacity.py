@@ -1,8 +1,8 @@
 """The endpoints that tell what a cluster can do now. Looking never starts workers; only a request for a model does."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -78,21 +78,26 @@ class _Health(msgspec.Struct, frozen=True):
     workers: list[WorkerInfo] = []
 
 
-def is_no_router(error: RequestError) -> bool:
-    """True when a question for `/health` met a server without it: a worker."""
-    return error.status_code == _NOT_FOUND
+def or_of_worker(plan: Plan[T], of_worker: Callable[[RequestError], T]) -> Plan[T]:
+    """What a question for `/health` comes to, or, where a server has none, so that it is a worker, `of_worker`."""
 
-
-def _of_router(plan: Plan[T]) -> Plan[T]:
     def begin(start: float) -> Flow[T]:
         try:
             return (yield from plan(start))
         except RequestError as error:
-            if not is_no_router(error):
+            if error.status_code != _NOT_FOUND:
                 raise
-            raise _no_router(f"has no {HEALTH}") from error
+            return of_worker(error)
 
     return begin
+
+
+def _of_router(plan: Plan[T]) -> Plan[T]:
+    return or_of_worker(plan, _refuse_worker)
+
+
+def _refuse_worker(error: RequestError) -> NoReturn:
+    raise _no_router(f"has no {HEALTH}") from error
 
 
 def _no_router(what: str) -> RequestError:

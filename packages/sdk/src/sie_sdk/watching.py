@@ -12,9 +12,9 @@ import msgspec
 from sie_protocol.headers import AUTHORIZATION, CLUSTER_STATUS, HEALTH, SDK_VERSION, WORKER_STATUS
 from sie_protocol.versions import VERSION
 from sie_sdk import answers, calls, flow
-from sie_sdk.capacity import ROUTER_TYPES, is_no_router
-from sie_sdk.errors import Asker, RequestError, SIEError, error_for
-from sie_sdk.messages import Answer, Flow, Loss, Plan, Request, WaitEvent
+from sie_sdk.capacity import ROUTER_TYPES, or_of_worker
+from sie_sdk.errors import Asker, SIEError, error_for
+from sie_sdk.messages import Answer, Loss, Plan, Request, WaitEvent
 from sie_sdk.refusals import read_refusal
 from sie_sdk.retry import Terms
 from sie_sdk.settings import Settings
@@ -46,16 +46,7 @@ def known_path(mode: str) -> str | None:
 def find_path(terms: Terms) -> Plan[str]:
     """Ask the server whether it is a router or a worker, and so where its frames are. Workers have no `/health`."""
     asked = flow.single(Request("GET", HEALTH, calls.ASK_JSON), terms, _path_of)
-
-    def begin(start: float) -> Flow[str]:
-        try:
-            return (yield from asked(start))
-        except RequestError as error:
-            if not is_no_router(error):
-                raise
-            return WORKER_STATUS
-
-    return begin
+    return or_of_worker(asked, lambda _: WORKER_STATUS)
 
 
 class _Health(msgspec.Struct, frozen=True):

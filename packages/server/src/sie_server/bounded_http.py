@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-MAX_HEAD_BYTES: Final = 64 << 10  # of a head, and of the trailers or a chunk's extension
+from sie_protocol.codec import MAX_HEAD_BYTES
+
 HEAD_S: Final = 75.0  # until a head that begins with a connection, or behind an answer, is whole
 TOO_LONG: Final = f"a head, trailers or a chunk's extension are longer than {MAX_HEAD_BYTES} bytes"
 

@@ -15,7 +15,7 @@ from sie_protocol.catalog import (
     bundle_conflict,
     unknown_model,
 )
-from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.errors import MAX_SHOWN, ErrorCode, Problem
 from sie_protocol.hashing import bundle_config_hash
 from sie_protocol.target import ModelRef
 
@@ -86,7 +86,7 @@ class UnreadCatalog(AnyModel):
 
     def resolve(self, ref: ModelRef) -> Servable:
         """Refuse, for now: starting a worker for what may be a typo would cost money."""
-        name = ref.name[:200]
+        name = ref.name[:MAX_SHOWN]
         raise Problem(
             ErrorCode.STORE_UNAVAILABLE,
             f"model '{name}' cannot be looked up, this router has not read its catalogue yet; its log says why",

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from sie_protocol.errors import ErrorCode, Problem
-from sie_protocol.target import MAX_SHOWN, ModelRef
+from sie_protocol.errors import MAX_SHOWN, ErrorCode, Problem
+from sie_protocol.target import ModelRef
 from sie_router.core.assign import shares
 from sie_router.core.catalog import Servable
 from sie_router.core.fleet import Fleet, Group, Ready, Scope, Worker

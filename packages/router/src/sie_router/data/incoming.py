@@ -51,7 +51,7 @@ _DROPPED: Final = HOP_BY_HOP | _READ | _CREDENTIALS | {b"host", b"expect"}
 _LASTING: Final = frozenset({b"keep-alive", b"close"})
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _MAX_ID_BYTES: Final = 128
-_SECONDS: Final = re.compile(rb"\d{1,9}")
+WHOLE_SECONDS: Final = re.compile(rb"\d{1,9}")  # bounded, as anybody may send any digits
 _COUNT: Final = re.compile(rb"[1-9]\d{0,8}")
 _PATH_SAFE: Final = "/:@!$&'()*+,;=~"
 
@@ -116,7 +116,7 @@ def read_incoming(scope: Scope, new_id: Callable[[], str], *, is_named: bool = F
         scope["query_string"],
         path,
         _timeout_s(read[_TIMEOUT]) if _TIMEOUT in read else None,
-        _number(WAIT, read[_WAIT], _SECONDS, "whole seconds, 0 or more") if _WAIT in read else None,
+        _number(WAIT, read[_WAIT], WHOLE_SECONDS, "whole seconds, 0 or more") if _WAIT in read else None,
         _number(ATTEMPT, read[_ATTEMPT], _COUNT, "1 for the first request of a call") if _ATTEMPT in read else 1,
     )
 

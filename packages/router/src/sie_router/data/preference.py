@@ -4,14 +4,13 @@ import re
 from typing import Final
 
 from sie_protocol.headers import PREFER
-from sie_router.data.incoming import RawHeaders
+from sie_router.data.incoming import WHOLE_SECONDS, RawHeaders
 
 _PREFER: Final = PREFER.lower().encode()
 # By what OpenAI's and Cohere's packages are known, and how some tell how many seconds they allow a request; else 300.
 _ALLOWED: Final = frozenset({b"x-stainless-read-timeout", b"x-stainless-timeout"})
 _PACKAGES: Final = frozenset({b"x-stainless-lang", b"x-fern-language"})
 COMPAT_WAIT_S: Final = 50  # proxies in between allow 60 s
-_MAX_DIGITS: Final = 9
 _TO_ANSWER_S: Final = 5  # of what a client allows, so much is left for the answer
 _PREFERENCE: Final = re.compile(rb'\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
 
@@ -33,5 +32,5 @@ def unasked_s(headers: RawHeaders) -> int:
     allowed = next((value.partition(b".")[0] for name, value in headers if name in _ALLOWED), None)
     if allowed is None:
         return COMPAT_WAIT_S
-    seconds = int(allowed) if allowed.isdigit() and len(allowed) <= _MAX_DIGITS else 0
+    seconds = int(allowed) if WHOLE_SECONDS.fullmatch(allowed) else 0
     return max(0, min(COMPAT_WAIT_S, seconds - _TO_ANSWER_S))

@@ -23,7 +23,7 @@ from sie_router.data.call import Call, Send
 from sie_router.data.connection import BudgetSpent, Came, ConnectionCut, Reply
 from sie_router.data.fast_path import Begun
 from sie_router.data.forward import Forwarder, Plane
-from sie_router.data.incoming import Incoming, Scope, read_incoming, request_id, sdk_version, with_model
+from sie_router.data.incoming import WHOLE_SECONDS, Incoming, Scope, read_incoming, request_id, sdk_version, with_model
 from sie_router.data.inflight import Inflight
 from sie_router.data.named import model_found
 from sie_router.data.outcome import CLIENT_GONE, CUT_SHORT, Outcome
@@ -32,7 +32,6 @@ from sie_router.data.parking import Parking
 
 _RETRY_AFTER: Final = RETRY_AFTER.lower().encode()
 _UNAVAILABLE: Final = 503
-_MAX_DIGITS: Final = 9
 # With a quarter more 60 s: of a longer delay OpenAI's clients make their own, of seconds, or give up at once.
 COMPAT_RETRY_AFTER_S: Final = 48
 _ABOUT_MODEL: Final = frozenset({ErrorCode.MODEL_NOT_FOUND, ErrorCode.BUNDLE_CONFLICT})
@@ -209,7 +208,7 @@ class Proxy:
         await call.send({"type": "http.response.body", "body": answer.body})
 
     def _jittered(self, name: bytes, value: bytes) -> tuple[bytes, bytes]:
-        is_delay = name == _RETRY_AFTER and len(value) <= _MAX_DIGITS and value.isdigit()
+        is_delay = name == _RETRY_AFTER and WHOLE_SECONDS.fullmatch(value) is not None
         return name, b"%d" % jittered(int(value), self._plane.draw()) if is_delay else value
 
     async def _deliver(self, call: Call, reply: Reply) -> None:

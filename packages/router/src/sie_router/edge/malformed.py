@@ -1,13 +1,10 @@
 """What is no HTTP gets an answer in the one envelope as well."""
 
-from typing import Final
-
+from sie_protocol.codec import MAX_HEAD_BYTES
 from sie_protocol.errors import ErrorCode, Problem
 from sie_protocol.headers import SERVER_VERSION
 from sie_protocol.versions import VERSION
 from sie_router.data.answers import refusal
-
-MAX_HEAD_BYTES: Final = 64 << 10
 
 
 def malformed() -> bytes:

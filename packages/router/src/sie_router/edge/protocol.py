@@ -17,12 +17,12 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
-from sie_protocol.codec import PAUSE_S
+from sie_protocol.codec import MAX_HEAD_BYTES, PAUSE_S
 from sie_router.data.deadline import Deadline
 from sie_router.data.fast_path import MAX_BODY_BYTES, App, Begun, FastPath, takes_fast_path
 from sie_router.data.incoming import RawHeaders, Scope
 from sie_router.edge.exchange import STATUS_LINE, Exchange
-from sie_router.edge.malformed import MAX_HEAD_BYTES, malformed
+from sie_router.edge.malformed import malformed
 from sie_router.edge.request import address, head_again, offers_websocket, target_of
 from sie_router.edge.slow_clients import SlowClient
 

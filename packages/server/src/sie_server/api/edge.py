@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sie_protocol.errors import ErrorCode, Problem, envelope
+from sie_protocol.errors import MAX_SHOWN, ErrorCode, Problem, envelope
 from sie_protocol.headers import JSON, REQUEST_ID, SERVER_VERSION
 from sie_protocol.versions import VERSION
 
@@ -95,11 +95,12 @@ def unexpected() -> Problem:
 
 
 def _routing_problem(scope: Scope, error: HTTPException) -> Problem:
+    path = scope["path"][:MAX_SHOWN]
     match error.status_code:
         case 404:
-            return Problem(ErrorCode.NOT_FOUND, f"there is nothing at {scope['path'][:200]}; GET /docs lists what is")
+            return Problem(ErrorCode.NOT_FOUND, f"there is nothing at {path}; GET /docs lists what is")
         case 405:
-            return Problem(ErrorCode.METHOD_NOT_ALLOWED, f"{scope['method']} is not allowed at {scope['path'][:200]}")
+            return Problem(ErrorCode.METHOD_NOT_ALLOWED, f"{scope['method']} is not allowed at {path}")
         case status if status < 500:  # noqa: PLR2004 - the line between the caller's errors and ours
             return Problem(ErrorCode.INVALID_INPUT, str(error.detail))
         case _:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from sie_protocol.catalog import DEFAULT_PROFILE, ModelConfig, ProfileConfig
-from sie_protocol.errors import ErrorCode, Problem, about_item
+from sie_protocol.errors import MAX_SHOWN, ErrorCode, Problem, about_item
 from sie_protocol.items import EncodeParams, Item
 from sie_protocol.names import suggestion
 from sie_protocol.profiles import MUVERA, Muvera, muvera_of
@@ -17,7 +17,6 @@ T = TypeVar("T")
 
 DTYPES: Final = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 OVERFLOW_POLICIES: Final = ("default", "truncate_text", "error")
-SHOWN_CHARS: Final = 200
 # Of what stands around every text of a request: a prompt is made for each of thousands of items.
 MAX_INSTRUCTION_CHARS: Final = 10_000
 MAX_TEMPLATE_CHARS: Final = 10_000
@@ -204,7 +203,7 @@ def shown(value: object) -> str:
 
 def cut(text: str) -> str:
     """The beginning of a text of the caller's, or all if it is short."""
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}..."
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def profile_named(model: ModelConfig, name: object) -> str:

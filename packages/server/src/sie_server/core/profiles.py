@@ -15,9 +15,8 @@ from sie_protocol.catalog import (
     ModelConfig,
     unknown_model,
 )
-from sie_protocol.errors import ErrorCode, Problem
+from sie_protocol.errors import MAX_SHOWN, ErrorCode, Problem
 from sie_protocol.profiles import profile_id, under
-from sie_protocol.target import MAX_SHOWN
 from sie_server.core.options import LORA_OPTIONS, cut, invalid, load_identity, profile_named, shown
 from sie_server.core.tasks import tasks_of
 
